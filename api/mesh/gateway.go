@@ -1,0 +1,107 @@
+package mesh
+
+// Gateway says where a proxy listens (Gateway API, Gateway).
+type Gateway struct {
+	TypeMeta
+	Metadata ObjectMeta  `json:"metadata"`
+	Spec     GatewaySpec `json:"spec"`
+}
+
+// GatewaySpec is the desired state of a Gateway. In file mode Addresses are the
+// addresses to bind; none means all addresses of both families.
+type GatewaySpec struct {
+	GatewayClassName string           `json:"gatewayClassName"`
+	Addresses        []GatewayAddress `json:"addresses,omitempty"`
+	Listeners        []Listener       `json:"listeners"`
+}
+
+// GatewayAddress is one address of a Gateway. Only type IPAddress is served.
+type GatewayAddress struct {
+	Type  string `json:"type,omitempty"`
+	Value string `json:"value"`
+}
+
+// ProtocolHTTP and ProtocolEastWest are the listener protocols this build serves.
+// EastWest is HTTP/1.1 from other sites' proxies: what arrives there is served at
+// this site and never passed on, which is a property of the listener and never
+// of a header. The prefixed name is the Gateway API's extension point.
+const (
+	ProtocolHTTP     = "HTTP"
+	ProtocolEastWest = "mesh.meridian.dev/EastWest"
+)
+
+// Listener is one port of a Gateway. Port 0 asks the kernel for a free port.
+type Listener struct {
+	Name     string `json:"name"`
+	Hostname string `json:"hostname,omitempty"`
+	Port     int    `json:"port"`
+	Protocol string `json:"protocol"`
+}
+
+// HTTPRoute sends requests of a Gateway's listeners to services (Gateway API, HTTPRoute).
+type HTTPRoute struct {
+	TypeMeta
+	Metadata ObjectMeta    `json:"metadata"`
+	Spec     HTTPRouteSpec `json:"spec"`
+}
+
+// HTTPRouteSpec is the desired state of an HTTPRoute.
+type HTTPRouteSpec struct {
+	ParentRefs []ParentRef     `json:"parentRefs"`
+	Hostnames  []string        `json:"hostnames,omitempty"`
+	Rules      []HTTPRouteRule `json:"rules"`
+}
+
+// ParentRef names the Gateway, and optionally its listener, that a route joins.
+type ParentRef struct {
+	Group       string `json:"group,omitempty"`
+	Kind        string `json:"kind,omitempty"`
+	Namespace   string `json:"namespace,omitempty"`
+	Name        string `json:"name"`
+	SectionName string `json:"sectionName,omitempty"`
+	Port        int    `json:"port,omitempty"`
+}
+
+// HTTPRouteRule matches requests and names the backends that share them.
+// No match means every request; no backend means 500 (Gateway API).
+type HTTPRouteRule struct {
+	Name        string           `json:"name,omitempty"`
+	Matches     []HTTPRouteMatch `json:"matches,omitempty"`
+	BackendRefs []BackendRef     `json:"backendRefs,omitempty"`
+	Timeouts    *RouteTimeouts   `json:"timeouts,omitempty"`
+}
+
+// HTTPRouteMatch is one alternative of a rule.
+type HTTPRouteMatch struct {
+	Path *PathMatch `json:"path,omitempty"`
+}
+
+// Path match types.
+const (
+	PathExact  = "Exact"
+	PathPrefix = "PathPrefix"
+)
+
+// PathMatch compares the normalised request path. PathPrefix compares whole
+// path elements: /abc matches /abc and /abc/d, not /abcd.
+type PathMatch struct {
+	Type  string `json:"type,omitempty"`
+	Value string `json:"value,omitempty"`
+}
+
+// BackendRef is a weighted share of a rule's requests. Weight defaults to 1.
+type BackendRef struct {
+	Group     string `json:"group,omitempty"`
+	Kind      string `json:"kind,omitempty"`
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name"`
+	Port      int    `json:"port,omitempty"`
+	Weight    *int   `json:"weight,omitempty"`
+}
+
+// RouteTimeouts bound a request: Request the whole exchange with the client,
+// BackendRequest one attempt.
+type RouteTimeouts struct {
+	Request        *Duration `json:"request,omitempty"`
+	BackendRequest *Duration `json:"backendRequest,omitempty"`
+}

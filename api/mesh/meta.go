@@ -1,0 +1,116 @@
+package mesh
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// API groups and versions of the documents this package reads.
+const (
+	GatewayAPIVersion = "gateway.networking.k8s.io/v1"
+	GatewayGroup      = "gateway.networking.k8s.io"
+	MeshAPIVersion    = "mesh.meridian.dev/v1alpha1"
+	MeshGroup         = "mesh.meridian.dev"
+	// GatewayClass is the gatewayClassName that Meridian serves.
+	GatewayClass = "meridian"
+	// DefaultNamespace is where an object without a namespace lives.
+	DefaultNamespace = "default"
+)
+
+// Kinds of documents.
+const (
+	KindGateway       = "Gateway"
+	KindHTTPRoute     = "HTTPRoute"
+	KindSite          = "Site"
+	KindMeshService   = "MeshService"
+	KindTrafficPolicy = "TrafficPolicy"
+)
+
+// TypeMeta says what a document is.
+type TypeMeta struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+}
+
+// ObjectMeta names an object. Namespace is DefaultNamespace when a file leaves it out.
+type ObjectMeta struct {
+	Name        string            `json:"name"`
+	Namespace   string            `json:"namespace,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// Key identifies an object in a mesh: kind, namespace and name.
+type Key struct {
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+}
+
+// String prints Kind/namespace/name.
+func (k Key) String() string { return k.Kind + "/" + k.Namespace + "/" + k.Name }
+
+// ServiceKey is "namespace/name" of a MeshService: the form in which services
+// are named in reports, weights, metrics and on the bus.
+type ServiceKey string
+
+// Duration is a span of time written as in the Gateway API ("500ms", "10s", "1h30m").
+type Duration time.Duration
+
+// D returns the span as time.Duration.
+func (d Duration) D() time.Duration { return time.Duration(d) }
+
+// MarshalText writes the Gateway API form.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText reads the Gateway API form; a negative span is refused.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err != nil {
+		return fmt.Errorf("%q is not a duration such as 500ms, 10s or 1h30m", b)
+	}
+	if v < 0 {
+		return fmt.Errorf("duration %q is negative", b)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// Compat lets processes of neighbouring versions talk. A reader whose Version is
+// below MinReader, or that lacks one of Requires, must refuse the message and
+// say so; anything else it does not know it ignores.
+type Compat struct {
+	MinReader int      `json:"minReader,omitempty"`
+	Requires  []string `json:"requires,omitempty"`
+}
+
+// Version is the wire version of this build's Snapshot, Weights and Report.
+const Version = 1
+
+// Features are the optional wire features this build understands.
+var Features = map[string]bool{}
+
+// Check returns an error when this build must not act on the message.
+func (c Compat) Check() error {
+	if c.MinReader > Version {
+		return fmt.Errorf("needs a reader of wire version %d, this build is %d: upgrade this process", c.MinReader, Version)
+	}
+	for _, f := range c.Requires {
+		if !Features[f] {
+			return fmt.Errorf("needs feature %q, which this build lacks: upgrade this process", f)
+		}
+	}
+	return nil
+}
+
+// Objects is a set of documents, in reading order within each kind.
+type Objects struct {
+	Gateways        []*Gateway       `json:"gateways,omitempty"`
+	HTTPRoutes      []*HTTPRoute     `json:"httpRoutes,omitempty"`
+	Sites           []*Site          `json:"sites,omitempty"`
+	Services        []*MeshService   `json:"services,omitempty"`
+	TrafficPolicies []*TrafficPolicy `json:"trafficPolicies,omitempty"`
+}
+
+var _ json.Marshaler = Location{}

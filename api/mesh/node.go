@@ -1,0 +1,58 @@
+package mesh
+
+// NodeReport is what a node (proxy) tells its own site's controller, every
+// 100 ms while anything changes and at least every 500 ms. Soft state.
+type NodeReport struct {
+	Compat
+	Site  string `json:"site"`
+	Node  string `json:"node"`
+	Epoch uint64 `json:"epoch"`
+	Seq   uint64 `json:"seq"`
+	// Applied is the generation in force; Refused and RefusedWhy name a newer one
+	// that the node would not serve.
+	Applied    Generation          `json:"applied"`
+	Refused    *Generation         `json:"refused,omitempty"`
+	RefusedWhy string              `json:"refusedWhy,omitempty"`
+	Services   []NodeServiceReport `json:"services,omitempty"`
+	Heard      []HeardReport       `json:"heard,omitempty"`
+	Links      []LinkReport        `json:"links,omitempty"`
+	InForce    []EffectiveWeights  `json:"inForce,omitempty"`
+}
+
+// NodeServiceReport is one service's load at one node.
+type NodeServiceReport struct {
+	ServiceReport
+	// Demand is the rate of requests from the site's own users, wherever they
+	// were served, per second (lambda of the rule).
+	Demand float64 `json:"demand"`
+}
+
+// HeardReport is a report of another site that came in band on a response.
+type HeardReport struct {
+	Site     string        `json:"site"`
+	Reporter string        `json:"reporter"`
+	Epoch    uint64        `json:"epoch"`
+	Seq      uint64        `json:"seq"`
+	AgeMS    float64       `json:"ageMs"`
+	Service  ServiceReport `json:"service"`
+}
+
+// LinkReport is the way to another site as a node sees it.
+type LinkReport struct {
+	Site string `json:"site"`
+	// RTTMS is the smoothed measured round trip, 0 while none was measured.
+	RTTMS       float64 `json:"rttMs"`
+	Outstanding int     `json:"outstanding"`
+	// Suspect says why the node sends nothing there now, empty when it may.
+	Suspect string `json:"suspect,omitempty"`
+}
+
+// EffectiveWeights are the shares a node really uses now for one service.
+type EffectiveWeights struct {
+	Service ServiceKey `json:"service"`
+	// Source is "controller", "standby" (the node's own plan while nobody renews)
+	// or "fading" between the two.
+	Source    string             `json:"source"`
+	HomeLimit int                `json:"homeLimit"`
+	Shares    map[string]float64 `json:"shares"`
+}

@@ -1,0 +1,76 @@
+package mesh
+
+// TrafficPolicy says how requests to its targets are shared and bounded.
+type TrafficPolicy struct {
+	TypeMeta
+	Metadata ObjectMeta        `json:"metadata"`
+	Spec     TrafficPolicySpec `json:"spec"`
+}
+
+// TrafficPolicySpec is the desired state of a TrafficPolicy. What it leaves out
+// keeps its default.
+type TrafficPolicySpec struct {
+	TargetRefs     []PolicyTargetRef `json:"targetRefs"`
+	LoadBalancing  *LoadBalancing    `json:"loadBalancing,omitempty"`
+	SiteSharing    *SiteSharing      `json:"siteSharing,omitempty"`
+	Timeouts       *PolicyTimeouts   `json:"timeouts,omitempty"`
+	Retries        *Retries          `json:"retries,omitempty"`
+	ClientPosition *ClientPosition   `json:"clientPosition,omitempty"`
+}
+
+// PolicyTargetRef names a MeshService of the policy's namespace.
+type PolicyTargetRef struct {
+	Group string `json:"group,omitempty"`
+	Kind  string `json:"kind"`
+	Name  string `json:"name"`
+}
+
+// Balancing algorithms inside a site.
+const (
+	LBLeastRequest = "leastRequest" // P2C by requests in flight over weight
+	LBRoundRobin   = "roundRobin"
+)
+
+// LoadBalancing picks among the endpoints of one site.
+type LoadBalancing struct {
+	Algorithm string `json:"algorithm,omitempty"`
+}
+
+// Ways of sharing load between sites.
+const (
+	SharingCooperative        = "cooperative"        // plan by price, gate per request
+	SharingNone               = "none"               // every site alone
+	SharingRoundRobin         = "roundRobin"         // every reachable site in turn
+	SharingWeightedRoundRobin = "weightedRoundRobin" // in turn, by declared capacity
+)
+
+// SiteSharing is how a service's requests are shared between sites.
+type SiteSharing struct {
+	// Policy defaults to cooperative.
+	Policy string `json:"policy,omitempty"`
+	// StayHome is how many times dearer than the cheapest other site home may
+	// become before requests leave (the rule's h). Default 2.
+	StayHome float64 `json:"stayHome,omitempty"`
+}
+
+// PolicyTimeouts bound the phases of a request to the targets. Zero keeps the default.
+type PolicyTimeouts struct {
+	Connect *Duration `json:"connect,omitempty"`
+	Idle    *Duration `json:"idle,omitempty"`
+	Request *Duration `json:"request,omitempty"`
+}
+
+// Retries bound new attempts after a failure that the backend cannot have acted
+// on, or of an idempotent request.
+type Retries struct {
+	Attempts *int `json:"attempts,omitempty"`
+}
+
+// ClientPosition says which request headers carry the client's position.
+type ClientPosition struct {
+	// GeoHeader holds an RFC 5870 geo URI.
+	GeoHeader string `json:"geoHeader,omitempty"`
+	// LatitudeHeader and LongitudeHeader hold decimal degrees.
+	LatitudeHeader  string `json:"latitudeHeader,omitempty"`
+	LongitudeHeader string `json:"longitudeHeader,omitempty"`
+}

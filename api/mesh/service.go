@@ -1,0 +1,71 @@
+package mesh
+
+// MeshService is a set of endpoints that give the same answer.
+type MeshService struct {
+	TypeMeta
+	Metadata ObjectMeta      `json:"metadata"`
+	Spec     MeshServiceSpec `json:"spec"`
+}
+
+// Key is the service's "namespace/name".
+func (s *MeshService) Key() ServiceKey {
+	return ServiceKey(s.Metadata.Namespace + "/" + s.Metadata.Name)
+}
+
+// MeshServiceSpec is the desired state of a MeshService.
+type MeshServiceSpec struct {
+	Ports     []ServicePort `json:"ports"`
+	Endpoints []Endpoint    `json:"endpoints,omitempty"`
+	// Export says who beyond this site may use the service. Default: this site only.
+	Export *Export `json:"export,omitempty"`
+}
+
+// ServicePort is one port of a service. Protocol is http in this build.
+type ServicePort struct {
+	Name     string `json:"name,omitempty"`
+	Port     int    `json:"port"`
+	Protocol string `json:"protocol,omitempty"`
+}
+
+// Endpoint is one process that serves. Address is ip:port.
+type Endpoint struct {
+	Address string `json:"address"`
+	// Site and Node say where it runs; empty means everywhere the file is read.
+	Site string `json:"site,omitempty"`
+	Node string `json:"node,omitempty"`
+	// Weight is its share among its siblings, 1 when absent, 0 takes none.
+	Weight   *int      `json:"weight,omitempty"`
+	Workload *Workload `json:"workload,omitempty"`
+	Capacity *Capacity `json:"capacity,omitempty"`
+}
+
+// Workload is the owner of an endpoint in the place that runs it.
+type Workload struct {
+	Cluster   string `json:"cluster,omitempty"`
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+}
+
+// Capacity is what an endpoint can do at the same time.
+type Capacity struct {
+	// Concurrency is how many requests it works on at once; more wait.
+	Concurrency int `json:"concurrency"`
+	// ServiceTime is the mean time of one request without waiting. It is where
+	// measuring starts from.
+	ServiceTime Duration `json:"serviceTime"`
+	// Pool names a machine shared with other services of the site.
+	Pool string `json:"pool,omitempty"`
+}
+
+// Export scopes.
+const (
+	ScopeSite = "site"
+	ScopeMesh = "mesh"
+)
+
+// Export is a service's visibility. Services of the same name in different
+// sites are one service only when both are exported to the mesh.
+type Export struct {
+	Scope string   `json:"scope,omitempty"`
+	Sites []string `json:"sites,omitempty"`
+}

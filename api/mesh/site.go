@@ -1,0 +1,72 @@
+package mesh
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// Site is a place with proxies and workloads.
+type Site struct {
+	TypeMeta
+	Metadata ObjectMeta `json:"metadata"`
+	Spec     SiteSpec   `json:"spec"`
+}
+
+// SiteSpec is the desired state of a Site.
+type SiteSpec struct {
+	// Location is the site's position, a GeoJSON Point (longitude first, RFC 7946).
+	Location Location `json:"location"`
+	// Parent is the enclosing site, area or region, if any.
+	Parent string `json:"parent,omitempty"`
+	// Gateways are the advertised addresses (host:port) of the site's east-west
+	// listeners, the best first.
+	Gateways []SiteGateway `json:"gateways,omitempty"`
+	// Links say what is known of the way from this site to others.
+	Links []SiteLink `json:"links,omitempty"`
+}
+
+// Location is a GeoJSON Point; degrees, WGS 84.
+type Location struct {
+	Lon, Lat float64
+}
+
+type geoPoint struct {
+	Type        string    `json:"type"`
+	Coordinates []float64 `json:"coordinates"`
+}
+
+// MarshalJSON writes {"type":"Point","coordinates":[lon,lat]}.
+func (l Location) MarshalJSON() ([]byte, error) {
+	return json.Marshal(geoPoint{Type: "Point", Coordinates: []float64{l.Lon, l.Lat}})
+}
+
+// UnmarshalJSON reads a GeoJSON Point; a third coordinate (altitude) is ignored.
+func (l *Location) UnmarshalJSON(b []byte) error {
+	var p geoPoint
+	if err := json.Unmarshal(b, &p); err != nil {
+		return err
+	}
+	if p.Type != "Point" || len(p.Coordinates) < 2 || len(p.Coordinates) > 3 {
+		return fmt.Errorf("want a GeoJSON Point with coordinates [longitude, latitude]")
+	}
+	l.Lon, l.Lat = p.Coordinates[0], p.Coordinates[1]
+	return nil
+}
+
+// SiteGateway is one advertised address of a site.
+type SiteGateway struct {
+	Address string `json:"address"`
+}
+
+// SiteLink is one direction of a way between two sites, seen from the Site that holds it.
+type SiteLink struct {
+	To string `json:"to"`
+	// RTT is the round-trip time when it is known beforehand; measured values
+	// are blended into it.
+	RTT *Duration `json:"rtt,omitempty"`
+	// Address (host:port) reaches that site from here when the advertised one
+	// does not (VPN, NAT, relay).
+	Address string `json:"address,omitempty"`
+	// Price is the cost of sending one request this way, in ms of delay.
+	Price float64 `json:"price,omitempty"`
+}

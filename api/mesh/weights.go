@@ -1,0 +1,86 @@
+package mesh
+
+import "time"
+
+// Report is what one site says of the load of its services. It is soft state:
+// sent every 500 ms over the bus and in band on east-west responses, never
+// stored. A receiver orders reports of one Reporter by (Epoch, Seq) and, between
+// reporters of one site, believes the one whose information is youngest by the
+// receiver's own clock.
+type Report struct {
+	Compat
+	Site string `json:"site"`
+	// Reporter is the process that made it: a controller or a node of the site.
+	Reporter string `json:"reporter"`
+	// Epoch is when the reporter started (Unix ns); Seq grows by one a report.
+	Epoch    uint64          `json:"epoch"`
+	Seq      uint64          `json:"seq"`
+	Services []ServiceReport `json:"services"`
+}
+
+// ServiceReport is the load of one service at one site.
+type ServiceReport struct {
+	Service ServiceKey `json:"service"`
+	// Slots is how many requests the site works on at once (c of the rule).
+	Slots float64 `json:"slots"`
+	// ServiceTimeMS is the mean time of one request without waiting, in ms (s).
+	ServiceTimeMS float64 `json:"serviceTimeMs"`
+	// InFlight counts requests at the site's endpoints now, waiting ones too (n).
+	InFlight int `json:"inFlight"`
+	// Arrivals is the rate of requests served here, from everywhere, per second (L).
+	Arrivals float64 `json:"arrivals"`
+	// From splits Arrivals by the site they came from; the site's own are not in it.
+	From map[string]float64 `json:"from,omitempty"`
+	// Spillers counts the sites that sent requests here lately.
+	Spillers int `json:"spillers,omitempty"`
+}
+
+// Weights is one site's plan, from its controller to its proxies: soft state that
+// fades when nobody renews it. ExpiresAt is by the sender's clock and for people;
+// a receiver counts TTL from its own receipt, so clocks need not agree.
+type Weights struct {
+	Compat
+	Site      string    `json:"site"`
+	Epoch     uint64    `json:"epoch"`
+	Seq       uint64    `json:"seq"`
+	IssuedAt  time.Time `json:"issuedAt"`
+	ExpiresAt time.Time `json:"expiresAt"`
+	// Services has an entry for each service that is shared between sites.
+	Services []ServiceWeights `json:"services"`
+}
+
+// ServiceWeights is the plan for one service.
+type ServiceWeights struct {
+	Service ServiceKey `json:"service"`
+	// HomeLimit is the gate: while fewer requests than this are in flight at home, stay home.
+	HomeLimit int `json:"homeLimit"`
+	// HomeWeight is the planned share of the site's own demand served at home, 0 to 1.
+	HomeWeight float64 `json:"homeWeight"`
+	// Remotes are the other sites in no particular order.
+	Remotes []RemoteWeight `json:"remotes,omitempty"`
+}
+
+// RemoteWeight is the plan towards one other site.
+type RemoteWeight struct {
+	Site string `json:"site"`
+	// Weight is the planned share of own demand, 0 to 1.
+	Weight float64 `json:"weight"`
+	// Draw is the rate (requests per second) by which the gate draws this site
+	// among the remotes; it also says where a burst would go (rw of the rule).
+	Draw float64 `json:"draw"`
+	// Limit bounds requests outstanding to the site (rl).
+	Limit int `json:"limit"`
+	// RTTMS is the round-trip time used, in ms.
+	RTTMS float64 `json:"rttMs"`
+	// PriceMS is 1.3 RTT plus the planned marginal delay, in ms: the price when
+	// no fresh response says better.
+	PriceMS float64 `json:"priceMs"`
+	// LiveMS[n] is the price (RTT included) of one more request when n are in
+	// flight there; beyond the table it goes on by LiveSlopeMS per request.
+	LiveMS      []float64 `json:"liveMs,omitempty"`
+	LiveSlopeMS float64   `json:"liveSlopeMs,omitempty"`
+	// AgeMS is the age of the report the plan used, in ms. Excluded says why the
+	// site gets nothing (stale, suspect, no route), empty otherwise.
+	AgeMS    float64 `json:"ageMs"`
+	Excluded string  `json:"excluded,omitempty"`
+}

@@ -260,7 +260,7 @@ func (s *Server) encodeHead(dst []byte, m *stream.Message) ([]byte, error) {
 	out := bodyWriter{}
 	switch {
 	case m.Status == 204:
-	case m.Status == 304 || s.head || m.NoBody:
+	case m.Status == 304 || s.head:
 		if s.head {
 			out.framing = frameDiscard
 		}

@@ -264,7 +264,8 @@ func (s *Server) encodeHead(dst []byte, m *stream.Message) ([]byte, error) {
 		if s.head {
 			out.framing = frameDiscard
 		}
-		if m.Length > 0 || m.Length == 0 && s.head {
+		// Of a 304 a zero is left out: it may stand for "not said".
+		if m.Length > 0 || m.Length == 0 && m.Status != 304 {
 			dst = appendLength(dst, m.Length)
 		}
 	case m.Length >= 0:

@@ -49,7 +49,6 @@ func (c *Client) Open() (stream.ID, bool) {
 	}
 	c.id++
 	c.reading, c.writing, c.started, c.final, c.interim = true, true, false, false, 0
-	c.out = bodyWriter{}
 	return c.id, true
 }
 

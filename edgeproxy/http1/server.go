@@ -159,7 +159,6 @@ func (s *Server) parseHead(in []byte) *stream.ProtocolError {
 	}
 	s.body.start(s.chunked, s.length)
 	s.id++
-	s.out = bodyWriter{}
 	s.reading, s.writing, s.started, s.blank = true, true, false, false
 	s.head, s.connect = bytes.Equal(r.method, headMethod), bytes.Equal(r.method, connect)
 	s.old, s.waiting = r.old, s.msg.Expect100

@@ -2,7 +2,6 @@ package http1
 
 import (
 	"bytes"
-	"slices"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 )
@@ -96,7 +95,7 @@ func (c *Client) encodeHead(dst []byte, m *stream.Message) ([]byte, error) {
 		return dst, errNoTunnels
 	}
 	start := len(dst)
-	dst = slices.Grow(dst, 192+len(m.Method)+len(m.Path)+len(m.Authority)+sizeOf(m.Fields))
+
 	dst = append(dst, m.Method...)
 	dst = append(dst, ' ')
 	dst = append(dst, m.Path...)

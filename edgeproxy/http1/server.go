@@ -2,7 +2,6 @@ package http1
 
 import (
 	"bytes"
-	"slices"
 	"strconv"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
@@ -243,7 +242,6 @@ func (s *Server) encodeHead(dst []byte, m *stream.Message) ([]byte, error) {
 		return dst, nil // RFC 9110 15.2
 	}
 	start := len(dst)
-	dst = slices.Grow(dst, 128+sizeOf(m.Fields))
 	dst = appendStatus(dst, m.Status)
 	dst, err := appendFields(dst, m.Fields)
 	if err != nil {

@@ -154,7 +154,7 @@ func TestWaitsForItsTurn(t *testing.T) {
 	s := newSite(2, DefaultConfig)
 	s.run(5, failing(0))
 	s.run(95, failing(0, 1))
-	s.expect(t, "0.6:0=1")
+	s.expect(t, "0.5:0=1")
 	s.run(6, func(i int) (uint64, uint64) { return 1 - uint64(i), uint64(i) })
 	s.expect(t, "10.5:0=0 10.5:1=1")
 }

@@ -106,6 +106,15 @@ func short(t *testing.T) context.Context {
 	return ctx
 }
 
+func sealed(t *testing.T, site string, n uint64) *mesh.Snapshot {
+	t.Helper()
+	s := &mesh.Snapshot{Site: site, Generation: mesh.Generation{Incarnation: 1, Counter: n}}
+	if err := s.Seal(nil); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func key(i int) mesh.Key {
 	return mesh.Key{Kind: "Site", Namespace: "default", Name: fmt.Sprintf("s.%d", i)}
 }
@@ -275,7 +284,7 @@ func TestNodeWatchesItsSiteAndMayDoNothingElse(t *testing.T) {
 	}
 	put := func(n uint64) {
 		t.Helper()
-		if err := snaps.Put(short(t), &mesh.Snapshot{Site: "centre", Generation: mesh.Generation{Incarnation: 1, Counter: n}}); err != nil {
+		if err := snaps.Put(short(t), sealed(t, "centre", n)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -398,9 +407,7 @@ func TestWatchOutlivesTheServer(t *testing.T) {
 			}
 		}
 	}
-	snap := func(n uint64) *mesh.Snapshot {
-		return &mesh.Snapshot{Site: "solo", Generation: mesh.Generation{Incarnation: 1, Counter: n}}
-	}
+	snap := func(n uint64) *mesh.Snapshot { return sealed(t, "solo", n) }
 	if err := snaps.Put(short(t), snap(1)); err != nil {
 		t.Fatal(err)
 	}

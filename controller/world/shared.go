@@ -1,0 +1,196 @@
+package world
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/membership"
+)
+
+const (
+	// staleAfter is the age of a report at which its site gets nothing more: the
+	// plan has faded it long before.
+	staleAfter = 3 * time.Second
+	// maxOptions bounds how many other sites one service is shared with: the
+	// nearest. More bring nothing, because they are dearer than all of these.
+	maxOptions = 24
+)
+
+// Shared is one service that this site may share, with all that a plan needs.
+type Shared struct {
+	Service mesh.ServiceKey
+	// Sharing is the policy in force, with its defaults.
+	Sharing mesh.SiteSharing
+	// Home is the load here; declared capacity where no node has reported yet.
+	Home Load
+	// Options are the other sites, the nearest first.
+	Options []Option
+}
+
+// Option is one other site for a service.
+type Option struct {
+	Site string
+	// RTTMS is the expected round trip, PriceMS the declared price of the link.
+	RTTMS, PriceMS float64
+	// Report is the youngest there is, AgeMS how old it is.
+	Report mesh.ServiceReport
+	AgeMS  float64
+	// Excluded says why the site gets nothing, empty when it may.
+	Excluded string
+}
+
+// Shared returns the services that this site shares, by key. reachable tells
+// whether the bus could bring news of other sites at all.
+func (w *World) Shared(now time.Time, reachable bool) []Shared {
+	objects := w.Compile(w.site)
+	var here *mesh.Site
+	for _, s := range objects.Sites {
+		if s.Metadata.Name == w.site {
+			here = s
+		}
+	}
+	if here == nil {
+		return nil
+	}
+	loads := map[mesh.ServiceKey]Load{}
+	for _, l := range w.Loads(now) {
+		loads[l.Service] = l
+	}
+	var out []Shared
+	for _, svc := range objects.Services {
+		if !allowed(svc, w.site) {
+			continue
+		}
+		key := svc.Key()
+		home, ok := loads[key]
+		if !ok {
+			home = Load{ServiceReport: declared(svc, w.site)}
+		}
+		out = append(out, Shared{
+			Service: key, Sharing: sharing(objects.TrafficPolicies, svc), Home: home,
+			Options: w.options(svc, here, objects.Sites, now, reachable),
+		})
+	}
+	return out
+}
+
+func (w *World) options(svc *mesh.MeshService, here *mesh.Site, sites []*mesh.Site, now time.Time, reachable bool) []Option {
+	var out []Option
+	for _, s := range sites {
+		name := s.Metadata.Name
+		if name == w.site || !allowed(svc, name) {
+			continue
+		}
+		news, heard := w.Freshest(name, svc.Key())
+		capacity := declared(svc, name)
+		if !heard && capacity.Slots == 0 {
+			continue // nothing says that it serves this
+		}
+		link := linkTo(here, name)
+		o := Option{Site: name, RTTMS: w.rttMS(here, s, now), PriceMS: link.Price, Report: capacity}
+		if heard {
+			o.Report = news.Report
+			o.AgeMS = float64(max(0, now.Sub(news.At))) / float64(time.Millisecond)
+		}
+		switch why := w.suspect(name, now); {
+		case link.Address == "" && len(s.Spec.Gateways) == 0:
+			o.Excluded = "no route: the Site has no gateway address"
+		case !heard && !reachable:
+			o.Excluded = "unknown: no report, and the bus to other sites is down"
+		case !heard:
+			o.Excluded = "no report yet"
+		case now.Sub(news.At) > staleAfter:
+			o.Excluded = "stale: last report is too old"
+		case why != "":
+			o.Excluded = "suspect: " + why
+		case o.Report.Slots <= 0 || o.Report.ServiceTimeMS <= 0:
+			o.Excluded = "no capacity reported"
+		}
+		out = append(out, o)
+	}
+	slices.SortFunc(out, func(a, b Option) int {
+		return cmp.Or(compareBool(a.Excluded != "", b.Excluded != ""), cmp.Compare(a.RTTMS, b.RTTMS), cmp.Compare(a.Site, b.Site))
+	})
+	return out[:min(len(out), maxOptions)]
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+// declared is the capacity that a service's endpoints at a site declare.
+func declared(svc *mesh.MeshService, site string) mesh.ServiceReport {
+	r := mesh.ServiceReport{Service: svc.Key()}
+	for _, e := range svc.Spec.Endpoints {
+		if e.Site != "" && e.Site != site || e.Capacity == nil || e.Weight != nil && *e.Weight == 0 {
+			continue
+		}
+		slots := float64(e.Capacity.Concurrency)
+		r.Slots += slots
+		r.ServiceTimeMS += slots * float64(e.Capacity.ServiceTime.D()) / float64(time.Millisecond)
+	}
+	if r.Slots > 0 {
+		r.ServiceTimeMS /= r.Slots
+	}
+	return r
+}
+
+// sharing returns how a service is shared: by the first policy that targets it
+// and says so, in order of the policies' names.
+func sharing(policies []*mesh.TrafficPolicy, svc *mesh.MeshService) mesh.SiteSharing {
+	out := mesh.SiteSharing{Policy: mesh.SharingCooperative, StayHome: 2}
+	for _, p := range policies {
+		if p.Metadata.Namespace != svc.Metadata.Namespace || p.Spec.SiteSharing == nil {
+			continue
+		}
+		for _, t := range p.Spec.TargetRefs {
+			if t.Kind == mesh.KindMeshService && t.Name == svc.Metadata.Name {
+				out.Policy = cmp.Or(p.Spec.SiteSharing.Policy, out.Policy)
+				out.StayHome = cmp.Or(p.Spec.SiteSharing.StayHome, out.StayHome)
+				return out
+			}
+		}
+	}
+	return out
+}
+
+// Peer is another site and what may be believed of it.
+type Peer struct {
+	Site   *mesh.Site
+	Status membership.Status
+	// HeardAt is when its youngest news was made; zero when none came.
+	HeardAt time.Time
+	RTTMS   float64
+}
+
+// Peers returns the other sites by name.
+func (w *World) Peers(now time.Time, reachable bool) []Peer {
+	sites := w.Sites()
+	var here *mesh.Site
+	for _, s := range sites {
+		if s.Metadata.Name == w.site {
+			here = s
+		}
+	}
+	var out []Peer
+	for _, s := range sites {
+		if s == here {
+			continue
+		}
+		at, heard := w.HeardOf(s.Metadata.Name)
+		p := Peer{Site: s, HeardAt: at, Status: membership.Sites.Judge(heard, now.Sub(at), reachable)}
+		if here != nil {
+			p.RTTMS = w.rttMS(here, s, now)
+		}
+		out = append(out, p)
+	}
+	return out
+}

@@ -71,7 +71,7 @@ func parseQuota(s string) (int, bool) {
 
 var processors struct {
 	sync.Mutex
-	loops int
+	loops, before int
 }
 
 // Claim raises GOMAXPROCS so that n more running loops leave one processor to
@@ -80,7 +80,14 @@ func Claim(n int) (release func()) {
 	change := func(d int) {
 		processors.Lock()
 		defer processors.Unlock()
+		if processors.loops == 0 {
+			processors.before = runtime.GOMAXPROCS(0)
+		}
 		processors.loops += d
+		if processors.loops == 0 {
+			runtime.GOMAXPROCS(processors.before)
+			return
+		}
 		runtime.GOMAXPROCS(processors.loops + 1)
 	}
 	change(n)

@@ -19,6 +19,7 @@ type topic struct {
 type info struct {
 	epoch, seq uint64
 	at         time.Time
+	inBand     bool
 	report     mesh.ServiceReport
 }
 
@@ -29,7 +30,7 @@ func (w *World) Hear(r *mesh.Report, at time.Time) {
 		return
 	}
 	for _, s := range r.Services {
-		w.take(topic{r.Site, s.Service}, r.Reporter, info{r.Epoch, r.Seq, at, s})
+		w.take(topic{r.Site, s.Service}, r.Reporter, info{r.Epoch, r.Seq, at, false, s})
 	}
 	// A site without services is heard of all the same.
 	w.take(topic{site: r.Site}, r.Reporter, info{epoch: r.Epoch, seq: r.Seq, at: at})
@@ -41,8 +42,8 @@ func (w *World) hear(h *mesh.HeardReport, at time.Time) {
 		return
 	}
 	at = at.Add(-time.Duration(h.AgeMS * float64(time.Millisecond)))
-	w.take(topic{h.Site, h.Service.Service}, h.Reporter, info{h.Epoch, h.Seq, at, h.Service})
-	w.take(topic{site: h.Site}, h.Reporter, info{epoch: h.Epoch, seq: h.Seq, at: at})
+	w.take(topic{h.Site, h.Service.Service}, h.Reporter, info{h.Epoch, h.Seq, at, true, h.Service})
+	w.take(topic{site: h.Site}, h.Reporter, info{epoch: h.Epoch, seq: h.Seq, at: at, inBand: true})
 }
 
 // take keeps the newer of two reports of one voice. The same report that comes
@@ -57,7 +58,7 @@ func (w *World) take(t topic, reporter string, n info) {
 		switch c := cmp.Or(cmp.Compare(n.epoch, old.epoch), cmp.Compare(n.seq, old.seq)); {
 		case c < 0:
 			return
-		case c == 0 && !n.at.Before(old.at):
+		case c == 0 && (n.at.After(old.at) || n.at.Equal(old.at) && !n.inBand):
 			return
 		}
 	}
@@ -68,6 +69,7 @@ func (w *World) take(t topic, reporter string, n info) {
 type News struct {
 	Reporter string
 	At       time.Time
+	InBand   bool
 	Report   mesh.ServiceReport
 }
 
@@ -77,7 +79,7 @@ func (w *World) Freshest(site string, service mesh.ServiceKey) (News, bool) {
 	for reporter, r := range w.reports[topic{site, service}] {
 		c := r.at.Compare(best.At)
 		if !found || c > 0 || c == 0 && reporter < best.Reporter {
-			best, found = News{reporter, r.at, r.report}, true
+			best, found = News{reporter, r.at, r.inBand, r.report}, true
 		}
 	}
 	return best, found

@@ -10,9 +10,8 @@ import (
 )
 
 const (
-	// staleAfter is the age of a report at which its site gets nothing more: the
-	// plan has faded it long before.
-	staleAfter = 3 * time.Second
+	// usualMS is the age at which the bus usually replaces a report.
+	usualMS = 500
 	// maxOptions bounds how many other sites one service is shared with: the
 	// nearest. More bring nothing, because they are dearer than all of these.
 	maxOptions = 24
@@ -25,6 +24,8 @@ type Shared struct {
 	Sharing mesh.SiteSharing
 	// Home is the load here; declared capacity where no node has reported yet.
 	Home Load
+	// NoHome says that no endpoint here can serve.
+	NoHome bool
 	// Options are the other sites, the nearest first.
 	Options []Option
 }
@@ -34,9 +35,12 @@ type Option struct {
 	Site string
 	// RTTMS is the expected round trip, PriceMS the declared price of the link.
 	RTTMS, PriceMS float64
-	// Report is the youngest there is, AgeMS how old it is.
+	// Report is the youngest there is, declared capacity where there is none.
 	Report mesh.ServiceReport
-	AgeMS  float64
+	// AgeMS is how old the report is, UsualMS at which age a newer one usually
+	// comes, and InBand whether it came on a response.
+	AgeMS, UsualMS float64
+	InBand         bool
 	// Excluded says why the site gets nothing, empty when it may.
 	Excluded string
 }
@@ -64,12 +68,15 @@ func (w *World) Shared(now time.Time, reachable bool) []Shared {
 			continue
 		}
 		key := svc.Key()
+		capacity := declared(svc, w.site)
 		home, ok := loads[key]
 		if !ok {
-			home = Load{ServiceReport: declared(svc, w.site)}
+			home = Load{ServiceReport: capacity}
 		}
 		out = append(out, Shared{
 			Service: key, Sharing: sharing(objects.TrafficPolicies, svc), Home: home,
+			// Nodes that count no slots where some are declared have lost them all.
+			NoHome:  !servedAt(svc, w.site) || capacity.Slots > 0 && home.Slots == 0,
 			Options: w.options(svc, here, objects.Sites, now, reachable),
 		})
 	}
@@ -93,6 +100,10 @@ func (w *World) options(svc *mesh.MeshService, here *mesh.Site, sites []*mesh.Si
 		if heard {
 			o.Report = news.Report
 			o.AgeMS = float64(max(0, now.Sub(news.At))) / float64(time.Millisecond)
+			o.InBand = news.InBand
+			if !news.InBand {
+				o.UsualMS = usualMS
+			}
 		}
 		switch why := w.suspect(name, now); {
 		case link.Address == "" && len(s.Spec.Gateways) == 0:
@@ -101,12 +112,8 @@ func (w *World) options(svc *mesh.MeshService, here *mesh.Site, sites []*mesh.Si
 			o.Excluded = "unknown: no report, and the bus to other sites is down"
 		case !heard:
 			o.Excluded = "no report yet"
-		case now.Sub(news.At) > staleAfter:
-			o.Excluded = "stale: last report is too old"
 		case why != "":
 			o.Excluded = "suspect: " + why
-		case o.Report.Slots <= 0 || o.Report.ServiceTimeMS <= 0:
-			o.Excluded = "no capacity reported"
 		}
 		out = append(out, o)
 	}
@@ -124,6 +131,13 @@ func compareBool(a, b bool) int {
 		return -1
 	}
 	return 1
+}
+
+// servedAt reports whether a service has an endpoint at a site.
+func servedAt(svc *mesh.MeshService, site string) bool {
+	return slices.ContainsFunc(svc.Spec.Endpoints, func(e mesh.Endpoint) bool {
+		return (e.Site == "" || e.Site == site) && (e.Weight == nil || *e.Weight > 0)
+	})
 }
 
 // declared is the capacity that a service's endpoints at a site declare.

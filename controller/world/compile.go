@@ -76,3 +76,22 @@ func allowed(s *mesh.MeshService, site string) bool {
 	e := s.Spec.Export
 	return exported(s) && (len(e.Sites) == 0 || slices.Contains(e.Sites, site))
 }
+
+// compiled keeps what is asked for ten times a second and changes once a day.
+type compiled struct {
+	valid   bool
+	version uint64
+	objects mesh.Objects
+	sharing map[mesh.ServiceKey]mesh.SiteSharing
+}
+
+// own is Compile of the own site, as of now.
+func (w *World) own() *mesh.Objects {
+	if c := &w.cache; !c.valid || c.version != w.version {
+		*c = compiled{true, w.version, w.Compile(w.site), map[mesh.ServiceKey]mesh.SiteSharing{}}
+		for _, s := range c.objects.Services {
+			c.sharing[s.Key()] = *mesh.EffectivePolicy(&c.objects, s.Key()).SiteSharing
+		}
+	}
+	return &w.cache.objects
+}

@@ -9,14 +9,6 @@ import (
 	"github.com/meridian-mesh/meridian/controller/membership"
 )
 
-const (
-	// usualMS is the age at which the bus usually replaces a report.
-	usualMS = 500
-	// maxOptions bounds how many other sites one service is shared with: the
-	// nearest. More bring nothing, because they are dearer than all of these.
-	maxOptions = 24
-)
-
 // Shared is one service that this site may share, with all that a plan needs.
 type Shared struct {
 	Service mesh.ServiceKey
@@ -37,10 +29,9 @@ type Option struct {
 	RTTMS, PriceMS float64
 	// Report is the youngest there is, declared capacity where there is none.
 	Report mesh.ServiceReport
-	// AgeMS is how old the report is, UsualMS at which age a newer one usually
-	// comes, and InBand whether it came on a response.
-	AgeMS, UsualMS float64
-	InBand         bool
+	// AgeMS is how old the report is, and InBand whether it came on a response.
+	AgeMS  float64
+	InBand bool
 	// Excluded says why the site gets nothing, empty when it may.
 	Excluded string
 }
@@ -48,7 +39,7 @@ type Option struct {
 // Shared returns the services that this site shares, by key. reachable tells
 // whether the bus could bring news of other sites at all.
 func (w *World) Shared(now time.Time, reachable bool) []Shared {
-	objects := w.Compile(w.site)
+	objects := w.own()
 	var here *mesh.Site
 	for _, s := range objects.Sites {
 		if s.Metadata.Name == w.site {
@@ -64,17 +55,17 @@ func (w *World) Shared(now time.Time, reachable bool) []Shared {
 	}
 	var out []Shared
 	for _, svc := range objects.Services {
+		key := svc.Key()
 		if !allowed(svc, w.site) {
 			continue
 		}
-		key := svc.Key()
 		capacity := declared(svc, w.site)
 		home, ok := loads[key]
 		if !ok {
 			home = Load{ServiceReport: capacity}
 		}
 		out = append(out, Shared{
-			Service: key, Sharing: sharing(objects.TrafficPolicies, svc), Home: home,
+			Service: key, Sharing: w.cache.sharing[key], Home: home,
 			// Nodes that count no slots where some are declared have lost them all.
 			NoHome:  !servedAt(svc, w.site) || capacity.Slots > 0 && home.Slots == 0,
 			Options: w.options(svc, here, objects.Sites, now, reachable),
@@ -101,9 +92,6 @@ func (w *World) options(svc *mesh.MeshService, here *mesh.Site, sites []*mesh.Si
 			o.Report = news.Report
 			o.AgeMS = float64(max(0, now.Sub(news.At))) / float64(time.Millisecond)
 			o.InBand = news.InBand
-			if !news.InBand {
-				o.UsualMS = usualMS
-			}
 		}
 		switch why := w.suspect(name, now); {
 		case link.Address == "" && len(s.Spec.Gateways) == 0:
@@ -120,7 +108,7 @@ func (w *World) options(svc *mesh.MeshService, here *mesh.Site, sites []*mesh.Si
 	slices.SortFunc(out, func(a, b Option) int {
 		return cmp.Or(compareBool(a.Excluded != "", b.Excluded != ""), cmp.Compare(a.RTTMS, b.RTTMS), cmp.Compare(a.Site, b.Site))
 	})
-	return out[:min(len(out), maxOptions)]
+	return out
 }
 
 func compareBool(a, b bool) int {
@@ -155,25 +143,6 @@ func declared(svc *mesh.MeshService, site string) mesh.ServiceReport {
 		r.ServiceTimeMS /= r.Slots
 	}
 	return r
-}
-
-// sharing returns how a service is shared: by the first policy that targets it
-// and says so, in order of the policies' names.
-func sharing(policies []*mesh.TrafficPolicy, svc *mesh.MeshService) mesh.SiteSharing {
-	out := mesh.SiteSharing{Policy: mesh.SharingCooperative, StayHome: 2}
-	for _, p := range policies {
-		if p.Metadata.Namespace != svc.Metadata.Namespace || p.Spec.SiteSharing == nil {
-			continue
-		}
-		for _, t := range p.Spec.TargetRefs {
-			if t.Kind == mesh.KindMeshService && t.Name == svc.Metadata.Name {
-				out.Policy = cmp.Or(p.Spec.SiteSharing.Policy, out.Policy)
-				out.StayHome = cmp.Or(p.Spec.SiteSharing.StayHome, out.StayHome)
-				return out
-			}
-		}
-	}
-	return out
 }
 
 // Peer is another site and what may be believed of it.

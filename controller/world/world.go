@@ -49,6 +49,7 @@ type World struct {
 
 	objects map[mesh.Key]map[string]any
 	version uint64
+	cache   compiled
 
 	reports map[topic]map[string]info // by reporter
 	nodes   map[string]node

@@ -61,7 +61,7 @@ var rooms = []room{
 
 	// The site controller: pure rooms first.
 	{path: "controller/price", pure: true, may: vocabulary},
-	{path: "controller/world", pure: true, may: with(vocabulary, "controller/price")},
+	{path: "controller/world", pure: true, may: with(vocabulary, "controller/price", "controller/membership")},
 	{path: "controller/membership", pure: true, may: vocabulary},
 	{path: "controller/plan", pure: true, may: with(vocabulary, "controller/price", "controller/world", "controller/membership", "chaining/path", "scheduler/placement", "scheduler/traffic")},
 	{path: "controller", may: with(vocabulary, "api/kube", "controller/...", "internal/...")},

@@ -71,6 +71,9 @@ var rooms = []room{
 	// Proof: simulators, emulators, load, the demo. Real processes are started as
 	// binaries, so nothing here imports edgeproxy.
 	{path: "testbed", may: with(with(vocabulary, decision...), "testbed/...", "internal/...")},
+	{path: "testbed/wire", pure: true},
+	{path: "testbed/scenario", pure: true},
+	{path: "testbed/report", pure: true, may: []string{"testbed/scenario"}},
 
 	// Plumbing.
 	{path: "internal", may: []string{"api/mesh", "internal/..."}},

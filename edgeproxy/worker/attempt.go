@@ -45,7 +45,7 @@ func (w *Worker) start(r *request, act *exchange.Action) {
 	a.ref, a.up, a.sent, a.owed = act.Ref, nil, false, 0
 	if act.Retry {
 		w.Counters.Retries.Add(1)
-		if !act.Fresh {
+		if act.Burden {
 			w.budget.Spend()
 		}
 	}

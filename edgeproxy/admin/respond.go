@@ -1,0 +1,72 @@
+package admin
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"strconv"
+
+	"go.yaml.in/yaml/v3"
+)
+
+func writeText(w http.ResponseWriter, status int, body []byte) {
+	write(w, status, "text/plain; charset=utf-8", body)
+}
+
+func write(w http.ResponseWriter, status int, contentType string, body []byte) {
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	// An error here is the reader's connection: nobody is left to tell.
+	_, _ = w.Write(body)
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	body, err := encodeJSON(v)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	write(w, http.StatusOK, "application/json", body)
+}
+
+func encodeJSON(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	err := e.Encode(v)
+	return b.Bytes(), err
+}
+
+// encodeYAML writes what JSON would hold, in JSON's order of fields: JSON is
+// YAML in another style, so the text is read as a tree and the style dropped.
+func encodeYAML(v any) ([]byte, error) {
+	data, err := encodeJSON(v)
+	if err != nil {
+		return nil, err
+	}
+	var tree yaml.Node
+	if err := yaml.Unmarshal(data, &tree); err != nil {
+		return nil, err
+	}
+	plain(&tree)
+	var b bytes.Buffer
+	e := yaml.NewEncoder(&b)
+	e.SetIndent(2)
+	if err := e.Encode(&tree); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), e.Close()
+}
+
+func plain(n *yaml.Node) {
+	// A string keeps its quotes where without them it would read as something else.
+	n.Style = 0
+	for _, c := range n.Content {
+		plain(c)
+	}
+}

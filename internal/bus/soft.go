@@ -1,0 +1,109 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/nats-io/nats.go"
+)
+
+// ErrNotConnected is returned for soft state published without a connection; it
+// is dropped, because the next will be newer.
+var ErrNotConnected = errors.New("bus: not connected")
+
+// Received is a message and when it came, by the reader's clock: the only time
+// by which soft state may age.
+type Received[T any] struct {
+	Value T
+	At    time.Time
+}
+
+// checked is a message that says which builds may read it.
+type checked interface{ Check() error }
+
+// subscribe delivers the messages of a subject into a queue of the given depth.
+// When the reader falls behind, the oldest are dropped and counted. The channel
+// is never closed; it ends with ctx.
+func subscribe[T any, P interface {
+	*T
+	checked
+}](ctx context.Context, c *Conn, subject string, depth int) (<-chan Received[P], error) {
+	q := make(chan Received[P], depth)
+	sub, err := c.nc.Subscribe(subject, func(m *nats.Msg) {
+		v := P(new(T))
+		err := json.Unmarshal(m.Data, v)
+		if err == nil {
+			err = v.Check()
+		}
+		if err != nil {
+			c.faults.Add(1)
+			c.once("decode:"+m.Subject, "message refused", "subject", m.Subject, "err", err)
+			return
+		}
+		r := Received[P]{v, time.Now()}
+		for {
+			select {
+			case q <- r:
+				return
+			default:
+			}
+			select {
+			case <-q:
+				c.dropped.Add(1)
+			default:
+			}
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("bus: subscribe to %s: %w", subject, err)
+	}
+	context.AfterFunc(ctx, func() { _ = sub.Unsubscribe() })
+	return q, nil
+}
+
+func (c *Conn) publish(subject string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("bus: encode for %s: %w", subject, err)
+	}
+	switch err := c.nc.Publish(subject, b); {
+	case err == nil:
+		return nil
+	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrConnectionReconnecting):
+		c.unsent.Add(1)
+		return ErrNotConnected
+	default:
+		return fmt.Errorf("bus: publish to %s: %w", subject, err)
+	}
+}
+
+// Reports delivers the reports of every site, this one's too.
+func (c *Conn) Reports(ctx context.Context, depth int) (<-chan Received[*mesh.Report], error) {
+	return subscribe[mesh.Report](ctx, c, AllReports, depth)
+}
+
+// NodeReports delivers the reports of the nodes of a site.
+func (c *Conn) NodeReports(ctx context.Context, site string, depth int) (<-chan Received[*mesh.NodeReport], error) {
+	return subscribe[mesh.NodeReport](ctx, c, NodesSubject(site), depth)
+}
+
+// Weights delivers the plans for a site's nodes; one that was not read before the
+// next came is dropped.
+func (c *Conn) Weights(ctx context.Context, site string) (<-chan Received[*mesh.Weights], error) {
+	return subscribe[mesh.Weights](ctx, c, WeightsSubject(site), 1)
+}
+
+// PublishReport sends a site's report to every site.
+func (c *Conn) PublishReport(r *mesh.Report) error { return c.publish(ReportSubject(r.Site), r) }
+
+// PublishNodeReport sends a node's report to its site's controller.
+func (c *Conn) PublishNodeReport(r *mesh.NodeReport) error {
+	return c.publish(NodeSubject(r.Site, r.Node), r)
+}
+
+// PublishWeights sends a plan to the nodes of its site.
+func (c *Conn) PublishWeights(w *mesh.Weights) error { return c.publish(WeightsSubject(w.Site), w) }

@@ -4,9 +4,9 @@ package edgeproxy
 // now and lately. Times are Unix milliseconds of this node's clock, so that
 // readers can line it up with what they measured themselves.
 type WeightsView struct {
-	Site     string                `json:"site"`
-	Node     string                `json:"node"`
-	NowMS    int64                 `json:"nowMs"`
+	Site     string                 `json:"site"`
+	Node     string                 `json:"node"`
+	NowMS    int64                  `json:"nowMs"`
 	Services []ServiceSharesInForce `json:"services"`
 	// History are the changes that came into force, oldest first; it is bounded,
 	// and DroppedBefore says up to when older ones are gone (0: none).

@@ -45,7 +45,7 @@ func (n Node) checks(now time.Time) []check {
 	add := func(mark, name, format string, a ...any) {
 		checks = append(checks, check{mark, name, fmt.Sprintf(format, a...)})
 	}
-	c, p := n.Config(), n.Proxy()
+	c := n.Config()
 	switch {
 	case c.Snapshot == nil:
 		add(markFail, "config", "nothing to serve yet from %s", c.Source)
@@ -73,14 +73,13 @@ func (n Node) checks(now time.Time) []check {
 		}
 		add(mark, "controller", "%s since %s (%s)", what, c.Link.Since.UTC().Format(time.RFC3339), age(now, c.Link.Since))
 	}
-	for _, l := range p.Listeners {
-		if l.Error != "" {
-			add(markFail, "listener", "%s: %s", l.Name, l.Error)
-		} else {
-			add(markOK, "listener", "%s on %s", l.Name, l.Address)
-		}
+	for _, p := range n.Proxy.Problems() {
+		add(markWarn, "config", "cannot be served: %s", p)
 	}
-	if p.Draining {
+	for _, l := range n.Proxy.Listeners() {
+		add(markOK, "listener", "%s/%s (%s) on %s", l.Gateway, l.Name, l.Protocol, l.Addr)
+	}
+	if n.Draining() {
 		add(markFail, "drain", "the node is stopping")
 	}
 	return checks

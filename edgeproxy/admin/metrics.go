@@ -6,13 +6,11 @@ import (
 )
 
 func (n Node) metrics(w http.ResponseWriter, r *http.Request) {
-	if n.Turn != nil {
-		done, err := n.Turn(r.Context())
-		if err != nil {
-			return // the scraper has gone
-		}
-		defer done()
+	done, err := n.Turn(r.Context())
+	if err != nil {
+		return // the scraper has gone
 	}
+	defer done()
 	t := &Text{b: make([]byte, 0, 32<<10)}
 	n.writeBuild(t)
 	n.writeConfig(t, time.Now())

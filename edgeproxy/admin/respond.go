@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
-
-	"go.yaml.in/yaml/v3"
 )
 
 func writeText(w http.ResponseWriter, status int, body []byte) {
@@ -40,33 +38,4 @@ func encodeJSON(v any) ([]byte, error) {
 	e.SetIndent("", "  ")
 	err := e.Encode(v)
 	return b.Bytes(), err
-}
-
-// encodeYAML writes what JSON would hold, in JSON's order of fields: JSON is
-// YAML in another style, so the text is read as a tree and the style dropped.
-func encodeYAML(v any) ([]byte, error) {
-	data, err := encodeJSON(v)
-	if err != nil {
-		return nil, err
-	}
-	var tree yaml.Node
-	if err := yaml.Unmarshal(data, &tree); err != nil {
-		return nil, err
-	}
-	plain(&tree)
-	var b bytes.Buffer
-	e := yaml.NewEncoder(&b)
-	e.SetIndent(2)
-	if err := e.Encode(&tree); err != nil {
-		return nil, err
-	}
-	return b.Bytes(), e.Close()
-}
-
-func plain(n *yaml.Node) {
-	// A string keeps its quotes where without them it would read as something else.
-	n.Style = 0
-	for _, c := range n.Content {
-		plain(c)
-	}
 }

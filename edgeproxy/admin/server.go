@@ -21,21 +21,32 @@ import (
 // DefaultListen is where the admin server listens unless told otherwise.
 const DefaultListen = "127.0.0.1:15000"
 
-// Node is what the admin server asks. Every function may be called from any
-// goroutine and returns a copy.
+// Node is what the admin server asks. Everything may be asked from any goroutine.
 type Node struct {
-	Build   Build
-	Config  func() source.State
-	Proxy   func() ProxyState
+	Build  Build
+	Config func() source.State
+	Proxy  Proxy
+	// Weights returns the shares in force and the changes after since.
 	Weights func(since time.Time) edgeproxy.WeightsView
+	// Draining reports that the node is stopping.
+	Draining func() bool
 	// Turn takes a turn among the goroutines that may use the processor beside
-	// the event loops, and returns what gives it back; nil where none is needed.
+	// the event loops, and returns what gives it back.
 	Turn func(context.Context) (done func(), err error)
 }
 
 // Build says which program this is.
 type Build struct {
 	Version, Revision, GoVersion string
+}
+
+// String is one line for people.
+func (b Build) String() string {
+	s := "edgeproxy " + b.Version
+	if b.Revision != "" {
+		s += " (" + b.Revision[:min(12, len(b.Revision))] + ")"
+	}
+	return s + " " + b.GoVersion
 }
 
 // Server is the admin server of a node.

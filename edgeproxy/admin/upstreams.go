@@ -5,53 +5,67 @@ import (
 	"net/http"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/meridian-mesh/meridian/edgeproxy"
 )
 
-// ProxyState is what the data path shows of itself.
-type ProxyState struct {
-	Draining  bool
-	Listeners []Listener
-	Upstreams []Upstream
-}
-
-// Listener is one bound address.
-type Listener struct {
-	Name     string `json:"name"` // namespace/gateway/listener
+type listenerView struct {
+	Gateway  string `json:"gateway"`
+	Name     string `json:"name"`
 	Protocol string `json:"protocol"`
 	Address  string `json:"address"`
-	Error    string `json:"error,omitempty"`
 }
 
-// Upstream is one endpoint that requests are sent to: a process of this site or
-// another site's gateway.
-type Upstream struct {
-	Service string `json:"service,omitempty"`
-	Site    string `json:"site,omitempty"`
-	Address string `json:"address"`
-	// Health is healthy or why not.
-	Health   string `json:"health"`
-	InFlight int    `json:"inFlight"`
-	Requests uint64 `json:"requests"`
-	Failures uint64 `json:"failures"`
-	Connects uint64 `json:"connects"`
-	Idle     int    `json:"idleConnections"`
+// upstreamView is one endpoint that requests are sent to: a process of this site
+// or another site's gateway. Totals count since the endpoint is known.
+type upstreamView struct {
+	Service         string `json:"service"`
+	Address         string `json:"address"`
+	Site            string `json:"site,omitempty"` // empty: this one
+	InFlight        int    `json:"inFlight"`
+	Requests        uint64 `json:"requests"`
+	Failures        uint64 `json:"failures"`
+	Connects        uint64 `json:"connects"`
+	ConnectFailures uint64 `json:"connectFailures"`
+	Reused          uint64 `json:"reused"`
+	Idle            int    `json:"idleConnections"`
+}
+
+func viewOf(e edgeproxy.Endpoint) upstreamView {
+	return upstreamView{
+		Service: string(e.Service), Address: e.Address, Site: e.Site, InFlight: e.InFlight,
+		Requests: e.Requests, Failures: e.Failures, Connects: e.Connects, ConnectFailures: e.ConnectFailures,
+		Reused: e.Reused, Idle: e.IdleConnections,
+	}
 }
 
 func (n Node) upstreams(w http.ResponseWriter, r *http.Request) {
-	p := n.Proxy()
-	if r.URL.Query().Get("format") != "text" {
-		writeJSON(w, struct {
-			Listeners []Listener `json:"listeners"`
-			Upstreams []Upstream `json:"upstreams"`
-		}{p.Listeners, p.Upstreams})
+	upstreams := []upstreamView{}
+	for _, e := range n.Proxy.Endpoints() {
+		upstreams = append(upstreams, viewOf(e))
+	}
+	if r.URL.Query().Get("format") == "text" {
+		writeText(w, http.StatusOK, []byte(upstreamsTable(upstreams)))
 		return
 	}
+	listeners := []listenerView{}
+	for _, l := range n.Proxy.Listeners() {
+		listeners = append(listeners, listenerView{l.Gateway, l.Name, l.Protocol, l.Addr.String()})
+	}
+	writeJSON(w, struct {
+		Listeners []listenerView `json:"listeners"`
+		Upstreams []upstreamView `json:"upstreams"`
+	}{listeners, upstreams})
+}
+
+func upstreamsTable(upstreams []upstreamView) string {
 	var b strings.Builder
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "SERVICE\tADDRESS\tSITE\tHEALTH\tIN FLIGHT\tREQUESTS\tFAILURES\tCONNECTS\tIDLE")
-	for _, u := range p.Upstreams {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\n", u.Service, u.Address, u.Site, u.Health, u.InFlight, u.Requests, u.Failures, u.Connects, u.Idle)
+	fmt.Fprintln(t, "SERVICE\tADDRESS\tSITE\tIN FLIGHT\tREQUESTS\tFAILURES\tCONNECTS\tCONNECT FAILURES\tREUSED\tIDLE")
+	for _, u := range upstreams {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", u.Service, u.Address, u.Site, u.InFlight,
+			u.Requests, u.Failures, u.Connects, u.ConnectFailures, u.Reused, u.Idle)
 	}
 	t.Flush()
-	writeText(w, http.StatusOK, []byte(b.String()))
+	return b.String()
 }

@@ -3,7 +3,6 @@ package source
 import (
 	"context"
 	"crypto/ed25519"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -28,37 +27,42 @@ type Controller interface {
 	Connected() bool
 }
 
+// BusConfig is what a Bus source needs.
+type BusConfig struct {
+	// Name is what --config said.
+	Name string
+	// Site is whose snapshots are served.
+	Site       string
+	Controller Controller
+	// Trust, when not nil, is the key that must have signed each snapshot.
+	Trust ed25519.PublicKey
+	// StateDir may be empty: then no last good copy is kept.
+	StateDir string
+	Apply    Apply
+	Log      *slog.Logger
+}
+
 // Bus serves from the snapshots of the site's controller.
 type Bus struct {
-	site   string
-	trust  ed25519.PublicKey
-	ctl    Controller
+	BusConfig
 	keeper *Keeper
-	log    *slog.Logger
-
 	// first is closed when the controller's first snapshot is in force.
 	first     chan struct{}
 	firstOnce sync.Once
 }
 
-// NewBus returns the source for the snapshots of site. name is what --config
-// said; trust, when not nil, is the key that must have signed each snapshot;
-// stateDir may be empty: then no last good copy is kept.
-func NewBus(name, site, stateDir string, ctl Controller, trust ed25519.PublicKey, apply Apply, log *slog.Logger) *Bus {
+// NewBus returns the source.
+func NewBus(c BusConfig) *Bus {
 	var store *Store
-	if stateDir != "" {
-		store = NewStore(stateDir, "site:"+site)
+	if c.StateDir != "" {
+		store = NewStore(c.StateDir, "site:"+c.Site)
 	}
-	return &Bus{
-		site: site, trust: trust, ctl: ctl, log: log,
-		keeper: NewKeeper(name, apply, store, log),
-		first:  make(chan struct{}),
-	}
+	return &Bus{BusConfig: c, keeper: NewKeeper(c.Name, c.Apply, store, c.Log), first: make(chan struct{})}
 }
 
 // State may be called at any time.
 func (b *Bus) State() State {
-	b.keeper.link(b.ctl.Connected())
+	b.keeper.link(b.Controller.Connected())
 	return b.keeper.State()
 }
 
@@ -69,10 +73,10 @@ func (b *Bus) Reload() {}
 // serves the last good snapshot. With neither the node goes on asking, not ready.
 func (b *Bus) Start(ctx context.Context) error {
 	if err := b.keeper.remember(b.admit); err != nil {
-		b.log.Error("last good snapshot is not used", "err", err)
+		b.Log.Error("last good snapshot is not used", "err", err)
 	}
-	if err := b.ctl.WatchSnapshots(ctx, b.site, b.take); err != nil {
-		return fmt.Errorf("watch snapshots of site %s: %w", b.site, err)
+	if err := b.Controller.WatchSnapshots(ctx, b.Site, b.take); err != nil {
+		return fmt.Errorf("watch snapshots of site %s: %w", b.Site, err)
 	}
 	t := time.NewTimer(answerWait)
 	defer t.Stop()
@@ -85,10 +89,10 @@ func (b *Bus) Start(ctx context.Context) error {
 	}
 	restored, err := b.keeper.Restore()
 	if err != nil {
-		b.log.Error("last good snapshot is not served", "err", err)
+		b.Log.Error("last good snapshot is not served", "err", err)
 	}
 	if !restored && b.keeper.State().Snapshot == nil {
-		b.log.Warn("waiting for the first snapshot of the controller", "site", b.site)
+		b.Log.Warn("waiting for the first snapshot of the controller", "site", b.Site)
 	}
 	return nil
 }
@@ -99,9 +103,9 @@ func (b *Bus) Run(ctx context.Context) error {
 	defer t.Stop()
 	for {
 		was := b.keeper.State().Link
-		b.keeper.link(b.ctl.Connected())
+		b.keeper.link(b.Controller.Connected())
 		if is := b.keeper.State().Link; was == nil || was.Connected != is.Connected {
-			b.log.Info("link to the controller", "connected", is.Connected)
+			b.Log.Info("link to the controller", "connected", is.Connected)
 		}
 		select {
 		case <-ctx.Done():
@@ -132,10 +136,8 @@ func (b *Bus) admit(s *mesh.Snapshot) error {
 	if err := s.Check(); err != nil {
 		return err
 	}
-	if s.Site != b.site {
-		return fmt.Errorf("snapshot is for site %q, this node is of site %q", s.Site, b.site)
+	if s.Site != b.Site {
+		return fmt.Errorf("snapshot is for site %q, this node is of site %q", s.Site, b.Site)
 	}
-	return verify(s, b.trust)
+	return s.Verify(b.Trust)
 }
-
-var errUnsigned = errors.New("snapshot is not signed, and --trust-key demands it")

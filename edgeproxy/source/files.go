@@ -76,7 +76,7 @@ func (f *Files) Start(context.Context) error {
 	if err == nil {
 		return nil
 	}
-	rerr := f.keeper.remember(func(s *mesh.Snapshot) error { return verify(s, nil) })
+	rerr := f.keeper.remember(func(s *mesh.Snapshot) error { return s.Verify(nil) })
 	if rerr == nil {
 		var restored bool
 		if restored, rerr = f.keeper.Restore(); restored {
@@ -182,15 +182,15 @@ func (f *Files) read(force bool) error {
 		return nil
 	}
 	f.tried = digest
-	var objects mesh.Objects
+	var objects *mesh.Objects
 	if err == nil {
-		objects, err = parse(docs)
+		objects, err = parse(f.path, docs)
 	}
 	if err != nil {
 		f.keeper.Refuse(nil, err)
 		return err
 	}
-	snap := &mesh.Snapshot{Origin: OriginFile, Site: f.site, Objects: objects}
+	snap := &mesh.Snapshot{Origin: OriginFile, Site: f.site, Objects: *objects}
 	current := f.keeper.State().Snapshot
 	if current == nil {
 		snap.Generation = mesh.Generation{Incarnation: uint64(time.Now().UnixMilli()), Counter: 1}
@@ -199,7 +199,7 @@ func (f *Files) read(force bool) error {
 		// undoing a broken edit is no change; the clock is asked once only,
 		// because it may go back.
 		snap.Generation = current.Generation
-		if err := seal(snap); err != nil {
+		if err := snap.Seal(nil); err != nil {
 			return err
 		}
 		if snap.Hash == current.Hash {
@@ -207,13 +207,13 @@ func (f *Files) read(force bool) error {
 		}
 		snap.Generation.Counter++
 	}
-	if err := seal(snap); err != nil {
+	if err := snap.Seal(nil); err != nil {
 		return err
 	}
 	return f.keeper.Take(snap)
 }
 
-func digestOf(docs []document, err error) [sha256.Size]byte {
+func digestOf(docs []mesh.Source, err error) [sha256.Size]byte {
 	h := sha256.New()
 	write := func(b []byte) {
 		var n [8]byte
@@ -222,8 +222,8 @@ func digestOf(docs []document, err error) [sha256.Size]byte {
 		h.Write(b)
 	}
 	for _, d := range docs {
-		write([]byte(d.name))
-		write(d.data)
+		write([]byte(d.Name))
+		write(d.Data)
 	}
 	if err != nil {
 		write([]byte(err.Error()))

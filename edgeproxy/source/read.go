@@ -1,7 +1,6 @@
 package source
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,19 +10,13 @@ import (
 	"github.com/meridian-mesh/meridian/api/mesh"
 )
 
-// document is one file's bytes.
-type document struct {
-	name string
-	data []byte
-}
-
 // maxBytes bounds what a configuration may weigh: a folder given by mistake
 // (/ or a data directory) must not fill the node's memory.
 const maxBytes = 32 << 20
 
 // readAll returns the documents at path: the file, or the folder's *.yaml, *.yml
 // and *.json by name, without hidden ones and without its subfolders.
-func readAll(path string) ([]document, error) {
+func readAll(path string) ([]mesh.Source, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -37,7 +30,7 @@ func readAll(path string) ([]document, error) {
 			return nil, fmt.Errorf("%s: no *.yaml, *.yml or *.json in this folder", path)
 		}
 	}
-	docs := make([]document, 0, len(names))
+	docs := make([]mesh.Source, 0, len(names))
 	total := int64(0)
 	for _, name := range names {
 		info, err := os.Stat(name)
@@ -54,7 +47,7 @@ func readAll(path string) ([]document, error) {
 		if err != nil {
 			return nil, err
 		}
-		docs = append(docs, document{name: name, data: data})
+		docs = append(docs, mesh.Source{Name: name, Data: data})
 	}
 	return docs, nil
 }
@@ -79,14 +72,23 @@ func documentNames(dir string) ([]string, error) {
 	return names, nil
 }
 
-// Read returns the objects at path (file or folder). The error has a line for
-// each fault: "file:line:column: field: what".
-func Read(path string) (mesh.Objects, error) {
+// Read returns the objects at path (file or folder). The error is *[mesh.Faults]
+// when the documents are at fault, and has a line for each fault.
+func Read(path string) (*mesh.Objects, error) {
 	docs, err := readAll(path)
 	if err != nil {
-		return mesh.Objects{}, err
+		return nil, err
 	}
-	return parse(docs)
+	return parse(path, docs)
 }
 
-var errNothing = errors.New("holds no document; the smallest useful file has a Gateway, an HTTPRoute and a MeshService")
+func parse(path string, docs []mesh.Source) (*mesh.Objects, error) {
+	objects, err := mesh.ParseSources(docs)
+	if err != nil {
+		return nil, err
+	}
+	if objects.Len() == 0 {
+		return nil, fmt.Errorf("%s: holds no document; the smallest useful one has a Gateway, an HTTPRoute and a MeshService", path)
+	}
+	return objects, nil
+}

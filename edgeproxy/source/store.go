@@ -35,8 +35,8 @@ type Store struct {
 }
 
 type saved struct {
-	Source   string         `json:"source"`
-	Snapshot *mesh.Snapshot `json:"snapshot"`
+	Source   string          `json:"source"`
+	Snapshot json.RawMessage `json:"snapshot"` // as mesh.EncodeSnapshot writes it
 }
 
 // NewStore keeps the copy in dir, which must exist. source names where the
@@ -46,7 +46,11 @@ func NewStore(dir, source string) *Store { return &Store{dir: dir, source: sourc
 // Save replaces the copy. After a crash at any moment the old or the new one is
 // there, whole.
 func (s *Store) Save(snap *mesh.Snapshot) error {
-	body, err := json.Marshal(saved{Source: s.source, Snapshot: snap})
+	wire, err := mesh.EncodeSnapshot(snap)
+	if err != nil {
+		return err
+	}
+	body, err := json.Marshal(saved{Source: s.source, Snapshot: wire})
 	if err != nil {
 		return fmt.Errorf("encode last good snapshot: %w", err)
 	}
@@ -79,13 +83,14 @@ func (s *Store) Load() (*mesh.Snapshot, error) {
 	if err := json.Unmarshal(body, &v); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	if v.Source != s.source || v.Snapshot == nil {
+	if v.Source != s.source {
 		return nil, nil
 	}
-	if err := v.Snapshot.Check(); err != nil {
+	snap, err := mesh.DecodeSnapshot(v.Snapshot)
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return v.Snapshot, nil
+	return snap, nil
 }
 
 // WriteFile replaces path by a file of data: written beside it, synced, renamed

@@ -111,6 +111,9 @@ type Objects struct {
 	Sites           []*Site          `json:"sites,omitempty"`
 	Services        []*MeshService   `json:"services,omitempty"`
 	TrafficPolicies []*TrafficPolicy `json:"trafficPolicies,omitempty"`
+	// Positions say where each object was read, for messages; objects from
+	// elsewhere have none.
+	Positions map[Key]Position `json:"-"`
 }
 
 var _ json.Marshaler = Location{}

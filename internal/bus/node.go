@@ -36,7 +36,7 @@ func (n *Node) WatchSnapshots(ctx context.Context, site string, take func(*mesh.
 		return errors.New("bus: snapshots of which site?")
 	}
 	go n.watchKey(ctx, SnapshotBucket(site), Token(site), func(b []byte) {
-		s, err := decodeSnapshot(b)
+		s, err := mesh.DecodeSnapshot(b)
 		if err != nil {
 			n.faults.Add(1)
 		}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -32,7 +31,6 @@ func (c *Conn) ServeAPI(ctx context.Context, site, version string, verbs map[str
 	if err != nil {
 		return fmt.Errorf("bus: serve API: %w", err)
 	}
-	var busy sync.WaitGroup
 	slots := make(chan struct{}, maxVerbs)
 	for verb, answer := range verbs {
 		h := func(r micro.Request) {
@@ -42,7 +40,7 @@ func (c *Conn) ServeAPI(ctx context.Context, site, version string, verbs map[str
 				_ = r.Error("503", "the controller is busy: try again", nil)
 				return
 			}
-			busy.Go(func() {
+			go func() {
 				defer func() { <-slots }()
 				call, done := context.WithTimeout(ctx, verbTimeout)
 				defer done()
@@ -53,7 +51,7 @@ func (c *Conn) ServeAPI(ctx context.Context, site, version string, verbs map[str
 					return
 				}
 				_ = r.Respond(out)
-			})
+			}()
 		}
 		err := svc.AddEndpoint(verb, micro.HandlerFunc(h),
 			micro.WithEndpointSubject(APISubject(site, verb)), micro.WithEndpointQueueGroupDisabled())

@@ -2,7 +2,6 @@ package bus
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -44,9 +43,9 @@ func (c *Conn) OpenSnapshots(ctx context.Context, site string) (*Snapshots, erro
 
 // Put makes s the snapshot of its site. The caller orders generations.
 func (s *Snapshots) Put(ctx context.Context, snap *mesh.Snapshot) error {
-	b, err := json.Marshal(snap)
+	b, err := mesh.EncodeSnapshot(snap)
 	if err != nil {
-		return fmt.Errorf("bus: encode snapshot: %w", err)
+		return fmt.Errorf("bus: %w", err)
 	}
 	if most := s.conn.nc.MaxPayload(); most > 0 && int64(len(b)) > most {
 		return fmt.Errorf("bus: snapshot of site %s has %d bytes, the NATS server takes %d: raise its max_payload or split the configuration", s.site, len(b), most)
@@ -66,18 +65,7 @@ func (s *Snapshots) Get(ctx context.Context) (*mesh.Snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bus: get snapshot of site %s: %w", s.site, err)
 	}
-	return decodeSnapshot(e.Value())
-}
-
-func decodeSnapshot(b []byte) (*mesh.Snapshot, error) {
-	snap := new(mesh.Snapshot)
-	if err := json.Unmarshal(b, snap); err != nil {
-		return nil, fmt.Errorf("bus: snapshot cannot be read: %w", err)
-	}
-	if err := snap.Check(); err != nil {
-		return nil, fmt.Errorf("bus: snapshot %s: %w", snap.Generation, err)
-	}
-	return snap, nil
+	return mesh.DecodeSnapshot(e.Value())
 }
 
 // watchKey calls take with the newest entry of a bucket's key and with each that

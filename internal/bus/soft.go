@@ -2,7 +2,6 @@ package bus
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -22,29 +21,19 @@ type Received[T any] struct {
 	At    time.Time
 }
 
-// checked is a message that says which builds may read it.
-type checked interface{ Check() error }
-
 // subscribe delivers the messages of a subject into a queue of the given depth.
 // When the reader falls behind, the oldest are dropped and counted. The channel
 // is never closed; it ends with ctx.
-func subscribe[T any, P interface {
-	*T
-	checked
-}](ctx context.Context, c *Conn, subject string, depth int) (<-chan Received[P], error) {
-	q := make(chan Received[P], depth)
+func subscribe[T any](ctx context.Context, c *Conn, subject string, depth int, decode func([]byte) (T, error)) (<-chan Received[T], error) {
+	q := make(chan Received[T], depth)
 	sub, err := c.nc.Subscribe(subject, func(m *nats.Msg) {
-		v := P(new(T))
-		err := json.Unmarshal(m.Data, v)
-		if err == nil {
-			err = v.Check()
-		}
+		v, err := decode(m.Data)
 		if err != nil {
 			c.faults.Add(1)
 			c.once("decode:"+m.Subject, "message refused", "subject", m.Subject, "err", err)
 			return
 		}
-		r := Received[P]{v, time.Now()}
+		r := Received[T]{v, time.Now()}
 		for {
 			select {
 			case q <- r:
@@ -65,10 +54,9 @@ func subscribe[T any, P interface {
 	return q, nil
 }
 
-func (c *Conn) publish(subject string, v any) error {
-	b, err := json.Marshal(v)
+func (c *Conn) publish(subject string, b []byte, err error) error {
 	if err != nil {
-		return fmt.Errorf("bus: encode for %s: %w", subject, err)
+		return fmt.Errorf("bus: %w", err)
 	}
 	switch err := c.nc.Publish(subject, b); {
 	case err == nil:
@@ -83,27 +71,34 @@ func (c *Conn) publish(subject string, v any) error {
 
 // Reports delivers the reports of every site, this one's too.
 func (c *Conn) Reports(ctx context.Context, depth int) (<-chan Received[*mesh.Report], error) {
-	return subscribe[mesh.Report](ctx, c, AllReports, depth)
+	return subscribe(ctx, c, AllReports, depth, mesh.DecodeReport)
 }
 
 // NodeReports delivers the reports of the nodes of a site.
 func (c *Conn) NodeReports(ctx context.Context, site string, depth int) (<-chan Received[*mesh.NodeReport], error) {
-	return subscribe[mesh.NodeReport](ctx, c, NodesSubject(site), depth)
+	return subscribe(ctx, c, NodesSubject(site), depth, mesh.DecodeNodeReport)
 }
 
 // Weights delivers the plans for a site's nodes; one that was not read before the
 // next came is dropped.
 func (c *Conn) Weights(ctx context.Context, site string) (<-chan Received[*mesh.Weights], error) {
-	return subscribe[mesh.Weights](ctx, c, WeightsSubject(site), 1)
+	return subscribe(ctx, c, WeightsSubject(site), 1, mesh.DecodeWeights)
 }
 
 // PublishReport sends a site's report to every site.
-func (c *Conn) PublishReport(r *mesh.Report) error { return c.publish(ReportSubject(r.Site), r) }
+func (c *Conn) PublishReport(r *mesh.Report) error {
+	b, err := mesh.EncodeReport(r)
+	return c.publish(ReportSubject(r.Site), b, err)
+}
 
 // PublishNodeReport sends a node's report to its site's controller.
 func (c *Conn) PublishNodeReport(r *mesh.NodeReport) error {
-	return c.publish(NodeSubject(r.Site, r.Node), r)
+	b, err := mesh.EncodeNodeReport(r)
+	return c.publish(NodeSubject(r.Site, r.Node), b, err)
 }
 
 // PublishWeights sends a plan to the nodes of its site.
-func (c *Conn) PublishWeights(w *mesh.Weights) error { return c.publish(WeightsSubject(w.Site), w) }
+func (c *Conn) PublishWeights(w *mesh.Weights) error {
+	b, err := mesh.EncodeWeights(w)
+	return c.publish(WeightsSubject(w.Site), b, err)
+}

@@ -13,8 +13,6 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-
-	"github.com/meridian-mesh/meridian/edgeproxy/source"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -55,20 +53,5 @@ func run(args []string, stdout, stderr io.Writer) int {
 		log.Error("edgeproxy ends", "err", err)
 		return exitFailed
 	}
-	return exitOK
-}
-
-// check reads the configuration as a node would and changes nothing.
-func check(path string, stdout, stderr io.Writer) int {
-	objects, err := source.Read(path)
-	if err != nil {
-		fmt.Fprintln(stderr, err)
-		return exitFailed
-	}
-	if err := dangling(objects); err != nil {
-		fmt.Fprintln(stderr, err)
-		return exitFailed
-	}
-	fmt.Fprintf(stdout, "%s: %s: in order\n", path, summary(objects))
 	return exitOK
 }

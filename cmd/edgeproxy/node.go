@@ -2,14 +2,14 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
+	"os/signal"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
@@ -146,6 +146,21 @@ func (n *node) run(stop context.Context) error {
 	}
 	n.log.Info("edgeproxy stops")
 	return n.removeRunFile()
+}
+
+// reloadOnHangup hands SIGHUP on until ctx ends.
+func (n *node) reloadOnHangup(ctx context.Context) error {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hangup:
+			n.source.Reload()
+		}
+	}
 }
 
 func (n *node) adminAddress() string {

@@ -11,18 +11,13 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/http1"
+	"github.com/meridian-mesh/meridian/edgeproxy/inband"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 )
 
 // LoadPath is answered by every east-west listener itself, with 204 and a
 // meridian-load field for each service that the site shares.
 const LoadPath = "/.well-known/meridian/load"
-
-// Fields between sites' proxies: who asks, and the load of one service.
-const (
-	SourceField = "meridian-source"
-	LoadField   = "meridian-load"
-)
 
 // Times of the prober. An idle way is asked once a second; one that carries
 // requests brings reports by itself, and is asked only so that its round trip,
@@ -173,7 +168,7 @@ func (c *probeConn) request(address string) error {
 	}
 	head := stream.Message{
 		Method: []byte("GET"), Authority: []byte(address), Path: []byte(LoadPath),
-		Fields: []stream.Field{{Name: []byte(SourceField), Value: []byte(c.source)}},
+		Fields: []stream.Field{{Name: []byte(inband.HeaderSource), Value: []byte(c.source)}},
 	}
 	var err error
 	if c.out, err = c.codec.Encode(c.out[:0], &stream.Event{Kind: stream.Head, Stream: id, Head: &head}); err != nil {
@@ -211,7 +206,7 @@ func (c *probeConn) response(start time.Time) (rtt time.Duration, loads [][]byte
 				status = ev.Head.Status
 				c.loads = c.loads[:0]
 				for _, f := range ev.Head.Fields {
-					if f.Is(LoadField) {
+					if f.Is(inband.HeaderLoad) {
 						c.loads = append(c.loads, f.Value)
 					}
 				}

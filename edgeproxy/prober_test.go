@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/meridian-mesh/meridian/edgeproxy/inband"
 )
 
 // gateway answers probes as answer says and counts connections.
@@ -80,8 +82,8 @@ func TestProbe(t *testing.T) {
 	if n := connections.Load(); n != 1 {
 		t.Errorf("%d connections for 3 probes", n)
 	}
-	if asked.URL.Path != LoadPath || asked.Header.Get(SourceField) != "north" || asked.Host != addr {
-		t.Errorf("asked %s of %s from %q", asked.URL.Path, asked.Host, asked.Header.Get(SourceField))
+	if asked.URL.Path != LoadPath || asked.Header.Get(inband.HeaderSource) != "north" || asked.Host != addr {
+		t.Errorf("asked %s of %s from %q", asked.URL.Path, asked.Host, asked.Header.Get(inband.HeaderSource))
 	}
 }
 

@@ -1,5 +1,7 @@
 package edgeproxy
 
+import "time"
+
 // WeightsView is what a node really does with the load of its shared services,
 // now and lately. Times are Unix milliseconds of this node's clock, so that
 // readers can line it up with what they measured themselves.
@@ -21,6 +23,8 @@ type ServiceSharesInForce struct {
 	Policy string `json:"policy"`
 	// Source is controller, standby or fading.
 	Source string `json:"source"`
+	// Off says why the service is not shared now, empty when it is.
+	Off string `json:"off,omitempty"`
 	// SinceMS is when these shares came into force.
 	SinceMS int64 `json:"sinceMs"`
 	// HomeLimit is the gate: fewer requests than this in flight at home stay home.
@@ -54,4 +58,37 @@ type ShareChange struct {
 	Source    string             `json:"source"`
 	HomeLimit int                `json:"homeLimit"`
 	Shares    map[string]float64 `json:"shares"`
+}
+
+// Weights returns the shares in force and the changes after since.
+func (c *Cooperation) Weights(since time.Time) WeightsView {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v := WeightsView{Site: c.Site, Node: c.Node, NowMS: time.Now().UnixMilli(), Services: []ServiceSharesInForce{}}
+	for _, s := range c.services {
+		is, ok := c.last[s.Key]
+		if !ok {
+			continue // before the first tick
+		}
+		v.Services = append(v.Services, c.viewOf(&is))
+	}
+	v.History, v.DroppedBefore = c.changes.since(since)
+	return v
+}
+
+func (c *Cooperation) viewOf(is *inForce) ServiceSharesInForce {
+	w := &is.share.Weights
+	out := ServiceSharesInForce{
+		Service: string(is.share.Service), Policy: is.share.Gate.Policy(), Source: is.share.Source, Off: w.Off,
+		SinceMS: is.since.UnixMilli(), HomeLimit: w.HomeLimit, HomeShare: w.HomeWeight,
+		InFlight: is.inFlight, Remotes: []RemoteShareInForce{},
+	}
+	for _, r := range w.Remotes {
+		live := c.ledger.Live(is.share.Service, r.Site)
+		out.Remotes = append(out.Remotes, RemoteShareInForce{
+			Site: r.Site, Share: r.Weight, PriceMS: r.PriceMS, Limit: r.Limit, Outstanding: live.Outstanding(),
+			RTTMS: r.RTTMS, AgeMS: r.AgeMS, Excluded: r.Excluded, Suspect: live.Suspect(),
+		})
+	}
+	return out
 }

@@ -93,7 +93,7 @@ func NewCooperation(cfg CooperationConfig) *Cooperation {
 		current:           &sharing{},
 	}
 	id := share.Identity{Site: cfg.Site, Node: cfg.Node, Epoch: uint64(time.Now().UnixNano())}
-	c.node = share.NewNode(id, price.NewCurves(), &c.ledger)
+	c.node = share.NewNode(id, new(price.Curves), &c.ledger)
 	return c
 }
 

@@ -144,7 +144,9 @@ type ServiceLoad struct {
 	// site's endpoints from everywhere, Completions their answers.
 	Demand, Arrivals, Completions uint64
 	// Unqueued sums over completions that were dispatched while their endpoint had
-	// fewer requests in flight than its declared concurrency.
+	// fewer requests in flight than its declared concurrency; UnqueuedStarts counts
+	// these dispatches.
+	UnqueuedStarts           uint64
 	UnqueuedCount            uint64
 	UnqueuedNS, UnqueuedSqUS uint64 // sum of ns; sum of squares in us^2
 	// From splits the arrivals by source site; Remotes are the candidates abroad.

@@ -8,6 +8,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/share"
 	"github.com/meridian-mesh/meridian/geo"
 	"github.com/meridian-mesh/meridian/geo/rtt"
+	"github.com/paulmach/orb"
 )
 
 // read says what a snapshot shares and with whom.
@@ -31,7 +32,7 @@ func (c *Cooperation) read(s *mesh.Snapshot) ([]share.Service, []way, *sharing) 
 		out.services[m.Key()] = true
 		out.up[m.Key()] = slices.ContainsFunc(m.Spec.Endpoints, c.atHome)
 	}
-	return services, c.ways(s.Objects.Sites), out
+	return services, c.waysTo(s.Objects.Sites), out
 }
 
 func (c *Cooperation) atHome(e mesh.Endpoint) bool { return e.Site == "" || e.Site == c.Site }
@@ -52,10 +53,10 @@ func (c *Cooperation) declaredMS(m *mesh.MeshService) float64 {
 	return sum / slots
 }
 
-// ways lists the other sites and how to reach them: by the address of the own
+// waysTo lists the other sites and how to reach them: by the address of the own
 // site's link, which is there because the advertised ones do not reach, else by
 // the site's gateways. The round trip is the link's, else guessed by distance.
-func (c *Cooperation) ways(sites []*mesh.Site) []way {
+func (c *Cooperation) waysTo(sites []*mesh.Site) []way {
 	var own *mesh.Site
 	for _, s := range sites {
 		if s.Metadata.Name == c.Site {
@@ -72,7 +73,7 @@ func (c *Cooperation) ways(sites []*mesh.Site) []way {
 			w.addresses = append(w.addresses, g.Address)
 		}
 		if own != nil {
-			meters := geo.Meters(own.Spec.Location.Point(), s.Spec.Location.Point())
+			meters := geo.DistanceMeters(pointOf(own), pointOf(s))
 			w.RTTMS = ms(rtt.Prior(meters, rtt.DefaultAccess, rtt.DefaultAccess))
 			for _, l := range own.Spec.Links {
 				if l.To != w.Site {
@@ -94,5 +95,7 @@ func (c *Cooperation) ways(sites []*mesh.Site) []way {
 	}
 	return out
 }
+
+func pointOf(s *mesh.Site) orb.Point { return orb.Point{s.Spec.Location.Lon, s.Spec.Location.Lat} }
 
 func ms(d time.Duration) float64 { return d.Seconds() * 1000 }

@@ -70,13 +70,13 @@ func (c *Cooperation) Weights(since time.Time) WeightsView {
 		if !ok {
 			continue // before the first tick
 		}
-		v.Services = append(v.Services, c.viewOf(&is))
+		v.Services = append(v.Services, c.viewOf(&is, c.now()))
 	}
 	v.History, v.DroppedBefore = c.changes.since(since)
 	return v
 }
 
-func (c *Cooperation) viewOf(is *inForce) ServiceSharesInForce {
+func (c *Cooperation) viewOf(is *inForce, now int64) ServiceSharesInForce {
 	w := &is.share.Weights
 	out := ServiceSharesInForce{
 		Service: string(is.share.Service), Policy: is.share.Gate.Policy(), Source: is.share.Source, Off: w.Off,
@@ -87,7 +87,7 @@ func (c *Cooperation) viewOf(is *inForce) ServiceSharesInForce {
 		live := c.ledger.Live(is.share.Service, r.Site)
 		out.Remotes = append(out.Remotes, RemoteShareInForce{
 			Site: r.Site, Share: r.Weight, PriceMS: r.PriceMS, Limit: r.Limit, Outstanding: live.Outstanding(),
-			RTTMS: r.RTTMS, AgeMS: r.AgeMS, Excluded: r.Excluded, Suspect: live.Suspect(),
+			RTTMS: r.RTTMS, AgeMS: r.AgeMS, Excluded: r.Excluded, Suspect: live.Suspect(now),
 		})
 	}
 	return out

@@ -270,7 +270,7 @@ func (c *Cooperation) counters(loads []ServiceLoad) map[mesh.ServiceKey]*share.C
 		}
 		out[l.Service] = &share.Counters{
 			Demand: l.Demand, Served: l.Arrivals, From: from, Completed: l.Completions,
-			FreeStarts: l.UnqueuedStarts, Unqueued: l.UnqueuedCount,
+			FreeStarts: l.UnqueuedStarts, Unqueued: l.Unqueued,
 			UnqueuedMS: float64(l.UnqueuedNS) / 1e6, UnqueuedSqMS: float64(l.UnqueuedSqUS) / 1e6,
 			InFlight: l.InFlight, Slots: float64(l.Slots), Up: up[l.Service],
 		}

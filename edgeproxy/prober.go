@@ -13,11 +13,8 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/http1"
 	"github.com/meridian-mesh/meridian/edgeproxy/inband"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
+	"github.com/meridian-mesh/meridian/edgeproxy/worker"
 )
-
-// LoadPath is answered by every east-west listener itself, with 204 and a
-// meridian-load field for each service that the site shares.
-const LoadPath = "/.well-known/meridian/load"
 
 // Times of the prober. An idle way is asked once a second; one that carries
 // requests brings reports by itself, and is asked only so that its round trip,
@@ -167,7 +164,7 @@ func (c *probeConn) request(address string) error {
 		return errors.New("connection takes no request")
 	}
 	head := stream.Message{
-		Method: []byte("GET"), Authority: []byte(address), Path: []byte(LoadPath),
+		Method: []byte("GET"), Authority: []byte(address), Path: []byte(worker.LoadPath),
 		Fields: []stream.Field{{Name: []byte(inband.HeaderSource), Value: []byte(c.source)}},
 	}
 	var err error

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/inband"
+	"github.com/meridian-mesh/meridian/edgeproxy/worker"
 )
 
 // gateway answers probes as answer says and counts connections.
@@ -82,7 +83,7 @@ func TestProbe(t *testing.T) {
 	if n := connections.Load(); n != 1 {
 		t.Errorf("%d connections for 3 probes", n)
 	}
-	if asked.URL.Path != LoadPath || asked.Header.Get(inband.HeaderSource) != "north" || asked.Host != addr {
+	if asked.URL.Path != worker.LoadPath || asked.Header.Get(inband.HeaderSource) != "north" || asked.Host != addr {
 		t.Errorf("asked %s of %s from %q", asked.URL.Path, asked.Host, asked.Header.Get(inband.HeaderSource))
 	}
 }

@@ -42,7 +42,11 @@ func newNode(o options, log *slog.Logger) (*node, error) {
 			return nil, fmt.Errorf("--state-dir: %w", err)
 		}
 	}
-	n.coop = edgeproxy.NewCooperation(o.site, o.node, log)
+	cooperation := edgeproxy.CooperationConfig{Site: o.site, Node: o.node, Log: log}
+	if o.fromBus() {
+		cooperation.Publish = n.publish
+	}
+	n.coop = edgeproxy.NewCooperation(cooperation)
 	var err error
 	n.proxy, err = edgeproxy.New(edgeproxy.Config{Site: o.site, Loops: o.loops}, edgeproxy.Deps{Log: log, Sharing: n.coop})
 	if err != nil {
@@ -87,9 +91,7 @@ func (n *node) openSource() (source.Source, error) {
 
 // apply takes a snapshot into force in every part. Calls are serial (source.Keeper).
 func (n *node) apply(s *mesh.Snapshot) error {
-	undo := n.coop.Configure(s)
-	if err := n.proxy.Apply(s); err != nil {
-		undo()
+	if err := n.coop.Configure(s, func() error { return n.proxy.Apply(s) }); err != nil {
 		return err
 	}
 	for _, p := range n.proxy.Problems() {
@@ -121,7 +123,10 @@ func (n *node) run(stop context.Context) error {
 	if n.admin != nil {
 		part("admin", n.admin.Run)
 	}
-	part("cooperation", func(ctx context.Context) error { return n.coop.Run(ctx, n.proxy, n.bus, n.source.State) })
+	part("cooperation", func(ctx context.Context) error { return n.coop.Run(ctx, n.proxy) })
+	if n.bus != nil {
+		part("weights", n.takeWeights)
+	}
 	if err := n.source.Start(ctx); err != nil {
 		return errors.Join(context.Cause(ctx), err)
 	}
@@ -146,6 +151,38 @@ func (n *node) run(stop context.Context) error {
 	}
 	n.log.Info("edgeproxy stops")
 	return n.removeRunFile()
+}
+
+// publish sends a report to the controller; it is the acknowledgement of
+// snapshots too. Without a connection there is nobody to tell.
+func (n *node) publish(r *mesh.NodeReport) error {
+	s := n.source.State()
+	if s.Snapshot != nil {
+		r.Applied = s.Snapshot.Generation
+	}
+	if s.Refused != nil {
+		r.Refused, r.RefusedWhy = s.Refused.Generation, s.Refused.Why
+	}
+	if err := n.bus.PublishReport(r); !errors.Is(err, bus.ErrNotConnected) {
+		return err
+	}
+	return nil
+}
+
+// takeWeights hands the controller's plans on until ctx ends.
+func (n *node) takeWeights(ctx context.Context) error {
+	plans, err := n.bus.Weights(ctx)
+	if err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case w := <-plans:
+			n.coop.SetWeights(w.Value)
+		}
+	}
 }
 
 // reloadOnHangup hands SIGHUP on until ctx ends.

@@ -30,14 +30,32 @@ func (n Node) writeProxy(t *Text) {
 	t.Count(s.BytesSent)
 	t.Family("meridian_retries_total", counter, "Attempts after the first of a request.")
 	t.Count(s.Retries)
-	t.Family("meridian_loop_slow_turns_total", counter, "Turns of an event loop that took over 5 ms.")
-	t.Count(s.SlowSteps)
-	t.Family("meridian_buffer_memory_bytes", gauge, "Memory mapped for buffers, outside the Go heap.")
-	t.Count(s.MemorySlabs)
 	t.Family("meridian_config_problems", gauge, "Parts of the configuration in force that cannot be served.")
 	t.Value(float64(len(n.Proxy.Problems())))
+	writeLoops(t, s.Loops)
 	writeRequests(t, s)
 	writeUpstreams(t, n.Proxy.Endpoints())
+}
+
+func writeLoops(t *Text, loops []edgeproxy.LoopStats) {
+	each := func(name, kind, help string, value func(edgeproxy.LoopStats) float64) {
+		t.Family(name, kind, help)
+		for i, l := range loops {
+			t.Value(value(l), "loop", strconv.Itoa(i))
+		}
+	}
+	each("meridian_loop_turns_total", counter, "Turns of an event loop.",
+		func(l edgeproxy.LoopStats) float64 { return float64(l.Turns) })
+	each("meridian_loop_slow_turns_total", counter, "Turns of an event loop that took over 5 ms.",
+		func(l edgeproxy.LoopStats) float64 { return float64(l.SlowTurns) })
+	each("meridian_loop_longest_turn_seconds", gauge, "Longest turn of an event loop so far.",
+		func(l edgeproxy.LoopStats) float64 { return l.LongestTurn.Seconds() })
+	each("meridian_loop_syscalls_total", counter, "System calls of an event loop.",
+		func(l edgeproxy.LoopStats) float64 { return float64(l.Syscalls) })
+	each("meridian_loop_connections", gauge, "Client connections that an event loop owns.",
+		func(l edgeproxy.LoopStats) float64 { return float64(l.Connections) })
+	each("meridian_loop_buffer_bytes", gauge, "Address space mapped for buffers, outside the Go heap.",
+		func(l edgeproxy.LoopStats) float64 { return float64(l.MappedBytes) })
 }
 
 func writeRequests(t *Text, s edgeproxy.Stats) {
@@ -81,5 +99,5 @@ func writeUpstreams(t *Text, endpoints []edgeproxy.Endpoint) {
 	each("meridian_upstream_requests_in_flight", gauge, "Attempts that wait for their response.",
 		func(e edgeproxy.Endpoint) float64 { return float64(e.InFlight) })
 	each("meridian_upstream_idle_connections", gauge, "Pooled connections that nobody uses now.",
-		func(e edgeproxy.Endpoint) float64 { return float64(e.IdleConnections) })
+		func(e edgeproxy.Endpoint) float64 { return float64(e.Idle) })
 }

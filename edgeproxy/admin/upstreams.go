@@ -35,7 +35,7 @@ func viewOf(e edgeproxy.Endpoint) upstreamView {
 	return upstreamView{
 		Service: string(e.Service), Address: e.Address, Site: e.Site, InFlight: e.InFlight,
 		Requests: e.Requests, Failures: e.Failures, Connects: e.Connects, ConnectFailures: e.ConnectFailures,
-		Reused: e.Reused, Idle: e.IdleConnections,
+		Reused: e.Reused, Idle: e.Idle,
 	}
 }
 

@@ -24,7 +24,7 @@ type EventKind uint8
 // Events. Those of an attempt carry its Ref; the others come from the client's
 // stream or from the clock.
 const (
-	// Request: the head is there. More says whether a body or trailers may follow.
+	// Request: the head is there. Without More it is the whole request.
 	Request EventKind = iota + 1
 	// RequestData: N more bytes of the request's body.
 	RequestData
@@ -34,8 +34,8 @@ const (
 	ClientGone
 	// ClientCredit: the client took N more bytes of response body.
 	ClientCredit
-	// Timeout: the whole exchange has taken too long.
-	Timeout
+	// Stop: the exchange must end, for Flag; Status overrides the flag's.
+	Stop
 
 	// Ready: the attempt has a stream, with N bytes of credit. Reused says its
 	// connection has served before.
@@ -233,7 +233,7 @@ func (x *Exchange) Step(ev *Event, out []Action) []Action {
 		}
 		x.active = true
 		x.replay = ev.More
-		x.req.done = false
+		x.req.done = !ev.More
 		return x.start(false, out)
 	}
 	if !x.active {
@@ -263,8 +263,8 @@ func (x *Exchange) client(ev *Event, out []Action) []Action {
 	case ClientGone:
 		out = x.releaseAll(out)
 		return x.finish(x.status, ClientDisconnected, out)
-	case Timeout:
-		return x.giveUp(UpstreamTimeout, out)
+	case Stop:
+		return x.giveUp(ev.Flag, ev.Status, out)
 	}
 	return out
 }
@@ -291,7 +291,7 @@ func (x *Exchange) backend(a *attempt, ev *Event, out []Action) []Action {
 		if x.failure == OK {
 			x.failure = ev.Flag
 		}
-		return x.giveUp(x.failure, out)
+		return x.giveUp(x.failure, 0, out)
 	case Failed:
 		return x.failed(a, ev, out)
 	case AttemptTimeout:
@@ -444,14 +444,14 @@ func (x *Exchange) failed(a *attempt, ev *Event, out []Action) []Action {
 	answered := a.answered
 	out = x.release(a, false, out)
 	if won {
-		return x.giveUp(ev.Flag, out)
+		return x.giveUp(ev.Flag, 0, out)
 	}
 	if x.alive() {
 		return out
 	}
 	x.failure = ev.Flag
 	if x.req.kept > 0 || answered || !ev.Unsent && !x.cfg.Idempotent {
-		return x.giveUp(ev.Flag, out)
+		return x.giveUp(ev.Flag, 0, out)
 	}
 	if stale {
 		// A new connection cannot be stale, so this happens once a connection that
@@ -459,20 +459,22 @@ func (x *Exchange) failed(a *attempt, ev *Event, out []Action) []Action {
 		return x.start(true, out)
 	}
 	if x.retries >= x.cfg.Retries || !ev.Budget {
-		return x.giveUp(ev.Flag, out)
+		return x.giveUp(ev.Flag, 0, out)
 	}
 	x.retries++
 	return x.start(false, out)
 }
 
 // giveUp ends the exchange with an own answer, or cuts the one that has begun.
-func (x *Exchange) giveUp(f Flag, out []Action) []Action {
+func (x *Exchange) giveUp(f Flag, status int, out []Action) []Action {
 	out = x.releaseAll(out)
 	if x.winner >= 0 {
 		return x.finish(x.status, f, append(out, Action{Kind: Abort}))
 	}
-	s := f.Status()
-	return x.finish(s, f, append(out, Action{Kind: Local, Status: s, Flag: f}))
+	if status == 0 {
+		status = f.Status()
+	}
+	return x.finish(status, f, append(out, Action{Kind: Local, Status: status, Flag: f}))
 }
 
 func (x *Exchange) alive() bool {

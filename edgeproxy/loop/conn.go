@@ -128,6 +128,16 @@ func (c *Conn) Close() {
 	l.dead = c
 }
 
+// Reset closes so that the other side sees a failure, not an end.
+func (c *Conn) Reset() {
+	if !c.Closed() {
+		c.loop.calls++
+		// Without it the other side sees an ordinary end: no worse than Close.
+		_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		c.Close()
+	}
+}
+
 // ShutdownWrite tells the other side that nothing more will come.
 func (c *Conn) ShutdownWrite() {
 	c.loop.calls++
@@ -295,6 +305,9 @@ func (c *Conn) dialed() {
 
 func (c *Conn) read() {
 	l := c.loop
+	if c.inResumed {
+		return // what is left comes first, in its turn
+	}
 	if c.rest.Len() > leftBytes {
 		c.offerLeft() // no room to read more before some of it is taken
 		return

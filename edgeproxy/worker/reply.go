@@ -35,7 +35,11 @@ func (w *Worker) toClient(r *request, act *exchange.Action) {
 		if !r.x.RequestDone() {
 			_ = d.codec.Close(nil)
 		}
-		d.reply(r.stream, act.Status, act.Flag)
+		if r.probe {
+			w.replyLoads(r)
+		} else {
+			d.reply(r.stream, act.Status, act.Flag)
+		}
 	case exchange.Abort:
 		d.abort(r.stream)
 	}
@@ -65,7 +69,9 @@ func (w *Worker) replyHead(r *request, a *attempt) {
 	if s == nil || s.Report == nil {
 		return
 	}
-	w.load = s.Report.AppendLoad(w.load[:0], int(s.Service.InFlight.Load()))
+	if w.load = s.Report.AppendLoad(w.load[:0], r.from, int(s.Service.InFlight.Load())); len(w.load) == 0 {
+		return
+	}
 	w.fields = append(append(w.fields[:0], w.msg.Fields...), stream.Field{Name: fieldLoad, Value: w.load})
 	w.msg.Fields = w.fields
 }

@@ -118,11 +118,13 @@ type Worker struct {
 	tried   []int
 	path    []byte // for normalised paths
 	load    []byte // for in-band reports
-	site    []byte
-	downEv  stream.Event
-	upEv    stream.Event
-	out     stream.Event
-	msg     stream.Message
+	// loadEnds are where each of several reports in load ends.
+	loadEnds []int
+	site     []byte
+	downEv   stream.Event
+	upEv     stream.Event
+	out      stream.Event
+	msg      stream.Message
 }
 
 // New makes the worker with the index id. It serves once its loop runs and

@@ -73,8 +73,6 @@ type Event struct {
 	Reused bool // Ready
 	// Unsent, of Failed: the peer certainly has not processed the request.
 	Unsent bool
-	// Budget, of Failed and AttemptTimeout: retries may be spent now.
-	Budget bool
 	Status int
 	N      int
 }
@@ -134,7 +132,7 @@ type Action struct {
 	OK     bool // Release
 	Fresh  bool // Start
 	Retry  bool // Start: not the first attempt
-	Burden bool // Start: a retry that the budget pays for
+	Burden bool // Start: a retry that a budget has to pay for; else answer NoTarget
 	Status int
 	N      int
 	From   int64
@@ -296,7 +294,7 @@ func (x *Exchange) backend(a *attempt, ev *Event, out []Action) []Action {
 	case Failed:
 		return x.failed(a, ev, out)
 	case AttemptTimeout:
-		return x.failed(a, &Event{Flag: UpstreamTimeout, Budget: ev.Budget}, out)
+		return x.failed(a, &Event{Flag: UpstreamTimeout}, out)
 	case Informational:
 		a.answered = true
 		if x.winner < 0 {
@@ -461,7 +459,7 @@ func (x *Exchange) failed(a *attempt, ev *Event, out []Action) []Action {
 	}
 	// What never reached a backend was no burden to one.
 	burden := ev.Flag != ConnectFailure
-	if x.retries >= x.cfg.Retries || burden && !ev.Budget {
+	if x.retries >= x.cfg.Retries {
 		return x.giveUp(ev.Flag, 0, out)
 	}
 	x.retries++

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
+	"github.com/meridian-mesh/meridian/edgeproxy/limit"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
@@ -106,7 +107,7 @@ type Worker struct {
 	downs    *down // all client connections
 	pool     *upstream.Pool[*up]
 	sweep    loop.Timer
-	budget   upstream.Budget
+	budget   limit.RetryBudget
 	codecs   codecs
 	freeDown *down
 	freeUp   *up
@@ -141,6 +142,7 @@ func New(id int, shared *Shared) (*Worker, error) {
 		actions:   make([]exchange.Action, 0, 64),
 		fields:    make([]stream.Field, 0, 128),
 		tried:     make([]int, 0, 8),
+		budget:    limit.RetryBudget{Ratio: 0.2, MinPerSecond: 1},
 		codecs:    http1Codecs,
 		site:      []byte(shared.Site),
 	}

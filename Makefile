@@ -58,8 +58,9 @@ $(GOLANGCI):
 	@GOBIN=$(CURDIR)/$(@D) GOFLAGS= go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 
 .PHONY: docs
-docs: build ## regenerate docs/reference from the binaries' help
-	@go run ./internal/refgen -bin bin -out docs/reference
+docs: build ## regenerate docs/reference from the types and the binaries' help
+	@go generate ./api/mesh
+	@go run ./internal/refgen -bin bin $(BINARIES)
 
 .PHONY: verify-generate
 verify-generate: ## fail when generated files are not what the generators write

@@ -76,6 +76,9 @@ func (c *collector) collect(n *yaml.Node, depth int) {
 		case key.ShortTag() != "!!str":
 			c.fault(key, "a key must be a string, have "+describe(key), "quote it: "+strconv.Quote(key.Value))
 			continue
+		case bool11(key):
+			c.fault(key, key.Value+meansBool, "quote it: "+strconv.Quote(key.Value))
+			continue
 		}
 		first, twice := c.index[key.Value]
 		if !twice {
@@ -302,6 +305,14 @@ func (r *reader) readDuration(n *yaml.Node, v reflect.Value, ru *rule, p *path) 
 // 0x10 as sixteen; a person who writes those in a port or weight is asked.
 var reWhole = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
 
+// Words that Kubernetes' reader, which is one of YAML 1.1, takes for booleans. A
+// document must mean the same in a file and in a cluster.
+var reBool11 = regexp.MustCompile(`^(y|Y|yes|Yes|YES|n|N|no|No|NO|on|On|ON|off|Off|OFF)$`)
+
+const meansBool = " is a boolean in YAML 1.1, and so in a cluster"
+
+func bool11(n *yaml.Node) bool { return n.Style == 0 && reBool11.MatchString(n.Value) }
+
 func (r *reader) readScalar(n *yaml.Node, v reflect.Value, ru *rule, p *path) bool {
 	tag := ""
 	if n.Kind == yaml.ScalarNode {
@@ -319,6 +330,10 @@ func (r *reader) readScalar(n *yaml.Node, v reflect.Value, ru *rule, p *path) bo
 				hint = "quote it: " + strconv.Quote(n.Value)
 			}
 			return wrong("a string", hint)
+		}
+		if bool11(n) {
+			r.fault(n, p, n.Value+meansBool, "quote it: "+strconv.Quote(n.Value))
+			return false
 		}
 		v.SetString(n.Value)
 	case v.CanInt():

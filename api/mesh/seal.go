@@ -120,6 +120,9 @@ func DecodeSnapshot(data []byte) (*Snapshot, error) {
 	if err := s.Compat.Check(); err != nil {
 		return nil, fmt.Errorf("decode snapshot %s of %q: %w", s.Generation, s.Origin, err)
 	}
+	if p := s.Objects.null(); p != nil {
+		return nil, fmt.Errorf("decode snapshot %s of %q: objects.%s is null", s.Generation, s.Origin, p)
+	}
 	own, err := json.Marshal(&s)
 	if err != nil {
 		return nil, fmt.Errorf("decode snapshot: %w", err)

@@ -154,7 +154,7 @@ func TestNewerSnapshot(t *testing.T) {
 }
 
 func TestDecodeSnapshotRefuses(t *testing.T) {
-	for _, text := range []string{"", "null", "[]", "{", `{"generation":"x"}`, `{} {}`, `{"objects":{"services":[{"spec":{"endpoints":[{"capacity":{"serviceTime":"-1s"}}]}}]}}`} {
+	for _, text := range []string{"", "null", "[]", "{", `{"generation":"x"}`, `{} {}`, `{"objects":{"gateways":[null]}}`, `{"objects":{"services":[{"spec":{"endpoints":[{"capacity":{"serviceTime":"-1s"}}]}}]}}`} {
 		if s, err := DecodeSnapshot([]byte(text)); err == nil {
 			t.Errorf("%q read as %+v", text, s)
 		}

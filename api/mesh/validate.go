@@ -13,18 +13,29 @@ import (
 func (o *Objects) All() iter.Seq2[Key, any] {
 	return func(yield func(Key, any) bool) {
 		v := reflect.ValueOf(o).Elem()
-		for i := range v.NumField() {
-			if v.Field(i).Kind() != reflect.Slice {
-				continue
-			}
-			for j := range v.Field(i).Len() {
-				p := v.Field(i).Index(j)
+		for _, f := range fieldsOf(v.Type()) {
+			list := v.FieldByIndex(f.index)
+			for i := range list.Len() {
+				p := list.Index(i)
 				if !yield(keyOf(p.Elem()), p.Interface()) {
 					return
 				}
 			}
 		}
 	}
+}
+
+// null returns the place of an object that is not there.
+func (o *Objects) null() *path {
+	v := reflect.ValueOf(o).Elem()
+	for _, f := range fieldsOf(v.Type()) {
+		for i := range v.FieldByIndex(f.index).Len() {
+			if v.FieldByIndex(f.index).Index(i).IsNil() {
+				return (*path)(nil).field(f.name).item(i)
+			}
+		}
+	}
+	return nil
 }
 
 // Len counts the objects.

@@ -260,11 +260,12 @@ func (s *Server) encodeHead(dst []byte, m *stream.Message) ([]byte, error) {
 	out := bodyWriter{}
 	switch {
 	case m.Status == 204:
-	case m.Status == 304 || s.head || m.NoBody:
+	case m.Status == 304 || s.head:
 		if s.head {
 			out.framing = frameDiscard
 		}
-		if m.Length > 0 || m.Length == 0 && s.head {
+		// Of a 304 a zero is left out: it may stand for "not said".
+		if m.Length > 0 || m.Length == 0 && m.Status != 304 {
 			dst = appendLength(dst, m.Length)
 		}
 	case m.Length >= 0:

@@ -40,7 +40,6 @@ func maskOf(i int) Mask { return 1 << (uint(i+1) & 63) }
 
 type remote struct {
 	live     *Live
-	drawnTo  float64 // sum of the draws up to and with this one
 	limit    int64
 	silentNS int64
 	priceMS  float64
@@ -57,8 +56,11 @@ type Gate struct {
 	policy    string
 	homeLimit int
 	remotes   []remote
-	turns     []int8 // of the round-robin policies
-	account   *account
+	// drawnTo[i] is the sum of the draws up to and with remote i. It lies apart,
+	// since every draw scans it.
+	drawnTo []float64
+	turns   []int8 // of the round-robin policies
+	account *account
 }
 
 // Compile makes a gate of a plan by a policy of mesh.SiteSharing (empty means
@@ -74,15 +76,16 @@ func Compile(policy string, w *mesh.ServiceWeights, ledger *Ledger) (*Gate, erro
 		sites[i] = plan[i].Site
 	}
 	account, lives := ledger.open(w.Service, sites)
-	g := &Gate{policy: policy, homeLimit: w.HomeLimit, account: account, remotes: make([]remote, len(plan))}
+	g := &Gate{policy: policy, homeLimit: w.HomeLimit, account: account, remotes: make([]remote, len(plan)), drawnTo: make([]float64, len(plan))}
 	drawn := 0.0
 	for i := range plan {
 		p := &plan[i]
 		if p.Excluded == "" {
 			drawn += math.Max(0, p.Draw)
 		}
+		g.drawnTo[i] = drawn
 		g.remotes[i] = remote{
-			live: lives[i], drawnTo: drawn, limit: int64(p.Limit),
+			live: lives[i], limit: int64(p.Limit),
 			silentNS: silentBaseNS + int64(4e6*(p.RTTMS+p.ServiceTimeMS)),
 			priceMS:  p.PriceMS, table: p.LiveMS, slope: p.LiveSlopeMS, from: int64(p.LiveFrom),
 			site: p.Site, excluded: p.Excluded != "",
@@ -146,7 +149,7 @@ func (g *Gate) draw(nowNS int64, rnd uint64, tried Mask) int {
 	if len(g.remotes) == 0 {
 		return None
 	}
-	total := g.remotes[len(g.remotes)-1].drawnTo
+	total := g.drawnTo[len(g.drawnTo)-1]
 	if !(total > 0) {
 		return None
 	}
@@ -178,12 +181,12 @@ func unit(x uint32) float64 { return float64(x) * (1.0 / (1 << 32)) }
 
 // drawn is the remote within whose draw x lies.
 func (g *Gate) drawn(x float64) int {
-	for i := range g.remotes {
-		if x < g.remotes[i].drawnTo {
+	for i, to := range g.drawnTo {
+		if x < to {
 			return i
 		}
 	}
-	return len(g.remotes) - 1
+	return len(g.drawnTo) - 1
 }
 
 func (g *Gate) may(i int, nowNS int64, tried Mask) verdict {
@@ -200,8 +203,8 @@ func (g *Gate) redraw(nowNS int64, rnd uint64, tried Mask) (a, b int) {
 	var open uint64
 	total, before := 0.0, 0.0
 	for i := range g.remotes {
-		draw := g.remotes[i].drawnTo - before
-		before = g.remotes[i].drawnTo
+		draw := g.drawnTo[i] - before
+		before = g.drawnTo[i]
 		if draw > 0 && g.may(i, nowNS, tried) == yes {
 			open |= 1 << i
 			total += draw
@@ -218,9 +221,9 @@ func (g *Gate) drawnOf(open uint64, x float64) int {
 	last := None
 	for ; open != 0; open &= open - 1 {
 		last = bits.TrailingZeros64(open)
-		draw := g.remotes[last].drawnTo
+		draw := g.drawnTo[last]
 		if last > 0 {
-			draw -= g.remotes[last-1].drawnTo
+			draw -= g.drawnTo[last-1]
 		}
 		if x -= draw; x < 0 {
 			break

@@ -211,18 +211,21 @@ func checkPackageDoc(t *tree) (out []finding) {
 				doc = cmp.Or(doc, strings.TrimSpace(f.syntax.Doc.Text()))
 			}
 		}
-		name := p.files[0].syntax.Name.Name
-		want := "Package " + name + " "
-		if name == "main" {
-			want = "Command " + path.Base(p.path) + " "
+		want := []string{"Package " + p.files[0].syntax.Name.Name + " "}
+		if want[0] == "Package main " {
+			name := path.Base(p.path)
+			want = []string{"Command " + name + " ", strings.ToUpper(name[:1]) + name[1:] + " "}
 		}
+		startsRight := slices.ContainsFunc(want, func(w string) bool {
+			return strings.HasPrefix(strings.ReplaceAll(doc, "\n", " "), w)
+		})
 		switch {
 		case doc == "":
 			out = append(out, finding{p.path, "has no package doc"})
 		case licenceText.MatchString(doc):
 			out = append(out, finding{p.path, "has a licence where its package doc should be: put an empty line between the licence and the package clause"})
-		case !onlyTests && !strings.HasPrefix(strings.ReplaceAll(doc, "\n", " "), want):
-			out = append(out, finding{p.path, fmt.Sprintf("package doc does not start with %q", want)})
+		case !onlyTests && !startsRight:
+			out = append(out, finding{p.path, fmt.Sprintf("package doc does not start with %q", want[0])})
 		}
 	}
 	return out

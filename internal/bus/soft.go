@@ -22,12 +22,17 @@ type Received[T any] struct {
 }
 
 // subscribe delivers the messages of a subject into a queue of the given depth.
-// When the reader falls behind, the oldest are dropped and counted. The channel
-// is never closed; it ends with ctx.
-func subscribe[T any](ctx context.Context, c *Conn, subject string, depth int, decode func([]byte) (T, error)) (<-chan Received[T], error) {
+// When the reader falls behind, the oldest are dropped and counted. own is the
+// subject that a message's content belongs on: rights are given by subject, so
+// content that claims to be from elsewhere is refused. The channel is never
+// closed; it ends with ctx.
+func subscribe[T any](ctx context.Context, c *Conn, subject string, depth int, decode func([]byte) (T, error), own func(T) string) (<-chan Received[T], error) {
 	q := make(chan Received[T], depth)
 	sub, err := c.nc.Subscribe(subject, func(m *nats.Msg) {
 		v, err := decode(m.Data)
+		if err == nil && own(v) != m.Subject {
+			err = fmt.Errorf("content belongs on %s", own(v))
+		}
 		if err != nil {
 			c.faults.Add(1)
 			c.once("decode:"+m.Subject, "message refused", "subject", m.Subject, "err", err)
@@ -71,18 +76,21 @@ func (c *Conn) publish(subject string, b []byte, err error) error {
 
 // Reports delivers the reports of every site, this one's too.
 func (c *Conn) Reports(ctx context.Context, depth int) (<-chan Received[*mesh.Report], error) {
-	return subscribe(ctx, c, AllReports, depth, mesh.DecodeReport)
+	return subscribe(ctx, c, AllReports, depth, mesh.DecodeReport,
+		func(r *mesh.Report) string { return ReportSubject(r.Site) })
 }
 
 // NodeReports delivers the reports of the nodes of a site.
 func (c *Conn) NodeReports(ctx context.Context, site string, depth int) (<-chan Received[*mesh.NodeReport], error) {
-	return subscribe(ctx, c, NodesSubject(site), depth, mesh.DecodeNodeReport)
+	return subscribe(ctx, c, NodesSubject(site), depth, mesh.DecodeNodeReport,
+		func(r *mesh.NodeReport) string { return NodeSubject(r.Site, r.Node) })
 }
 
 // Weights delivers the plans for a site's nodes; one that was not read before the
 // next came is dropped.
 func (c *Conn) Weights(ctx context.Context, site string) (<-chan Received[*mesh.Weights], error) {
-	return subscribe(ctx, c, WeightsSubject(site), 1, mesh.DecodeWeights)
+	return subscribe(ctx, c, WeightsSubject(site), 1, mesh.DecodeWeights,
+		func(w *mesh.Weights) string { return WeightsSubject(w.Site) })
 }
 
 // PublishReport sends a site's report to every site.

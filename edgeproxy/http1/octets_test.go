@@ -64,8 +64,8 @@ func TestSearchResumes(t *testing.T) {
 		if _, err := s.Decode(in[:i+1], &ev); err != nil || ev.Kind != stream.None {
 			t.Fatalf("after %d bytes: %v, %v", i+1, ev.Kind, err)
 		}
-		if s.seen != i+1 {
-			t.Fatalf("after %d bytes the search stands at %d", i+1, s.seen)
+		if s.search.seen != i+1 {
+			t.Fatalf("after %d bytes the search stands at %d", i+1, s.search.seen)
 		}
 	}
 	id, _ := c.Open()
@@ -74,8 +74,8 @@ func TestSearchResumes(t *testing.T) {
 	}
 	in = []byte(ok + "X: " + strings.Repeat("y", 60000) + "\r\n\r\n")
 	for i := range len(in) - 1 {
-		if _, err := c.Decode(in[:i+1], &ev); err != nil || c.seen != i+1 {
-			t.Fatalf("after %d bytes the search stands at %d: %v", i+1, c.seen, err)
+		if _, err := c.Decode(in[:i+1], &ev); err != nil || c.search.seen != i+1 {
+			t.Fatalf("after %d bytes the search stands at %d: %v", i+1, c.search.seen, err)
 		}
 	}
 }

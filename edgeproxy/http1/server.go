@@ -10,7 +10,6 @@ import (
 // Server is the side of a connection that reads requests and writes responses.
 // Pipelined requests are decoded one at a time: the next only when the response
 // to the previous is encoded whole.
-//
 type Server struct {
 	*scratch
 	search search

@@ -25,11 +25,17 @@ func TestTextEnd(t *testing.T) {
 						t.Fatalf("octet %#x at %d of %d from %d: got %d, want %d", c, at, n, start, got, want)
 					}
 				}
+				if isText(b) != (want == n) {
+					t.Fatalf("octet %#x at %d of %d: text %v", c, at, n, isText(b))
+				}
 				// an allowed control before it must not hide it
 				if at > 0 {
 					b[at-1] = '\t'
 					if got := textEnd(b, 0); got != want {
 						t.Fatalf("octet %#x at %d after a tab: got %d, want %d", c, at, got, want)
+					}
+					if isText(b) != (want == n) {
+						t.Fatalf("octet %#x at %d of %d after a tab: text %v", c, at, n, isText(b))
 					}
 				}
 			}

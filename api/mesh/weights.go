@@ -56,6 +56,10 @@ type ServiceWeights struct {
 	HomeLimit int `json:"homeLimit"`
 	// HomeWeight is the planned share of the site's own demand served at home, 0 to 1.
 	HomeWeight float64 `json:"homeWeight"`
+	// HomeSlots is how many requests home works on at once, 0 where it is not known.
+	HomeSlots float64 `json:"homeSlots,omitempty"`
+	// Off says why this service is not shared now, empty when it is.
+	Off string `json:"off,omitempty"`
 	// Remotes are the other sites in no particular order.
 	Remotes []RemoteWeight `json:"remotes,omitempty"`
 }
@@ -75,8 +79,13 @@ type RemoteWeight struct {
 	// PriceMS is 1.3 RTT plus the planned marginal delay, in ms: the price when
 	// no fresh response says better.
 	PriceMS float64 `json:"priceMs"`
-	// LiveMS[n] is the price (RTT included) of one more request when n are in
-	// flight there; beyond the table it goes on by LiveSlopeMS per request.
+	// Slots and ServiceTimeMS are the capacity the plan reckoned with there.
+	Slots         float64 `json:"slots,omitempty"`
+	ServiceTimeMS float64 `json:"serviceTimeMs,omitempty"`
+	// LiveMS[i] is the price (RTT included) of one more request when LiveFrom+i
+	// are in flight there. With fewer in flight it is LiveMS[0]; beyond the table
+	// it goes on by LiveSlopeMS per request.
+	LiveFrom    int       `json:"liveFrom,omitempty"`
 	LiveMS      []float64 `json:"liveMs,omitempty"`
 	LiveSlopeMS float64   `json:"liveSlopeMs,omitempty"`
 	// AgeMS is the age of the report the plan used, in ms. Excluded says why the

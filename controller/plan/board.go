@@ -1,0 +1,146 @@
+package plan
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+)
+
+const (
+	// maxEntries bounds a board: sites times services. Reports beyond are refused.
+	maxEntries = 1 << 16
+	// maxReporters bounds the reporters remembered of one site and service.
+	maxReporters = 16
+	// forgetMS is the age at which a report is no longer worth showing.
+	forgetMS = 60_000
+	// rebornMS is the silence after which a reporter is believed even with an
+	// earlier epoch: its clock may have been set back.
+	rebornMS = 5_000
+)
+
+// Heard is one report of another site on arrival.
+type Heard struct {
+	Site, Reporter string
+	Epoch, Seq     uint64
+	// AgeMS is how old the report was on arrival here by the clocks it passed, 0
+	// when it came straight.
+	AgeMS  float64
+	InBand bool
+	Load   mesh.ServiceReport
+}
+
+type place struct {
+	service mesh.ServiceKey
+	site    string
+}
+
+type mark struct {
+	epoch, seq uint64
+	atNS       int64
+}
+
+type entry struct {
+	Heard
+	atNS    int64
+	usualMS float64
+	marks   map[string]mark
+}
+
+// Board keeps the youngest report of each site for each service. The zero value
+// is ready.
+type Board struct {
+	entries map[place]*entry
+}
+
+// Hear takes a report and tells whether it is news. Reports of one reporter are
+// ordered by epoch and sequence; between reporters of a site the youngest by the
+// local clock is kept.
+func (b *Board) Hear(nowNS int64, h Heard) bool {
+	if h.Site == "" || h.Load.Service == "" {
+		return false
+	}
+	if b.entries == nil {
+		b.entries = map[place]*entry{}
+	}
+	key := place{h.Load.Service, h.Site}
+	atNS := nowNS - int64(clamp(h.AgeMS, 0, forgetMS)*1e6)
+	e := b.entries[key]
+	if e == nil {
+		if len(b.entries) >= maxEntries {
+			return false
+		}
+		b.entries[key] = &entry{Heard: h, atNS: atNS, marks: map[string]mark{h.Reporter: {h.Epoch, h.Seq, atNS}}}
+		return true
+	}
+	m, known := e.marks[h.Reporter]
+	if known {
+		if later := cmp.Or(cmp.Compare(h.Epoch, m.epoch), cmp.Compare(h.Seq, m.seq)) > 0; !later &&
+			(h.Epoch == m.epoch || float64(atNS-m.atNS) < rebornMS*1e6) {
+			return false
+		}
+	} else if len(e.marks) >= maxReporters {
+		e.dropOldestMark()
+	}
+	e.marks[h.Reporter] = mark{h.Epoch, h.Seq, atNS}
+	if atNS <= e.atNS && e.Reporter != h.Reporter {
+		return false
+	}
+	late := clamp(float64(atNS-e.atNS)/1e6-periodMS, 0, 5*periodMS)
+	e.usualMS += 0.1 * (late - e.usualMS)
+	e.Heard, e.atNS = h, atNS
+	return true
+}
+
+func (e *entry) dropOldestMark() {
+	oldest := ""
+	for r, m := range e.marks {
+		if o, ok := e.marks[oldest]; !ok || m.atNS < o.atNS || m.atNS == o.atNS && r < oldest {
+			oldest = r
+		}
+	}
+	delete(e.marks, oldest)
+}
+
+// Options returns what is known of a service at other sites than self, by name.
+// The caller sets what the board cannot know: round trip, link price and whether
+// the site is excluded.
+func (b *Board) Options(nowNS int64, self string, service mesh.ServiceKey) []Option {
+	var out []Option
+	for key, e := range b.entries {
+		if key.service != service || key.site == self {
+			continue
+		}
+		l := &e.Load
+		out = append(out, Option{
+			Site: key.site, Slots: l.Slots, ServiceMS: l.ServiceTimeMS, ArrivalsPerS: l.Arrivals,
+			FromUsPerS: l.From[self], InFlight: l.InFlight, Spillers: l.Spillers,
+			AgeMS: float64(nowNS-e.atNS) / 1e6, UsualMS: e.usualMS, InBand: e.InBand,
+		})
+	}
+	slices.SortFunc(out, func(a, b Option) int { return cmp.Compare(a.Site, b.Site) })
+	return out
+}
+
+// Reports returns every report on the board with its age now, by site and service.
+func (b *Board) Reports(nowNS int64) []Heard {
+	out := make([]Heard, 0, len(b.entries))
+	for _, e := range b.entries {
+		h := e.Heard
+		h.AgeMS = float64(nowNS-e.atNS) / 1e6
+		out = append(out, h)
+	}
+	slices.SortFunc(out, func(a, b Heard) int {
+		return cmp.Or(cmp.Compare(a.Site, b.Site), cmp.Compare(a.Load.Service, b.Load.Service))
+	})
+	return out
+}
+
+// Forget drops reports older than a minute.
+func (b *Board) Forget(nowNS int64) {
+	for key, e := range b.entries {
+		if float64(nowNS-e.atNS) > forgetMS*1e6 {
+			delete(b.entries, key)
+		}
+	}
+}

@@ -1,0 +1,427 @@
+package plan
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/price"
+)
+
+// The rule's constants. They were chosen together, by simulation.
+const (
+	// relayFactor prices a round trip above its length, so that equal ways do not
+	// make sites swap requests (rings and lines are full of ties).
+	relayFactor = 1.3
+	// ceilRho is the utilisation at which planned prices are clamped. Without it
+	// the rule runs away: a site with a backlog fills its neighbours to 1, their
+	// planned price explodes, the home limit with it, and nothing leaves any more.
+	ceilRho = 0.9
+	// burst is the part of own capacity for which a way out is always planned.
+	burst = 0.15
+	// periodMS is how often sites report.
+	periodMS = 500
+	// freshPeriods past the usual delay a report starts to fade, over fadePeriods,
+	// and after stalePeriods more its site gets nothing.
+	freshPeriods, fadePeriods, stalePeriods = 3, 2, 10
+	// drainMS is the time in which another site's backlog is taken to drain.
+	drainMS = 500
+	// stepMS is how long after a step of own demand or speed the plan moves at
+	// full gain, whatever the age of reports.
+	stepMS     = 2500
+	maxGain    = 0.5
+	leastShare = 0.0005
+
+	// DefaultStayHome is h: how many times dearer than the cheapest other site
+	// home may become.
+	DefaultStayHome = 2
+	maxStayHome     = 10
+	// MaxLimit is the largest limit a plan holds; as a home limit it means that
+	// everything stays.
+	MaxLimit = 1 << 20
+
+	// MaxRemotes is how many other sites, the nearest, one plan uses.
+	MaxRemotes = 32
+
+	maxPerS  = 1e9
+	maxRTTMS = 1e4
+	minRTTMS = 0.01
+)
+
+// Input is what a site knows when it plans.
+type Input struct {
+	// DemandPerS is the rate of requests of the site's own users, wherever served.
+	DemandPerS float64
+	// Slots and ServiceMS are home's capacity. Zero or less, or not a number,
+	// means that it is not known: then nothing is shared.
+	Slots, ServiceMS float64
+	// NoHome says that no endpoint here can serve now.
+	NoHome bool
+	// OthersPerS is the rate of requests served here for other sites.
+	OthersPerS float64
+	// StayHome is the policy's h; 0 means DefaultStayHome.
+	StayHome float64
+	Options  []Option
+}
+
+// Option is another site as this one knows it.
+type Option struct {
+	Site string
+	// Slots, ServiceMS, InFlight, ArrivalsPerS and Spillers are its report's;
+	// FromUsPerS is the part of its arrivals that it got from here.
+	Slots, ServiceMS, ArrivalsPerS, FromUsPerS float64
+	InFlight, Spillers                         int
+	// AgeMS is the report's age by the local clock, UsualMS by how much its
+	// successors usually come later than a report period.
+	AgeMS, UsualMS float64
+	// InBand says that the report came on a response or a probe, so that live
+	// prices back it up.
+	InBand bool
+	// RTTMS is the round trip, LinkPriceMS what a request costs besides.
+	RTTMS, LinkPriceMS float64
+	// Excluded says why nothing may go there (fence, suspect, no route), else empty.
+	Excluded string
+}
+
+// Planner plans for one service of one site. Make it with [New].
+type Planner struct {
+	service mesh.ServiceKey
+	curves  *price.Curves
+
+	home   float64 // share of own demand
+	share  map[string]float64
+	begun  bool
+	lastNS int64
+	stepNS int64
+	demand float64
+	speed  float64 // service time, ms
+}
+
+// New returns a planner that keeps everything at home until it knows better.
+// Planners may share curves.
+func New(service mesh.ServiceKey, curves *price.Curves) *Planner {
+	return &Planner{service: service, curves: curves, home: 1, share: map[string]float64{}}
+}
+
+// candidate is a usable option within one tick; index 0 is home where home serves.
+type candidate struct {
+	price.Queue
+	from     *Option // nil for home
+	costMS   float64 // of the way there
+	others   float64 // load without ours, 1/s
+	weight   float64
+	fill     float64 // 1/s
+	spillers float64
+}
+
+// planned is the rate that the candidate's price is reckoned at.
+func (c *candidate) planned(demand float64) float64 {
+	return math.Min(c.others+c.weight*demand, ceilRho*c.CapacityPerS())
+}
+
+// Tick plans anew. It is meant to be called every 100 ms; other intervals work,
+// from 10 ms to 1 s are accounted for. Impossible numbers of an option exclude it
+// with the reason, impossible numbers of home turn sharing off with the reason.
+func (p *Planner) Tick(nowNS int64, in Input) mesh.ServiceWeights {
+	tickMS := 100.0
+	if p.begun {
+		tickMS = clamp(float64(nowNS-p.lastNS)/1e6, 10, 1000)
+	}
+	p.lastNS = nowNS
+	demand := in.DemandPerS
+	if !(demand >= 0 && demand <= maxPerS) {
+		demand = p.demand
+	}
+
+	out := mesh.ServiceWeights{Service: p.service, HomeLimit: MaxLimit, HomeWeight: 1}
+	var all []candidate
+	if !in.NoHome {
+		home, err := p.curves.Queue(in.Slots, in.ServiceMS)
+		if err != nil {
+			return p.off(out, in, "capacity of this site is not known: declare capacity.concurrency and capacity.serviceTime on its endpoints")
+		}
+		out.HomeSlots = in.Slots
+		all = append(all, candidate{Queue: home, others: clamp(in.OthersPerS, 0, maxPerS)})
+	}
+	first := len(all) // remotes start here
+	for i := range in.Options {
+		o := &in.Options[i]
+		q, why := p.usable(o)
+		if why != "" {
+			out.Remotes = append(out.Remotes, excluded(o, why))
+			continue
+		}
+		all = append(all, newCandidate(q, o))
+	}
+	if len(all)-first > MaxRemotes {
+		slices.SortStableFunc(all[first:], func(a, b candidate) int { return cmp.Compare(a.costMS, b.costMS) })
+		for _, c := range all[first+MaxRemotes:] {
+			out.Remotes = append(out.Remotes, excluded(c.from, "further away than enough other sites"))
+		}
+		all = all[:first+MaxRemotes]
+	}
+	p.noteSteps(nowNS, demand, in)
+	if len(all) == first {
+		p.home, p.share = 1, map[string]float64{}
+		if in.NoHome {
+			out.HomeLimit, out.HomeWeight = 0, 0
+			out.Off = "no endpoint at this site can serve and no other site is usable"
+		}
+		return out
+	}
+
+	p.move(nowNS, tickMS, demand, all)
+	out.HomeWeight = 0
+	cheapest := math.Inf(1)
+	for i := range all[first:] {
+		c := &all[first+i]
+		cheapest = math.Min(cheapest, c.costMS+c.MarginalMS(c.planned(demand)))
+	}
+	out.HomeLimit = 0
+	if first == 1 {
+		home := &all[0]
+		out.HomeWeight = home.weight
+		h := in.StayHome
+		if h == 0 || math.IsNaN(h) {
+			h = DefaultStayHome
+		}
+		most := clamp(h, 1, maxStayHome) * cheapest
+		// At least one stays, however dear: otherwise a site that was slow once
+		// would never find out that it is fast again.
+		out.HomeLimit = max(1, home.Admission(home.planned(demand)).Limit(most, MaxLimit))
+	}
+	draws(all, first, demand)
+	for i := range all[first:] {
+		out.Remotes = append(out.Remotes, all[first+i].remote(demand))
+	}
+	slices.SortFunc(out.Remotes, func(a, b mesh.RemoteWeight) int { return strings.Compare(a.Site, b.Site) })
+	return out
+}
+
+// off is the plan of a service that cannot be shared.
+func (p *Planner) off(out mesh.ServiceWeights, in Input, why string) mesh.ServiceWeights {
+	p.home, p.share = 1, map[string]float64{}
+	out.Off = why
+	for i := range in.Options {
+		out.Remotes = append(out.Remotes, excluded(&in.Options[i], "sharing is off"))
+	}
+	return out
+}
+
+func excluded(o *Option, why string) mesh.RemoteWeight {
+	return mesh.RemoteWeight{Site: o.Site, RTTMS: finite(o.RTTMS), AgeMS: finite(o.AgeMS), Excluded: why}
+}
+
+// usable returns the option's queue or why it gets nothing.
+func (p *Planner) usable(o *Option) (price.Queue, string) {
+	switch {
+	case o.Excluded != "":
+		return price.Queue{}, o.Excluded
+	case o.Slots == 0 || o.ServiceMS == 0:
+		return price.Queue{}, "its capacity is not known"
+	case !(o.ArrivalsPerS >= 0 && o.ArrivalsPerS <= maxPerS), !(o.FromUsPerS >= 0), o.InFlight < 0, o.Spillers < 0:
+		return price.Queue{}, "its report holds impossible numbers"
+	case !(o.RTTMS >= 0 && o.RTTMS <= maxRTTMS), !(o.LinkPriceMS >= 0 && o.LinkPriceMS <= maxRTTMS):
+		return price.Queue{}, "round trip or price of the link is not known"
+	case !(o.AgeMS <= staleMS(o.UsualMS)):
+		return price.Queue{}, "stale: no report lately"
+	}
+	q, err := p.curves.Queue(o.Slots, o.ServiceMS)
+	if err != nil {
+		return price.Queue{}, "its report holds impossible numbers: " + err.Error()
+	}
+	return q, ""
+}
+
+func staleMS(usualMS float64) float64 {
+	return clamp(usualMS, 0, 5*periodMS) + (freshPeriods+fadePeriods+stalePeriods)*periodMS
+}
+
+func newCandidate(q price.Queue, o *Option) candidate {
+	c := candidate{Queue: q, from: o, spillers: float64(o.Spillers)}
+	c.costMS = relayFactor*math.Max(minRTTMS, o.RTTMS) + o.LinkPriceMS
+	// Own share out, by the same report that its arrivals come from, so that the
+	// plan does not chase its own traffic.
+	c.others = math.Max(0, o.ArrivalsPerS-o.FromUsPerS)
+	age := math.Max(0, o.AgeMS)
+	drained := math.Max(0, q.CapacityPerS()-o.ArrivalsPerS) * age / 1000
+	if backlog := float64(o.InFlight) - o.Slots - 2*math.Sqrt(o.Slots) - 4 - drained; backlog > 0 {
+		c.others += backlog / drainMS * 1000
+	}
+	old := (age - freshPeriods*periodMS - clamp(o.UsualMS, 0, 5*periodMS)) / (fadePeriods * periodMS)
+	c.others /= 1 - 0.95*clamp(old, 0, 1)
+	c.others = math.Min(c.others, maxPerS)
+	return c
+}
+
+// noteSteps remembers when own demand or speed last changed by a step.
+func (p *Planner) noteSteps(nowNS int64, demand float64, in Input) {
+	speed := finite(in.ServiceMS)
+	if !p.begun {
+		p.begun, p.stepNS = true, nowNS
+	} else if math.Abs(demand-p.demand) > 0.2*p.demand || math.Abs(speed-p.speed) > 0.3*p.speed {
+		p.stepNS = nowNS
+	}
+	p.demand, p.speed = demand, speed
+}
+
+// move takes every weight a step towards the water-filling, and forgets sites
+// that are gone.
+func (p *Planner) move(nowNS int64, tickMS, demand float64, all []candidate) {
+	// What own demand is too small to tell is decided as for one request in ten seconds.
+	target := math.Max(demand, 0.1)
+	fill(all, target)
+	stepped := float64(nowNS-p.stepNS) < stepMS*1e6
+	next := make(map[string]float64, len(all))
+	known := 0.0 // what places that are still there had
+	for i := range all {
+		all[i].weight = p.shareOf(&all[i])
+		known += all[i].weight
+	}
+	far := 0.0 // the part of own demand that is not where it should be
+	for i := range all {
+		c := &all[i]
+		if c.weight /= known; known == 0 {
+			c.weight = c.fill / target
+		}
+		far += math.Abs(c.fill/target-c.weight) / 2
+	}
+	sum := 0.0
+	for i := range all {
+		c := &all[i]
+		c.weight += c.gain(tickMS, stepped, far) * (c.fill/target - c.weight)
+		if c.weight < leastShare {
+			c.weight = 0
+		}
+		sum += c.weight
+	}
+	p.home = 0
+	for i := range all {
+		c := &all[i]
+		c.weight /= sum
+		if c.from == nil {
+			p.home = c.weight
+		} else if c.weight > 0 {
+			next[c.from.Site] = c.weight
+		}
+	}
+	p.share = next
+}
+
+func (p *Planner) shareOf(c *candidate) float64 {
+	if c.from == nil {
+		return p.home
+	}
+	return p.share[c.from.Site]
+}
+
+// gain is theta: full while an own step is young. Otherwise it is the less the
+// older the report, it is divided among the sites that move towards the same one,
+// and it shrinks with the distance left: the noise of estimates asks for small
+// moves to and fro all the time, and following them gains nothing (simulated: the
+// same mean delay with a tenth of the turns).
+func (c *candidate) gain(tickMS float64, stepped bool, far float64) float64 {
+	g, spillers := maxGain, 1.0
+	if c.from != nil {
+		kappa := 1.0
+		if c.from.InBand {
+			kappa = 0.5
+		}
+		if !stepped {
+			g = math.Min(g, tickMS/(kappa*(math.Max(0, c.from.AgeMS)+tickMS)))
+		}
+		spillers = math.Max(1, c.spillers)
+	}
+	if !stepped {
+		g *= far
+	}
+	return g / spillers
+}
+
+// fill spreads perS over the candidates so that the marginal cost of every one
+// that gets something is the same, and no other is cheaper.
+func fill(all []candidate, perS float64) {
+	amount := func(nu float64) float64 {
+		sum := 0.0
+		for i := range all {
+			c := &all[i]
+			c.fill = math.Max(0, c.RatePerS(nu-c.costMS)-c.others)
+			sum += c.fill
+		}
+		return sum
+	}
+	lo, hi := 0.0, 1.0
+	for amount(hi) < perS {
+		lo, hi = hi, hi*2
+	}
+	for range 48 {
+		if mid := (lo + hi) / 2; amount(mid) < perS {
+			lo = mid
+		} else {
+			hi = mid
+		}
+	}
+	sum := amount(hi)
+	for i := range all {
+		all[i].fill *= perS / sum
+	}
+}
+
+// draws leaves in fill the rate by which the gate draws each remote: the plan's,
+// or where next to nothing is planned, where a burst would go.
+func draws(all []candidate, first int, demand float64) {
+	remotes := all[first:]
+	planned := 0.0
+	for i := range remotes {
+		remotes[i].fill = remotes[i].weight * demand
+		planned += remotes[i].fill
+	}
+	least := 1.0
+	if first == 1 {
+		least = burst * all[0].CapacityPerS()
+	}
+	if planned < least {
+		fill(remotes, least)
+	}
+}
+
+// remote is the plan towards one site.
+func (c *candidate) remote(demand float64) mesh.RemoteWeight {
+	load := c.planned(demand)
+	rtt := math.Max(minRTTMS, c.from.RTTMS)
+	spare := math.Max(0, 0.95*c.CapacityPerS()-c.others) / (1 + c.spillers)
+	most := math.Max(c.fill, math.Min(demand, spare)) * (rtt + c.SojournMS(load)) / 1000
+	from, table, slope := c.Admission(load).Table()
+	live := make([]float64, len(table))
+	for i, d := range table {
+		live[i] = micro(rtt + c.from.LinkPriceMS + d)
+	}
+	return mesh.RemoteWeight{
+		Site: c.from.Site, Weight: c.weight, Draw: c.fill,
+		Limit: int(math.Min(most+3*math.Sqrt(most)+2, MaxLimit)),
+		RTTMS: rtt, PriceMS: micro(c.costMS + c.MarginalMS(load)),
+		Slots: c.Slots(), ServiceTimeMS: c.ServiceMS(),
+		LiveFrom: from, LiveMS: live, LiveSlopeMS: micro(slope),
+		AgeMS: math.Max(0, c.from.AgeMS),
+	}
+}
+
+// micro rounds to a microsecond: plans are sent as text ten times a second.
+func micro(ms float64) float64 { return math.Round(ms*1000) / 1000 }
+
+func clamp(v, lo, hi float64) float64 {
+	if !(v > lo) {
+		return lo
+	}
+	return math.Min(v, hi)
+}
+
+// finite is v where it is an ordinary number that JSON can hold, else 0.
+func finite(v float64) float64 {
+	if v >= 0 && v <= math.MaxFloat64 {
+		return v
+	}
+	return 0
+}

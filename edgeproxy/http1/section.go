@@ -1,0 +1,270 @@
+package http1
+
+import (
+	"bytes"
+
+	"github.com/meridian-mesh/meridian/edgeproxy/stream"
+)
+
+// option is what a message's Connection fields say, one bit each.
+type option uint8
+
+const (
+	optClose option = 1 << iota
+	optKeepAlive
+	optUpgrade
+)
+
+// section reads a head or a trailer section in two steps: end searches for the
+// empty line, remembering how far it got, and parse takes the whole apart.
+type section struct {
+	limits Limits
+
+	// Search: octets seen, start of the line that the search is in, lines seen.
+	seen, line, lines int
+
+	// Parsed. Slices borrow from the input.
+	fields     []stream.Field
+	connection [][]byte // values of Connection
+	options    option
+	host       []byte
+	length     int64 // Content-Length, -1 when absent
+	chunked    bool
+	expect100  bool
+	trailersOK bool
+	upgrade    []byte
+}
+
+func newSection(l Limits) section {
+	return section{limits: l, fields: make([]stream.Field, 0, 24)}
+}
+
+// end returns the length of the section at the front of in, 0 while it is
+// incomplete. start is the number of lines before the first field line (a start
+// line or none) and first the most octets the first line may have.
+func (s *section) end(in []byte, start, first, max int) (int, *stream.ProtocolError) {
+	tooLong := errHeadLong
+	if start == 0 {
+		tooLong = errTrailersLong
+	}
+	for {
+		n := bytes.IndexByte(in[s.seen:], '\n')
+		if n < 0 {
+			s.seen = len(in)
+		} else {
+			s.seen += n + 1
+		}
+		switch {
+		case s.lines == 0 && s.seen > first:
+			return 0, errTargetLong
+		case s.seen > max:
+			return 0, tooLong
+		case n < 0:
+			return 0, nil
+		}
+		length := s.seen - s.line
+		if length < 2 || in[s.seen-2] != '\r' {
+			return 0, errBareLF
+		}
+		if length == 2 && s.lines >= start {
+			end := s.seen
+			s.seen, s.line, s.lines = 0, 0, 0
+			return end, nil
+		}
+		s.line = s.seen
+		s.lines++
+		if s.lines > start+s.limits.Fields {
+			return 0, errFieldCount
+		}
+	}
+}
+
+// fieldLine takes the field line at in[i:] apart and returns where the next one
+// starts. in ends with an empty line.
+func fieldLine(in []byte, i int) (f stream.Field, next int, err *stream.ProtocolError) {
+	start := i
+	for class[in[i]]&token != 0 {
+		i++
+	}
+	if in[i] != ':' || i == start {
+		if c := in[start]; c == ' ' || c == '\t' {
+			return f, 0, errFold
+		}
+		return f, 0, errFieldName
+	}
+	f.Name = in[start:i:i]
+	i++
+	for in[i] == ' ' || in[i] == '\t' {
+		i++
+	}
+	end := textEnd(in, i)
+	if in[end] != '\r' || in[end+1] != '\n' {
+		return f, 0, errFieldValue
+	}
+	next = end + 2
+	for end > i && (in[end-1] == ' ' || in[end-1] == '\t') {
+		end--
+	}
+	f.Value = in[i:end:end]
+	return f, next, nil
+}
+
+// parse reads the field lines of in[i:], which ends with the empty line, into
+// fields and the members that stand for the fields a message does not show.
+func (s *section) parse(in []byte, i int) *stream.ProtocolError {
+	s.fields, s.connection = s.fields[:0], s.connection[:0]
+	s.options, s.host, s.length, s.upgrade = 0, nil, -1, nil
+	s.chunked, s.expect100, s.trailersOK = false, false, false
+	for in[i] != '\r' {
+		f, next, err := fieldLine(in, i)
+		if err != nil {
+			return err
+		}
+		i = next
+		k := kindOf(f.Name)
+		if k == ordinary {
+			s.fields = append(s.fields, f)
+			continue
+		}
+		if err := s.control(k, f.Value); err != nil {
+			return err
+		}
+	}
+	if i+2 != len(in) {
+		return errFieldName // a line that starts with CR
+	}
+	if s.chunked && s.length >= 0 {
+		return errLengthCoding
+	}
+	if len(s.connection) > 0 {
+		return s.nominated()
+	}
+	return nil
+}
+
+func (s *section) control(k kind, v []byte) *stream.ProtocolError {
+	switch k {
+	case host:
+		if s.host != nil {
+			return errHostTwice
+		}
+		s.host = v
+	case contentLength:
+		if s.length >= 0 {
+			return errLengthTwice
+		}
+		n, ok := decimal(v)
+		if !ok {
+			return errLength
+		}
+		s.length = n
+	case transferEncoding:
+		if s.chunked || !fold(v, "chunked") {
+			return badCoding(v)
+		}
+		s.chunked = true
+	case connection:
+		s.connection = append(s.connection, v)
+	case expect:
+		if !fold(v, "100-continue") {
+			return errExpect
+		}
+		s.expect100 = true
+	case te:
+		for len(v) > 0 {
+			var m []byte
+			m, v = member(v)
+			s.trailersOK = s.trailersOK || fold(m, "trailers")
+		}
+	case upgrade:
+		for len(v) > 0 && s.upgrade == nil {
+			var m []byte
+			if m, v = member(v); len(m) > 0 && !fold(m, "h2c") {
+				s.upgrade = m
+			}
+		}
+	}
+	return nil
+}
+
+// badCoding tells a coding that this codec lacks from one that frames nothing.
+func badCoding(v []byte) *stream.ProtocolError {
+	var last []byte
+	n := 0
+	for len(v) > 0 {
+		last, v = member(v)
+		n++
+	}
+	if n > 1 && fold(last, "chunked") {
+		return errCodingUnknown
+	}
+	return errCoding
+}
+
+// nominated reads the Connection fields and removes the fields they name.
+func (s *section) nominated() *stream.ProtocolError {
+	n := 0
+	for _, v := range s.connection {
+		for len(v) > 0 {
+			var m []byte
+			m, v = member(v)
+			if n++; n > maxOptions {
+				return errOptions
+			}
+			switch {
+			case len(m) == 0:
+			case fold(m, "close"):
+				s.options |= optClose
+			case fold(m, "keep-alive"):
+				s.options |= optKeepAlive
+			case fold(m, "upgrade"):
+				s.options |= optUpgrade
+			default:
+				kept := s.fields[:0]
+				for _, f := range s.fields {
+					if !foldEqual(f.Name, m) {
+						kept = append(kept, f)
+					}
+				}
+				s.fields = kept
+			}
+		}
+	}
+	return nil
+}
+
+// parseTrailers reads a trailer section and drops what may not stand there.
+func (s *section) parseTrailers(in []byte) *stream.ProtocolError {
+	s.fields = s.fields[:0]
+	i := 0
+	for in[i] != '\r' {
+		f, next, err := fieldLine(in, i)
+		if err != nil {
+			return err
+		}
+		i = next
+		if trailerAllowed(f.Name) {
+			s.fields = append(s.fields, f)
+		}
+	}
+	if i+2 != len(in) {
+		return errFieldName
+	}
+	return nil
+}
+
+// decimal reads 1*DIGIT below 2^63.
+func decimal(b []byte) (n int64, ok bool) {
+	if len(b) == 0 || len(b) > 19 {
+		return 0, false
+	}
+	for _, c := range b {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		if n = n*10 + int64(c-'0'); n < 0 {
+			return 0, false
+		}
+	}
+	return n, true
+}

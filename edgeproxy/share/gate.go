@@ -1,0 +1,270 @@
+package share
+
+import (
+	"fmt"
+	"math"
+	"math/bits"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+)
+
+// What Pick returns besides the index of a remote.
+const (
+	// Home means this site.
+	Home = -1
+	// None means that nobody is left to try.
+	None = -2
+)
+
+// NoHome, given to Pick as home's number in flight, says that no endpoint here
+// can serve now.
+const NoHome = -1
+
+// liveNS is how long a number in flight is worth more than the plan.
+const liveNS = 100e6
+
+// maxRemotes is how many other sites a gate can tell apart in a Mask.
+const maxRemotes = 63
+
+// Mask is a set of places that a request has been tried at. The zero value is
+// none.
+type Mask uint64
+
+// With returns the set with one place more: Home or the index of a remote.
+func (m Mask) With(i int) Mask { return m | maskOf(i) }
+
+// Has tells whether a place is in the set.
+func (m Mask) Has(i int) bool { return m&maskOf(i) != 0 }
+
+func maskOf(i int) Mask { return 1 << (uint(i+1) & 63) }
+
+type remote struct {
+	live     *Live
+	limit    int64
+	silentNS int64
+	priceMS  float64
+	table    []float64
+	slope    float64
+	from     int64
+	site     string
+	excluded bool
+}
+
+// Gate is one service's plan for event loops. It is immutable; loops swap whole
+// gates, and handles a request keeps beyond its pick are the remote's Live.
+type Gate struct {
+	policy    string
+	homeLimit int
+	remotes   []remote
+	// drawnTo[i] is the sum of the draws up to and with remote i. It lies apart,
+	// since every draw scans it.
+	drawnTo []float64
+	turns   []int8 // of the round-robin policies
+	account *account
+}
+
+// Compile makes a gate of a plan by a policy of mesh.SiteSharing (empty means
+// cooperative); another policy is an error. Remotes keep the plan's order, the
+// first 63 of them.
+func Compile(policy string, w *mesh.ServiceWeights, ledger *Ledger) (*Gate, error) {
+	if policy == "" {
+		policy = mesh.SharingCooperative
+	}
+	plan := w.Remotes[:min(len(w.Remotes), maxRemotes)]
+	sites := make([]string, len(plan))
+	for i := range plan {
+		sites[i] = plan[i].Site
+	}
+	account, lives := ledger.open(w.Service, sites)
+	g := &Gate{policy: policy, homeLimit: w.HomeLimit, account: account, remotes: make([]remote, len(plan)), drawnTo: make([]float64, len(plan))}
+	drawn := 0.0
+	for i := range plan {
+		p := &plan[i]
+		if p.Excluded == "" {
+			drawn += math.Max(0, p.Draw)
+		}
+		g.drawnTo[i] = drawn
+		g.remotes[i] = remote{
+			live: lives[i], limit: int64(p.Limit),
+			silentNS: silentBaseNS + int64(4e6*(p.RTTMS+p.ServiceTimeMS)),
+			priceMS:  p.PriceMS, table: p.LiveMS, slope: p.LiveSlopeMS, from: int64(p.LiveFrom),
+			site: p.Site, excluded: p.Excluded != "",
+		}
+	}
+	switch policy {
+	case mesh.SharingCooperative, mesh.SharingNone:
+	case mesh.SharingRoundRobin:
+		g.turns = turns(1, plan, func(*mesh.RemoteWeight) float64 { return 1 })
+	case mesh.SharingWeightedRoundRobin:
+		g.turns = turns(w.HomeSlots, plan, func(p *mesh.RemoteWeight) float64 { return p.Slots })
+	default:
+		return nil, fmt.Errorf("service %s: unknown sharing policy %q", w.Service, policy)
+	}
+	return g, nil
+}
+
+// Policy is the sharing policy that the gate applies.
+func (g *Gate) Policy() string { return g.policy }
+
+// HomeLimit is the number in flight at home from which requests leave.
+func (g *Gate) HomeLimit() int { return g.homeLimit }
+
+// Len is the number of remotes.
+func (g *Gate) Len() int { return len(g.remotes) }
+
+// Site names a remote.
+func (g *Gate) Site(i int) string { return g.remotes[i].site }
+
+// Live is a remote's live state. It outlives the gate.
+func (g *Gate) Live(i int) *Live { return g.remotes[i].live }
+
+// Pick says where a request of the site's own users goes: Home, the index of a
+// remote, or None when every place was tried or may not be used. homeInFlight
+// counts requests at home's endpoints, waiting ones too, or is NoHome; rnd is a
+// fresh random number; tried holds the places where this request failed already.
+// A request that another site sent is served here and does not ask.
+func (g *Gate) Pick(nowNS int64, homeInFlight int, rnd uint64, tried Mask) int {
+	home := homeInFlight >= 0 && !tried.Has(Home)
+	if g.policy == mesh.SharingCooperative {
+		if home && homeInFlight < g.homeLimit {
+			return Home
+		}
+		if i := g.draw(nowNS, rnd, tried); i >= 0 {
+			return i
+		}
+	} else if len(g.turns) > 0 {
+		if i := g.turn(nowNS, home, tried); i != None {
+			return i
+		}
+	}
+	if home {
+		return Home
+	}
+	return g.anywhere(nowNS, tried)
+}
+
+// draw takes two remotes by planned weight and of these the cheaper one now, or
+// None.
+func (g *Gate) draw(nowNS int64, rnd uint64, tried Mask) int {
+	if len(g.remotes) == 0 {
+		return None
+	}
+	total := g.drawnTo[len(g.drawnTo)-1]
+	if !(total > 0) {
+		return None
+	}
+	a := g.drawn(total * unit(uint32(rnd)))
+	b := g.drawn(total * unit(uint32(rnd>>32)))
+	va := g.may(a, nowNS, tried)
+	vb := va
+	if b != a {
+		vb = g.may(b, nowNS, tried)
+	}
+	if va != yes || vb != yes {
+		if va == test && g.remotes[a].live.claimTest(nowNS) {
+			return a
+		}
+		if vb == test && g.remotes[b].live.claimTest(nowNS) {
+			return b
+		}
+		if a, b = g.redraw(nowNS, rnd, tried); a < 0 {
+			return None
+		}
+	}
+	if a != b && g.remotes[b].price(nowNS) < g.remotes[a].price(nowNS) {
+		return b
+	}
+	return a
+}
+
+func unit(x uint32) float64 { return float64(x) * (1.0 / (1 << 32)) }
+
+// drawn is the remote within whose draw x lies.
+func (g *Gate) drawn(x float64) int {
+	for i, to := range g.drawnTo {
+		if x < to {
+			return i
+		}
+	}
+	return len(g.drawnTo) - 1
+}
+
+func (g *Gate) may(i int, nowNS int64, tried Mask) verdict {
+	r := &g.remotes[i]
+	if r.excluded || tried.Has(i) {
+		return no
+	}
+	return r.live.admits(nowNS, r.silentNS, r.limit)
+}
+
+// redraw draws again, only among those that may be used: the law of drawing from
+// all until both may, in bounded time.
+func (g *Gate) redraw(nowNS int64, rnd uint64, tried Mask) (a, b int) {
+	var open uint64
+	total, before := 0.0, 0.0
+	for i := range g.remotes {
+		draw := g.drawnTo[i] - before
+		before = g.drawnTo[i]
+		if draw > 0 && g.may(i, nowNS, tried) == yes {
+			open |= 1 << i
+			total += draw
+		}
+	}
+	if open == 0 {
+		return None, None
+	}
+	rnd *= 0x9e3779b97f4a7c15
+	return g.drawnOf(open, total*unit(uint32(rnd>>32))), g.drawnOf(open, total*unit(bits.Reverse32(uint32(rnd))))
+}
+
+func (g *Gate) drawnOf(open uint64, x float64) int {
+	last := None
+	for ; open != 0; open &= open - 1 {
+		last = bits.TrailingZeros64(open)
+		draw := g.drawnTo[last]
+		if last > 0 {
+			draw -= g.drawnTo[last-1]
+		}
+		if x -= draw; x < 0 {
+			break
+		}
+	}
+	return last
+}
+
+// price is what one more request there costs: by the number in flight that its
+// last response said, while that is fresh, else as planned.
+func (r *remote) price(nowNS int64) float64 {
+	if len(r.table) == 0 || nowNS-r.live.heardNS.Load() > liveNS {
+		return r.priceMS
+	}
+	n := r.live.inFlight.Load() - r.from
+	if n <= 0 {
+		return r.table[0]
+	}
+	if over := n - int64(len(r.table)-1); over > 0 {
+		return r.table[len(r.table)-1] + float64(over)*r.slope
+	}
+	return r.table[n]
+}
+
+// anywhere is the last resort of a request that home cannot serve: the cheapest
+// remote, its limit and at last even suspicion set aside. Trying is better than
+// an error; only an exclusion is final.
+func (g *Gate) anywhere(nowNS int64, tried Mask) int {
+	best, bestPrice := None, math.Inf(1)
+	for i := range g.remotes {
+		r := &g.remotes[i]
+		if r.excluded || tried.Has(i) {
+			continue
+		}
+		p := r.price(nowNS)
+		if r.live.admits(nowNS, r.silentNS, math.MaxInt64) != yes {
+			p += 1e12
+		}
+		if p < bestPrice {
+			best, bestPrice = i, p
+		}
+	}
+	return best
+}

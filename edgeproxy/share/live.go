@@ -1,0 +1,215 @@
+package share
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+)
+
+const (
+	// suspectOutstanding unanswered requests make silence suspicious, and as many
+	// broken ones in a row make a site suspect without silence.
+	suspectOutstanding = 3
+	silentBaseNS       = 250e6
+	// firstTestNS is after how long a suspect site is tested with one request;
+	// each failed test doubles it, maxBackoff times.
+	firstTestNS = 2e9
+	maxBackoff  = 3
+)
+
+// Why a site is suspect, as kept in Live.
+const (
+	trusted int32 = iota
+	silent
+	unreachable
+	broken
+)
+
+// Live is what is known at this moment of the requests that this node sent to one
+// site for one service. All methods are safe for concurrent use and none
+// allocates. Each Start is followed by exactly one Answer, Fail or Cancel.
+type Live struct {
+	_           [64]byte // Neighbours in memory are written by other loops.
+	outstanding atomic.Int64
+	waitingNS   atomic.Int64 // when outstanding last rose from 0
+	answeredNS  atomic.Int64 // last response or report over the link
+	inFlight    atomic.Int64 // there, by the last report over the link
+	heardNS     atomic.Int64 // when inFlight was said
+	testNS      atomic.Int64 // when a suspect site is next tested; 0 while trusted
+	report      atomic.Uint64
+	why         atomic.Int32
+	broken      atomic.Int32
+	backoff     atomic.Int32
+	_           [64]byte
+}
+
+// Start notes that a request is sent.
+func (l *Live) Start(nowNS int64) {
+	if l.outstanding.Add(1) == 1 {
+		l.waitingNS.Store(nowNS)
+	}
+}
+
+// Answer notes the head of a response, whatever its status: the site lives.
+// inFlight is the number in flight that its load report says, negative when it
+// carries none.
+func (l *Live) Answer(nowNS int64, inFlight int) {
+	l.outstanding.Add(-1)
+	l.backoff.Store(0)
+	l.Heard(nowNS, inFlight)
+}
+
+// Heard notes a report that came over the link without a request of a user (a
+// probe's answer). It ends a suspicion.
+func (l *Live) Heard(nowNS int64, inFlight int) {
+	l.answeredNS.Store(nowNS)
+	l.broken.Store(0)
+	if l.testNS.Load() != 0 {
+		l.testNS.Store(0)
+		l.why.Store(trusted)
+	}
+	if inFlight >= 0 {
+		l.inFlight.Store(int64(inFlight))
+		l.heardNS.Store(nowNS)
+	}
+}
+
+// Fail notes a request that ended without a response. connect says that not even
+// a connection came about: that makes the site suspect at once, other failures
+// the third time in a row.
+func (l *Live) Fail(nowNS int64, connect bool) {
+	l.outstanding.Add(-1)
+	switch {
+	case connect:
+		l.suspect(nowNS, unreachable)
+	case l.broken.Add(1) >= suspectOutstanding:
+		l.suspect(nowNS, broken)
+	}
+}
+
+// Cancel notes a request given up for a reason that says nothing of the site,
+// such as a client that went away.
+func (l *Live) Cancel() { l.outstanding.Add(-1) }
+
+// Outstanding is the number of requests without a response.
+func (l *Live) Outstanding() int { return int(l.outstanding.Load()) }
+
+// News tells whether a report is another one than that of the last call, so that
+// loops hand each report on once although every response repeats it.
+func (l *Live) News(epoch, seq uint64) bool {
+	id := epoch*0x9e3779b97f4a7c15 ^ seq
+	return l.report.Load() != id && l.report.Swap(id) != id
+}
+
+// Suspect says why nothing is sent there now, empty when it may be: while the
+// site is trusted, and when a test is due.
+func (l *Live) Suspect(nowNS int64) string {
+	if at := l.testNS.Load(); at == 0 || nowNS >= at {
+		return ""
+	}
+	switch l.why.Load() {
+	case unreachable:
+		return "suspect: no connection"
+	case broken:
+		return fmt.Sprintf("suspect: %d requests broke off in a row", l.broken.Load())
+	default:
+		return fmt.Sprintf("suspect: silent with %d requests outstanding", l.outstanding.Load())
+	}
+}
+
+func (l *Live) suspect(nowNS int64, why int32) {
+	if l.testNS.Load() == 0 && l.testNS.CompareAndSwap(0, nowNS+l.nextTest()) {
+		l.why.Store(why)
+	}
+}
+
+func (l *Live) nextTest() int64 {
+	n := l.backoff.Load()
+	if n < maxBackoff {
+		l.backoff.CompareAndSwap(n, n+1)
+	}
+	return firstTestNS << n
+}
+
+// check makes the site suspect if it has been silent for too long.
+func (l *Live) check(nowNS, silentNS int64) {
+	if l.outstanding.Load() >= suspectOutstanding &&
+		nowNS-max(l.answeredNS.Load(), l.waitingNS.Load()) > silentNS {
+		l.suspect(nowNS, silent)
+	}
+}
+
+type verdict int8
+
+const (
+	no verdict = iota
+	yes
+	test // suspect, and due for one request that tries it
+)
+
+// admits says whether one more request may go there.
+func (l *Live) admits(nowNS, silentNS, limit int64) verdict {
+	if at := l.testNS.Load(); at != 0 {
+		if nowNS < at {
+			return no
+		}
+		return test
+	}
+	out := l.outstanding.Load()
+	if out >= limit {
+		return no
+	}
+	if out >= suspectOutstanding {
+		if l.check(nowNS, silentNS); l.testNS.Load() != 0 {
+			return no
+		}
+	}
+	return yes
+}
+
+// claimTest makes the caller's request the one that tests a suspect site.
+func (l *Live) claimTest(nowNS int64) bool {
+	at := l.testNS.Load()
+	return at != 0 && nowNS >= at && l.testNS.CompareAndSwap(at, nowNS+l.nextTest())
+}
+
+// Ledger holds the live state of every service and site that a node sends to. It
+// outlives plans. The zero value is ready.
+type Ledger struct {
+	mu       sync.Mutex
+	services map[mesh.ServiceKey]*account
+}
+
+type account struct {
+	turn  atomic.Uint64 // of the round-robin policies
+	sites map[string]*Live
+}
+
+// Live returns the live state of one service at one site, always the same.
+func (b *Ledger) Live(service mesh.ServiceKey, site string) *Live {
+	_, lives := b.open(service, []string{site})
+	return lives[0]
+}
+
+func (b *Ledger) open(service mesh.ServiceKey, sites []string) (*account, []*Live) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	a := b.services[service]
+	if a == nil {
+		if b.services == nil {
+			b.services = map[mesh.ServiceKey]*account{}
+		}
+		a = &account{sites: map[string]*Live{}}
+		b.services[service] = a
+	}
+	lives := make([]*Live, len(sites))
+	for i, s := range sites {
+		if a.sites[s] == nil {
+			a.sites[s] = new(Live)
+		}
+		lives[i] = a.sites[s]
+	}
+	return a, lives
+}

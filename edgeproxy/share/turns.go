@@ -1,0 +1,89 @@
+package share
+
+import (
+	"math"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+)
+
+// maxTurns bounds a round; weights are scaled to fit.
+const maxTurns = 512
+
+// turns writes out one round of smooth weighted round robin over home and the
+// remotes that may be used: each place as often as its weight, as evenly spread
+// as whole turns allow. A list and one counter need no lock between loops.
+func turns(home float64, plan []mesh.RemoteWeight, weight func(*mesh.RemoteWeight) float64) []int8 {
+	weights := make([]float64, 1+len(plan))
+	weights[0] = clean(home)
+	sum := weights[0]
+	for i := range plan {
+		if plan[i].Excluded == "" {
+			weights[i+1] = clean(weight(&plan[i]))
+			sum += weights[i+1]
+		}
+	}
+	if sum == 0 {
+		return nil
+	}
+	// Whole weights, the smallest at least 1, within the bound.
+	scale := 1.0
+	if room := float64(maxTurns - len(weights)); sum > room {
+		scale = room / sum
+	}
+	total := 0
+	share := make([]int, len(weights))
+	for i, w := range weights {
+		if w > 0 {
+			share[i] = max(1, int(math.Round(w*scale)))
+			total += share[i]
+		}
+	}
+	round := make([]int8, 0, total)
+	credit := make([]int, len(weights))
+	for range total {
+		best := -1
+		for i := range credit {
+			credit[i] += share[i]
+			if share[i] > 0 && (best < 0 || credit[i] > credit[best]) {
+				best = i
+			}
+		}
+		credit[best] -= total
+		round = append(round, int8(best-1))
+	}
+	return round
+}
+
+func clean(w float64) float64 {
+	if w > 0 && w <= math.MaxInt32 {
+		return w
+	}
+	return 0
+}
+
+// turn takes the next place of the round that may be used, or None.
+func (g *Gate) turn(nowNS int64, home bool, tried Mask) int {
+	at := g.account.turn.Add(1) - 1
+	for k := range uint64(len(g.turns)) {
+		i := int(g.turns[(at+k)%uint64(len(g.turns))])
+		if i == Home {
+			if home {
+				return Home
+			}
+			continue
+		}
+		r := &g.remotes[i]
+		if tried.Has(i) {
+			continue
+		}
+		switch r.live.admits(nowNS, r.silentNS, math.MaxInt64) {
+		case yes:
+			return i
+		case test:
+			if r.live.claimTest(nowNS) {
+				return i
+			}
+		}
+	}
+	return None
+}

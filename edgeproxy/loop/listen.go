@@ -89,6 +89,12 @@ func listen(addr netip.AddrPort) (_ *Listener, err error) {
 // Addr is the bound address.
 func (l *Listener) Addr() netip.AddrPort { return l.addr }
 
+// Refuse has the kernel refuse new connections, while the address stays taken
+// until Close. Loops must have stopped accepting.
+func (l *Listener) Refuse() error {
+	return os.NewSyscallError("shutdown", unix.Shutdown(l.fd, unix.SHUT_RD))
+}
+
 // Close stops listening. Loops must have stopped accepting from it.
 func (l *Listener) Close() error { return unix.Close(l.fd) }
 

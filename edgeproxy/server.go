@@ -53,6 +53,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	defaultTo(&cfg.MaxConnections, DefaultMaxConnections)
 	defaultTo(&cfg.MaxListenerConnections, DefaultMaxListenerConnections)
 	defaultTo(&cfg.Watermark, DefaultWatermark)
+	if cfg.times == (worker.Times{}) {
+		cfg.times = worker.DefaultTimes
+	}
 	if deps.Log == nil {
 		deps.Log = slog.New(slog.DiscardHandler)
 	}
@@ -64,7 +67,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		stopped:  make(chan struct{}),
 	}
 	s.shared = &worker.Shared{
-		Site: cfg.Site, Watermark: cfg.Watermark,
+		Site: cfg.Site, Watermark: cfg.Watermark, Times: cfg.times,
 		MaxConnections: cfg.MaxConnections, MaxListenerConnections: cfg.MaxListenerConnections,
 		Unrouted: s.registry.Service(""),
 	}

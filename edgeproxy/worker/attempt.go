@@ -37,7 +37,7 @@ type attempt struct {
 func (a *attempt) Expire(*loop.Timer, int64) {
 	w := a.r.w
 	a.broke()
-	w.step(a.r, &exchange.Event{Kind: exchange.AttemptTimeout, Ref: a.ref, Budget: w.budget.Has()})
+	w.step(a.r, &exchange.Event{Kind: exchange.AttemptTimeout, Ref: a.ref})
 }
 
 // start finds a target for an attempt and a connection to it.
@@ -47,8 +47,10 @@ func (w *Worker) start(r *request, act *exchange.Action) {
 	a.ref, a.up, a.sent, a.asked, a.how, a.owed = act.Ref, nil, false, false, upstream.Cancelled, 0
 	if act.Retry {
 		w.Counters.Retries.Add(1)
-		if !act.Fresh {
-			w.budget.Spend()
+		if act.Burden && !w.budget.Retry(w.Loop.Now()) {
+			a.endpoint = nil
+			w.step(r, &exchange.Event{Kind: exchange.NoTarget, Ref: a.ref, Flag: exchange.Overload})
+			return
 		}
 	}
 	if !(act.Fresh && last != nil) {
@@ -216,7 +218,7 @@ func (w *Worker) failed(a *attempt, f exchange.Flag) {
 	if !unsent && f != exchange.ClientProtocol {
 		a.broke()
 	}
-	w.step(a.r, &exchange.Event{Kind: exchange.Failed, Ref: a.ref, Flag: f, Budget: w.budget.Has(), Unsent: unsent})
+	w.step(a.r, &exchange.Event{Kind: exchange.Failed, Ref: a.ref, Flag: f, Unsent: unsent})
 }
 
 // release closes the books of an attempt and lets go of its stream.

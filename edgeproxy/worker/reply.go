@@ -2,6 +2,7 @@ package worker
 
 import (
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
+	"github.com/meridian-mesh/meridian/edgeproxy/inband"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 )
@@ -82,7 +83,7 @@ func (w *Worker) withoutInBand(r *request, a *attempt, fields []stream.Field) []
 		f := &fields[i]
 		if !inBand(f) {
 			kept = append(kept, *f)
-		} else if f.Is(headerLoad) && a.remote != upstream.Home && a.gate != nil {
+		} else if f.Is(inband.HeaderLoad) && a.remote != upstream.Home && a.gate != nil {
 			a.gate.Load(a.remote, f.Value, w.Loop.Now())
 		}
 	}
@@ -125,14 +126,8 @@ func (d *down) abort(id stream.ID) {
 }
 
 // Field names between Meridian's proxies.
-const (
-	headerService = "meridian-service"
-	headerSource  = "meridian-source"
-	headerLoad    = "meridian-load"
-)
-
 var (
-	fieldService = []byte(headerService)
-	fieldSource  = []byte(headerSource)
-	fieldLoad    = []byte(headerLoad)
+	fieldService = []byte(inband.HeaderService)
+	fieldSource  = []byte(inband.HeaderSource)
+	fieldLoad    = []byte(inband.HeaderLoad)
 )

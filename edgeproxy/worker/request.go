@@ -159,7 +159,7 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	if limit > 0 {
 		w.Loop.Wheel.Set(&r.timer, r.start+int64(limit))
 	}
-	w.budget.Earn()
+	w.budget.Request(r.start)
 	r.x.Begin(cfg)
 	w.step(r, &exchange.Event{Kind: exchange.Request, More: head.Length != 0})
 }

@@ -215,7 +215,7 @@ func (w *Worker) lostStream(a *attempt, why stream.Reason) {
 	if !unsent {
 		a.broke()
 	}
-	w.step(a.r, &exchange.Event{Kind: exchange.Failed, Ref: a.ref, Flag: f, Budget: w.budget.Has(), Unsent: unsent})
+	w.step(a.r, &exchange.Event{Kind: exchange.Failed, Ref: a.ref, Flag: f, Unsent: unsent})
 }
 
 // credit notes that n bytes of an attempt's response were passed on.

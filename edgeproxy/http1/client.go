@@ -2,7 +2,6 @@ package http1
 
 import (
 	"bytes"
-	"slices"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 )
@@ -49,7 +48,6 @@ func (c *Client) Open() (stream.ID, bool) {
 	}
 	c.id++
 	c.reading, c.writing, c.started, c.final, c.interim = true, true, false, false, 0
-	c.out = bodyWriter{}
 	return c.id, true
 }
 
@@ -97,7 +95,7 @@ func (c *Client) encodeHead(dst []byte, m *stream.Message) ([]byte, error) {
 		return dst, errNoTunnels
 	}
 	start := len(dst)
-	dst = slices.Grow(dst, 192+len(m.Method)+len(m.Path)+len(m.Authority)+sizeOf(m.Fields))
+
 	dst = append(dst, m.Method...)
 	dst = append(dst, ' ')
 	dst = append(dst, m.Path...)

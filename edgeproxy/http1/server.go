@@ -2,7 +2,6 @@ package http1
 
 import (
 	"bytes"
-	"slices"
 	"strconv"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
@@ -159,7 +158,6 @@ func (s *Server) parseHead(in []byte) *stream.ProtocolError {
 	}
 	s.body.start(s.chunked, s.length)
 	s.id++
-	s.out = bodyWriter{}
 	s.reading, s.writing, s.started, s.blank = true, true, false, false
 	s.head, s.connect = bytes.Equal(r.method, headMethod), bytes.Equal(r.method, connect)
 	s.old, s.waiting = r.old, s.msg.Expect100
@@ -244,7 +242,6 @@ func (s *Server) encodeHead(dst []byte, m *stream.Message) ([]byte, error) {
 		return dst, nil // RFC 9110 15.2
 	}
 	start := len(dst)
-	dst = slices.Grow(dst, 128+sizeOf(m.Fields))
 	dst = appendStatus(dst, m.Status)
 	dst, err := appendFields(dst, m.Fields)
 	if err != nil {

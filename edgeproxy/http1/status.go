@@ -30,7 +30,7 @@ func statusLine(in []byte) (status int, old bool, next int, err *stream.Protocol
 		status = status*10 + int(c-'0')
 	}
 	reason := line[start+3:]
-	if status < 100 || status > 599 || len(reason) > 0 && reason[0] != ' ' || textEnd(reason, 0) != len(reason) {
+	if status < 100 || status > 599 || len(reason) > 0 && reason[0] != ' ' || !isText(reason) {
 		return 0, false, 0, errStatusLine
 	}
 	return status, old, next, nil

@@ -70,7 +70,7 @@ var rooms = []room{
 
 	// Proof: simulators, emulators, load, the demo. Real processes are started as
 	// binaries, so nothing here imports edgeproxy.
-	{path: "testbed", may: with(with(vocabulary, decision...), "testbed/...", "internal/...")},
+	{path: "testbed", may: with(with(vocabulary, decision...), "testbed/...", "internal/...", "controller/siteapi")},
 	{path: "testbed/wire", pure: true},
 	{path: "testbed/scenario", pure: true},
 	{path: "testbed/report", pure: true, may: []string{"testbed/scenario"}},

@@ -71,6 +71,12 @@ func TestSharingFollowsTheStep(t *testing.T) {
 	}{
 		"never moves":       {func(time.Duration) float64 { return 0.2 }, nil, nil, 0},
 		"moves in the calm": {func(t time.Duration) float64 { return 0.1 * float64(min(t, 4*s)) / float64(s) }, nil, nil, 0},
+		"wobbles in the calm, then jumps": {func(t time.Duration) float64 {
+			if t < 5400*time.Millisecond {
+				return 0.1 + 0.03*float64(int(t/(100*time.Millisecond))%2)
+			}
+			return 0.5
+		}, ptr(390), ptr(390), 0},
 		"one jump": {func(t time.Duration) float64 {
 			if t < 5300*time.Millisecond {
 				return 0

@@ -19,6 +19,8 @@ const (
 	// moved is the least change of a share that counts as one: below it, a
 	// plan is only being recomputed.
 	moved = 0.01
+	// calmRange is how long before the step a weight's usual range is read from.
+	calmRange = 2 * time.Second
 	// settledWithin is how much of a site's traffic may still go elsewhere than
 	// in the final state.
 	settledWithin = 0.10
@@ -31,8 +33,8 @@ const (
 // Sharing says how the weights followed a step of load.
 type Sharing struct {
 	// ReactionMS is from the first request over capacity to the first changed
-	// weight in force at a proxy (a share moved by over one point since the
-	// step); nil when none changed.
+	// weight in force at a proxy (a share over one point outside its range of
+	// the two seconds before the step); nil when none changed.
 	ReactionMS *float64 `json:"reaction_ms"`
 	// SettleMS is from the same request until no site's proxy sends more than a
 	// tenth of its traffic elsewhere than in the final state (the mean over the
@@ -84,21 +86,27 @@ func MeasureSharing(seen []Weights, sites int, step Span, over time.Duration) Sh
 	return s
 }
 
-// firstChange finds the first observation after the step that differs from the
-// last one before it.
+// firstChange finds the first observation after the step with a share that left
+// the range it had in the last two seconds before it: what moves in the calm
+// anyway is no reaction.
 func firstChange(row []Weights, over time.Duration) (time.Duration, bool) {
-	var before []float64
+	var lo, hi []float64
 	for _, w := range row {
-		if w.At < over {
-			before = w.Shares
-			continue
-		}
-		if before == nil {
+		switch {
+		case w.At < over-calmRange:
+		case w.At < over && lo == nil:
+			lo, hi = slices.Clone(w.Shares), slices.Clone(w.Shares)
+		case w.At < over:
+			for j, v := range w.Shares {
+				lo[j], hi[j] = min(lo[j], v), max(hi[j], v)
+			}
+		case lo == nil:
 			return 0, false
-		}
-		for j, v := range w.Shares {
-			if abs(v-before[j]) > moved {
-				return w.At, true
+		default:
+			for j, v := range w.Shares {
+				if v < lo[j]-moved || v > hi[j]+moved {
+					return w.At, true
+				}
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -93,6 +94,7 @@ func runDemo(cmd *cobra.Command, f *demoFlags, version string) error {
 	runtime.GOMAXPROCS(runtime.NumCPU() + 2)
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends this process at once, and with it the rest
 	progress := cmd.ErrOrStderr()
 	tty := isTerminal(progress)
 	rep, err := demo.Run(ctx, demo.Options{

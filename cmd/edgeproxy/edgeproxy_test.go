@@ -320,7 +320,7 @@ func TestWeight(t *testing.T) {
 		}
 	}
 	t.Logf("binary %.1f MiB; idle: resident %.1f MiB, of it anonymous %.1f MiB", float64(info.Size())/(1<<20), sizes["VmRSS"], sizes["RssAnon"])
-	if sizes["VmRSS"] > 24 || sizes["RssAnon"] > 12 {
+	if sizes["VmRSS"] > 16 || sizes["RssAnon"] > 6 {
 		t.Errorf("idle: resident %.1f MiB, anonymous %.1f MiB", sizes["VmRSS"], sizes["RssAnon"])
 	}
 }

@@ -252,7 +252,7 @@ func (d *demo) policy(ctx context.Context, c *cluster, name string) (*report.Run
 	}
 	run := &report.Run{
 		Policy: name, Phases: report.PhaseStats(d.scenario, out.result.Requests, clientDeadline),
-		Sharing: report.MeasureSharing(weights, len(c.topology.Sites),
+		Sharing: report.MeasureSharing(weights, len(c.topology.Sites), d.scenario.Hot,
 			report.Span{From: step.From, To: step.To}, report.FirstOver(d.scenario, arrivals)),
 		ErrorKinds: report.ErrorKinds(out.result.Requests), Dropped: after - before,
 		GeneratorLateMS: report.LateP99MS(out.result.Late),

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
+	"github.com/meridian-mesh/meridian/edgeproxy/worker"
 )
 
 // Config is what a Server needs to know before its first snapshot. The zero
@@ -25,6 +26,8 @@ type Config struct {
 	// Watermark is how many bytes of one body may wait for a slow receiver
 	// before its sender is no longer read; 0 means 64 KiB.
 	Watermark int
+
+	times worker.Times // of tests, which cannot wait that long
 }
 
 // Deps are the Server's collaborators. All may be nil.

@@ -178,6 +178,8 @@ type ServiceLoad struct {
 	// Unqueued counts completions that found a free slot when they were sent;
 	// UnqueuedNS sums their times and UnqueuedSqUS the squares, in us^2.
 	Unqueued, UnqueuedNS, UnqueuedSqUS uint64
+	// UnqueuedStarts counts requests that found a free slot, answered or not.
+	UnqueuedStarts uint64
 	// From splits arrivals by the other site they came from.
 	From []SourceCount
 	// Remotes are the candidates abroad, in the order the gate knows them.
@@ -227,6 +229,7 @@ func (s *Server) Loads(dst []ServiceLoad) []ServiceLoad {
 			l.Arrivals += c.Arrivals.Load()
 			l.Completions += c.Completed.Load()
 			l.Unqueued += c.Unqueued.Load()
+			l.UnqueuedStarts += c.UnqueuedStarts.Load()
 			l.UnqueuedNS += c.UnqueuedNS.Load()
 			l.UnqueuedSqUS += c.UnqueuedSq.Load()
 		}

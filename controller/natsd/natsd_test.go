@@ -161,7 +161,7 @@ func TestConfigOfTheHubReachesSites(t *testing.T) {
 	}
 	within(t, 5*time.Second, "link", func() bool { return a.srv.Links() == 1 && hub.srv.Links() == 1 })
 	within(t, 10*time.Second, "entry", func() bool { _ = mirror.Refresh(short(t)); return have()[key(1)] == "one" })
-	if err := own.Delete(short(t), key(1)); err != nil {
+	if _, err := own.Delete(short(t), key(1)); err != nil {
 		t.Fatal(err)
 	}
 	within(t, 10*time.Second, "deletion", func() bool { return len(have()) == 0 })

@@ -2,6 +2,7 @@ package world
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -147,31 +148,36 @@ func declared(svc *mesh.MeshService, site string) mesh.ServiceReport {
 
 // Peer is another site and what may be believed of it.
 type Peer struct {
-	Site   *mesh.Site
+	Site   string
 	Status membership.Status
 	// HeardAt is when its youngest news was made; zero when none came.
 	HeardAt time.Time
-	RTTMS   float64
+	// RTTMS is 0 where one of the two sites has no Site object.
+	RTTMS float64
 }
 
-// Peers returns the other sites by name.
+// Peers returns the other sites by name: those with a Site object, and those
+// that report without one.
 func (w *World) Peers(now time.Time, reachable bool) []Peer {
-	sites := w.Sites()
-	var here *mesh.Site
-	for _, s := range sites {
-		if s.Metadata.Name == w.site {
-			here = s
+	sites := map[string]*mesh.Site{}
+	for _, s := range w.own().Sites {
+		sites[s.Metadata.Name] = s
+	}
+	here := sites[w.site]
+	for _, name := range w.ReportedSites() {
+		if sites[name] == nil {
+			sites[name] = nil
 		}
 	}
 	var out []Peer
-	for _, s := range sites {
-		if s == here {
+	for _, name := range slices.Sorted(maps.Keys(sites)) {
+		if name == w.site {
 			continue
 		}
-		at, heard := w.HeardOf(s.Metadata.Name)
-		p := Peer{Site: s, HeardAt: at, Status: membership.Sites.Judge(heard, now.Sub(at), reachable)}
-		if here != nil {
-			p.RTTMS = w.rttMS(here, s, now)
+		at, heard := w.HeardOf(name)
+		p := Peer{Site: name, HeardAt: at, Status: membership.Sites.Judge(heard, now.Sub(at), reachable)}
+		if here != nil && sites[name] != nil {
+			p.RTTMS = w.rttMS(here, sites[name], now)
 		}
 		out = append(out, p)
 	}

@@ -377,14 +377,14 @@ spec:
 	}
 	status := map[string]membership.Status{}
 	for _, p := range w.Peers(at(6500), true) {
-		status[p.Site.Metadata.Name] = p.Status
+		status[p.Site] = p.Status
 	}
 	if want := map[string]membership.Status{"b": "alive", "c": "unknown", "d": "unknown", "e": "dead"}; !reflect.DeepEqual(status, want) {
 		t.Errorf("peers %v, want %v", status, want)
 	}
 	for _, p := range w.Peers(at(60000), false) {
 		if p.Status != membership.Unknown {
-			t.Errorf("cut off, %s is %s", p.Site.Metadata.Name, p.Status)
+			t.Errorf("cut off, %s is %s", p.Site, p.Status)
 		}
 	}
 }

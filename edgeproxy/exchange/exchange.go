@@ -73,8 +73,6 @@ type Event struct {
 	Reused bool // Ready
 	// Unsent, of Failed: the peer certainly has not processed the request.
 	Unsent bool
-	// Budget, of Failed and AttemptTimeout: retries may be spent now.
-	Budget bool
 	Status int
 	N      int
 }
@@ -134,6 +132,7 @@ type Action struct {
 	OK     bool // Release
 	Fresh  bool // Start
 	Retry  bool // Start: not the first attempt
+	Burden bool // Start: a retry that a budget has to pay for; else answer NoTarget
 	Status int
 	N      int
 	From   int64
@@ -234,7 +233,7 @@ func (x *Exchange) Step(ev *Event, out []Action) []Action {
 		x.active = true
 		x.replay = ev.More
 		x.req.done = !ev.More
-		return x.start(false, out)
+		return x.start(false, false, out)
 	}
 	if !x.active {
 		return out
@@ -295,7 +294,7 @@ func (x *Exchange) backend(a *attempt, ev *Event, out []Action) []Action {
 	case Failed:
 		return x.failed(a, ev, out)
 	case AttemptTimeout:
-		return x.failed(a, &Event{Flag: UpstreamTimeout, Budget: ev.Budget}, out)
+		return x.failed(a, &Event{Flag: UpstreamTimeout}, out)
 	case Informational:
 		a.answered = true
 		if x.winner < 0 {
@@ -325,13 +324,13 @@ func (x *Exchange) backend(a *attempt, ev *Event, out []Action) []Action {
 	return out
 }
 
-func (x *Exchange) start(fresh bool, out []Action) []Action {
+func (x *Exchange) start(fresh, burden bool, out []Action) []Action {
 	for i := range x.attempts {
 		a := &x.attempts[i]
 		if a.state == free {
 			x.gen++
 			*a = attempt{state: starting, ref: Ref{uint8(i), x.gen}, fresh: fresh}
-			return append(out, Action{Kind: Start, Ref: a.ref, Fresh: fresh, Retry: x.failure != OK})
+			return append(out, Action{Kind: Start, Ref: a.ref, Fresh: fresh, Retry: x.failure != OK, Burden: burden})
 		}
 	}
 	return out
@@ -456,13 +455,15 @@ func (x *Exchange) failed(a *attempt, ev *Event, out []Action) []Action {
 	if stale {
 		// A new connection cannot be stale, so this happens once a connection that
 		// the other side had closed and is no failure of the target.
-		return x.start(true, out)
+		return x.start(true, false, out)
 	}
-	if x.retries >= x.cfg.Retries || !ev.Budget {
+	// What never reached a backend was no burden to one.
+	burden := ev.Flag != ConnectFailure
+	if x.retries >= x.cfg.Retries {
 		return x.giveUp(ev.Flag, 0, out)
 	}
 	x.retries++
-	return x.start(false, out)
+	return x.start(false, burden, out)
 }
 
 // giveUp ends the exchange with an own answer, or cuts the one that has begun.

@@ -230,6 +230,11 @@ func TestClientEnds(t *testing.T) {
 		if c.Reusable() {
 			t.Error("reusable")
 		}
+		idle := NewClient(Limits{})
+		idle.Close(nil)
+		if _, ok := idle.Open(); ok || idle.Reusable() {
+			t.Error("opened after Close")
+		}
 	})
 }
 

@@ -150,17 +150,19 @@ type Service struct {
 
 // ServiceCell is one loop's counters of a service.
 type ServiceCell struct {
-	Outcomes   [Classes][Outcomes]atomic.Uint64
-	Latency    [Buckets]atomic.Uint64
-	LatencyNS  atomic.Uint64
-	Demand     atomic.Uint64
-	Arrivals   atomic.Uint64
-	Completed  atomic.Uint64
-	Unqueued   atomic.Uint64
-	UnqueuedNS atomic.Uint64
-	UnqueuedSq atomic.Uint64 // us^2
-	From       [MaxSources]atomic.Uint64
-	_          [64]byte
+	Outcomes  [Classes][Outcomes]atomic.Uint64
+	Latency   [Buckets]atomic.Uint64
+	LatencyNS atomic.Uint64
+	Demand    atomic.Uint64
+	Arrivals  atomic.Uint64
+	Completed atomic.Uint64
+	Unqueued  atomic.Uint64
+	// UnqueuedStarts counts requests that found a free slot, answered or not.
+	UnqueuedStarts atomic.Uint64
+	UnqueuedNS     atomic.Uint64
+	UnqueuedSq     atomic.Uint64 // us^2
+	From           [MaxSources]atomic.Uint64
+	_              [64]byte
 }
 
 // Classes and Outcomes are the dimensions of request counts: status / 100 (0 for

@@ -83,12 +83,10 @@ func (b *builder) service(m *mesh.MeshService) {
 	b.view.Services[key] = s
 	for _, p := range m.Spec.Ports {
 		s.ports[p.Port] = true
-		name := string(key) + ":" + strconv.Itoa(p.Port)
-		b.view.named[name] = s
-		if s.Name == nil {
-			s.Name = []byte(name)
-		}
+		b.view.named[string(key)+":"+strconv.Itoa(p.Port)] = s
 	}
+	b.view.named[string(key)] = s
+	s.Name = []byte(key)
 	b.endpoints(s, m)
 }
 

@@ -94,7 +94,8 @@ func (s *Service) InFlight(i int) int { return int(s.Home[i].InFlight.Load()) }
 // HasPort reports whether the service has the port; 0 stands for its only port.
 func (s *Service) HasPort(port int) bool { return port == 0 && len(s.ports) == 1 || s.ports[port] }
 
-// Named finds a service by the name that another site sends: namespace/name:port.
+// Named finds a service by the name that another site sends: namespace/name, with
+// or without :port.
 func (v *View) Named(name []byte) *Service { return v.named[string(name)] }
 
 // Build compiles a snapshot with handles from reg. It fails only where nothing

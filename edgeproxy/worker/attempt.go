@@ -20,13 +20,14 @@ type attempt struct {
 	endpoint *upstream.Endpoint
 	remote   int // index in the gate's list, or upstream.Home
 	gate     upstream.Gate
-	inReport upstream.Report
 	name     []byte // of the service, for a remote
 	connect  time.Duration
 	silence  time.Duration
 	slots    int
 	unqueued bool // it found a free slot
 	sent     bool
+	asked    bool             // the gate was told of it
+	how      upstream.Outcome // what the gate will be told
 	sentAt   int64
 	owed     int // credit for the request's body that the backend has not got back
 	timer    loop.Timer
@@ -35,18 +36,21 @@ type attempt struct {
 // Expire ends an attempt that took longer than its route allows.
 func (a *attempt) Expire(*loop.Timer, int64) {
 	w := a.r.w
-	w.step(a.r, &exchange.Event{Kind: exchange.AttemptTimeout, Ref: a.ref, Budget: w.budget.Has()})
+	a.broke()
+	w.step(a.r, &exchange.Event{Kind: exchange.AttemptTimeout, Ref: a.ref})
 }
 
 // start finds a target for an attempt and a connection to it.
 func (w *Worker) start(r *request, act *exchange.Action) {
 	a := &r.attempts[act.Ref.Slot]
 	last := a.endpoint
-	a.ref, a.up, a.sent, a.owed = act.Ref, nil, false, 0
+	a.ref, a.up, a.sent, a.asked, a.how, a.owed = act.Ref, nil, false, false, upstream.Cancelled, 0
 	if act.Retry {
 		w.Counters.Retries.Add(1)
-		if !act.Fresh {
-			w.budget.Spend()
+		if act.Burden && !w.budget.Retry(w.Loop.Now()) {
+			a.endpoint = nil
+			w.step(r, &exchange.Event{Kind: exchange.NoTarget, Ref: a.ref, Flag: exchange.Overload})
+			return
 		}
 	}
 	if !(act.Fresh && last != nil) {
@@ -64,8 +68,21 @@ func (w *Worker) start(r *request, act *exchange.Action) {
 	a.unqueued = int(n) <= a.slots
 	if a.remote == upstream.Home {
 		r.service.InFlight.Add(1)
+		if a.unqueued {
+			r.service.Cells[w.id].UnqueuedStarts.Add(1)
+		}
+	} else if a.gate != nil {
+		a.asked = true
+		a.gate.Sent(a.remote, w.Loop.Now())
 	}
 	w.connect(a, act.Fresh)
+}
+
+// broke notes that the attempt ended without a response, which the gate is told.
+func (a *attempt) broke() {
+	if a.how == upstream.Cancelled {
+		a.how = upstream.Broken
+	}
 }
 
 // target picks where an attempt goes: at first as the gate says, then wherever it
@@ -145,9 +162,6 @@ func (w *Worker) sendHead(r *request, a *attempt) {
 	if a.remote == upstream.Home {
 		r.service.Cells[w.id].Arrivals.Add(1)
 	} else {
-		if a.gate != nil {
-			a.gate.Sent(a.remote, now)
-		}
 		w.msg.Fields = append(w.fields[:0], r.head.Fields...)
 		w.msg.Fields = append(w.msg.Fields,
 			stream.Field{Name: fieldService, Value: a.name}, stream.Field{Name: fieldSource, Value: w.site})
@@ -198,10 +212,13 @@ func (a *attempt) send(ev *stream.Event, room int) {
 
 // failed tells the exchange that an attempt ended without an answer.
 func (w *Worker) failed(a *attempt, f exchange.Flag) {
-	w.step(a.r, &exchange.Event{
-		Kind: exchange.Failed, Ref: a.ref, Flag: f, Budget: w.budget.Has(),
-		Unsent: !a.sent || a.up != nil && a.up.fresh && f == exchange.UpstreamReset,
-	})
+	unsent := !a.sent || a.up != nil && a.up.fresh && f == exchange.UpstreamReset
+	// A resting connection that the other side closed says nothing of it, nor does
+	// a request that cannot be encoded.
+	if !unsent && f != exchange.ClientProtocol {
+		a.broke()
+	}
+	w.step(a.r, &exchange.Event{Kind: exchange.Failed, Ref: a.ref, Flag: f, Unsent: unsent})
 }
 
 // release closes the books of an attempt and lets go of its stream.
@@ -216,8 +233,8 @@ func (w *Worker) release(a *attempt, ok bool) {
 		}
 		if a.remote == upstream.Home {
 			r.service.InFlight.Add(-1)
-		} else if a.gate != nil && a.sent {
-			a.gate.Done(a.remote, now, ok)
+		} else if a.asked {
+			a.gate.Done(a.remote, now, a.how)
 		}
 		if ok && a.remote == upstream.Home {
 			c := &r.service.Cells[w.id]

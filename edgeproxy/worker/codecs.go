@@ -11,18 +11,26 @@ type codec interface {
 	Reset()
 }
 
+// serverCodec is a client connection's codec.
+type serverCodec interface {
+	codec
+	// Refuse gives up on a request whose head has not come whole and returns the
+	// stream to answer on, false when there is none.
+	Refuse() (stream.ID, bool)
+}
+
 // codecs is a protocol: how to make the codecs of both sides, and whether a
 // connection carries one stream at a time. Where it does, not reading a
 // connection is what holds its sender back.
 type codecs struct {
-	server func() codec
+	server func() serverCodec
 	client func() codec
 	serial bool
 	id     uint8 // in pool keys
 }
 
 var http1Codecs = codecs{
-	server: func() codec { return http1.NewServer(http1.DefaultLimits) },
+	server: func() serverCodec { return http1.NewServer(http1.DefaultLimits) },
 	client: func() codec { return http1.NewClient(http1.DefaultLimits) },
 	serial: true,
 	id:     1,

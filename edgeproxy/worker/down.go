@@ -3,6 +3,7 @@ package worker
 import (
 	"errors"
 	"net/netip"
+	"time"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
@@ -13,7 +14,7 @@ import (
 // down is a client's connection.
 type down struct {
 	conn     loop.Conn
-	codec    codec
+	codec    serverCodec
 	w        *Worker
 	listener *Listener
 	socket   *view.Socket // of the listener in the present view
@@ -68,15 +69,15 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 		d.lost() // the listener went away between accepting and here
 		return
 	}
-	d.await(resting, keepAliveTimeout)
+	d.await(resting, d.w.shared.Times.KeepAlive)
 }
 
 // await notes what is waited for and how long. The timer stays where it is while
 // that is early enough, and looks at the deadline when it expires.
-func (d *down) await(p phase, timeout int64) {
+func (d *down) await(p phase, timeout time.Duration) {
 	d.phase = p
-	d.deadline = d.w.Loop.Now() + timeout
-	if !d.timer.Armed() || timeout < keepAliveTimeout {
+	d.deadline = d.w.Loop.Now() + int64(timeout)
+	if !d.timer.Armed() || timeout < d.w.shared.Times.KeepAlive {
 		d.w.Loop.Wheel.Set(&d.timer, d.deadline)
 	}
 }
@@ -91,7 +92,11 @@ func (d *down) Expire(_ *loop.Timer, now int64) {
 	case resting, lingering:
 		d.lost()
 	case heading:
-		d.refuse(exchange.ClientTimeout, exchange.ClientTimeout.Status(), 1)
+		if id, ok := d.codec.Refuse(); ok {
+			d.refuse(exchange.ClientTimeout, exchange.ClientTimeout.Status(), id)
+		} else {
+			d.lost()
+		}
 	case serving:
 		d.stalled(now)
 	}
@@ -107,7 +112,7 @@ func (d *down) stalled(now int64) {
 		d.w.stop(r, exchange.ClientTimeout, 0)
 	}
 	if !d.conn.Closed() && d.phase == serving {
-		d.deadline = now + stallTimeout
+		d.deadline = now + int64(d.w.shared.Times.Stall)
 		d.w.Loop.Wheel.Set(&d.timer, d.deadline)
 	}
 }
@@ -152,9 +157,9 @@ func (d *down) Input(in []byte) int {
 	switch r := d.requests; {
 	case d.conn.Paused():
 	case d.phase == resting && used < len(in):
-		d.await(heading, headTimeout)
+		d.await(heading, d.w.shared.Times.Head)
 	case d.phase == serving && w.codecs.serial && r != nil && !r.x.RequestDone():
-		d.await(serving, bodyTimeout)
+		d.await(serving, d.w.shared.Times.Body)
 	}
 	return used
 }
@@ -162,7 +167,7 @@ func (d *down) Input(in []byte) int {
 func (d *down) event(ev *stream.Event) {
 	w := d.w
 	if ev.Kind == stream.Head {
-		d.await(serving, stallTimeout)
+		d.await(serving, d.w.shared.Times.Stall)
 		w.begin(d, ev.Stream, ev.Head)
 		return
 	}
@@ -181,7 +186,7 @@ func (d *down) event(ev *stream.Event) {
 	case stream.Trailers:
 		r.trailers = r.store.fields(w, r.trailers[:0], ev.Fields)
 	case stream.End:
-		d.deadline = w.Loop.Now() + stallTimeout
+		d.deadline = w.Loop.Now() + int64(d.w.shared.Times.Stall)
 		if w.codecs.serial {
 			d.conn.Pause()
 		}
@@ -251,8 +256,8 @@ func (d *down) refuse(f exchange.Flag, status int, id stream.ID) {
 func (d *down) Written(n, left int) {
 	if n > 0 {
 		d.w.Counters.Sent.Add(uint64(n))
-		if d.phase == serving && d.deadline < d.w.Loop.Now()+stallTimeout {
-			d.deadline = d.w.Loop.Now() + stallTimeout
+		if d.phase == serving && d.deadline < d.w.Loop.Now()+int64(d.w.shared.Times.Stall) {
+			d.deadline = d.w.Loop.Now() + int64(d.w.shared.Times.Stall)
 		}
 	}
 	if d.closing {
@@ -292,7 +297,7 @@ func (d *down) sent() {
 	case d.linger:
 		d.conn.ShutdownWrite()
 		d.conn.Resume()
-		d.await(lingering, lingerTimeout)
+		d.await(lingering, d.w.shared.Times.Linger)
 	default:
 		d.lost()
 	}
@@ -370,7 +375,7 @@ func (d *down) finished(r *request) {
 	case d.w.codecs.serial && !r.x.RequestDone():
 		d.close(true) // what still comes of the body is not worth reading
 	case d.requests == nil:
-		d.await(resting, keepAliveTimeout)
+		d.await(resting, d.w.shared.Times.KeepAlive)
 		d.conn.Resume()
 	}
 }

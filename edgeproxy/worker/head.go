@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"github.com/meridian-mesh/meridian/edgeproxy/inband"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 )
 
@@ -81,9 +82,9 @@ func (w *Worker) inbound(r *request, head *stream.Message) (service, source []by
 		switch {
 		case !inBand(f):
 			r.fields = append(r.fields, r.store.field(w, f))
-		case f.Is(headerService):
+		case f.Is(inband.HeaderService):
 			service = f.Value
-		case f.Is(headerSource):
+		case f.Is(inband.HeaderSource):
 			source = f.Value
 		}
 	}

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
+	"github.com/meridian-mesh/meridian/edgeproxy/inband"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 )
@@ -35,7 +36,11 @@ func (w *Worker) toClient(r *request, act *exchange.Action) {
 		if !r.x.RequestDone() {
 			_ = d.codec.Close(nil)
 		}
-		d.reply(r.stream, act.Status, act.Flag)
+		if r.probe {
+			w.replyLoads(r)
+		} else {
+			d.reply(r.stream, act.Status, act.Flag)
+		}
 	case exchange.Abort:
 		d.abort(r.stream)
 	}
@@ -65,7 +70,9 @@ func (w *Worker) replyHead(r *request, a *attempt) {
 	if s == nil || s.Report == nil {
 		return
 	}
-	w.load = s.Report.AppendLoad(w.load[:0], int(s.Service.InFlight.Load()))
+	if w.load = s.Report.AppendLoad(w.load[:0], r.from, int(s.Service.InFlight.Load())); len(w.load) == 0 {
+		return
+	}
 	w.fields = append(append(w.fields[:0], w.msg.Fields...), stream.Field{Name: fieldLoad, Value: w.load})
 	w.msg.Fields = w.fields
 }
@@ -76,7 +83,7 @@ func (w *Worker) withoutInBand(r *request, a *attempt, fields []stream.Field) []
 		f := &fields[i]
 		if !inBand(f) {
 			kept = append(kept, *f)
-		} else if f.Is(headerLoad) && a.remote != upstream.Home && a.gate != nil {
+		} else if f.Is(inband.HeaderLoad) && a.remote != upstream.Home && a.gate != nil {
 			a.gate.Load(a.remote, f.Value, w.Loop.Now())
 		}
 	}
@@ -119,14 +126,8 @@ func (d *down) abort(id stream.ID) {
 }
 
 // Field names between Meridian's proxies.
-const (
-	headerService = "meridian-service"
-	headerSource  = "meridian-source"
-	headerLoad    = "meridian-load"
-)
-
 var (
-	fieldService = []byte(headerService)
-	fieldSource  = []byte(headerSource)
-	fieldLoad    = []byte(headerLoad)
+	fieldService = []byte(inband.HeaderService)
+	fieldSource  = []byte(inband.HeaderSource)
+	fieldLoad    = []byte(inband.HeaderLoad)
 )

@@ -48,7 +48,9 @@ type request struct {
 	replyTrailers []stream.Field
 	owed          int // credit for the response that the client has not got back
 
-	source   int // of an inbound request
+	source   int    // of an inbound request
+	from     []byte // its name, as the other site says it
+	probe    bool   // another site asks for the loads of this one
 	tried    [exchange.MaxAttempts + 1]*upstream.Endpoint
 	tries    int
 	attempts [exchange.MaxAttempts]attempt
@@ -119,7 +121,7 @@ func (w *Worker) freeRequest(r *request) {
 	r.inbound, r.demand = false, false
 	r.fields, r.trailers, r.replyTrailers = r.fields[:0], r.trailers[:0], r.replyTrailers[:0]
 	r.received, r.keptFrom, r.reply, r.replyKeptFrom = 0, 0, 0, 0
-	r.owed, r.source, r.tries = 0, 0, 0
+	r.owed, r.source, r.from, r.probe, r.tries = 0, 0, nil, false, 0
 	r.tried = [len(r.tried)]*upstream.Endpoint{}
 	for i := range r.attempts {
 		r.attempts[i].endpoint, r.attempts[i].gate = nil, nil
@@ -157,7 +159,7 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	if limit > 0 {
 		w.Loop.Wheel.Set(&r.timer, r.start+int64(limit))
 	}
-	w.budget.Earn()
+	w.budget.Request(r.start)
 	r.x.Begin(cfg)
 	w.step(r, &exchange.Event{Kind: exchange.Request, More: head.Length != 0})
 }
@@ -179,7 +181,11 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 	if r.inbound {
 		service, source := w.inbound(r, head)
 		s := v.Named(service)
-		r.source = v.Sites[string(source)]
+		r.source, r.from = v.Sites[string(source)], r.store.copy(w, source)
+		if r.probe = string(path) == LoadPath; r.probe {
+			r.none = exchange.OK
+			return nil, nil
+		}
 		if s == nil {
 			r.none = exchange.NoRoute
 		}

@@ -66,6 +66,7 @@ func (w *Worker) connect(a *attempt, anew bool) {
 func (w *Worker) connectFailed(a *attempt) {
 	w.Counters.ConnectFailures.Add(1)
 	a.endpoint.Cells[w.id].ConnectFailures.Add(1)
+	a.how = upstream.Unreachable
 	w.failed(a, exchange.ConnectFailure)
 }
 
@@ -179,6 +180,8 @@ func (u *up) event(ev *stream.Event) {
 		kind := exchange.Response
 		if ev.Head.Status < 200 {
 			kind = exchange.Informational
+		} else {
+			a.how = upstream.Answered
 		}
 		w.step(r, &exchange.Event{Kind: kind, Ref: a.ref, Status: ev.Head.Status})
 		r.replyHead = nil
@@ -208,10 +211,11 @@ func (w *Worker) lostStream(a *attempt, why stream.Reason) {
 	if why == stream.Malformed || why == stream.TooLarge {
 		f = exchange.UpstreamProtocol
 	}
-	w.step(a.r, &exchange.Event{
-		Kind: exchange.Failed, Ref: a.ref, Flag: f, Budget: w.budget.Has(),
-		Unsent: why == stream.Refused || a.up.fresh,
-	})
+	unsent := why == stream.Refused || a.up.fresh
+	if !unsent {
+		a.broke()
+	}
+	w.step(a.r, &exchange.Event{Kind: exchange.Failed, Ref: a.ref, Flag: f, Unsent: unsent})
 }
 
 // credit notes that n bytes of an attempt's response were passed on.

@@ -14,27 +14,38 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
+	"github.com/meridian-mesh/meridian/edgeproxy/limit"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
 )
 
-// Times and bounds that no configuration sets.
+// Times are the waits that no route sets.
+type Times struct {
+	// Head bounds the time from a request's first byte to its whole head.
+	Head time.Duration
+	// Body is how long a client may send nothing of a body it began.
+	Body time.Duration
+	// KeepAlive is how long a client's connection may rest.
+	KeepAlive time.Duration
+	// Stall is how long a client may take nothing of its response.
+	Stall time.Duration
+	// Linger is how long a connection that is being closed still reads, so that
+	// the client gets the last response before a reset.
+	Linger time.Duration
+	// PoolIdle is how long a backend's connection may rest.
+	PoolIdle time.Duration
+}
+
+// DefaultTimes are in force unless a test says otherwise.
+var DefaultTimes = Times{
+	Head: 10 * time.Second, Body: 30 * time.Second, KeepAlive: time.Minute,
+	Stall: time.Minute, Linger: 2 * time.Second, PoolIdle: 30 * time.Second,
+}
+
+// Bounds that no configuration sets.
 const (
-	// headTimeout bounds the time from a request's first byte to its whole head.
-	headTimeout = int64(10 * time.Second)
-	// bodyTimeout is how long a client may send nothing of a body it began.
-	bodyTimeout = int64(30 * time.Second)
-	// keepAliveTimeout is how long a client's connection may rest.
-	keepAliveTimeout = int64(60 * time.Second)
-	// stallTimeout is how long a client may take nothing of its response.
-	stallTimeout = int64(60 * time.Second)
-	// lingerTimeout is how long a connection that is being closed still reads, so
-	// that the client gets the last response before the reset.
-	lingerTimeout = int64(2 * time.Second)
-	// poolIdleTimeout is how long a backend's connection may rest.
-	poolIdleTimeout = int64(30 * time.Second)
 	// poolLimit bounds the resting connections to one endpoint from one loop.
 	poolLimit = 256
 	// burst bounds the requests of one connection in one turn.
@@ -47,6 +58,7 @@ const (
 type Shared struct {
 	Site      string
 	Watermark int
+	Times     Times
 	// MaxConnections and MaxListenerConnections bound client connections.
 	MaxConnections, MaxListenerConnections int
 	// Unrouted counts requests that reached no service.
@@ -95,7 +107,7 @@ type Worker struct {
 	downs    *down // all client connections
 	pool     *upstream.Pool[*up]
 	sweep    loop.Timer
-	budget   upstream.Budget
+	budget   limit.RetryBudget
 	codecs   codecs
 	freeDown *down
 	freeUp   *up
@@ -107,11 +119,13 @@ type Worker struct {
 	tried   []int
 	path    []byte // for normalised paths
 	load    []byte // for in-band reports
-	site    []byte
-	downEv  stream.Event
-	upEv    stream.Event
-	out     stream.Event
-	msg     stream.Message
+	// loadEnds are where each of several reports in load ends.
+	loadEnds []int
+	site     []byte
+	downEv   stream.Event
+	upEv     stream.Event
+	out      stream.Event
+	msg      stream.Message
 }
 
 // New makes the worker with the index id. It serves once its loop runs and
@@ -128,6 +142,7 @@ func New(id int, shared *Shared) (*Worker, error) {
 		actions:   make([]exchange.Action, 0, 64),
 		fields:    make([]stream.Field, 0, 128),
 		tried:     make([]int, 0, 8),
+		budget:    limit.RetryBudget{Ratio: 0.2, MinPerSecond: 1},
 		codecs:    http1Codecs,
 		site:      []byte(shared.Site),
 	}
@@ -245,7 +260,7 @@ type sweeper Worker
 func (s *sweeper) Expire(t *loop.Timer, now int64) {
 	w := (*Worker)(s)
 	for {
-		u, ok := w.pool.Expired(now - poolIdleTimeout)
+		u, ok := w.pool.Expired(now - int64(w.shared.Times.PoolIdle))
 		if !ok {
 			break
 		}

@@ -97,15 +97,22 @@ func (b *Config) Put(ctx context.Context, key mesh.Key, value []byte) (uint64, e
 	return rev, nil
 }
 
-// Delete removes an object. One that is not there is no error.
-func (b *Config) Delete(ctx context.Context, key mesh.Key) error {
+// Delete removes an object and returns the revision that says so. One that is
+// not there is no error.
+func (b *Config) Delete(ctx context.Context, key mesh.Key) (uint64, error) {
 	if b.mirror {
-		return ErrReadOnly
+		return 0, ErrReadOnly
 	}
 	if err := b.kv.Delete(ctx, objectKey(key)); err != nil {
-		return fmt.Errorf("bus: delete %s from %s: %w", key, b.bucket, err)
+		return 0, fmt.Errorf("bus: delete %s from %s: %w", key, b.bucket, err)
 	}
-	return nil
+	// The client does not tell the marker's revision; there is one writer, so the
+	// bucket's last one is it or later.
+	last, err := b.last(ctx, b.conn.js)
+	if err != nil {
+		return 0, fmt.Errorf("bus: delete %s from %s: %w", key, b.bucket, err)
+	}
+	return last, nil
 }
 
 // Watch calls take with each object of the bucket and then with each change,

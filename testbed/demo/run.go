@@ -49,19 +49,6 @@ func Run(ctx context.Context, o Options) (*report.Report, error) {
 	return rep, errors.Join(err, os.RemoveAll(dir))
 }
 
-// plan lays the scenario over the topology's sites.
-func plan(o *Options) (*scenario.Scenario, error) {
-	var sites []scenario.Site
-	for i, s := range o.Topology.Sites {
-		sites = append(sites, scenario.Site{Name: s.Name, Slots: s.Slots, ServiceTime: s.ServiceTime, Users: o.Topology.UsersOf(i)})
-	}
-	sc, err := scenario.New(sites, o.Duration)
-	if err != nil {
-		return nil, fmt.Errorf("the scenario: %w", err)
-	}
-	return sc, nil
-}
-
 // demo is one call of Run.
 type demo struct {
 	Options

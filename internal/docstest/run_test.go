@@ -103,6 +103,7 @@ func run(t *testing.T, script string) string {
 	}
 	script = replace(script)
 	if !strings.Contains(script, "--admin") {
+		// The examples leave the admin address at its default, which may be taken.
 		script = strings.ReplaceAll(script, "bin/edgeproxy --config", "bin/edgeproxy --admin 127.0.0.1:"+ports[3]+" --config")
 	}
 

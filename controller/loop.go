@@ -30,6 +30,7 @@ func (s *Server) loop(ctx context.Context, reports <-chan bus.Received[*mesh.Rep
 	defer tick.Stop()
 	var settled <-chan time.Time
 	version := s.world.Version()
+	s.beat.Store(time.Now().UnixNano())
 	for {
 		select {
 		case <-ctx.Done():

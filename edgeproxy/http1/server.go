@@ -91,18 +91,27 @@ func (s *Server) Decode(in []byte, ev *stream.Event) (int, error) {
 	if class[in[0]]&token == 0 {
 		return skip, s.fail(errMethod, ev)
 	}
-	n, err := s.end(in, 1, s.limits.line(), s.limits.Head)
-	if err == nil && n == 0 {
-		return skip, nil
+	n, err := 0, (*stream.ProtocolError)(nil)
+	whole := s.seen == 0
+	if whole {
+		n, err = s.parseHead(in)
+		whole = err == nil && n <= s.limits.Head
 	}
-	if err == nil {
-		err = s.parseHead(in[:n])
-	} else if err == errTargetLong {
-		err = longLine(in)
+	if !whole {
+		n, err = s.end(in, 1, s.limits.line(), s.limits.Head)
+		if err == nil && n == 0 {
+			return skip, nil
+		}
+		if err == nil {
+			_, err = s.parseHead(in[:n])
+		} else if err == errTargetLong {
+			err = longLine(in)
+		}
 	}
 	if err != nil {
 		return skip, s.fail(err, ev)
 	}
+	s.begin()
 	ev.Kind, ev.Stream, ev.Head = stream.Head, s.id, &s.msg
 	return skip + n, nil
 }
@@ -122,47 +131,50 @@ func longLine(in []byte) *stream.ProtocolError {
 	return errTargetLong
 }
 
-func (s *Server) parseHead(in []byte) *stream.ProtocolError {
-	i, err := s.request.parse(in, s.limits.Target)
+func (s *Server) parseHead(in []byte) (int, *stream.ProtocolError) {
+	n, err := s.request.parse(in, s.limits.Target)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if err := s.parse(in, i); err != nil {
-		return err
+	if n, err = s.parse(in, n); err != nil {
+		return 0, err
 	}
-	r := &s.request
-	switch {
-	case s.host == nil && !r.old:
-		return errHostMissing
+	switch old := s.request.old; {
+	case s.host == nil && !old:
+		return 0, errHostMissing
 	case s.host != nil && !validHost(s.host):
-		return errHost
-	case s.chunked && r.old:
-		return errCodingVersion
+		return 0, errHost
+	case s.chunked && old:
+		return 0, errCodingVersion
 	}
+	return n, nil
+}
+
+// begin starts the exchange whose head was parsed.
+func (s *Server) begin() {
+	r := &s.request
 	if r.authority == nil {
 		r.authority = s.host // else RFC 9112 3.2.2: the target's counts
 	}
-
 	length := max(s.length, 0)
 	if s.chunked {
 		length = stream.LengthUnknown
 	}
-	s.msg = stream.Message{
-		Method: r.method, Scheme: r.scheme, Authority: r.authority, Path: r.path,
-		Fields: s.fields, Length: length, TrailersOK: s.trailersOK,
-		// RFC 9110 10.1.1: ignored without content and from HTTP/1.0.
-		Expect100: s.expect100 && length != 0 && !r.old,
-	}
+	m := &s.msg
+	m.Method, m.Scheme, m.Authority, m.Path = r.method, r.scheme, r.authority, r.path
+	m.Fields, m.Length, m.TrailersOK = s.fields, length, s.trailersOK
+	// RFC 9110 10.1.1: ignored without content and from HTTP/1.0.
+	m.Expect100 = s.expect100 && length != 0 && !r.old
+	m.Upgrade = nil
 	if s.options&optUpgrade != 0 && !r.old {
-		s.msg.Upgrade = s.upgrade
+		m.Upgrade = s.upgrade
 	}
 	s.body.start(s.chunked, s.length)
 	s.id++
 	s.reading, s.writing, s.started, s.blank = true, true, false, false
 	s.head, s.connect = bytes.Equal(r.method, headMethod), bytes.Equal(r.method, connect)
-	s.old, s.waiting = r.old, s.msg.Expect100
+	s.old, s.waiting = r.old, m.Expect100
 	s.last = s.options&optClose != 0 || r.old && s.options&optKeepAlive == 0
-	return nil
 }
 
 // fail ends decoding for good and leaves one response to encode.

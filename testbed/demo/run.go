@@ -244,9 +244,15 @@ func (d *demo) policy(ctx context.Context, c *cluster, name string) (*report.Run
 		return nil, "", err
 	}
 	step := d.scenario.Phase(scenario.Hotspot)
+	weights := c.watch.timeline(start, d.scenario.Duration())
+	if d.Keep {
+		if err := d.keepRecords(name, out.result.Requests, weights); err != nil {
+			return nil, "", err
+		}
+	}
 	run := &report.Run{
 		Policy: name, Phases: report.PhaseStats(d.scenario, out.result.Requests, clientDeadline),
-		Sharing: report.MeasureSharing(c.watch.timeline(start, d.scenario.Duration()), len(c.topology.Sites),
+		Sharing: report.MeasureSharing(weights, len(c.topology.Sites),
 			report.Span{From: step.From, To: step.To}, report.FirstOver(d.scenario, arrivals)),
 		ErrorKinds: report.ErrorKinds(out.result.Requests), Dropped: after - before,
 		GeneratorLateMS: report.LateP99MS(out.result.Late),

@@ -91,6 +91,21 @@ func startLeaf(t *testing.T, name, hubAddr string, hub *store.Folder) *site {
 	return start(t, f, cfg)
 }
 
+// raw is a connection with the controller's rights and nothing of package bus.
+func raw(t *testing.T, s *site) *nats.Conn {
+	t.Helper()
+	token, err := s.dir.Secret("admin.token")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc, err := nats.Connect("", nats.InProcessServer(s.srv), nats.Token(token))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
 func within(t *testing.T, d time.Duration, what string, ok func() bool) {
 	t.Helper()
 	end := time.Now().Add(d)
@@ -245,16 +260,7 @@ func TestMirrorStartsAtTheBeginning(t *testing.T) {
 	if _, err := s.conn.MirrorHubConfig(short(t)); err != nil {
 		t.Fatal(err)
 	}
-	token, err := f.Secret("admin.token")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nc, err := nats.Connect("", nats.InProcessServer(s.srv), nats.Token(token))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
+	js, err := jetstream.New(raw(t, s))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,6 +358,17 @@ func TestSoftStateCrossesTheHub(t *testing.T) {
 	// Messages that this build must not read.
 	_ = a.conn.PublishReport(&mesh.Report{Compat: mesh.Compat{MinReader: 99}, Site: "a"})
 	within(t, 3*time.Second, "fault counted", func() bool { return b.conn.State().Faults == 1 })
+	// One site cannot speak for another: a subject carries only its own site's word.
+	nc := raw(t, a)
+	if err := nc.Publish(bus.ReportSubject("a"), []byte(`{"site":"b","reporter":"x","services":[]}`)); err != nil {
+		t.Fatal(err)
+	}
+	within(t, 3*time.Second, "imposture counted", func() bool { return b.conn.State().Faults == 2 })
+	select {
+	case r := <-in:
+		t.Errorf("taken: %+v", r.Value)
+	default:
+	}
 }
 
 func TestNodeWatchesItsSiteAndMayDoNothingElse(t *testing.T) {
@@ -427,7 +444,9 @@ func TestNodeWatchesItsSiteAndMayDoNothingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	within(t, 3*time.Second, "refusal", func() bool { return strings.Contains(node.State().LastError, "ermissions") })
-	if own, err := node.OpenHubConfig(short(t)); err == nil {
+	refused, done := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer done()
+	if own, err := node.OpenHubConfig(refused); err == nil {
 		t.Errorf("a node opened the hub's configuration: %v", own)
 	}
 	select {

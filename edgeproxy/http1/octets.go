@@ -52,6 +52,15 @@ func all(b []byte, c uint8) bool {
 	return true
 }
 
+// skip returns the index of the first octet at or after i that is not of class c,
+// or len(b).
+func skip(b []byte, i int, c uint8) int {
+	for i < len(b) && class[b[i]]&c != 0 {
+		i++
+	}
+	return i
+}
+
 const (
 	ones = 0x0101010101010101
 	high = 0x8080808080808080

@@ -26,6 +26,7 @@ var errStopped = errors.New("the controller is stopping")
 
 // loop owns the world: it is the only goroutine that touches it.
 func (s *Server) loop(ctx context.Context, reports <-chan bus.Received[*mesh.Report], nodes <-chan bus.Received[*mesh.NodeReport]) {
+	defer close(s.stopped)
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	var settled <-chan time.Time
@@ -70,11 +71,10 @@ func (s *Server) do(ctx context.Context, f func()) error {
 	case s.calls <- func() { f(); close(done) }:
 		<-done
 		return nil
-	case <-ctx.Done():
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return ctx.Err()
-		}
+	case <-s.stopped:
 		return errStopped
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"math"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -156,6 +157,9 @@ func TestCooperation_overflow(t *testing.T) {
 		t.Errorf("an idle home sends to %d", got)
 	}
 	v := r.Weights(time.Time{})
+	if s := v.Services[0]; s.SinceMS > v.NowMS || s.SinceMS < v.NowMS-60_000 {
+		t.Errorf("in force since %d, now is %d", s.SinceMS, v.NowMS)
+	}
 	if last := v.History[len(v.History)-1]; last.Source != "standby" || math.Abs(last.Shares["east"]-east.Share) > shareStep {
 		t.Errorf("history ends with %+v", last)
 	}
@@ -193,7 +197,13 @@ func TestCooperation_suspect(t *testing.T) {
 	}
 	r.probed("east", 3*time.Millisecond, [][]byte{says("east", 100)}, nil)
 	if why := r.shareOf("east").Suspect; why != "" {
-		t.Errorf("after an answer still %s", why)
+		t.Errorf("after a probe's answer still %s", why)
+	}
+	r.gate.Sent(1, now)
+	r.gate.Done(1, now, upstream.Unreachable)
+	r.gate.Load(1, says("east", 101), r.loads.Now())
+	if why := r.shareOf("east").Suspect; why != "" {
+		t.Errorf("after a response still %s", why)
 	}
 }
 
@@ -256,6 +266,15 @@ func TestCooperation_refused(t *testing.T) {
 	}
 	if got := r.gate.Pick(r.loads.Now(), 1000, 7); got != 0 {
 		t.Errorf("the next gate sends to %d, want 0 (east)", got)
+	}
+}
+
+// A site in balance writes no history.
+func TestCooperation_calm(t *testing.T) {
+	r := newRig(t)
+	r.run(3*time.Second, 100)
+	if n := len(r.Weights(time.Time{}).History); n != 1 {
+		t.Errorf("%d changes of shares that never changed", n)
 	}
 }
 
@@ -360,7 +379,34 @@ func TestGate_strangers(t *testing.T) {
 		r.gate.Load(1, []byte(value), r.loads.Now())
 	}
 	r.run(tickEvery, 100)
-	if got := r.shareOf("east"); got.Excluded == "" {
-		t.Errorf("east is known: %+v", got)
+	for _, site := range []string{"east", "south"} {
+		if got := r.shareOf(site); got.Excluded == "" {
+			t.Errorf("%s is known: %+v", site, got)
+		}
+	}
+}
+
+func TestWaysTo(t *testing.T) {
+	c := NewCooperation(CooperationConfig{Site: "north", Log: slog.New(slog.DiscardHandler)})
+	ways := c.waysTo(snapshotOf().Objects.Sites)
+	if len(ways) != 2 {
+		t.Fatalf("%+v", ways)
+	}
+	south, east := ways[0], ways[1]
+	if south.Site != "south" || south.RTTMS != 4 || south.PriceMS != 0 || !slices.Equal(south.addresses, []string{"127.0.0.1:1"}) {
+		t.Errorf("south: %+v", south)
+	}
+	if east.Site != "east" || east.RTTMS != 2 || east.PriceMS != 1 || !slices.Equal(east.addresses, []string{"127.0.0.1:9"}) {
+		t.Errorf("the link's address stands for the advertised ones: %+v", east)
+	}
+	far, mute := siteNamed("far"), siteNamed("mute")
+	far.Spec.Location = mesh.Location{Lon: 1}
+	mute.Spec.Gateways = nil
+	ways = c.waysTo([]*mesh.Site{siteNamed("north"), far, mute})
+	if rtt := ways[0].RTTMS; rtt < 1.5 || rtt > 4 { // 111 km
+		t.Errorf("prior of 111 km: %.2f ms", rtt)
+	}
+	if ways[1].Excluded == "" {
+		t.Errorf("a site without gateways: %+v", ways[1])
 	}
 }

@@ -49,7 +49,7 @@ func (s *Server) loop(ctx context.Context, reports <-chan bus.Received[*mesh.Rep
 			s.landed(o)
 		case <-settled:
 			settled = nil
-			s.compile(time.Now())
+			s.compile()
 		case now := <-tick.C:
 			s.beat.Store(now.UnixNano())
 			s.tick(now)
@@ -157,8 +157,12 @@ func (s *Server) watchLink(ctx context.Context) {
 			call, done := context.WithTimeout(ctx, callTimeout)
 			err := s.hub.Refresh(call)
 			refreshed = err == nil
-			state.lag = s.mirrorLag(call, err)
+			lag := s.mirrorLag(call, err)
 			done()
+			if lag != state.lag && lag != "" && up == s.linkUp() {
+				s.log.Warn("configuration of the hub", "lag", lag)
+			}
+			state.lag = lag
 			lookAt = time.Now().Add(10 * time.Second)
 		}
 		next := state

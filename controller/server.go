@@ -325,6 +325,15 @@ func (s *Server) sync(ctx context.Context) error {
 			s.lookAtHub(ctx)
 		}
 	}
+	// What the watches brought may still be queued behind this call.
+	err := s.do(ctx, func() {
+		for len(s.events) > 0 {
+			s.configured(<-s.events)
+		}
+	})
+	if err != nil {
+		return err
+	}
 	// The bucket may know of a newer generation than a folder that was restored.
 	call, done := context.WithTimeout(ctx, callTimeout)
 	known, err := s.snaps.Get(call)
@@ -342,7 +351,7 @@ func (s *Server) sync(ctx context.Context) error {
 			s.newest = known.Generation
 		}
 		s.synced = true
-		s.compile(time.Now())
+		s.compile()
 	})
 }
 

@@ -49,7 +49,7 @@ const (
 	// poolLimit bounds the resting connections to one endpoint from one loop.
 	poolLimit = 256
 	// burst bounds the requests of one connection in one turn.
-	burst = 32
+	burst = 16
 	// maxReplay is how much of a request's body is kept for another attempt.
 	maxReplay = 64 << 10
 )
@@ -264,7 +264,7 @@ func (s *sweeper) Expire(t *loop.Timer, now int64) {
 		if !ok {
 			break
 		}
-		u.close()
+		u.retire()
 	}
 	if w.pool.Len() > 0 {
 		w.Loop.Wheel.Set(t, now+int64(time.Second))

@@ -98,6 +98,9 @@ func TestNoStepIsLong(t *testing.T) {
 	m.stop.Store(true)
 	<-m.done
 	t.Logf("longest of %d turns: %v", m.turns, time.Duration(m.longest.Load()))
+	if raceEnabled {
+		return // the detector makes every step several times as long
+	}
 	if d := time.Duration(m.longest.Load()); d > time.Duration(loop.SlowTurn) {
 		t.Errorf("a turn took %v of processor time, want at most 5 ms", d)
 	}

@@ -104,14 +104,16 @@ type Worker struct {
 	draining  bool
 	rnd       rand.PCG
 
-	downs    *down // all client connections
-	pool     *upstream.Pool[*up]
-	sweep    loop.Timer
-	budget   limit.RetryBudget
-	codecs   codecs
-	freeDown *down
-	freeUp   *up
-	freeReq  *request
+	downs  *down // all client connections
+	pool   *upstream.Pool[*up]
+	sweep  loop.Timer
+	budget limit.RetryBudget
+	codecs codecs
+	// restCodecs are those of connections at rest, for the next that needs one.
+	restCodecs []serverCodec
+	freeDown   *down
+	freeUp     *up
+	freeReq    *request
 
 	actions []exchange.Action
 	fields  []stream.Field // of the message being sent

@@ -130,10 +130,13 @@ func (n *node) run(stop context.Context) error {
 	if n.bus != nil {
 		part("weights", n.takeWeights)
 	}
-	if err := n.source.Start(ctx); err != nil {
+	// A stopping node takes no new configuration, which could open listeners.
+	follow, unfollow := context.WithCancel(ctx)
+	defer unfollow()
+	if err := n.source.Start(follow); err != nil {
 		return errors.Join(context.Cause(ctx), err)
 	}
-	part("source", n.source.Run)
+	part("source", func(context.Context) error { return n.source.Run(follow) })
 	part("reload", n.reloadOnHangup)
 	n.log.Info("edgeproxy runs", "version", version, "config", n.opts.config, "site", n.opts.site, "node", n.opts.node, "admin", n.adminAddress())
 
@@ -142,6 +145,7 @@ func (n *node) run(stop context.Context) error {
 		return context.Cause(ctx)
 	case <-stop.Done():
 	}
+	unfollow()
 	n.draining.Store(true)
 	n.log.Info("draining", "timeout", n.opts.drainTimeout)
 	limit, done := context.WithTimeout(ctx, n.opts.drainTimeout)

@@ -9,11 +9,10 @@ import (
 // Client is the side of a connection that writes requests and reads responses,
 // one exchange at a time.
 type Client struct {
-	section
-	status statusLine
+	*scratch
+	search search
 	body   bodyReader
 	out    bodyWriter
-	msg    stream.Message
 	id     stream.ID
 	err    *stream.ProtocolError
 
@@ -29,18 +28,8 @@ type Client struct {
 
 var _ stream.Codec = (*Client)(nil)
 
-// NewClient returns a codec for a new connection.
-func NewClient(l Limits) *Client {
-	return &Client{section: newSection(l.withDefaults())}
-}
-
-// Reset makes the Client as good as new for another connection, keeping its memory.
-func (c *Client) Reset() {
-	c.section = section{limits: c.limits, fields: c.fields[:0], connection: c.section.connection[:0]}
-	c.body, c.out, c.msg, c.id, c.err = bodyReader{}, bodyWriter{}, stream.Message{}, 0, nil
-	c.reading, c.writing, c.started, c.final = false, false, false, false
-	c.head, c.closing, c.last, c.interim = false, false, false, 0
-}
+// Reset makes the Client as good as new for another connection.
+func (c *Client) Reset() { *c = Client{scratch: c.scratch} }
 
 // Open starts an exchange; false while one is under way or when none may follow.
 func (c *Client) Open() (stream.ID, bool) {
@@ -166,25 +155,27 @@ func (c *Client) Decode(in []byte, ev *stream.Event) (int, error) {
 	if !c.final {
 		return c.decodeHead(in, ev)
 	}
-	n, err := c.body.decode(in, ev, &c.section)
+	n, err := c.body.decode(in, ev, c.scratch)
 	if err != nil {
 		return n, c.fail(err, ev)
 	}
 	if ev.Kind == stream.End {
-		c.reading = false
+		// A backend that has answered before the request was complete may take the
+		// rest of it for the next request (the class CL.0).
+		c.reading, c.last = false, c.last || c.writing
 	}
 	return n, nil
 }
 
 func (c *Client) decodeHead(in []byte, ev *stream.Event) (int, error) {
 	n, err := 0, (*stream.ProtocolError)(nil)
-	whole := c.seen == 0
+	whole := c.search.seen == 0
 	if whole {
 		n, err = c.parseHead(in)
 		whole = err == nil && n <= c.limits.Head
 	}
 	if !whole {
-		n, err = c.end(in, 1, c.limits.Head, c.limits.Head)
+		n, err = c.search.end(in, 1, c.limits.Head, c.limits.Head, c.limits.Fields)
 		if err == nil && n == 0 {
 			return 0, nil
 		}
@@ -227,8 +218,8 @@ func (c *Client) parseHead(in []byte) (int, *stream.ProtocolError) {
 
 // begin takes over the response head that was parsed.
 func (c *Client) begin() *stream.ProtocolError {
+	c.msg = stream.Message{Status: c.status.code, Fields: c.fields, Length: c.length}
 	m := &c.msg
-	m.Status, m.Fields, m.Length, m.NoBody = c.status.code, c.fields, c.length, false
 	if m.Status < 200 {
 		m.Length, m.NoBody = 0, true
 		if c.interim++; c.interim > c.limits.Interim {

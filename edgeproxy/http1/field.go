@@ -18,7 +18,8 @@ const (
 	te
 	upgrade
 	expect
-	dropped // hop-by-hop without a meaning for this codec
+	dropped   // hop-by-hop without a meaning for this codec
+	disguised // a framing field's name with "_" for "-": CGI and its kin take it for that
 )
 
 // kindOf looks at the length first: most names end there.
@@ -57,6 +58,9 @@ func kindOf(name []byte) kind {
 		if fold(name, "http2-settings") {
 			return dropped
 		}
+		if fold(name, "content_length") {
+			return disguised
+		}
 	case 16:
 		if fold(name, "proxy-connection") {
 			return dropped
@@ -64,6 +68,9 @@ func kindOf(name []byte) kind {
 	case 17:
 		if fold(name, "transfer-encoding") {
 			return transferEncoding
+		}
+		if fold(name, "transfer_encoding") {
+			return disguised
 		}
 	}
 	return ordinary

@@ -16,17 +16,36 @@ const (
 	optUpgrade
 )
 
-// section reads the lines of a head or a trailer section. A head that is there at
-// once is parsed at once. Where that fails, be it for want of bytes, end searches
-// for the empty line, remembering how far it got, and only then the whole is
-// parsed again: so faults are the same however the bytes came.
-type section struct {
-	limits Limits
+// Scratch is the memory that a head or a trailer section is parsed into. Codecs of
+// one event loop can share it, so that a connection costs little more than its
+// state; then what an event points to is valid until the next Decode of any of
+// them. It holds nothing between calls.
+type Scratch struct{ scratch }
 
-	// Search: octets seen, start of the line that the search is in, lines seen.
-	seen, line, lines int
+// NewScratch returns memory for codecs under the given limits.
+func NewScratch(l Limits) *Scratch {
+	return &Scratch{scratch{limits: l.withDefaults(), fields: make([]stream.Field, 0, 24)}}
+}
 
-	// Parsed. Slices borrow from the input.
+// NewServer returns the server side of a new connection. The codec shares s.
+func (s *Scratch) NewServer() *Server { return &Server{scratch: &s.scratch} }
+
+// NewClient returns the client side of a new connection. The codec shares s.
+func (s *Scratch) NewClient() *Client { return &Client{scratch: &s.scratch} }
+
+// NewServer returns the server side of a new connection, with memory of its own.
+func NewServer(l Limits) *Server { return NewScratch(l).NewServer() }
+
+// NewClient returns the client side of a new connection, with memory of its own.
+func NewClient(l Limits) *Client { return NewScratch(l).NewClient() }
+
+type scratch struct {
+	limits  Limits
+	request requestLine
+	status  statusLine
+	msg     stream.Message
+
+	// Of the field lines. Slices borrow from the input.
 	fields     []stream.Field
 	connection [][]byte // values of Connection
 	options    option
@@ -38,14 +57,19 @@ type section struct {
 	upgrade    []byte
 }
 
-func newSection(l Limits) section {
-	return section{limits: l, fields: make([]stream.Field, 0, 24)}
+// search looks for the end of a section that did not come whole. A head that is
+// there at once is parsed at once. Where that fails, be it for want of bytes, the
+// search looks for the empty line, remembering how far it got, and only then the
+// whole is parsed again: so faults are the same however the bytes came.
+type search struct {
+	seen, line, lines int // octets seen, start of the line that seen is in, lines seen
 }
 
 // end returns the length of the section at the front of in, 0 while it is
 // incomplete. start is the number of lines before the first field line (a start
-// line or none) and first the most octets the first line may have.
-func (s *section) end(in []byte, start, first, max int) (int, *stream.ProtocolError) {
+// line or none), first the most octets the first line may have, max those of all
+// lines and fields the most field lines.
+func (s *search) end(in []byte, start, first, max, fields int) (int, *stream.ProtocolError) {
 	tooLong := errHeadLong
 	if start == 0 {
 		tooLong = errTrailersLong
@@ -71,12 +95,12 @@ func (s *section) end(in []byte, start, first, max int) (int, *stream.ProtocolEr
 		}
 		if length == 2 && s.lines >= start {
 			end := s.seen
-			s.seen, s.line, s.lines = 0, 0, 0
+			*s = search{}
 			return end, nil
 		}
 		s.line = s.seen
 		s.lines++
-		if s.lines > start+s.limits.Fields {
+		if s.lines > start+fields {
 			return 0, errFieldCount
 		}
 	}
@@ -116,7 +140,7 @@ func lineEnds(in []byte, i int) bool { return i+1 < len(in) && in[i] == '\r' && 
 // parse reads the field lines of in[i:] up to the empty one, after which it
 // returns, into fields and into the members that stand for the fields a message
 // does not show. It may fail in any way where in ends before the empty line.
-func (s *section) parse(in []byte, i int) (end int, err *stream.ProtocolError) {
+func (s *scratch) parse(in []byte, i int) (end int, err *stream.ProtocolError) {
 	s.fields, s.connection = s.fields[:0], s.connection[:0]
 	s.options, s.host, s.length, s.upgrade = 0, nil, -1, nil
 	s.chunked, s.expect100, s.trailersOK = false, false, false
@@ -149,8 +173,10 @@ func (s *section) parse(in []byte, i int) (end int, err *stream.ProtocolError) {
 	return i + 2, err
 }
 
-func (s *section) control(k kind, v []byte) *stream.ProtocolError {
+func (s *scratch) control(k kind, v []byte) *stream.ProtocolError {
 	switch k {
+	case disguised:
+		return errFieldName
 	case host:
 		if s.host != nil {
 			return errHostTwice
@@ -209,7 +235,7 @@ func badCoding(v []byte) *stream.ProtocolError {
 }
 
 // nominated reads the Connection fields and removes the fields they name.
-func (s *section) nominated() *stream.ProtocolError {
+func (s *scratch) nominated() *stream.ProtocolError {
 	n := 0
 	for _, v := range s.connection {
 		for len(v) > 0 {
@@ -241,7 +267,7 @@ func (s *section) nominated() *stream.ProtocolError {
 }
 
 // parseTrailers reads a whole trailer section and drops what may not stand there.
-func (s *section) parseTrailers(in []byte) *stream.ProtocolError {
+func (s *scratch) parseTrailers(in []byte) *stream.ProtocolError {
 	s.fields = s.fields[:0]
 	for i := 0; !lineEnds(in, i); {
 		var f stream.Field

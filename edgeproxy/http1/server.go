@@ -10,17 +10,13 @@ import (
 // Server is the side of a connection that reads requests and writes responses.
 // Pipelined requests are decoded one at a time: the next only when the response
 // to the previous is encoded whole.
-//
-// It holds no state between messages beyond their count, so that a caller may
-// give the Server of an idle connection to another one after [Server.Reset].
 type Server struct {
-	section
-	request requestLine
-	body    bodyReader
-	out     bodyWriter
-	msg     stream.Message
-	id      stream.ID
-	err     *stream.ProtocolError
+	*scratch
+	search search
+	body   bodyReader
+	out    bodyWriter
+	id     stream.ID
+	err    *stream.ProtocolError
 
 	reading bool // the request's End is not decoded
 	writing bool // the response's End is not encoded
@@ -36,19 +32,8 @@ type Server struct {
 
 var _ stream.Codec = (*Server)(nil)
 
-// NewServer returns a codec for a new connection.
-func NewServer(l Limits) *Server {
-	return &Server{section: newSection(l.withDefaults())}
-}
-
-// Reset makes the Server as good as new for another connection, keeping its memory.
-func (s *Server) Reset() {
-	s.section = section{limits: s.limits, fields: s.fields[:0], connection: s.section.connection[:0]}
-	s.request = requestLine{made: s.request.made}
-	s.body, s.out, s.msg, s.id, s.err = bodyReader{}, bodyWriter{}, stream.Message{}, 0, nil
-	s.reading, s.writing, s.started, s.blank = false, false, false, false
-	s.head, s.connect, s.old, s.waiting, s.closing, s.last = false, false, false, false, false, false
-}
+// Reset makes the Server as good as new for another connection.
+func (s *Server) Reset() { *s = Server{scratch: s.scratch} }
 
 // Decode reads requests; see [stream.Codec]. On an error ev is a Reset of the
 // stream to answer on: Encode takes one response there unless one was begun.
@@ -59,7 +44,7 @@ func (s *Server) Decode(in []byte, ev *stream.Event) (int, error) {
 	}
 	if s.reading {
 		ev.Stream = s.id
-		n, err := s.body.decode(in, ev, &s.section)
+		n, err := s.body.decode(in, ev, s.scratch)
 		if err != nil {
 			return n, s.fail(err, ev)
 		}
@@ -92,13 +77,13 @@ func (s *Server) Decode(in []byte, ev *stream.Event) (int, error) {
 		return skip, s.fail(errMethod, ev)
 	}
 	n, err := 0, (*stream.ProtocolError)(nil)
-	whole := s.seen == 0
+	whole := s.search.seen == 0
 	if whole {
 		n, err = s.parseHead(in)
 		whole = err == nil && n <= s.limits.Head
 	}
 	if !whole {
-		n, err = s.end(in, 1, s.limits.line(), s.limits.Head)
+		n, err = s.search.end(in, 1, s.limits.line(), s.limits.Head, s.limits.Fields)
 		if err == nil && n == 0 {
 			return skip, nil
 		}
@@ -160,20 +145,20 @@ func (s *Server) begin() {
 	if s.chunked {
 		length = stream.LengthUnknown
 	}
-	m := &s.msg
-	m.Method, m.Scheme, m.Authority, m.Path = r.method, r.scheme, r.authority, r.path
-	m.Fields, m.Length, m.TrailersOK = s.fields, length, s.trailersOK
-	// RFC 9110 10.1.1: ignored without content and from HTTP/1.0.
-	m.Expect100 = s.expect100 && length != 0 && !r.old
-	m.Upgrade = nil
+	s.msg = stream.Message{
+		Method: r.method, Scheme: r.scheme, Authority: r.authority, Path: r.path,
+		Fields: s.fields, Length: length, TrailersOK: s.trailersOK,
+		// RFC 9110 10.1.1: ignored without content and from HTTP/1.0.
+		Expect100: s.expect100 && length != 0 && !r.old,
+	}
 	if s.options&optUpgrade != 0 && !r.old {
-		m.Upgrade = s.upgrade
+		s.msg.Upgrade = s.upgrade
 	}
 	s.body.start(s.chunked, s.length)
 	s.id++
 	s.reading, s.writing, s.started, s.blank = true, true, false, false
 	s.head, s.connect = bytes.Equal(r.method, headMethod), bytes.Equal(r.method, connect)
-	s.old, s.waiting = r.old, m.Expect100
+	s.old, s.waiting = r.old, s.msg.Expect100
 	s.last = s.options&optClose != 0 || r.old && s.options&optKeepAlive == 0
 }
 

@@ -213,12 +213,7 @@ func (l *Loop) turn() error {
 		return err
 	}
 	l.now = Now()
-	for i := range l.events[:n] {
-		ev := &l.events[i]
-		if s := &l.slots[ev.Fd]; s.source != nil && s.gen == uint32(ev.Pad) {
-			s.source.Ready(ev.Events)
-		}
-	}
+	l.dispatch(n)
 	if l.posted.Load() {
 		l.deliver()
 	}
@@ -226,6 +221,17 @@ func (l *Loop) turn() error {
 	l.settle()
 	l.account()
 	return nil
+}
+
+// dispatch hands out n fetched events, but for those of descriptors that were
+// removed since.
+func (l *Loop) dispatch(n int) {
+	for i := range l.events[:n] {
+		ev := &l.events[i]
+		if s := &l.slots[ev.Fd]; s.source != nil && s.gen == uint32(ev.Pad) {
+			s.source.Ready(ev.Events)
+		}
+	}
 }
 
 func (l *Loop) deliver() {

@@ -103,6 +103,7 @@ func run(t *testing.T, script string) string {
 	}
 	script = replace(script)
 	if !strings.Contains(script, "--admin") {
+		// The examples leave the admin address at its default, which may be taken.
 		script = strings.ReplaceAll(script, "bin/edgeproxy --config", "bin/edgeproxy --admin 127.0.0.1:"+ports[3]+" --config")
 	}
 
@@ -117,7 +118,13 @@ func run(t *testing.T, script string) string {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err = cmd.Run()
-	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // the background
+	// The background. The folder is removed when it has ended.
+	for range 200 {
+		if syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) != nil {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	said := out.String()
 	for i, p := range ports {
 		said = strings.ReplaceAll(said, p, docPorts[i])

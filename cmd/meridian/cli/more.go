@@ -3,6 +3,6 @@ package cli
 import "github.com/spf13/cobra"
 
 // more are the verbs that need no controller to be there: each in its own file.
-func more(string) []*cobra.Command {
-	return nil
+func more(version string) []*cobra.Command {
+	return []*cobra.Command{demoCommand(version), demoBackendCommand()}
 }

@@ -190,7 +190,7 @@ func TestSoak(t *testing.T) {
 		}
 		io.Copy(w, r.Body)
 	})
-	p := startProxy(t, Config{Watermark: 16 << 10}, Deps{}, toOne(b, b))
+	p := startProxy(t, Config{Loops: 2, Watermark: 16 << 10}, Deps{}, toOne(b, b))
 	var clients sync.WaitGroup
 	for n := range 100 {
 		clients.Go(func() {
@@ -234,7 +234,25 @@ func TestSoak(t *testing.T) {
 			}
 		})
 	}
+	spread := make(chan []int64)
+	go func() { // while they are open, both loops have their share
+		var most []int64
+		for range 200 {
+			var now []int64
+			for _, l := range p.Stats().Loops {
+				now = append(now, l.Connections)
+			}
+			if most == nil || now[0]+now[1] > most[0]+most[1] {
+				most = now
+			}
+			time.Sleep(time.Millisecond)
+		}
+		spread <- most
+	}()
 	clients.Wait()
+	if most := <-spread; most[0] > 2*most[1]+4 || most[1] > 2*most[0]+4 {
+		t.Errorf("connections by loop: %v", most)
+	}
 	for _, e := range p.Endpoints() {
 		if e.InFlight != 0 {
 			t.Errorf("%s: %d in flight at rest", e.Address, e.InFlight)

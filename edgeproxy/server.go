@@ -229,11 +229,9 @@ func (s *Server) swap(next *worker.State) error {
 // Drain stops accepting, closes idle connections, says Connection: close on the
 // others' next response, and returns when none is left or ctx is done.
 func (s *Server) Drain(ctx context.Context) error {
-	s.mu.Lock()
-	for _, w := range s.shared.Workers {
-		w.Loop.Post(loop.Func(w.Drain))
+	if err := s.refuse(); err != nil {
+		return err
 	}
-	s.mu.Unlock()
 	for {
 		done := make(chan int, 1)
 		// Asked on a loop, so that connections accepted before the drain are counted.
@@ -252,6 +250,31 @@ func (s *Server) Drain(ctx context.Context) error {
 			return fmt.Errorf("%d connections left: %w", s.shared.Connections.Load(), err)
 		}
 	}
+}
+
+// refuse has every loop stop accepting, and then the kernel refuse: a connection
+// that waited in the backlog of a stopping proxy would never be served.
+func (s *Server) refuse() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	acks := make(chan struct{}, len(s.shared.Workers))
+	for _, w := range s.shared.Workers {
+		w.Loop.Post(loop.Func(func() { w.Drain(); acks <- struct{}{} }))
+	}
+	for range s.shared.Workers {
+		select {
+		case <-acks:
+		case <-s.stopped:
+			return nil
+		}
+	}
+	var err error
+	if st := s.state.Load(); st != nil {
+		for _, l := range st.Listeners {
+			err = errors.Join(err, l.Listener.Refuse())
+		}
+	}
+	return err
 }
 
 // Listeners returns what is bound now.

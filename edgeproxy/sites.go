@@ -8,7 +8,6 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/share"
 	"github.com/meridian-mesh/meridian/geo"
 	"github.com/meridian-mesh/meridian/geo/rtt"
-	"github.com/paulmach/orb"
 )
 
 // read says what a snapshot shares and with whom.
@@ -96,6 +95,6 @@ func (c *Cooperation) waysTo(sites []*mesh.Site) []way {
 	return out
 }
 
-func pointOf(s *mesh.Site) orb.Point { return orb.Point{s.Spec.Location.Lon, s.Spec.Location.Lat} }
+func pointOf(s *mesh.Site) [2]float64 { return [2]float64{s.Spec.Location.Lon, s.Spec.Location.Lat} }
 
 func ms(d time.Duration) float64 { return d.Seconds() * 1000 }

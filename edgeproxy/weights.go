@@ -1,6 +1,10 @@
 package edgeproxy
 
-import "time"
+import (
+	"cmp"
+	"slices"
+	"time"
+)
 
 // WeightsView is what a node really does with the load of its shared services,
 // now and lately. Times are Unix milliseconds of this node's clock, so that
@@ -43,7 +47,7 @@ type RemoteShareInForce struct {
 	Limit       int     `json:"limit"`
 	Outstanding int     `json:"outstanding"`
 	RTTMS       float64 `json:"rttMs"`
-	// AgeMS is the age of the newest report of that site.
+	// AgeMS is the age of the report that the plan used.
 	AgeMS float64 `json:"ageMs"`
 	// Excluded and Suspect say why nothing is sent there, empty when it may be.
 	Excluded string `json:"excluded,omitempty"`
@@ -88,6 +92,16 @@ func (c *Cooperation) viewOf(is *inForce, now int64) ServiceSharesInForce {
 		out.Remotes = append(out.Remotes, RemoteShareInForce{
 			Site: r.Site, Share: r.Weight, PriceMS: r.PriceMS, Limit: r.Limit, Outstanding: live.Outstanding(),
 			RTTMS: r.RTTMS, AgeMS: r.AgeMS, Excluded: r.Excluded, Suspect: live.Suspect(now),
+		})
+	}
+	for _, w := range c.ways {
+		if slices.ContainsFunc(out.Remotes, func(r RemoteShareInForce) bool { return r.Site == w.Site }) {
+			continue
+		}
+		live := c.ledger.Live(is.share.Service, w.Site)
+		out.Remotes = append(out.Remotes, RemoteShareInForce{
+			Site: w.Site, Outstanding: live.Outstanding(), RTTMS: w.RTTMS, Suspect: live.Suspect(now),
+			Excluded: cmp.Or(w.Excluded, "no load report from this site"),
 		})
 	}
 	return out

@@ -57,6 +57,17 @@ func TestDistanceKnown(t *testing.T) {
 	}
 }
 
+// orb's haversine is NaN for a tenth of all antipodes.
+func TestAntipodes(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 9))
+	for range 1000 {
+		a := orb.Point{r.Float64() * 180, r.Float64()*180 - 90}
+		if d := DistanceMeters(a, orb.Point{a.Lon() - 180, -a.Lat()}); !(math.Abs(d-math.Pi*EarthRadiusMeters) < 1) {
+			t.Fatalf("%v to its antipode: %v m", a, d)
+		}
+	}
+}
+
 func TestBearingKnown(t *testing.T) {
 	for _, tc := range []struct {
 		a, b orb.Point

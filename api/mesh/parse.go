@@ -149,7 +149,7 @@ func (r *reader) part(data []byte) {
 	}
 }
 
-var reYAMLLine = regexp.MustCompile(`^line \d+: `)
+var reYAMLLine = regexp.MustCompile(`^line (\d+): `)
 
 // maxBisect bounds the input whose syntax error is located exactly, which takes
 // some twenty readings of it.
@@ -161,7 +161,11 @@ const maxBisect = 1 << 20
 func (r *reader) syntax(data []byte, err error) {
 	message, hint := strings.TrimPrefix(err.Error(), "yaml: "), ""
 	if len(data) > maxBisect {
-		r.faults.add(Fault{File: r.file, Line: r.line + 1, Column: 1, Message: "not YAML, from this document on: " + message})
+		line := 1
+		if m := reYAMLLine.FindStringSubmatch(message); m != nil {
+			line, _ = strconv.Atoi(m[1])
+		}
+		r.faults.add(Fault{File: r.file, Line: r.line + line, Column: 1, Message: "not YAML, from about here on: " + reYAMLLine.ReplaceAllString(message, "")})
 		return
 	}
 	ends := []int{}

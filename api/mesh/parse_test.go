@@ -154,19 +154,18 @@ spec:
 }
 
 func TestAliasBombs(t *testing.T) {
-	list := "- &a0 {address: 10.0.0.1:80}\n"
-	for _, text := range []string{
-		// A list of many aliases to a list of many values.
-		"spec:\n  rules:\n  - &r {backendRefs: [" + strings.Repeat("{name: a, group: mesh.meridian.dev, kind: MeshService},", 63) + "]}\n" + strings.Repeat("  - *r\n", 250),
-		// Merge keys that multiply at each level.
-		"spec:\n  a: &a {x: 1}\n  b: &b {<<: [" + strings.Repeat("*a,", 100) + "]}\n  c: &c {<<: [" + strings.Repeat("*b,", 100) + "]}\n  d: &d {<<: [" + strings.Repeat("*c,", 100) + "]}\n  <<: [" + strings.Repeat("*d,", 100) + "]\n",
-		// A value that holds itself.
-		"spec: &s\n  rules:\n  - &r\n    backendRefs: *r\n    <<: *s\n",
-		list,
+	const limit = "aliases expand to more than"
+	for name, tc := range map[string]struct{ spec, want string }{
+		"a list of many aliases to many values": {"  rules:\n  - &r {matches: [" + strings.Repeat("{path: {value: /}},", 64) + "], backendRefs: [" +
+			strings.Repeat("{name: a, group: mesh.meridian.dev, kind: MeshService},", 64) + "]}\n" + strings.Repeat("  - *r\n", 250), limit},
+		"merge keys that multiply at each level": {"  a: &a {x: 1}\n  b: &b {<<: [" + strings.Repeat("*a,", 100) + "]}\n  c: &c {<<: [" + strings.Repeat("*b,", 100) +
+			"]}\n  d: &d {<<: [" + strings.Repeat("*c,", 100) + "]}\n  <<: [" + strings.Repeat("*d,", 100) + "]\n", limit},
+		"a value that holds itself":    {"  rules: &r\n  - backendRefs: *r\n", "spec.rules[0].backendRefs[0]"},
+		"a mapping merged into itself": {"  rules:\n  - &r\n    <<: *r\n", "nested too deep"},
 	} {
-		_, err := ParseYAML("bomb.yaml", []byte("apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: bomb}\n"+text))
-		if err == nil {
-			t.Errorf("read without error: %.80s", text)
+		_, err := ParseYAML("bomb.yaml", []byte("apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: bomb}\nspec:\n"+tc.spec))
+		if err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: got %.300v, want %s", name, err, tc.want)
 		}
 	}
 }

@@ -30,7 +30,7 @@ const (
 	drainMS = 500
 	// stepMS is how long after a step of own demand or speed the plan moves at
 	// full gain, whatever the age of reports.
-	stepMS     = 800
+	stepMS     = 2500
 	maxGain    = 0.5
 	leastShare = 0.0005
 
@@ -142,7 +142,7 @@ func (p *Planner) Tick(nowNS int64, in Input) mesh.ServiceWeights {
 		if err != nil {
 			return p.off(out, in, "capacity of this site is not known: declare capacity.concurrency and capacity.serviceTime on its endpoints")
 		}
-		out.HomeSlots = in.Slots
+		out.HomeSlots, out.HomeServiceTimeMS = in.Slots, in.ServiceMS
 		all = append(all, candidate{Queue: home, others: clamp(in.OthersPerS, 0, maxPerS)})
 	}
 	first := len(all) // remotes start here
@@ -275,19 +275,23 @@ func (p *Planner) move(nowNS int64, tickMS, demand float64, all []candidate) {
 	fill(all, target)
 	stepped := float64(nowNS-p.stepNS) < stepMS*1e6
 	next := make(map[string]float64, len(all))
-	known := 0.0 // what sites that are still there had
+	known := 0.0 // what places that are still there had
 	for i := range all {
-		known += p.shareOf(&all[i])
+		all[i].weight = p.shareOf(&all[i])
+		known += all[i].weight
+	}
+	far := 0.0 // the part of own demand that is not where it should be
+	for i := range all {
+		c := &all[i]
+		if c.weight /= known; known == 0 {
+			c.weight = c.fill / target
+		}
+		far += math.Abs(c.fill/target-c.weight) / 2
 	}
 	sum := 0.0
 	for i := range all {
 		c := &all[i]
-		want := c.fill / target
-		have := want
-		if known > 0 {
-			have = p.shareOf(c) / known
-		}
-		c.weight = have + c.gain(tickMS, stepped)*(want-have)
+		c.weight += c.gain(tickMS, stepped, far) * (c.fill/target - c.weight)
 		if c.weight < leastShare {
 			c.weight = 0
 		}
@@ -313,21 +317,27 @@ func (p *Planner) shareOf(c *candidate) float64 {
 	return p.share[c.from.Site]
 }
 
-// gain is theta: full right after an own step, otherwise the less the older the
-// report is, and divided among the sites that move towards the same one.
-func (c *candidate) gain(tickMS float64, stepped bool) float64 {
-	if c.from == nil {
-		return maxGain
+// gain is theta: full while an own step is young. Otherwise it is the less the
+// older the report, it is divided among the sites that move towards the same one,
+// and it shrinks with the distance left: the noise of estimates asks for small
+// moves to and fro all the time, and following them gains nothing (simulated: the
+// same mean delay with a tenth of the turns).
+func (c *candidate) gain(tickMS float64, stepped bool, far float64) float64 {
+	g, spillers := maxGain, 1.0
+	if c.from != nil {
+		kappa := 1.0
+		if c.from.InBand {
+			kappa = 0.5
+		}
+		if !stepped {
+			g = math.Min(g, tickMS/(kappa*(math.Max(0, c.from.AgeMS)+tickMS)))
+		}
+		spillers = math.Max(1, c.spillers)
 	}
-	kappa := 1.0
-	if c.from.InBand {
-		kappa = 0.5
+	if !stepped {
+		g *= far
 	}
-	g := math.Min(maxGain, tickMS/(kappa*(math.Max(0, c.from.AgeMS)+tickMS)))
-	if stepped {
-		g = maxGain
-	}
-	return g / math.Max(1, c.spillers)
+	return g / spillers
 }
 
 // fill spreads perS over the candidates so that the marginal cost of every one

@@ -154,20 +154,6 @@ func compareKeys(a, b mesh.Key) int {
 	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }
 
-// Sites returns the Site objects in force by name.
-func (w *World) Sites() []*mesh.Site {
-	var out []*mesh.Site
-	for key := range w.objects {
-		if o, _ := w.Get(key); key.Kind == mesh.KindSite {
-			if s, ok := o.Doc.(*mesh.Site); ok {
-				out = append(out, s)
-			}
-		}
-	}
-	slices.SortFunc(out, func(a, b *mesh.Site) int { return cmp.Compare(a.Metadata.Name, b.Metadata.Name) })
-	return out
-}
-
 // Forget drops soft state that is older than maxAge at now, so that a world does
 // not grow with every process that ever reported.
 func (w *World) Forget(now time.Time, maxAge time.Duration) {

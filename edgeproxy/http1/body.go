@@ -24,6 +24,7 @@ const (
 
 // bodyReader decodes a message body (RFC 9112 6 and 7).
 type bodyReader struct {
+	search
 	phase      phase
 	left       int64
 	extensions int
@@ -42,7 +43,7 @@ func (b *bodyReader) start(chunked bool, length int64) {
 }
 
 // decode gives the next event of the body; see [stream.Codec].
-func (b *bodyReader) decode(in []byte, ev *stream.Event, s *section) (n int, err *stream.ProtocolError) {
+func (b *bodyReader) decode(in []byte, ev *stream.Event, s *scratch) (n int, err *stream.ProtocolError) {
 	for {
 		rest := in[n:]
 		switch b.phase {
@@ -83,7 +84,7 @@ func (b *bodyReader) decode(in []byte, ev *stream.Event, s *section) (n int, err
 				b.phase = bodyTrailers
 			}
 		case bodyTrailers:
-			end, err := s.end(rest, 0, s.limits.Trailers, s.limits.Trailers)
+			end, err := b.end(rest, 0, s.limits.Trailers, s.limits.Trailers, s.limits.Fields)
 			if end == 0 || err != nil {
 				if err == errTargetLong {
 					err = errTrailersLong

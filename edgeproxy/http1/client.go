@@ -2,7 +2,6 @@ package http1
 
 import (
 	"bytes"
-	"slices"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 )
@@ -10,12 +9,12 @@ import (
 // Client is the side of a connection that writes requests and reads responses,
 // one exchange at a time.
 type Client struct {
-	section
-	body bodyReader
-	out  bodyWriter
-	msg  stream.Message
-	id   stream.ID
-	err  *stream.ProtocolError
+	*scratch
+	search search
+	body   bodyReader
+	out    bodyWriter
+	id     stream.ID
+	err    *stream.ProtocolError
 
 	reading bool // the response's End is not decoded
 	writing bool // the request's End is not encoded
@@ -29,18 +28,8 @@ type Client struct {
 
 var _ stream.Codec = (*Client)(nil)
 
-// NewClient returns a codec for a new connection.
-func NewClient(l Limits) *Client {
-	return &Client{section: newSection(l.withDefaults())}
-}
-
-// Reset makes the Client as good as new for another connection, keeping its memory.
-func (c *Client) Reset() {
-	c.section = section{limits: c.limits, fields: c.fields[:0], connection: c.section.connection[:0]}
-	c.body, c.out, c.msg, c.id, c.err = bodyReader{}, bodyWriter{}, stream.Message{}, 0, nil
-	c.reading, c.writing, c.started, c.final = false, false, false, false
-	c.head, c.closing, c.last, c.interim = false, false, false, 0
-}
+// Reset makes the Client as good as new for another connection.
+func (c *Client) Reset() { *c = Client{scratch: c.scratch} }
 
 // Open starts an exchange; false while one is under way or when none may follow.
 func (c *Client) Open() (stream.ID, bool) {
@@ -49,7 +38,6 @@ func (c *Client) Open() (stream.ID, bool) {
 	}
 	c.id++
 	c.reading, c.writing, c.started, c.final, c.interim = true, true, false, false, 0
-	c.out = bodyWriter{}
 	return c.id, true
 }
 
@@ -97,7 +85,7 @@ func (c *Client) encodeHead(dst []byte, m *stream.Message) ([]byte, error) {
 		return dst, errNoTunnels
 	}
 	start := len(dst)
-	dst = slices.Grow(dst, 192+len(m.Method)+len(m.Path)+len(m.Authority)+sizeOf(m.Fields))
+
 	dst = append(dst, m.Method...)
 	dst = append(dst, ' ')
 	dst = append(dst, m.Path...)
@@ -167,25 +155,38 @@ func (c *Client) Decode(in []byte, ev *stream.Event) (int, error) {
 	if !c.final {
 		return c.decodeHead(in, ev)
 	}
-	n, err := c.body.decode(in, ev, &c.section)
+	n, err := c.body.decode(in, ev, c.scratch)
 	if err != nil {
 		return n, c.fail(err, ev)
 	}
 	if ev.Kind == stream.End {
-		c.reading = false
+		// A backend that has answered before the request was complete may take the
+		// rest of it for the next request (the class CL.0).
+		c.reading, c.last = false, c.last || c.writing
 	}
 	return n, nil
 }
 
 func (c *Client) decodeHead(in []byte, ev *stream.Event) (int, error) {
-	n, err := c.end(in, 1, c.limits.Head, c.limits.Head)
-	if err == nil && n == 0 {
-		return 0, nil
+	n, err := 0, (*stream.ProtocolError)(nil)
+	whole := c.search.seen == 0
+	if whole {
+		n, err = c.parseHead(in)
+		whole = err == nil && n <= c.limits.Head
+	}
+	if !whole {
+		n, err = c.search.end(in, 1, c.limits.Head, c.limits.Head, c.limits.Fields)
+		if err == nil && n == 0 {
+			return 0, nil
+		}
+		if err == nil {
+			_, err = c.parseHead(in[:n])
+		} else if err == errTargetLong {
+			err = errHeadLong
+		}
 	}
 	if err == nil {
-		err = c.parseHead(in[:n])
-	} else if err == errTargetLong {
-		err = errHeadLong
+		err = c.begin()
 	}
 	if err != nil {
 		return 0, c.fail(err, ev)
@@ -194,44 +195,46 @@ func (c *Client) decodeHead(in []byte, ev *stream.Event) (int, error) {
 	return n, nil
 }
 
-func (c *Client) parseHead(in []byte) *stream.ProtocolError {
-	status, old, i, err := statusLine(in)
+func (c *Client) parseHead(in []byte) (int, *stream.ProtocolError) {
+	n, err := c.status.parse(in)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if err := c.parse(in, i); err != nil {
-		return err
+	if n, err = c.parse(in, n); err != nil {
+		return 0, err
 	}
-	if c.chunked && old {
-		return errCodingVersion
-	}
-	c.msg = stream.Message{Status: status, Fields: c.fields, Length: c.length}
-	if status < 200 || status == 204 {
+	switch {
+	case c.chunked && c.status.old:
+		return 0, errCodingVersion
+	case (c.status.code < 200 || c.status.code == 204) && (c.chunked || c.length > 0):
 		// RFC 9112 6.1 and RFC 9110 8.6 forbid both; a length of zero is common
 		// and does no harm.
-		if c.chunked || c.length > 0 {
-			return errNoContent
-		}
+		return 0, errNoContent
+	case c.status.code == 101:
+		return 0, errSwitch
 	}
-	if status < 200 {
-		c.interim++
-		switch {
-		case status == 101:
-			return errSwitch
-		case c.interim > c.limits.Interim:
+	return n, nil
+}
+
+// begin takes over the response head that was parsed.
+func (c *Client) begin() *stream.ProtocolError {
+	c.msg = stream.Message{Status: c.status.code, Fields: c.fields, Length: c.length}
+	m := &c.msg
+	if m.Status < 200 {
+		m.Length, m.NoBody = 0, true
+		if c.interim++; c.interim > c.limits.Interim {
 			return errInterim
 		}
-		c.msg.Length, c.msg.NoBody = 0, true
 		return nil
 	}
 	c.final = true
-	c.last = c.last || c.options&optClose != 0 || old && c.options&optKeepAlive == 0
+	c.last = c.last || c.options&optClose != 0 || c.status.old && c.options&optKeepAlive == 0
 	switch {
-	case status == 204:
-		c.msg.Length, c.msg.NoBody = 0, true
+	case m.Status == 204:
+		m.Length, m.NoBody = 0, true
 		c.body.start(false, 0)
-	case status == 304 || c.head:
-		c.msg.NoBody = true
+	case m.Status == 304 || c.head:
+		m.NoBody = true
 		c.body.start(false, 0)
 	case c.chunked || c.length >= 0:
 		c.body.start(c.chunked, c.length)

@@ -38,4 +38,8 @@
 // byte by byte costs no more than one that comes whole. A head and a trailer
 // section are decoded when they are complete, so the caller's buffer must be able
 // to hold [Limits].Head bytes.
+//
+// # Memory
+//
+// The codecs of one loop may share what heads are parsed into: see [Scratch].
 package http1

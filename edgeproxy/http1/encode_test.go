@@ -179,6 +179,7 @@ func TestEncodeRefuses(t *testing.T) {
 		{"empty name", fields(field("", "b")), false},
 		{"H2.CL", fields(field("content-length", "0")), false},
 		{"H2.TE", fields(field("transfer-encoding", "chunked")), false},
+		{"TE in disguise", fields(field("Transfer_Encoding", "chunked")), false},
 		{"connection", fields(field("X", "y"), field("connection", "close")), false},
 		{"second Host", fields(field("host", "b")), false},
 		{"expect", fields(field("expect", "100-continue")), false},

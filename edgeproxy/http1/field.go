@@ -1,6 +1,10 @@
 package http1
 
-import "github.com/meridian-mesh/meridian/edgeproxy/stream"
+import (
+	"slices"
+
+	"github.com/meridian-mesh/meridian/edgeproxy/stream"
+)
 
 // kind tells the fields that a message does not show among its Fields.
 type kind uint8
@@ -14,7 +18,8 @@ const (
 	te
 	upgrade
 	expect
-	dropped // hop-by-hop without a meaning for this codec
+	dropped   // hop-by-hop without a meaning for this codec
+	disguised // a framing field's name with "_" for "-": CGI and its kin take it for that
 )
 
 // kindOf looks at the length first: most names end there.
@@ -53,6 +58,9 @@ func kindOf(name []byte) kind {
 		if fold(name, "http2-settings") {
 			return dropped
 		}
+		if fold(name, "content_length") {
+			return disguised
+		}
 	case 16:
 		if fold(name, "proxy-connection") {
 			return dropped
@@ -60,6 +68,9 @@ func kindOf(name []byte) kind {
 	case 17:
 		if fold(name, "transfer-encoding") {
 			return transferEncoding
+		}
+		if fold(name, "transfer_encoding") {
+			return disguised
 		}
 	}
 	return ordinary
@@ -94,24 +105,24 @@ func trailerAllowed(name []byte) bool {
 // speak about framing: the last guard against smuggling through a decoder of
 // another protocol.
 func appendFields(dst []byte, fields []stream.Field) ([]byte, error) {
+	size := 0
+	for i := range fields {
+		size += len(fields[i].Name) + len(fields[i].Value) + len(": \r\n")
+	}
+	start := len(dst)
+	dst = slices.Grow(dst, size)[:start+size]
+	at := start
 	for i := range fields {
 		f := &fields[i]
-		if len(f.Name) == 0 || !all(f.Name, token) || textEnd(f.Value, 0) != len(f.Value) || kindOf(f.Name) != ordinary {
-			return dst, errBadField
+		if len(f.Name) == 0 || !all(f.Name, token) || !isText(f.Value) || kindOf(f.Name) != ordinary {
+			return dst[:start], errBadField
 		}
-		dst = append(dst, f.Name...)
-		dst = append(dst, ": "...)
-		dst = append(dst, f.Value...)
-		dst = append(dst, "\r\n"...)
+		at += copy(dst[at:], f.Name)
+		dst[at], dst[at+1] = ':', ' '
+		at += 2
+		at += copy(dst[at:], f.Value)
+		dst[at], dst[at+1] = '\r', '\n'
+		at += 2
 	}
 	return dst, nil
-}
-
-// sizeOf bounds what appendFields adds, so that a head grows its buffer once.
-func sizeOf(fields []stream.Field) int {
-	n := 0
-	for i := range fields {
-		n += len(fields[i].Name) + len(fields[i].Value) + len(": \r\n")
-	}
-	return n
 }

@@ -3,6 +3,7 @@ package http1
 import (
 	"errors"
 	"testing"
+	"unsafe"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 )
@@ -170,19 +171,37 @@ func TestClientTurns(t *testing.T) {
 		if _, ok := c.Open(); ok {
 			t.Fatal("opened twice")
 		}
-		mustEncode(t, c, id, head(request("GET")))
+		mustEncode(t, c, id, head(request("GET")), end)
 		_, rest := decode(t, c, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
 		_, rest = decode(t, c, rest)
 		if ev, _ := decode(t, c, rest); ev.Kind != stream.End || ev.Stream != id {
 			t.Fatalf("event %v of stream %d", ev.Kind, ev.Stream)
 		}
-		if _, ok := c.Open(); ok || c.Active() != 1 {
-			t.Fatal("opened before the request was complete")
-		}
-		mustEncode(t, c, id, end)
 		if c.Active() != 0 || !c.Reusable() {
 			t.Fatalf("active %d, reusable %v", c.Active(), c.Reusable())
 		}
+	}
+}
+
+// TestAnswerBeforeTheRequestEnds: the request may be completed, but then the
+// connection is over: a backend that did not read it all may take the rest for
+// the next request.
+func TestAnswerBeforeTheRequestEnds(t *testing.T) {
+	c := NewClient(Limits{})
+	id, _ := c.Open()
+	m := request("POST")
+	m.Length = 2
+	mustEncode(t, c, id, head(m), data("h"))
+	_, rest := decode(t, c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	if !c.Reusable() {
+		t.Error("given up at the response's head already")
+	}
+	if ev, _ := decode(t, c, rest); ev.Kind != stream.End || c.Active() != 1 {
+		t.Fatalf("event %v, active %d", ev.Kind, c.Active())
+	}
+	mustEncode(t, c, id, data("i"), end)
+	if _, ok := c.Open(); ok || c.Reusable() || c.Active() != 0 {
+		t.Errorf("opened %v, reusable %v, active %d", ok, c.Reusable(), c.Active())
 	}
 }
 
@@ -230,6 +249,11 @@ func TestClientEnds(t *testing.T) {
 		if c.Reusable() {
 			t.Error("reusable")
 		}
+		idle := NewClient(Limits{})
+		idle.Close(nil)
+		if _, ok := idle.Open(); ok || idle.Reusable() {
+			t.Error("opened after Close")
+		}
 	})
 }
 
@@ -267,6 +291,37 @@ func TestReset(t *testing.T) {
 			t.Fatalf("%s after %s: got %s, want %s", probe.name, responses[i].name, clip(got), clip(want))
 		}
 		c.Reset()
+	}
+}
+
+// TestSharedScratch: two connections of a loop may be in the middle of messages at
+// the same time.
+func TestSharedScratch(t *testing.T) {
+	sc := NewScratch(Limits{})
+	a, b := sc.NewServer(), sc.NewServer()
+	c := sc.NewClient()
+	id, _ := c.Open()
+	mustEncode(t, c, id, head(request("GET")), end)
+	inputs := []string{chunked + "3\r\nabc\r\n0\r\nX: y\r\n\r\n", get + "A: b\r\n\r\n", "HTTP/1.0 200 OK\r\nB: c\r\n\r\nhello"}
+	codecs := []stream.Codec{a, b, c}
+	tracers, rest := make([]tracer, 3), make([][]byte, 3)
+	for at := range 100 {
+		for i, in := range inputs {
+			if at < len(in) {
+				rest[i], _ = tracers[i].feed(t, codecs[i], append(rest[i], in[at]), nil)
+			}
+		}
+	}
+	for i, want := range []string{"POST a / {} unknown; data abc; trailers {X=y}; end", "GET a / {A=b}; end", "200 {B=c} unknown; data hello"} {
+		if got := tracers[i].String(); got != want {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	}
+	if got := mustEncode(t, a, 1, head(&stream.Message{Status: 200}), end); got != "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" {
+		t.Errorf("got %q", got)
+	}
+	if size := unsafe.Sizeof(*a); size > 256 {
+		t.Errorf("a connection's state has %d bytes", size)
 	}
 }
 

@@ -1,6 +1,9 @@
 package http1
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math/bits"
+)
 
 // Classes of octets, one bit each.
 const (
@@ -49,26 +52,42 @@ func all(b []byte, c uint8) bool {
 	return true
 }
 
+// skip returns the index of the first octet at or after i that is not of class c,
+// or len(b).
+func skip(b []byte, i int, c uint8) int {
+	for i < len(b) && class[b[i]]&c != 0 {
+		i++
+	}
+	return i
+}
+
+const (
+	ones = 0x0101010101010101
+	high = 0x8080808080808080
+)
+
+// suspects marks, by their high bits, octets of w that are below 0x20 or 0x7f. The
+// lowest mark is right; a borrow may add marks above a right one.
+func suspects(w uint64) uint64 {
+	del := w ^ 0x7f*ones
+	return ((w-0x20*ones)&^w | (del-ones)&^del) & high
+}
+
 // textEnd returns the index of the first octet at or after i that may not stand
 // in a field value, or len(b). It looks at eight octets at a time: values are
 // most of a head.
 func textEnd(b []byte, i int) int {
-	const (
-		ones = 0x0101010101010101
-		high = 0x8080808080808080
-	)
-	for ; i+8 <= len(b); i += 8 {
-		w := binary.LittleEndian.Uint64(b[i:])
-		del := w ^ 0x7f*ones
-		// High bit set in each octet below 0x20, or equal to 0x7f; a borrow can
-		// only add octets after a true hit.
-		if ((w-0x20*ones)&^w|(del-ones)&^del)&high != 0 {
-			for j := i; j < i+8; j++ {
-				if class[b[j]]&text == 0 {
-					return j
-				}
-			}
+	for i+8 <= len(b) {
+		m := suspects(binary.LittleEndian.Uint64(b[i:]))
+		if m == 0 {
+			i += 8
+			continue
 		}
+		i += bits.TrailingZeros64(m) >> 3
+		if b[i] != '\t' {
+			return i
+		}
+		i++
 	}
 	for ; i < len(b); i++ {
 		if class[b[i]]&text == 0 {
@@ -76,6 +95,21 @@ func textEnd(b []byte, i int) int {
 		}
 	}
 	return i
+}
+
+// isText reports whether all of b may stand in a field value. The last eight
+// octets are looked at together, even when some were seen before.
+func isText(b []byte) bool {
+	n := len(b)
+	if n < 8 {
+		return all(b, text)
+	}
+	for i := 0; i < n-8; i += 8 {
+		if suspects(binary.LittleEndian.Uint64(b[i:])) != 0 {
+			return all(b, text)
+		}
+	}
+	return suspects(binary.LittleEndian.Uint64(b[n-8:])) == 0 || all(b, text)
 }
 
 // fold reports whether b equals lower, ignoring ASCII case; lower is lower case.

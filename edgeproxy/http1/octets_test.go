@@ -25,11 +25,17 @@ func TestTextEnd(t *testing.T) {
 						t.Fatalf("octet %#x at %d of %d from %d: got %d, want %d", c, at, n, start, got, want)
 					}
 				}
+				if isText(b) != (want == n) {
+					t.Fatalf("octet %#x at %d of %d: text %v", c, at, n, isText(b))
+				}
 				// an allowed control before it must not hide it
 				if at > 0 {
 					b[at-1] = '\t'
 					if got := textEnd(b, 0); got != want {
 						t.Fatalf("octet %#x at %d after a tab: got %d, want %d", c, at, got, want)
+					}
+					if isText(b) != (want == n) {
+						t.Fatalf("octet %#x at %d of %d after a tab: text %v", c, at, n, isText(b))
 					}
 				}
 			}
@@ -64,8 +70,8 @@ func TestSearchResumes(t *testing.T) {
 		if _, err := s.Decode(in[:i+1], &ev); err != nil || ev.Kind != stream.None {
 			t.Fatalf("after %d bytes: %v, %v", i+1, ev.Kind, err)
 		}
-		if s.seen != i+1 {
-			t.Fatalf("after %d bytes the search stands at %d", i+1, s.seen)
+		if s.search.seen != i+1 {
+			t.Fatalf("after %d bytes the search stands at %d", i+1, s.search.seen)
 		}
 	}
 	id, _ := c.Open()
@@ -74,8 +80,8 @@ func TestSearchResumes(t *testing.T) {
 	}
 	in = []byte(ok + "X: " + strings.Repeat("y", 60000) + "\r\n\r\n")
 	for i := range len(in) - 1 {
-		if _, err := c.Decode(in[:i+1], &ev); err != nil || c.seen != i+1 {
-			t.Fatalf("after %d bytes the search stands at %d: %v", i+1, c.seen, err)
+		if _, err := c.Decode(in[:i+1], &ev); err != nil || c.search.seen != i+1 {
+			t.Fatalf("after %d bytes the search stands at %d: %v", i+1, c.search.seen, err)
 		}
 	}
 }

@@ -23,14 +23,12 @@ var (
 )
 
 // parse reads the line at the front of in and returns where the next one starts.
+// It may fail in any way where in ends early.
 func (r *requestLine) parse(in []byte, maxTarget int) (int, *stream.ProtocolError) {
 	r.scheme, r.authority, r.path = nil, nil, nil
-	i := 0
-	for class[in[i]]&token != 0 {
-		i++
-	}
+	i := skip(in, 0, token)
 	switch {
-	case i == 0 || in[i] != ' ':
+	case i == 0 || i == len(in) || in[i] != ' ':
 		return 0, errMethod
 	case i > maxMethod:
 		return 0, errMethodLong
@@ -38,33 +36,33 @@ func (r *requestLine) parse(in []byte, maxTarget int) (int, *stream.ProtocolErro
 	r.method = in[:i:i]
 	i++
 	start := i
-	for class[in[i]]&target != 0 {
-		i++
-	}
+	i = skip(in, i, target)
 	t := in[start:i:i]
 	switch {
 	case len(t) > maxTarget:
 		return 0, errTargetLong
-	case in[i] == '\r' && in[i+1] == '\n':
+	case lineEnds(in, i):
 		return 0, errRequestLine // HTTP/0.9
-	case in[i] != ' ' || len(t) == 0:
+	case len(t) == 0 || i == len(in) || in[i] != ' ':
 		return 0, errTarget
 	}
 	i++
 	const version = "HTTP/1.1\r\n"
-	end := i + bytes.IndexByte(in[i:], '\n') + 1
-	v := in[i:end]
+	if len(in)-i < len(version) {
+		return 0, errRequestLine
+	}
+	v := in[i : i+len(version)]
 	switch {
 	case string(v) == version:
 		r.old = false
 	case string(v) == "HTTP/1.0\r\n":
 		r.old = true
-	case len(v) == len(version) && string(v[:5]) == "HTTP/" && isDigit(v[5]) && v[6] == '.' && isDigit(v[7]):
+	case string(v[:5]) == "HTTP/" && isDigit(v[5]) && v[6] == '.' && isDigit(v[7]) && lineEnds(v, 8):
 		return 0, errVersion
 	default:
 		return 0, errRequestLine
 	}
-	return end, r.target(t)
+	return i + len(version), r.target(t)
 }
 
 // target tells the four forms of a request target (RFC 9112 3.2) apart.

@@ -182,6 +182,9 @@ var requests = []row{
 	{"TE obfuscated: empty", get + "Transfer-Encoding:\r\n\r\n", "!400 invalid Transfer-Encoding"},
 	{"TE obfuscated: space before the colon", get + "Transfer-Encoding : chunked\r\n\r\n", "!400 invalid field name"},
 	{"TE obfuscated: NUL in the name", get + "Transfer-Encoding\x00: chunked\r\n\r\n", "!400 invalid field name"},
+	{"TE in disguise", get + "Transfer_Encoding: chunked\r\n\r\n", "!400 invalid field name"},
+	{"CL in disguise", get + "Content_length: 5\r\n\r\n", "!400 invalid field name"},
+	{"other names may have underscores", get + "api_key: x\r\n\r\n", "GET a / {api_key=x}; end"},
 	{"TE in HTTP/1.0", "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "!400 Transfer-Encoding in HTTP/1.0"},
 }
 
@@ -226,6 +229,7 @@ var chunks = []row{
 	{"CVE-2023-39326: many extensions", strings.Repeat("1;"+strings.Repeat("a", 200)+"\r\nx\r\n", 21) + "0\r\n\r\n", "!400 chunk extensions too long"},
 	{"7.1.2 trailers", "0\r\nX-Sum: 1\r\nY: 2\r\n\r\n", "trailers {X-Sum=1, Y=2}; end"},
 	{"7.1.2 forbidden trailers are dropped", "0\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\nHost: evil\r\nAuthorization: x\r\nCookie: a=b\r\nX-Forwarded-For: 1.2.3.4\r\nConnection: close\r\nX-Sum: 1\r\nContent-Type: a/b\r\n\r\n", "trailers {X-Sum=1}; end"},
+	{"7.1.2 framing in disguise is dropped", "0\r\nContent_Length: 5\r\nX: y\r\n\r\n", "trailers {X=y}; end"},
 	{"7.1.2 nothing but forbidden trailers", "0\r\nHost: evil\r\nTrailer: X\r\n\r\n", "end"},
 	{"7.1.2 bare LF in trailers", "0\r\nX: y\n\r\n", "!400 line ends in a bare LF"},
 	{"7.1.2 bare LF ends the trailers", "0\r\n\n", "!400 line ends in a bare LF"},

@@ -2,6 +2,7 @@ package http1
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 )
@@ -15,15 +16,36 @@ const (
 	optUpgrade
 )
 
-// section reads a head or a trailer section in two steps: end searches for the
-// empty line, remembering how far it got, and parse takes the whole apart.
-type section struct {
-	limits Limits
+// Scratch is the memory that a head or a trailer section is parsed into. Codecs of
+// one event loop can share it, so that a connection costs little more than its
+// state; then what an event points to is valid until the next Decode of any of
+// them. It holds nothing between calls.
+type Scratch struct{ scratch }
 
-	// Search: octets seen, start of the line that the search is in, lines seen.
-	seen, line, lines int
+// NewScratch returns memory for codecs under the given limits.
+func NewScratch(l Limits) *Scratch {
+	return &Scratch{scratch{limits: l.withDefaults(), fields: make([]stream.Field, 0, 24)}}
+}
 
-	// Parsed. Slices borrow from the input.
+// NewServer returns the server side of a new connection. The codec shares s.
+func (s *Scratch) NewServer() *Server { return &Server{scratch: &s.scratch} }
+
+// NewClient returns the client side of a new connection. The codec shares s.
+func (s *Scratch) NewClient() *Client { return &Client{scratch: &s.scratch} }
+
+// NewServer returns the server side of a new connection, with memory of its own.
+func NewServer(l Limits) *Server { return NewScratch(l).NewServer() }
+
+// NewClient returns the client side of a new connection, with memory of its own.
+func NewClient(l Limits) *Client { return NewScratch(l).NewClient() }
+
+type scratch struct {
+	limits  Limits
+	request requestLine
+	status  statusLine
+	msg     stream.Message
+
+	// Of the field lines. Slices borrow from the input.
 	fields     []stream.Field
 	connection [][]byte // values of Connection
 	options    option
@@ -35,14 +57,19 @@ type section struct {
 	upgrade    []byte
 }
 
-func newSection(l Limits) section {
-	return section{limits: l, fields: make([]stream.Field, 0, 24)}
+// search looks for the end of a section that did not come whole. A head that is
+// there at once is parsed at once. Where that fails, be it for want of bytes, the
+// search looks for the empty line, remembering how far it got, and only then the
+// whole is parsed again: so faults are the same however the bytes came.
+type search struct {
+	seen, line, lines int // octets seen, start of the line that seen is in, lines seen
 }
 
 // end returns the length of the section at the front of in, 0 while it is
 // incomplete. start is the number of lines before the first field line (a start
-// line or none) and first the most octets the first line may have.
-func (s *section) end(in []byte, start, first, max int) (int, *stream.ProtocolError) {
+// line or none), first the most octets the first line may have, max those of all
+// lines and fields the most field lines.
+func (s *search) end(in []byte, start, first, max, fields int) (int, *stream.ProtocolError) {
 	tooLong := errHeadLong
 	if start == 0 {
 		tooLong = errTrailersLong
@@ -68,82 +95,88 @@ func (s *section) end(in []byte, start, first, max int) (int, *stream.ProtocolEr
 		}
 		if length == 2 && s.lines >= start {
 			end := s.seen
-			s.seen, s.line, s.lines = 0, 0, 0
+			*s = search{}
 			return end, nil
 		}
 		s.line = s.seen
 		s.lines++
-		if s.lines > start+s.limits.Fields {
+		if s.lines > start+fields {
 			return 0, errFieldCount
 		}
 	}
 }
 
-// fieldLine takes the field line at in[i:] apart and returns where the next one
-// starts. in ends with an empty line.
-func fieldLine(in []byte, i int) (f stream.Field, next int, err *stream.ProtocolError) {
+// fieldLine takes the field line at in[i:] apart into f and returns where the
+// next one starts. It may fail in any way where in ends early.
+func fieldLine(in []byte, i int, f *stream.Field) (next int, err *stream.ProtocolError) {
 	start := i
-	for class[in[i]]&token != 0 {
-		i++
-	}
-	if in[i] != ':' || i == start {
-		if c := in[start]; c == ' ' || c == '\t' {
-			return f, 0, errFold
+	i = skip(in, i, token)
+	if i == len(in) || in[i] != ':' || i == start {
+		if start < len(in) && (in[start] == ' ' || in[start] == '\t') {
+			return 0, errFold
 		}
-		return f, 0, errFieldName
+		return 0, errFieldName
 	}
 	f.Name = in[start:i:i]
 	i++
-	for in[i] == ' ' || in[i] == '\t' {
+	for i < len(in) && (in[i] == ' ' || in[i] == '\t') {
 		i++
 	}
 	end := textEnd(in, i)
-	if in[end] != '\r' || in[end+1] != '\n' {
-		return f, 0, errFieldValue
+	if !lineEnds(in, end) {
+		return 0, errFieldValue
 	}
 	next = end + 2
 	for end > i && (in[end-1] == ' ' || in[end-1] == '\t') {
 		end--
 	}
 	f.Value = in[i:end:end]
-	return f, next, nil
+	return next, nil
 }
 
-// parse reads the field lines of in[i:], which ends with the empty line, into
-// fields and the members that stand for the fields a message does not show.
-func (s *section) parse(in []byte, i int) *stream.ProtocolError {
+// lineEnds reports a CRLF at in[i:].
+func lineEnds(in []byte, i int) bool { return i+1 < len(in) && in[i] == '\r' && in[i+1] == '\n' }
+
+// parse reads the field lines of in[i:] up to the empty one, after which it
+// returns, into fields and into the members that stand for the fields a message
+// does not show. It may fail in any way where in ends before the empty line.
+func (s *scratch) parse(in []byte, i int) (end int, err *stream.ProtocolError) {
 	s.fields, s.connection = s.fields[:0], s.connection[:0]
 	s.options, s.host, s.length, s.upgrade = 0, nil, -1, nil
 	s.chunked, s.expect100, s.trailersOK = false, false, false
-	for in[i] != '\r' {
-		f, next, err := fieldLine(in, i)
-		if err != nil {
-			return err
+	for lines := 0; !lineEnds(in, i); lines++ {
+		if lines == s.limits.Fields {
+			return 0, errFieldCount
 		}
-		i = next
-		k := kindOf(f.Name)
-		if k == ordinary {
-			s.fields = append(s.fields, f)
-			continue
+		n := len(s.fields)
+		if n == cap(s.fields) {
+			s.fields = slices.Grow(s.fields, n+1)
 		}
-		if err := s.control(k, f.Value); err != nil {
-			return err
+		s.fields = s.fields[:n+1]
+		f := &s.fields[n]
+		if i, err = fieldLine(in, i, f); err != nil {
+			return 0, err
 		}
-	}
-	if i+2 != len(in) {
-		return errFieldName // a line that starts with CR
+		if k := kindOf(f.Name); k != ordinary {
+			s.fields = s.fields[:n]
+			if err := s.control(k, f.Value); err != nil {
+				return 0, err
+			}
+		}
 	}
 	if s.chunked && s.length >= 0 {
-		return errLengthCoding
+		return 0, errLengthCoding
 	}
 	if len(s.connection) > 0 {
-		return s.nominated()
+		err = s.nominated()
 	}
-	return nil
+	return i + 2, err
 }
 
-func (s *section) control(k kind, v []byte) *stream.ProtocolError {
+func (s *scratch) control(k kind, v []byte) *stream.ProtocolError {
 	switch k {
+	case disguised:
+		return errFieldName
 	case host:
 		if s.host != nil {
 			return errHostTwice
@@ -202,7 +235,7 @@ func badCoding(v []byte) *stream.ProtocolError {
 }
 
 // nominated reads the Connection fields and removes the fields they name.
-func (s *section) nominated() *stream.ProtocolError {
+func (s *scratch) nominated() *stream.ProtocolError {
 	n := 0
 	for _, v := range s.connection {
 		for len(v) > 0 {
@@ -233,22 +266,18 @@ func (s *section) nominated() *stream.ProtocolError {
 	return nil
 }
 
-// parseTrailers reads a trailer section and drops what may not stand there.
-func (s *section) parseTrailers(in []byte) *stream.ProtocolError {
+// parseTrailers reads a whole trailer section and drops what may not stand there.
+func (s *scratch) parseTrailers(in []byte) *stream.ProtocolError {
 	s.fields = s.fields[:0]
-	i := 0
-	for in[i] != '\r' {
-		f, next, err := fieldLine(in, i)
-		if err != nil {
+	for i := 0; !lineEnds(in, i); {
+		var f stream.Field
+		var err *stream.ProtocolError
+		if i, err = fieldLine(in, i, &f); err != nil {
 			return err
 		}
-		i = next
 		if trailerAllowed(f.Name) {
 			s.fields = append(s.fields, f)
 		}
-	}
-	if i+2 != len(in) {
-		return errFieldName
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package http1
 
 import (
 	"bytes"
-	"slices"
 	"strconv"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
@@ -11,17 +10,13 @@ import (
 // Server is the side of a connection that reads requests and writes responses.
 // Pipelined requests are decoded one at a time: the next only when the response
 // to the previous is encoded whole.
-//
-// It holds no state between messages beyond their count, so that a caller may
-// give the Server of an idle connection to another one after [Server.Reset].
 type Server struct {
-	section
-	request requestLine
-	body    bodyReader
-	out     bodyWriter
-	msg     stream.Message
-	id      stream.ID
-	err     *stream.ProtocolError
+	*scratch
+	search search
+	body   bodyReader
+	out    bodyWriter
+	id     stream.ID
+	err    *stream.ProtocolError
 
 	reading bool // the request's End is not decoded
 	writing bool // the response's End is not encoded
@@ -37,19 +32,8 @@ type Server struct {
 
 var _ stream.Codec = (*Server)(nil)
 
-// NewServer returns a codec for a new connection.
-func NewServer(l Limits) *Server {
-	return &Server{section: newSection(l.withDefaults())}
-}
-
-// Reset makes the Server as good as new for another connection, keeping its memory.
-func (s *Server) Reset() {
-	s.section = section{limits: s.limits, fields: s.fields[:0], connection: s.section.connection[:0]}
-	s.request = requestLine{made: s.request.made}
-	s.body, s.out, s.msg, s.id, s.err = bodyReader{}, bodyWriter{}, stream.Message{}, 0, nil
-	s.reading, s.writing, s.started, s.blank = false, false, false, false
-	s.head, s.connect, s.old, s.waiting, s.closing, s.last = false, false, false, false, false, false
-}
+// Reset makes the Server as good as new for another connection.
+func (s *Server) Reset() { *s = Server{scratch: s.scratch} }
 
 // Decode reads requests; see [stream.Codec]. On an error ev is a Reset of the
 // stream to answer on: Encode takes one response there unless one was begun.
@@ -60,7 +44,7 @@ func (s *Server) Decode(in []byte, ev *stream.Event) (int, error) {
 	}
 	if s.reading {
 		ev.Stream = s.id
-		n, err := s.body.decode(in, ev, &s.section)
+		n, err := s.body.decode(in, ev, s.scratch)
 		if err != nil {
 			return n, s.fail(err, ev)
 		}
@@ -92,18 +76,27 @@ func (s *Server) Decode(in []byte, ev *stream.Event) (int, error) {
 	if class[in[0]]&token == 0 {
 		return skip, s.fail(errMethod, ev)
 	}
-	n, err := s.end(in, 1, s.limits.line(), s.limits.Head)
-	if err == nil && n == 0 {
-		return skip, nil
+	n, err := 0, (*stream.ProtocolError)(nil)
+	whole := s.search.seen == 0
+	if whole {
+		n, err = s.parseHead(in)
+		whole = err == nil && n <= s.limits.Head
 	}
-	if err == nil {
-		err = s.parseHead(in[:n])
-	} else if err == errTargetLong {
-		err = longLine(in)
+	if !whole {
+		n, err = s.search.end(in, 1, s.limits.line(), s.limits.Head, s.limits.Fields)
+		if err == nil && n == 0 {
+			return skip, nil
+		}
+		if err == nil {
+			_, err = s.parseHead(in[:n])
+		} else if err == errTargetLong {
+			err = longLine(in)
+		}
 	}
 	if err != nil {
 		return skip, s.fail(err, ev)
 	}
+	s.begin()
 	ev.Kind, ev.Stream, ev.Head = stream.Head, s.id, &s.msg
 	return skip + n, nil
 }
@@ -123,27 +116,31 @@ func longLine(in []byte) *stream.ProtocolError {
 	return errTargetLong
 }
 
-func (s *Server) parseHead(in []byte) *stream.ProtocolError {
-	i, err := s.request.parse(in, s.limits.Target)
+func (s *Server) parseHead(in []byte) (int, *stream.ProtocolError) {
+	n, err := s.request.parse(in, s.limits.Target)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if err := s.parse(in, i); err != nil {
-		return err
+	if n, err = s.parse(in, n); err != nil {
+		return 0, err
 	}
-	r := &s.request
-	switch {
-	case s.host == nil && !r.old:
-		return errHostMissing
+	switch old := s.request.old; {
+	case s.host == nil && !old:
+		return 0, errHostMissing
 	case s.host != nil && !validHost(s.host):
-		return errHost
-	case s.chunked && r.old:
-		return errCodingVersion
+		return 0, errHost
+	case s.chunked && old:
+		return 0, errCodingVersion
 	}
+	return n, nil
+}
+
+// begin starts the exchange whose head was parsed.
+func (s *Server) begin() {
+	r := &s.request
 	if r.authority == nil {
 		r.authority = s.host // else RFC 9112 3.2.2: the target's counts
 	}
-
 	length := max(s.length, 0)
 	if s.chunked {
 		length = stream.LengthUnknown
@@ -159,12 +156,10 @@ func (s *Server) parseHead(in []byte) *stream.ProtocolError {
 	}
 	s.body.start(s.chunked, s.length)
 	s.id++
-	s.out = bodyWriter{}
 	s.reading, s.writing, s.started, s.blank = true, true, false, false
 	s.head, s.connect = bytes.Equal(r.method, headMethod), bytes.Equal(r.method, connect)
 	s.old, s.waiting = r.old, s.msg.Expect100
 	s.last = s.options&optClose != 0 || r.old && s.options&optKeepAlive == 0
-	return nil
 }
 
 // fail ends decoding for good and leaves one response to encode.
@@ -244,7 +239,6 @@ func (s *Server) encodeHead(dst []byte, m *stream.Message) ([]byte, error) {
 		return dst, nil // RFC 9110 15.2
 	}
 	start := len(dst)
-	dst = slices.Grow(dst, 128+sizeOf(m.Fields))
 	dst = appendStatus(dst, m.Status)
 	dst, err := appendFields(dst, m.Fields)
 	if err != nil {

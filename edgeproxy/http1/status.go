@@ -1,39 +1,44 @@
 package http1
 
 import (
-	"bytes"
-
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 )
 
-// statusLine reads a status line (RFC 9112 4) and returns where the next line
-// starts. The reason phrase is checked and dropped; its absence, even with the
-// space before it, is common among backends and changes nothing.
-func statusLine(in []byte) (status int, old bool, next int, err *stream.ProtocolError) {
-	next = bytes.IndexByte(in, '\n') + 1
-	line := in[:next-2]
+// statusLine is a status line taken apart (RFC 9112 4).
+type statusLine struct {
+	code int
+	old  bool // HTTP/1.0
+}
+
+// parse reads the line at the front of in and returns where the next one starts.
+// The reason phrase is checked and dropped; its absence, even with the space
+// before it, is common among backends and changes nothing. It may fail in any way
+// where in ends early.
+func (s *statusLine) parse(in []byte) (int, *stream.ProtocolError) {
 	const start = len("HTTP/1.1 ")
-	if len(line) < start+3 {
-		return 0, false, 0, errStatusLine
+	if len(in) < start+3 {
+		return 0, errStatusLine
 	}
-	switch string(line[:start]) {
+	switch string(in[:start]) {
 	case "HTTP/1.1 ":
+		s.old = false
 	case "HTTP/1.0 ":
-		old = true
+		s.old = true
 	default:
-		return 0, false, 0, errStatusLine
+		return 0, errStatusLine
 	}
-	for _, c := range line[start : start+3] {
+	s.code = 0
+	for _, c := range in[start : start+3] {
 		if !isDigit(c) {
-			return 0, false, 0, errStatusLine
+			return 0, errStatusLine
 		}
-		status = status*10 + int(c-'0')
+		s.code = s.code*10 + int(c-'0')
 	}
-	reason := line[start+3:]
-	if status < 100 || status > 599 || len(reason) > 0 && reason[0] != ' ' || textEnd(reason, 0) != len(reason) {
-		return 0, false, 0, errStatusLine
+	end := textEnd(in, start+3)
+	if s.code < 100 || s.code > 599 || end > start+3 && in[start+3] != ' ' || !lineEnds(in, end) {
+		return 0, errStatusLine
 	}
-	return status, old, next, nil
+	return end + 2, nil
 }
 
 // reasons of the status codes of RFC 9110 15 and the registered ones that mesh

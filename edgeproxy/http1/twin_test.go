@@ -36,11 +36,14 @@ func twinText(s string) bool {
 	return true
 }
 
-func twinFields(lines []string) ([]twinField, bool) {
+func twinFields(lines []string, trailer bool) ([]twinField, bool) {
 	var fields []twinField
 	for _, l := range lines {
 		name, value, found := strings.Cut(l, ":")
 		if !found || !twinName.MatchString(name) || !twinText(value) {
+			return nil, false
+		}
+		if n := strings.ToLower(name); !trailer && (n == "content_length" || n == "transfer_encoding") {
 			return nil, false
 		}
 		fields = append(fields, twinField{name, strings.Trim(value, " \t")})
@@ -97,7 +100,7 @@ type twinMessage struct {
 
 func twinFraming(lines []string, old bool) (m twinMessage, ok bool) {
 	m = twinMessage{old: old, length: -1}
-	if m.fields, ok = twinFields(lines); !ok {
+	if m.fields, ok = twinFields(lines, false); !ok {
 		return m, false
 	}
 	lengths, codings := values(m.fields, "Content-Length"), values(m.fields, "Transfer-Encoding")
@@ -134,7 +137,7 @@ func (m *twinMessage) closes() bool {
 func (m *twinMessage) shown() string {
 	var out []string
 	hidden := []string{"host", "content-length", "transfer-encoding", "connection", "keep-alive", "te",
-		"trailer", "upgrade", "expect", "http2-settings", "proxy-connection"}
+		"trailer", "upgrade", "expect", "http2-settings", "proxy-connection", "content_length", "transfer_encoding"}
 	for _, f := range m.fields {
 		n := strings.ToLower(f.name)
 		named := slices.Contains(m.options, n) && n != "close" && n != "keep-alive" && n != "upgrade"
@@ -237,7 +240,7 @@ func twinBody(in string, chunked bool, length int64) (events []string, rest stri
 			return give("!"), "", false
 		}
 	}
-	fields, ok := twinFields(lines)
+	fields, ok := twinFields(lines, true)
 	if !ok {
 		return give("!"), "", false
 	}
@@ -461,7 +464,7 @@ func mutate(rnd *rand.Rand, rows []row) string {
 	}
 	b := []byte(in)
 	spice := []string{"\r\n", "\n", "\r", " ", "\t", ":", ",", ";", "0", "5", "\x00", "\x7f", "\x80", "chunked", "Host: b\r\n",
-		"Content-Length: 3\r\n", "Transfer-Encoding: chunked\r\n", "Connection: close\r\n", "Connection: x\r\n", "/", "HTTP/1.0", "X: 1\r\n", "[::1]", "\r\n\r\n"}
+		"Content-Length: 3\r\n", "Transfer-Encoding: chunked\r\n", "Content_Length: 3\r\n", "Connection: close\r\n", "Connection: x\r\n", "/", "HTTP/1.0", "X: 1\r\n", "[::1]", "\r\n\r\n"}
 	for range rnd.IntN(4) {
 		at := rnd.IntN(len(b) + 1)
 		switch rnd.IntN(5) {

@@ -57,9 +57,6 @@ func (b *RetryBudget) advance(now int64) {
 		return
 	}
 	d := float64(now-b.last) / 1e9
-	if d <= 0 {
-		return
-	}
 	b.last = now
 	b.rate -= b.rate * min(d/window, 1)
 	b.tokens = min(b.tokens+b.MinPerSecond*d, b.most())

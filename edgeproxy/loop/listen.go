@@ -89,6 +89,15 @@ func listen(addr netip.AddrPort) (_ *Listener, err error) {
 // Addr is the bound address.
 func (l *Listener) Addr() netip.AddrPort { return l.addr }
 
+// Refuse has the kernel refuse new connections, while the address stays taken
+// until Close. Loops must have stopped accepting. It may be called again.
+func (l *Listener) Refuse() error {
+	if err := unix.Shutdown(l.fd, unix.SHUT_RD); err != nil && err != unix.ENOTCONN {
+		return os.NewSyscallError("shutdown", err)
+	}
+	return nil
+}
+
 // Close stops listening. Loops must have stopped accepting from it.
 func (l *Listener) Close() error { return unix.Close(l.fd) }
 

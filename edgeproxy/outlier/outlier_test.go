@@ -115,14 +115,14 @@ func TestEjectionTimeGrowsAndShrinks(t *testing.T) {
 	if got := fmt.Sprint(spans(5)); got != "[10 20 40 40 40]" {
 		t.Errorf("got %s ticks", got)
 	}
-	// two quiet seconds take two doublings back
-	s.run(20, failing())
-	if got := fmt.Sprint(spans(1)); got != "[10]" {
-		t.Errorf("after two quiet seconds: %s ticks", got)
-	}
+	// each quiet second takes one doubling back
 	s.run(11, failing())
+	if got := fmt.Sprint(spans(1)); got != "[20]" {
+		t.Errorf("after a quiet second: %s ticks", got)
+	}
+	s.run(25, failing())
 	if got := fmt.Sprint(spans(1)); got != "[10]" {
-		t.Errorf("after another: %s ticks", got)
+		t.Errorf("after two more: %s ticks", got)
 	}
 }
 
@@ -183,6 +183,12 @@ func TestSuccessRate(t *testing.T) {
 			s.expect(t, c.want)
 		})
 	}
+	t.Run("good times do not make up for bad ones", func(t *testing.T) {
+		s := newSite(2, DefaultConfig)
+		s.run(1000, rates(10, 0, 0))
+		s.run(105, rates(10, 0, 5))
+		s.expect(t, "110.0:1=2")
+	})
 	t.Run("few requests", func(t *testing.T) {
 		s := newSite(2, DefaultConfig)
 		for k := range 105 {
@@ -205,8 +211,7 @@ func TestSuccessRate(t *testing.T) {
 func TestNewEndpointAndReload(t *testing.T) {
 	s := newSite(2, DefaultConfig)
 	s.eps = append(s.eps, Endpoint{State: new(State), Counts: Counts{Failure: 1000}})
-	s.run(1, failing())
-	s.run(3, failing(2))
+	s.run(4, failing(2))
 	s.expect(t, "")
 	s.d = Detector{Config: DefaultConfig}
 	s.eps[0], s.eps[2] = s.eps[2], s.eps[0]

@@ -19,7 +19,7 @@ func newHosts[T any]() hosts[T] {
 	return hosts[T]{exact: map[string]T{}, wild: map[string]T{}}
 }
 
-// at returns where the entry of a pattern ("", "*.example.com" or a name) lives.
+// get returns the entry of a pattern: "", "*.example.com" or a name.
 func (h *hosts[T]) get(pattern string) T {
 	switch {
 	case pattern == "":

@@ -93,6 +93,7 @@ func TestMatch(t *testing.T) {
 		{"path case counts", "x.org", "/API", "default/a-any/0"},
 		{"host of only a dot", ".", "/", "default/a-any/0"},
 		{"leading dot is no label", ".example.com", "/items", "default/a-any/0"},
+		{"host whose first 255 octets would match", strings.Repeat("A", 255-len(".example.com")) + ".example.com.evil", "/items", "default/a-any/0"},
 		{"host beyond DNS", strings.Repeat("A.", 200) + "example.org", "/", "default/a-any/0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -124,7 +125,8 @@ func TestListeners(t *testing.T) {
 		{"three.example.com", "/", ""},
 		{"three.example.com", "/wild", "default/b/0"},
 		{"one.example.com", "/wild", "default/a/0"}, // its own listener, which route b did not join
-		{"two.example.com", "/port", "default/a/0"},
+		{"three.example.com", "/port", ""},
+		{"three.example.com", "/gateway", ""},
 		{"x.deep.example.com", "/wild", ""},
 		{"x.deep.example.com", "/com", "default/e/0"},
 		{"example.com", "/", ""},

@@ -306,7 +306,7 @@ func (n *Node) Tick(nowNS int64, counters map[mesh.ServiceKey]*Counters) Output 
 func (n *Node) share(nowNS int64, s *service, c *Counters) Share {
 	standby := s.planner.Tick(nowNS, plan.Input{
 		DemandPerS: s.demand.PerS(), Slots: c.Slots, ServiceMS: s.serviceTime.MS(), NoHome: !c.Up,
-		OthersPerS: s.othersPerS(), StayHome: s.StayHome, Options: n.options(nowNS, s),
+		OthersPerS: s.others.PerS(), StayHome: s.StayHome, Options: n.options(nowNS, s),
 	})
 	renewed := s.planned != nil && n.have && nowNS < n.expiresNS
 	step := float64(nowNS-n.lastNS) / fadeNS

@@ -21,6 +21,7 @@ type service struct {
 	planner     *plan.Planner
 	demand      price.Rate
 	served      price.Rate
+	others      price.Rate // of served, for other sites
 	serviceTime price.ServiceTime
 	from        map[string]*source
 	last        Counters
@@ -61,6 +62,7 @@ func (s *service) measure(nowNS int64, c *Counters) bool {
 	done := grown(c.Completed, last.Completed)
 	s.demand.Observe(nowNS, float64(demand))
 	s.served.Observe(nowNS, float64(served))
+	var others uint64
 	for site, count := range c.From {
 		src := s.from[site]
 		if src == nil {
@@ -75,10 +77,12 @@ func (s *service) measure(nowNS int64, c *Counters) bool {
 		}
 		n := grown(count, src.count)
 		src.rate.Observe(nowNS, float64(n))
+		others += n
 		if src.count = count; n > 0 {
 			src.seenNS = nowNS
 		}
 	}
+	s.others.Observe(nowNS, float64(others))
 	// Nobody who comes while every slot is taken finds a free one, so when in
 	// flight was at the slots on both ends and nobody found one, it was all along.
 	free := grown(c.FreeStarts, last.FreeStarts)
@@ -93,15 +97,6 @@ func (s *service) measure(nowNS int64, c *Counters) bool {
 	s.last, s.lastNS = *c, nowNS
 	s.last.From = nil // counted per source; the caller's map may change
 	return busy
-}
-
-// othersPerS is the rate of requests served here for other sites.
-func (s *service) othersPerS() float64 {
-	sum := 0.0
-	for _, src := range s.from {
-		sum += src.rate.PerS()
-	}
-	return sum
 }
 
 func (s *service) spillers() int {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"time"
 )
 
 func main() {
@@ -16,9 +17,14 @@ func main() {
 	failed := make(chan error)
 	for _, address := range os.Args[1:] {
 		go func() {
-			failed <- http.ListenAndServe(address, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				fmt.Fprintf(w, "%s got %s %s%s\n", address, r.Method, r.Host, r.URL.Path)
-			}))
+			failed <- (&http.Server{
+				Addr:              address,
+				ReadHeaderTimeout: 10 * time.Second,
+				Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+					fmt.Fprintf(w, "%s got %s %s%s\n", address, r.Method, r.Host, r.URL.Path)
+				}),
+			}).ListenAndServe()
 		}()
 	}
 	fmt.Fprintln(os.Stderr, "echo:", <-failed)

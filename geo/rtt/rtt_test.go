@@ -100,6 +100,25 @@ func TestRouteChanges(t *testing.T) {
 	}
 }
 
+// The least sample is remembered for at least half a window, whatever the phase.
+func TestLeastSampleOutlivesTheWindow(t *testing.T) {
+	for phase := range 20 {
+		e := NewEstimate(5 * ms)
+		now := start
+		for range 40 + phase {
+			now = now.Add(500 * ms)
+			e.Observe(now, 5*ms)
+		}
+		for range 8 {
+			now = now.Add(500 * ms)
+			e.Observe(now, 50*ms)
+		}
+		if got := e.RTT(now); !near(got, 5*ms, ms) {
+			t.Errorf("phase %d: 4 s of queues made 5 ms %v", phase, got)
+		}
+	}
+}
+
 func TestOddInput(t *testing.T) {
 	e := NewEstimate(5 * ms)
 	e.Observe(start, 0)

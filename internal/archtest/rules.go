@@ -140,17 +140,27 @@ func checkDependencies(t *tree) (out []finding) {
 			if first, _, _ := strings.Cut(imp, "/"); !strings.Contains(first, ".") || under(imp, module) {
 				return // the standard library, or ours
 			}
-			i := slices.IndexFunc(dependencies, func(d ownedDependency) bool { return under(imp, d.path) })
-			if i < 0 {
+			switch d, owned := ownerOf(imp); {
+			case !owned:
 				out = append(out, finding{at, fmt.Sprintf("%s imports %s, which no room owns: a new dependency needs a row in internal/archtest/table.go", p.path, imp)})
-				return
-			}
-			if d := dependencies[i]; !anyUnder(p.path, d.rooms) {
+			case len(d.rooms) == 0:
+				out = append(out, finding{at, fmt.Sprintf("%s may not import %s: nobody may (%s)", p.path, imp, d.why)})
+			case !anyUnder(p.path, d.rooms):
 				out = append(out, finding{at, fmt.Sprintf("%s may not import %s: only %s may (%s)", p.path, imp, strings.Join(d.rooms, ", "), d.why)})
 			}
 		})
 	}
 	return out
+}
+
+// ownerOf returns the most specific row for an import.
+func ownerOf(imp string) (best ownedDependency, owned bool) {
+	for _, d := range dependencies {
+		if under(imp, d.path) && len(d.path) > len(best.path) {
+			best, owned = d, true
+		}
+	}
+	return best, owned
 }
 
 // checkBinaries keeps heavy code out of the node's programs, whoever drags it in.

@@ -116,6 +116,12 @@ func (c *Conn) options(o Options) ([]nats.Option, error) {
 		nats.PingInterval(pingEvery),
 		nats.MaxPingsOutstanding(2),
 		nats.Timeout(dialTimeout),
+		// A token that is wrong now may be right after the next rotation.
+		nats.IgnoreAuthErrorAbort(),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
+			c.fault(err)
+			c.once("connect:"+err.Error(), "no connection to the bus", "err", err)
+		}),
 		nats.ConnectHandler(func(*nats.Conn) { c.link(true, false) }),
 		nats.ReconnectHandler(func(*nats.Conn) { c.link(true, true) }),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.fault(err); c.link(false, false) }),

@@ -18,15 +18,19 @@ type Verb func(ctx context.Context, request []byte) ([]byte, error)
 // verbTimeout bounds one request.
 const verbTimeout = 10 * time.Second
 
+// apiVersion is the version of the verbs, which NATS wants as SemVer. It is not
+// the build's.
+const apiVersion = "1.0.0"
+
 // maxVerbs bounds how many requests are worked on at once; more are refused.
 const maxVerbs = 32
 
 // ServeAPI answers requests on [APISubject] for each verb, as a service that
-// `nats micro` can list and measure, until ctx ends.
+// `nats micro` can list and measure, until ctx ends. version is the build's.
 func (c *Conn) ServeAPI(ctx context.Context, site, version string, verbs map[string]Verb) error {
 	svc, err := micro.AddService(c.nc, micro.Config{
-		Name: "meridian-site", Version: version, Description: "site controller",
-		Metadata: map[string]string{"site": site},
+		Name: "meridian-site", Version: apiVersion, Description: "site controller",
+		Metadata: map[string]string{"site": site, "build": version},
 	})
 	if err != nil {
 		return fmt.Errorf("bus: serve API: %w", err)

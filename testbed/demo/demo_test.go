@@ -65,14 +65,15 @@ func TestFindNamesWhatIsMissing(t *testing.T) {
 }
 
 func TestOptionsAreChecked(t *testing.T) {
-	o := Options{Policies: []string{"none", "fastest", "none"}, Fault: "earthquake"}
+	o := Options{Policies: []string{"none", "fastest", "none"}, Fault: "earthquake", Topology: topo.Default(1), Duration: 3 * time.Second}
 	err := o.Validate()
-	for _, want := range []string{`"fastest" is not one of cooperative`, "none is there twice", `"earthquake"`} {
+	for _, want := range []string{`"fastest" is not one of cooperative`, "none is there twice", `"earthquake"`, "3s is too short"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in %v", want, err)
 		}
 	}
-	if err := (&Options{Policies: report.Policies(), Fault: FaultControllers}).Validate(); err != nil {
+	o = Options{Policies: report.Policies(), Fault: FaultControllers, Topology: topo.Default(1), Duration: 30 * time.Second}
+	if err := o.Validate(); err != nil {
 		t.Error(err)
 	}
 }

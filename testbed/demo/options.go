@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/testbed/report"
+	"github.com/meridian-mesh/meridian/testbed/scenario"
 	"github.com/meridian-mesh/meridian/testbed/topo"
 )
 
@@ -63,7 +64,19 @@ func (o *Options) Validate() error {
 	if o.Fault != "" && o.Fault != FaultControllers {
 		errs = append(errs, fmt.Errorf("--fault: %q is not %s", o.Fault, FaultControllers))
 	}
+	if _, err := plan(o); err != nil {
+		errs = append(errs, err)
+	}
 	return errors.Join(errs...)
+}
+
+// plan lays the scenario over the topology's sites.
+func plan(o *Options) (*scenario.Scenario, error) {
+	var sites []scenario.Site
+	for i, s := range o.Topology.Sites {
+		sites = append(sites, scenario.Site{Name: s.Name, Slots: s.Slots, ServiceTime: s.ServiceTime, Users: o.Topology.UsersOf(i)})
+	}
+	return scenario.New(sites, o.Duration)
 }
 
 // programs are the binaries that a mesh consists of.

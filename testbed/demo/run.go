@@ -49,19 +49,6 @@ func Run(ctx context.Context, o Options) (*report.Report, error) {
 	return rep, errors.Join(err, os.RemoveAll(dir))
 }
 
-// plan lays the scenario over the topology's sites.
-func plan(o *Options) (*scenario.Scenario, error) {
-	var sites []scenario.Site
-	for i, s := range o.Topology.Sites {
-		sites = append(sites, scenario.Site{Name: s.Name, Slots: s.Slots, ServiceTime: s.ServiceTime, Users: o.Topology.UsersOf(i)})
-	}
-	sc, err := scenario.New(sites, o.Duration)
-	if err != nil {
-		return nil, fmt.Errorf("the scenario: %w", err)
-	}
-	return sc, nil
-}
-
 // demo is one call of Run.
 type demo struct {
 	Options
@@ -244,9 +231,15 @@ func (d *demo) policy(ctx context.Context, c *cluster, name string) (*report.Run
 		return nil, "", err
 	}
 	step := d.scenario.Phase(scenario.Hotspot)
+	weights := c.watch.timeline(start, d.scenario.Duration())
+	if d.Keep {
+		if err := d.keepRecords(name, out.result.Requests, weights); err != nil {
+			return nil, "", err
+		}
+	}
 	run := &report.Run{
 		Policy: name, Phases: report.PhaseStats(d.scenario, out.result.Requests, clientDeadline),
-		Sharing: report.MeasureSharing(c.watch.timeline(start, d.scenario.Duration()), len(c.topology.Sites),
+		Sharing: report.MeasureSharing(weights, len(c.topology.Sites), d.scenario.Hot,
 			report.Span{From: step.From, To: step.To}, report.FirstOver(d.scenario, arrivals)),
 		ErrorKinds: report.ErrorKinds(out.result.Requests), Dropped: after - before,
 		GeneratorLateMS: report.LateP99MS(out.result.Late),

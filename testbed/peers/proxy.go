@@ -50,7 +50,7 @@ func ourProxy(o options) (proxy, error) {
 	if err != nil {
 		return p, fmt.Errorf("our proxy: %w %s(make build makes it)", err, out)
 	}
-	p.version = "edgeproxy " + firstLine(out)
+	p.version = firstLine(out)
 	return p, nil
 }
 

@@ -64,7 +64,7 @@ func runRole(args []string) error {
 			}
 			done := make(chan loadResult, 1)
 			loop.Post(func() { g.begin(o.Duration, o.Rate, func(r loadResult) { done <- r }) })
-			if answers.Encode(<-done) != nil {
+			if err := answers.Encode(<-done); err != nil {
 				return
 			}
 		}

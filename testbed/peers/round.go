@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -160,7 +161,7 @@ func measure(ctx context.Context, o options, at placement, r *running) (_ sample
 	if err := ctx.Err(); err != nil {
 		return sample{}, err
 	}
-	load, err := startChild(at.restCPUs, roleLoad, "--addr", r.addr, "--connections", fmt.Sprint(at.conns))
+	load, err := startChild(at.restCPUs, roleLoad, "--addr", r.addr, "--connections", strconv.Itoa(at.conns))
 	if err != nil {
 		return sample{}, err
 	}

@@ -19,8 +19,9 @@ func (r *Report) Findings() []string {
 	hot, settled, slow := coop.phase(scenario.Hotspot), coop.phase(HotspotSettled), coop.phase(scenario.Slow)
 	say("Cooperative, hotspot: %s has %.1f times its capacity to serve, the mesh is at %.0f %% of its own; %s, %.0f %% of all requests went to another site.",
 		r.HotSite, r.HotFactor, 100*r.HotspotLoad, errorsOf(hot.All), 100*hot.All.AwayShare)
-	say("Sharing: %s, %s; %s per pair of sites from 5 s after the step.",
-		spell("first weight changed", coop.ReactionMS, "no weight changed"), spell("settled", coop.SettleMS, "not settled"), count(coop.Reversals, "reversal"))
+	say("%s's weights: %s, %s; at most %s of a pair from 5 s after the step. All sites': %s, at most %s.", r.HotSite,
+		spell("the first changed", coop.ReactionMS, "none changed"), spell("settled", coop.SettleMS, "not settled"), count(coop.Reversals, "reversal"),
+		spell("settled", coop.SettleAllMS, "not settled"), count(coop.ReversalsAll, "reversal"))
 
 	if none := r.run(None); none != nil {
 		a, b := none.phase(scenario.Hotspot).HotHome, hot.HotHome

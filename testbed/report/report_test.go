@@ -71,6 +71,12 @@ func TestSharingFollowsTheStep(t *testing.T) {
 	}{
 		"never moves":       {func(time.Duration) float64 { return 0.2 }, nil, nil, 0},
 		"moves in the calm": {func(t time.Duration) float64 { return 0.1 * float64(min(t, 4*s)) / float64(s) }, nil, nil, 0},
+		"wobbles in the calm, then jumps": {func(t time.Duration) float64 {
+			if t < 5400*time.Millisecond {
+				return 0.1 + 0.03*float64(int(t/(100*time.Millisecond))%2)
+			}
+			return 0.5
+		}, ptr(390), ptr(390), 0},
 		"one jump": {func(t time.Duration) float64 {
 			if t < 5300*time.Millisecond {
 				return 0
@@ -111,7 +117,7 @@ func TestSharingFollowsTheStep(t *testing.T) {
 			return 0.5
 		}, ptr(90), ptr(2990), 0},
 	} {
-		got := MeasureSharing(timeline(c.share), 2, step, over)
+		got := MeasureSharing(timeline(c.share), 2, 0, step, over)
 		if !near(got.ReactionMS, c.reaction) || !near(got.SettleMS, c.settle) || got.Reversals != c.reversals {
 			t.Errorf("%s: reaction %v settle %v reversals %d, want %v %v %d", name,
 				show(got.ReactionMS), show(got.SettleMS), got.Reversals, show(c.reaction), show(c.settle), c.reversals)
@@ -126,19 +132,24 @@ func TestSharingThatNeverSettles(t *testing.T) {
 		}
 		return 0.5 + 0.3*float64(int(t/(200*time.Millisecond))%2)
 	})
-	got := MeasureSharing(seen, 2, Span{5 * time.Second, 15 * time.Second}, 5*time.Second)
+	got := MeasureSharing(seen, 2, 0, Span{5 * time.Second, 15 * time.Second}, 5*time.Second)
 	// The last observation may be within a tenth of the mean or not: settling at
 	// the very end is no settling that anybody would call so.
 	if got.SettleMS != nil && *got.SettleMS < 9700 {
 		t.Errorf("settled after %v ms", *got.SettleMS)
 	}
-	if got.ReversalsAllPairs != 2*got.Reversals || got.Reversals < 20 {
-		t.Errorf("reversals %d, over all pairs %d", got.Reversals, got.ReversalsAllPairs)
+	if got.Reversals < 20 {
+		t.Errorf("%d reversals", got.Reversals)
+	}
+	// Seen from the other site, whose weights stand still, nothing happened there.
+	got = MeasureSharing(seen, 2, 1, Span{5 * time.Second, 15 * time.Second}, 5*time.Second)
+	if got.ReactionMS != nil || got.Reversals != 0 || got.ReversalsAll < 20 {
+		t.Errorf("%+v", got)
 	}
 }
 
 func TestUnseenProxiesHoldUpNothing(t *testing.T) {
-	got := MeasureSharing(nil, 3, Span{0, time.Second}, 0)
+	got := MeasureSharing(nil, 3, 1, Span{0, time.Second}, 0)
 	if got.ReactionMS != nil || got.SettleMS != nil || got.Reversals != 0 {
 		t.Errorf("%+v from no observation", got)
 	}

@@ -19,6 +19,8 @@ const (
 	// moved is the least change of a share that counts as one: below it, a
 	// plan is only being recomputed.
 	moved = 0.01
+	// calmRange is how long before the step a weight's usual range is read from.
+	calmRange = 2 * time.Second
 	// settledWithin is how much of a site's traffic may still go elsewhere than
 	// in the final state.
 	settledWithin = 0.10
@@ -28,29 +30,34 @@ const (
 	reversalsFrom = 5 * time.Second
 )
 
-// Sharing says how the weights followed a step of load.
+// Sharing says how the weights followed a step of load at one site. The figures
+// without "all" are of that site's proxy, where the step has to be answered. The
+// other sites' plans are given beside them: they also move where two places cost
+// nearly the same, which sends hardly a request elsewhere as long as the gate
+// keeps home what home can serve.
 type Sharing struct {
 	// ReactionMS is from the first request over capacity to the first changed
-	// weight in force at a proxy (a share moved by over one point since the
-	// step); nil when none changed.
+	// weight in force at the site's proxy (a share over one point outside its
+	// range of the two seconds before the step); nil when none changed.
 	ReactionMS *float64 `json:"reaction_ms"`
-	// SettleMS is from the same request until no site's proxy sends more than a
+	// SettleMS is from the same request until the proxy sends no more than a
 	// tenth of its traffic elsewhere than in the final state (the mean over the
-	// hotspot's last fifth), for the rest of the hotspot; nil when none changed
-	// or it never settled.
+	// hotspot's last fifth), for the rest of the hotspot; nil when no weight
+	// changed or they never settled.
 	SettleMS *float64 `json:"settle_ms"`
-	// Reversals is the highest count, over ordered pairs of sites, of opposite
-	// moves of the pair's weight, each over five points, from five seconds
-	// after the step to the hotspot's end.
+	// Reversals is the highest count, over the pairs from this site to another,
+	// of opposite moves of the pair's weight, each over five points, from five
+	// seconds after the step to the hotspot's end.
 	Reversals int `json:"reversals"`
-	// ReversalsAllPairs sums them over all pairs.
-	ReversalsAllPairs int `json:"reversals_all_pairs"`
+	// SettleAllMS and ReversalsAll are the same over every site's proxy.
+	SettleAllMS  *float64 `json:"settle_all_ms"`
+	ReversalsAll int      `json:"reversals_all"`
 }
 
 // MeasureSharing reads the figures off the observations of one run, which are in
-// order of time. The step is the hotspot's span; over is when its first request
-// over capacity was due.
-func MeasureSharing(seen []Weights, sites int, step Span, over time.Duration) Sharing {
+// order of time. The step is the span of a hotspot at the site hot; over is when
+// its first request over capacity was due.
+func MeasureSharing(seen []Weights, sites, hot int, step Span, over time.Duration) Sharing {
 	rows := make([][]Weights, sites)
 	for _, w := range seen {
 		if len(w.Shares) == sites && w.At < step.To {
@@ -58,47 +65,56 @@ func MeasureSharing(seen []Weights, sites int, step Span, over time.Duration) Sh
 		}
 	}
 	var s Sharing
-	var reaction, settle time.Duration
-	changed, settled := false, true
-	for _, row := range rows {
-		if at, ok := firstChange(row, over); ok && (!changed || at < reaction) {
-			changed, reaction = true, at
-		}
+	after := func(at time.Duration) *float64 {
+		v := ms(at - over)
+		return &v
+	}
+	reaction, changed := firstChange(rows[hot], over)
+	if changed {
+		s.ReactionMS = after(reaction)
+	}
+	last, allSettled := over, true
+	for i, row := range rows {
 		at, ok := settledAt(row, step, over)
-		settled = settled && ok
-		settle = max(settle, at)
+		if i == hot && ok && changed {
+			s.SettleMS = after(at)
+		}
+		last, allSettled = max(last, at), allSettled && ok
 		for to := range sites {
 			n := reversals(row, to, step.From+reversalsFrom)
-			s.Reversals = max(s.Reversals, n)
-			s.ReversalsAllPairs += n
+			s.ReversalsAll = max(s.ReversalsAll, n)
+			if i == hot && to != hot {
+				s.Reversals = max(s.Reversals, n)
+			}
 		}
 	}
-	if changed {
-		v := ms(reaction - over)
-		s.ReactionMS = &v
-		if settled {
-			v := ms(max(settle-over, 0))
-			s.SettleMS = &v
-		}
+	if changed && allSettled {
+		s.SettleAllMS = after(last)
 	}
 	return s
 }
 
-// firstChange finds the first observation after the step that differs from the
-// last one before it.
+// firstChange finds the first observation after the step with a share that left
+// the range it had in the last two seconds before it: what moves in the calm
+// anyway is no reaction.
 func firstChange(row []Weights, over time.Duration) (time.Duration, bool) {
-	var before []float64
+	var lo, hi []float64
 	for _, w := range row {
-		if w.At < over {
-			before = w.Shares
-			continue
-		}
-		if before == nil {
+		switch {
+		case w.At < over-calmRange:
+		case w.At < over && lo == nil:
+			lo, hi = slices.Clone(w.Shares), slices.Clone(w.Shares)
+		case w.At < over:
+			for j, v := range w.Shares {
+				lo[j], hi[j] = min(lo[j], v), max(hi[j], v)
+			}
+		case lo == nil:
 			return 0, false
-		}
-		for j, v := range w.Shares {
-			if abs(v-before[j]) > moved {
-				return w.At, true
+		default:
+			for j, v := range w.Shares {
+				if v < lo[j]-moved || v > hi[j]+moved {
+					return w.At, true
+				}
 			}
 		}
 	}

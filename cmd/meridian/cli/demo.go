@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,7 +32,7 @@ type demoFlags struct {
 	keep               bool
 }
 
-func newDemoCommand(version string) *cobra.Command {
+func demoCommand(version string) *cobra.Command {
 	var f demoFlags
 	cmd := &cobra.Command{
 		Use:   "demo",
@@ -82,27 +83,33 @@ func completeWith(cmd *cobra.Command, flag string, words ...string) {
 
 func runDemo(cmd *cobra.Command, f *demoFlags, version string) error {
 	if f.output != "table" && f.output != "json" {
-		return fmt.Errorf("--output %q is not table or json", f.output)
+		return errUsage{fmt.Errorf("--output %q is not table or json", f.output)}
 	}
 	topology, err := f.topology()
 	if err != nil {
 		return err
 	}
+	progress := cmd.ErrOrStderr()
+	opts := demo.Options{
+		Topology: topology, Duration: f.duration, Seed: f.seed, Policies: f.policies, Fault: f.fault, Keep: f.keep, Version: version,
+		View: demo.NewView(progress, isTerminal(progress), os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"),
+	}
+	if err := opts.Validate(); err != nil {
+		return errUsage{err}
+	}
 	// The relays and the generator each hold a thread of the scheduler; what else
 	// runs here must not wait for them.
 	runtime.GOMAXPROCS(runtime.NumCPU() + 2)
-	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
+	ctx, stop := signal.NotifyContext(cmd.Context(), ends...)
 	defer stop()
-	progress := cmd.ErrOrStderr()
-	tty := isTerminal(progress)
-	rep, err := demo.Run(ctx, demo.Options{
-		Topology: topology, Duration: f.duration, Seed: f.seed, Policies: f.policies, Fault: f.fault, Keep: f.keep,
-		Version: version, View: demo.NewView(progress, tty, os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"),
-	})
+	// A second signal ends this process at once, and with it all that it started.
+	context.AfterFunc(ctx, func() { signal.Reset(ends...) })
+	rep, err := demo.Run(ctx, opts)
+	if ctx.Err() != nil {
+		return errors.New("interrupted; all that the demo started has ended")
+	}
 	if err != nil {
-		if ctx.Err() != nil && cmd.Context().Err() == nil {
-			return errors.New("interrupted; all that the demo started has ended")
-		}
 		return err
 	}
 	out := cmd.OutOrStdout()
@@ -118,17 +125,17 @@ func runDemo(cmd *cobra.Command, f *demoFlags, version string) error {
 // topology is the mesh that the flags ask for.
 func (f *demoFlags) topology() (*topo.Topology, error) {
 	if (f.sitesCSV == "") != (f.usersCSV == "") {
-		return nil, errors.New("--sites-csv and --users-csv belong together: give both or none")
+		return nil, errUsage{errors.New("--sites-csv and --users-csv belong together: give both or none")}
 	}
 	if f.sitesCSV == "" {
 		t := topo.Default(f.seed)
 		if f.sites < 3 || f.sites > len(t.Sites) {
-			return nil, fmt.Errorf("--sites %d: the embedded topology has %d sites and the scenario needs 3; more come from --sites-csv", f.sites, len(t.Sites))
+			return nil, errUsage{fmt.Errorf("--sites %d: the embedded topology has %d sites and the scenario needs 3; more come from --sites-csv", f.sites, len(t.Sites))}
 		}
 		return t.First(f.sites), nil
 	}
 	if f.maxSites < 3 {
-		return nil, fmt.Errorf("--max-sites %d: the scenario needs at least 3 sites", f.maxSites)
+		return nil, errUsage{fmt.Errorf("--max-sites %d: the scenario needs at least 3 sites", f.maxSites)}
 	}
 	sites, err := os.Open(f.sitesCSV)
 	if err != nil {
@@ -153,8 +160,8 @@ func isTerminal(w io.Writer) bool {
 	return err == nil
 }
 
-// newDemoBackendCommand is one site's backends, a process of the demo.
-func newDemoBackendCommand() *cobra.Command {
+// demoBackendCommand is one site's backends, a process of the demo.
+func demoBackendCommand() *cobra.Command {
 	var cfg emu.Config
 	var runFile string
 	cmd := &cobra.Command{

@@ -2,6 +2,8 @@ package edgeproxy
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -257,5 +259,23 @@ func TestLoopsShareConnections(t *testing.T) {
 		if d := l[0].Connections - l[1].Connections; d < -1 || d > 1 {
 			t.Fatalf("after %d connections: %d and %d", i+1, l[0].Connections, l[1].Connections)
 		}
+	}
+}
+
+func TestApplyAfterTheEnd(t *testing.T) {
+	s, err := New(Config{}, Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if err := s.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Apply(&mesh.Snapshot{Objects: toOne("127.0.0.1:1")}); !errors.Is(err, ErrStopped) {
+		t.Errorf("%v, want that the proxy has stopped", err)
+	}
+	if err := s.Drain(t.Context()); err != nil {
+		t.Errorf("drain: %v", err)
 	}
 }

@@ -165,7 +165,7 @@ func (k *Keeper) Refuse(gen *mesh.Generation, err error) {
 	}
 	for i, f := range r.Faults {
 		if i == maxLogged {
-			k.log.Error("configuration refused", "more faults", len(r.Faults)-i, "see", "/config of the admin server")
+			k.log.Error("configuration refused", "more_faults", len(r.Faults)-i, "see", "/config of the admin server")
 			break
 		}
 		attrs := []any{"fault", f}

@@ -17,7 +17,7 @@ import (
 
 const (
 	// maxRequest bounds what is read of a request.
-	maxRequest = 16 << 20
+	maxRequest = 64 << 20
 	// requestTimeout bounds one request; stopTimeout those that run at the end.
 	requestTimeout = 15 * time.Second
 	stopTimeout    = 2 * time.Second
@@ -221,10 +221,9 @@ func reply(w http.ResponseWriter, status int, v any) {
 }
 
 func fail(w http.ResponseWriter, status int, err error) {
-	data, _ := json.Marshal(map[string]string{"error": err.Error()})
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(data, '\n'))
+	_ = json.NewEncoder(w).Encode(map[string]string{"error": err.Error()}) // fails only when the reader left
 }
 
 // serveBusAPI answers the same verbs on the bus, for this site alone.

@@ -1,14 +1,17 @@
 package edgeproxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/plan"
 	"github.com/meridian-mesh/meridian/controller/price"
 	"github.com/meridian-mesh/meridian/edgeproxy/inband"
 	"github.com/meridian-mesh/meridian/edgeproxy/share"
@@ -49,6 +52,7 @@ type Cooperation struct {
 	last     map[mesh.ServiceKey]inForce
 	changes  history
 	said     map[string]bool
+	mute     map[string]bool // sites whose last probe failed
 
 	gatesMu sync.Mutex
 	// current serves; next is being applied, nil otherwise.
@@ -89,6 +93,7 @@ func NewCooperation(cfg CooperationConfig) *Cooperation {
 		rtts:              map[string]*rtt.Estimate{},
 		last:              map[mesh.ServiceKey]inForce{},
 		said:              map[string]bool{},
+		mute:              map[string]bool{},
 		sites:             map[string]*siteState{},
 		current:           &sharing{},
 	}
@@ -125,6 +130,9 @@ func (c *Cooperation) Configure(s *mesh.Snapshot, apply func() error) error {
 		defer c.mu.Unlock()
 		return errors.Join(err, c.configure(oldServices, oldWays))
 	}
+	if len(services) == 0 {
+		ways = nil // nothing to ask for
+	}
 	c.probe(ways)
 	return nil
 }
@@ -149,6 +157,11 @@ func (c *Cooperation) configure(services []share.Service, ways []way) error {
 		estimates[w.Site] = e
 	}
 	c.rtts = estimates
+	for site := range c.mute {
+		if c.rtts[site] == nil {
+			delete(c.mute, site)
+		}
+	}
 	for key := range c.last {
 		if !hasService(services, key) {
 			delete(c.last, key)
@@ -158,19 +171,17 @@ func (c *Cooperation) configure(services []share.Service, ways []way) error {
 }
 
 func hasService(services []share.Service, key mesh.ServiceKey) bool {
-	for _, s := range services {
-		if s.Key == key {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(services, func(s share.Service) bool { return s.Key == key })
 }
 
-// probe tells the prober whom to follow; only the newest set counts.
+// probe tells the prober whom to follow: the nearest sites, as many as one plan
+// uses, so that a large mesh costs a site no more than a small one. Only the
+// newest set counts.
 func (c *Cooperation) probe(ways []way) {
+	near := slices.SortedStableFunc(slices.Values(ways), func(a, b way) int { return cmp.Compare(a.RTTMS, b.RTTMS) })
 	set := make([]peer, 0, len(ways))
-	for _, w := range ways {
-		if len(w.addresses) > 0 {
+	for _, w := range near {
+		if len(w.addresses) > 0 && len(set) < plan.MaxRemotes {
 			set = append(set, peer{w.Site, w.addresses})
 		}
 	}
@@ -309,8 +320,15 @@ func (c *Cooperation) probed(site string, took time.Duration, loads [][]byte, er
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err != nil {
-		c.once("site does not answer", fmt.Errorf("site %s: %w", site, err))
+		if !c.mute[site] {
+			c.mute[site] = true
+			c.Log.Warn("site does not answer", "site", site, "err", err)
+		}
 		return
+	}
+	if c.mute[site] {
+		delete(c.mute, site)
+		c.Log.Info("site answers again", "site", site, "rtt", took)
 	}
 	now := c.now()
 	if e := c.rtts[site]; e != nil {

@@ -2,6 +2,7 @@ package edgeproxy
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/plan"
 	"github.com/meridian-mesh/meridian/edgeproxy/inband"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 )
@@ -302,6 +304,32 @@ func TestCooperation_controller(t *testing.T) {
 	r.run(4*time.Second, 100)
 	if v := r.Weights(time.Time{}); v.Services[0].Source != "standby" {
 		t.Errorf("a plan that nobody renews is in force: %+v", v.Services[0])
+	}
+}
+
+// Only the nearest sites are asked, and none where nothing is shared.
+func TestCooperation_probesFew(t *testing.T) {
+	r := newRig(t)
+	if set := <-r.peers; len(set) != 2 || set[0].site != "east" || set[1].site != "south" {
+		t.Errorf("probes %+v, want the nearer first", set)
+	}
+	many := snapshotOf(shared("north", 4))
+	for i := range 3 * plan.MaxRemotes {
+		far := siteNamed(fmt.Sprintf("far-%d", i))
+		far.Spec.Location = mesh.Location{Lon: 10 + float64(i)/10}
+		many.Objects.Sites = append(many.Objects.Sites, far)
+	}
+	if err := r.Configure(many, r.build); err != nil {
+		t.Fatal(err)
+	}
+	if set := <-r.peers; len(set) != plan.MaxRemotes || set[0].site != "east" || set[2].site != "far-0" {
+		t.Errorf("probes %d sites, first %s", len(set), set[0].site)
+	}
+	if err := r.Configure(snapshotOf(), func() error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if set := <-r.peers; len(set) != 0 {
+		t.Errorf("shares nothing and probes %+v", set)
 	}
 }
 

@@ -2,7 +2,9 @@
 // loops, run as one [Server] per process. The package wires the rooms beneath it
 // and keeps no logic of its own: loop (sockets, memory, time), worker (one loop's
 // connections and requests), exchange (one request's life), upstream (endpoint
-// state), view (what a snapshot means), route and lb.
+// state), view (what a snapshot means), route and lb. A [Cooperation] is the other
+// half: ten times a second it turns the Server's counters and what other sites say
+// into the gates (share) that the loops ask.
 package edgeproxy
 
 import (

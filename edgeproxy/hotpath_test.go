@@ -10,7 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 )
 
 // busy is the load of the hot-path rules: clients that keep their connections and
@@ -192,28 +195,58 @@ func TestHotPath(t *testing.T) {
 }
 
 // TestIdleConnectionsAreCheap opens many connections that each served a request:
-// at rest they hold no buffer.
+// at rest they hold no buffer and little else.
 func TestIdleConnectionsAreCheap(t *testing.T) {
 	p := startProxy(t, Config{Loops: 1}, Deps{}, hotObjects(fixedBackend(t)))
 	request := hotRequest()
+	to := loop.Sockaddr(p.addr("http"))
 	const n = 500
 	buf := make([]byte, 4096)
-	for range n {
-		c := p.dial("http")
-		if _, err := c.Write(request); err != nil {
+	ask := func(fd int) {
+		t.Helper()
+		if _, err := unix.Write(fd, request); err != nil {
 			t.Fatal(err)
 		}
 		for got := 0; got < 1024; {
-			k, err := c.Read(buf)
-			if err != nil {
-				t.Fatal(err)
+			k, err := unix.Read(fd, buf)
+			if err != nil || k == 0 {
+				t.Fatal(k, err)
 			}
 			got += k
 		}
 	}
+	open := func() {
+		t.Helper()
+		// Plain descriptors: the clients' memory must not be in the figure.
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		if err := unix.Connect(fd, to); err != nil {
+			t.Fatal(err)
+		}
+		ask(fd)
+	}
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	open()
+	before := heap()
+	for range n {
+		open()
+	}
+	each := (heap() - before) / n
 	s := p.Stats()
-	if s.Connections != n {
+	t.Logf("%d bytes of heap a connection, %d bytes of buffers mapped", each, s.Loops[0].MappedBytes)
+	if s.Connections != n+1 {
 		t.Errorf("%d connections", s.Connections)
+	}
+	if each > 1024 {
+		t.Errorf("%d bytes of heap for a connection at rest", each)
 	}
 	if m := s.Loops[0].MappedBytes; m > 1<<20 {
 		t.Errorf("%d bytes of buffers for %d connections at rest", m, n)

@@ -2,6 +2,8 @@ package edgeproxy
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -190,7 +192,7 @@ func TestSoak(t *testing.T) {
 		}
 		io.Copy(w, r.Body)
 	})
-	p := startProxy(t, Config{Watermark: 16 << 10}, Deps{}, toOne(b, b))
+	p := startProxy(t, Config{Loops: 2, Watermark: 16 << 10}, Deps{}, toOne(b, b))
 	var clients sync.WaitGroup
 	for n := range 100 {
 		clients.Go(func() {
@@ -239,5 +241,41 @@ func TestSoak(t *testing.T) {
 		if e.InFlight != 0 {
 			t.Errorf("%s: %d in flight at rest", e.Address, e.InFlight)
 		}
+	}
+}
+
+// TestLoopsShareConnections opens connections one by one: each goes to the loop
+// that has fewer, whichever accepted it.
+func TestLoopsShareConnections(t *testing.T) {
+	b := backend(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })
+	p := startProxy(t, Config{Loops: 2}, Deps{}, toOne(b))
+	for i := range 40 {
+		c := p.dial("http")
+		io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		if _, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil {
+			t.Fatal(err)
+		}
+		l := p.Stats().Loops
+		if d := l[0].Connections - l[1].Connections; d < -1 || d > 1 {
+			t.Fatalf("after %d connections: %d and %d", i+1, l[0].Connections, l[1].Connections)
+		}
+	}
+}
+
+func TestApplyAfterTheEnd(t *testing.T) {
+	s, err := New(Config{}, Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if err := s.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Apply(&mesh.Snapshot{Objects: toOne("127.0.0.1:1")}); !errors.Is(err, ErrStopped) {
+		t.Errorf("%v, want that the proxy has stopped", err)
+	}
+	if err := s.Drain(t.Context()); err != nil {
+		t.Errorf("drain: %v", err)
 	}
 }

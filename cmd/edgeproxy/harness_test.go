@@ -82,6 +82,11 @@ func launch(t *testing.T, state string, args ...string) *proxy {
 	go func() { p.err = p.cmd.Wait(); close(p.ended) }()
 	t.Cleanup(func() {
 		p.kill()
+		for _, bad := range []string{"panic:", "fatal error:", "DATA RACE"} {
+			if strings.Contains(p.stderr.String(), bad) {
+				t.Errorf("edgeproxy said %q", bad)
+			}
+		}
 		if t.Failed() {
 			t.Logf("edgeproxy %s said:\n%s", strings.Join(args, " "), p.stderr)
 		}

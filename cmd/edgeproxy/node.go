@@ -31,12 +31,15 @@ type node struct {
 	bus      *bus.Node     // nil without a controller
 	admin    *admin.Server // nil with --admin off
 	draining atomic.Bool
+	hangup   chan os.Signal
 }
 
 // newNode opens what can fail before traffic is accepted: the state folder, the
 // admin address, keys.
 func newNode(o options, log *slog.Logger) (*node, error) {
-	n := &node{opts: o, log: log, started: time.Now()}
+	n := &node{opts: o, log: log, started: time.Now(), hangup: make(chan os.Signal, 1)}
+	// From the first moment on: unhandled, the signal would end the process.
+	signal.Notify(n.hangup, syscall.SIGHUP)
 	if o.stateDir != "" {
 		if err := os.MkdirAll(o.stateDir, 0o700); err != nil {
 			return nil, fmt.Errorf("--state-dir: %w", err)
@@ -127,10 +130,13 @@ func (n *node) run(stop context.Context) error {
 	if n.bus != nil {
 		part("weights", n.takeWeights)
 	}
-	if err := n.source.Start(ctx); err != nil {
+	// A stopping node takes no new configuration, which could open listeners.
+	follow, unfollow := context.WithCancel(ctx)
+	defer unfollow()
+	if err := n.source.Start(follow); err != nil {
 		return errors.Join(context.Cause(ctx), err)
 	}
-	part("source", n.source.Run)
+	part("source", func(context.Context) error { return n.source.Run(follow) })
 	part("reload", n.reloadOnHangup)
 	n.log.Info("edgeproxy runs", "version", version, "config", n.opts.config, "site", n.opts.site, "node", n.opts.node, "admin", n.adminAddress())
 
@@ -139,6 +145,7 @@ func (n *node) run(stop context.Context) error {
 		return context.Cause(ctx)
 	case <-stop.Done():
 	}
+	unfollow()
 	n.draining.Store(true)
 	n.log.Info("draining", "timeout", n.opts.drainTimeout)
 	limit, done := context.WithTimeout(ctx, n.opts.drainTimeout)
@@ -187,14 +194,12 @@ func (n *node) takeWeights(ctx context.Context) error {
 
 // reloadOnHangup hands SIGHUP on until ctx ends.
 func (n *node) reloadOnHangup(ctx context.Context) error {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
+	defer signal.Stop(n.hangup)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-hangup:
+		case <-n.hangup:
 			n.source.Reload()
 		}
 	}

@@ -31,6 +31,7 @@ func (fakeProxy) Endpoints() []edgeproxy.Endpoint {
 	return []edgeproxy.Endpoint{
 		{Service: "default/echo", Address: "127.0.0.1:9001", InFlight: 3, Requests: 10, Failures: 1},
 		{Service: "default/echo", Address: "10.0.0.1:15443", Site: "south", Requests: 4},
+		{Service: "default/echo", Address: "127.0.0.1:9001", InFlight: 3, Requests: 10, Failures: 1},
 	}
 }
 
@@ -159,7 +160,7 @@ func TestUpstreams(t *testing.T) {
 		Listeners []listenerView
 		Upstreams []upstreamView
 	}
-	if err := json.Unmarshal([]byte(body), &v); err != nil || len(v.Upstreams) != 2 || v.Upstreams[0].InFlight != 3 || v.Upstreams[1].Site != "south" || v.Listeners[0].Address != "127.0.0.1:8080" {
+	if err := json.Unmarshal([]byte(body), &v); err != nil || len(v.Upstreams) != 3 || v.Upstreams[0].InFlight != 3 || v.Upstreams[1].Site != "south" || v.Listeners[0].Address != "127.0.0.1:8080" {
 		t.Errorf("%v %+v", err, v)
 	}
 	if _, text := get(t, node(), "/upstreams?format=text"); !strings.Contains(text, "10.0.0.1:15443") || strings.Contains(text, "{") {

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/meridian-mesh/meridian/edgeproxy"
@@ -78,8 +79,17 @@ func writeRequests(t *Text, s edgeproxy.Stats) {
 }
 
 // writeUpstreams gives each endpoint its labels; their number is bounded by the
-// configuration in force.
+// configuration in force. An address that a service lists twice is one endpoint,
+// and a series that stands twice spoils the whole scrape.
 func writeUpstreams(t *Text, endpoints []edgeproxy.Endpoint) {
+	type key struct{ service, site, address string }
+	seen := map[key]bool{}
+	endpoints = slices.DeleteFunc(slices.Clone(endpoints), func(e edgeproxy.Endpoint) bool {
+		k := key{string(e.Service), e.Site, e.Address}
+		twice := seen[k]
+		seen[k] = true
+		return twice
+	})
 	each := func(name, kind, help string, value func(edgeproxy.Endpoint) float64) {
 		t.Family(name, kind, help)
 		for _, e := range endpoints {

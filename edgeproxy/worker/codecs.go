@@ -35,3 +35,18 @@ var http1Codecs = codecs{
 	serial: true,
 	id:     1,
 }
+
+func (w *Worker) takeCodec() serverCodec {
+	n := len(w.restCodecs)
+	if n == 0 {
+		return w.codecs.server()
+	}
+	c := w.restCodecs[n-1]
+	w.restCodecs = w.restCodecs[:n-1]
+	return c
+}
+
+func (w *Worker) giveCodec(c serverCodec) {
+	c.Reset()
+	w.restCodecs = append(w.restCodecs, c)
+}

@@ -14,11 +14,12 @@ import (
 // down is a client's connection.
 type down struct {
 	conn     loop.Conn
-	codec    serverCodec
+	codec    serverCodec // nil at rest, where one codec serves all
 	w        *Worker
 	listener *Listener
 	socket   *view.Socket // of the listener in the present view
 	requests *request     // open streams
+	decoding bool
 	timer    loop.Timer
 	deadline int64
 	phase    phase
@@ -46,11 +47,11 @@ const (
 func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 	d := w.freeDown
 	if d == nil {
-		d = &down{w: w, codec: w.codecs.server()}
+		d = &down{w: w}
 		d.timer.Owner = d
 	} else {
 		w.freeDown = d.next
-		*d = down{w: w, codec: d.codec, timer: d.timer}
+		*d = down{w: w, timer: d.timer}
 	}
 	d.listener, d.socket = l, w.state.Sockets[l]
 	d.next = w.downs
@@ -127,6 +128,26 @@ func (d *down) Input(in []byte) int {
 	}
 	w := d.w
 	w.Counters.Received.Add(uint64(len(in)))
+	if d.codec == nil {
+		d.codec = w.takeCodec()
+	}
+	d.decoding = true
+	used := d.decode(in)
+	d.decoding = false
+	switch r := d.requests; {
+	case d.conn.Closed() || d.closing || d.conn.Paused():
+	case d.phase == resting && used < len(in):
+		d.await(heading, w.shared.Times.Head)
+	case d.phase == resting:
+		d.restCodec()
+	case d.phase == serving && w.codecs.serial && r != nil && !r.x.RequestDone():
+		d.await(serving, w.shared.Times.Body)
+	}
+	return used
+}
+
+func (d *down) decode(in []byte) int {
+	w := d.w
 	used := 0
 	for n := 0; ; {
 		if d.closing || d.conn.Closed() {
@@ -154,14 +175,15 @@ func (d *down) Input(in []byte) int {
 		}
 		d.event(ev)
 	}
-	switch r := d.requests; {
-	case d.conn.Paused():
-	case d.phase == resting && used < len(in):
-		d.await(heading, d.w.shared.Times.Head)
-	case d.phase == serving && w.codecs.serial && r != nil && !r.x.RequestDone():
-		d.await(serving, d.w.shared.Times.Body)
-	}
 	return used
+}
+
+// restCodec gives the codec of a connection at rest to whoever needs one next.
+func (d *down) restCodec() {
+	if d.w.codecs.serial && !d.decoding && d.codec.Active() == 0 && d.codec.Reusable() && d.conn.Left() == 0 {
+		d.w.giveCodec(d.codec)
+		d.codec = nil
+	}
 }
 
 func (d *down) event(ev *stream.Event) {
@@ -309,7 +331,9 @@ func (d *down) drain() {
 		d.lost()
 		return
 	}
-	_ = d.codec.Close(nil)
+	if d.codec != nil {
+		_ = d.codec.Close(nil)
+	}
 }
 
 // Failed ends what the client has left.
@@ -348,7 +372,10 @@ func (d *down) forget() {
 
 // Recycle keeps the connection's memory for the next one.
 func (d *down) Recycle() {
-	d.codec.Reset()
+	if d.codec != nil {
+		d.w.giveCodec(d.codec)
+		d.codec = nil
+	}
 	d.listener, d.socket = nil, nil
 	d.next = d.w.freeDown
 	d.w.freeDown = d
@@ -377,6 +404,7 @@ func (d *down) finished(r *request) {
 	case d.requests == nil:
 		d.await(resting, d.w.shared.Times.KeepAlive)
 		d.conn.Resume()
+		d.restCodec()
 	}
 }
 

@@ -320,11 +320,20 @@ func (u *up) rest() {
 	w := u.w
 	old, over := w.pool.Put(&u.idle, u.key, w.Loop.Now(), poolLimit)
 	if over {
-		old.close()
+		old.retire()
 	}
 	if !w.sweep.Armed() {
 		w.Loop.Wheel.Set(&w.sweep, w.Loop.Now()+int64(time.Second))
 	}
+}
+
+// retire closes a connection that left the pool once its streams have ended.
+func (u *up) retire() {
+	if u.attempts == nil {
+		u.close()
+		return
+	}
+	_ = u.codec.Close(nil)
 }
 
 func (u *up) close() {

@@ -49,14 +49,13 @@ const (
 	// poolLimit bounds the resting connections to one endpoint from one loop.
 	poolLimit = 256
 	// burst bounds the requests of one connection in one turn.
-	burst = 32
+	burst = 16
 	// maxReplay is how much of a request's body is kept for another attempt.
 	maxReplay = 64 << 10
 )
 
 // Shared is what the workers of a server have in common.
 type Shared struct {
-	Site      string
 	Watermark int
 	Times     Times
 	// MaxConnections and MaxListenerConnections bound client connections.
@@ -104,14 +103,16 @@ type Worker struct {
 	draining  bool
 	rnd       rand.PCG
 
-	downs    *down // all client connections
-	pool     *upstream.Pool[*up]
-	sweep    loop.Timer
-	budget   limit.RetryBudget
-	codecs   codecs
-	freeDown *down
-	freeUp   *up
-	freeReq  *request
+	downs  *down // all client connections
+	pool   *upstream.Pool[*up]
+	sweep  loop.Timer
+	budget limit.RetryBudget
+	codecs codecs
+	// restCodecs are those of connections at rest, for the next that needs one.
+	restCodecs []serverCodec
+	freeDown   *down
+	freeUp     *up
+	freeReq    *request
 
 	actions []exchange.Action
 	fields  []stream.Field // of the message being sent
@@ -144,7 +145,6 @@ func New(id int, shared *Shared) (*Worker, error) {
 		tried:     make([]int, 0, 8),
 		budget:    limit.RetryBudget{Ratio: 0.2, MinPerSecond: 1},
 		codecs:    http1Codecs,
-		site:      []byte(shared.Site),
 	}
 	w.rnd.Seed(rand.Uint64(), rand.Uint64())
 	w.sweep.Owner = (*sweeper)(w)
@@ -264,7 +264,7 @@ func (s *sweeper) Expire(t *loop.Timer, now int64) {
 		if !ok {
 			break
 		}
-		u.close()
+		u.retire()
 	}
 	if w.pool.Len() > 0 {
 		w.Loop.Wheel.Set(t, now+int64(time.Second))

@@ -58,8 +58,19 @@ func (c *Codec) Reset() { *c = Codec{server: c.server, streams: map[stream.ID]*s
 // Refuse is false: a head that is late holds no stream.
 func (c *Codec) Refuse() (stream.ID, bool) { return 0, false }
 
-// Decode reads one frame.
+// Decode reads frames up to the first that is an event.
 func (c *Codec) Decode(in []byte, ev *stream.Event) (int, error) {
+	used := 0
+	for {
+		n, err := c.decode(in[used:], ev)
+		used += n
+		if n == 0 || err != nil || ev.Kind != stream.None {
+			return used, err
+		}
+	}
+}
+
+func (c *Codec) decode(in []byte, ev *stream.Event) (int, error) {
 	*ev = stream.Event{}
 	if len(in) < headerLen {
 		return 0, nil

@@ -140,7 +140,7 @@ func TestNode_report(t *testing.T) {
 	n := newTestNode(t)
 	c := count(0)
 	n.Tick(1e9, c)
-	for i := range int64(60) {
+	work := func(i int64) {
 		k := c[echo]
 		k.Demand += 20
 		k.Served += 30
@@ -149,9 +149,13 @@ func TestNode_report(t *testing.T) {
 		k.Unqueued += 30
 		k.UnqueuedMS += 30 * 12
 		k.UnqueuedSqMS += 30 * 12 * 12
-		k.From = map[string]uint64{"b": uint64(i+1) * 10}
+		k.From = map[string]uint64{"b": uint64(i) * 10}
+	}
+	for i := range int64(60) {
+		work(i + 1)
 		n.Tick(1e9+(i+1)*100*ms, c)
 	}
+	work(61)
 	n.Hear(7.05e9, heard("b", 1))
 	n.MeasureRTT("b", 6)
 	n.MeasureRTT("stranger", 6)
@@ -172,7 +176,7 @@ func TestNode_report(t *testing.T) {
 	if l := out.Report.Links; len(l) != 2 || l[0].RTTMS != 6 || l[1].RTTMS != 0 {
 		t.Errorf("links %+v", l)
 	}
-	if f := out.Report.InForce; len(f) != 1 || f[0].Source != SourceStandby || f[0].Shares["a"] != 1 {
+	if f := out.Report.InForce; len(f) != 1 || f[0].Source != SourceStandby || f[0].Shares["a"]+f[0].Shares["b"] != 1 {
 		t.Errorf("in force %+v", f)
 	}
 

@@ -223,7 +223,7 @@ func reply(w http.ResponseWriter, status int, v any) {
 func fail(w http.ResponseWriter, status int, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	if json.NewEncoder(w).Encode(map[string]string{"error": err.Error()}) != nil {
+	if err := json.NewEncoder(w).Encode(map[string]string{"error": err.Error()}); err != nil {
 		return // the reader left
 	}
 }

@@ -90,9 +90,12 @@ type PathMatch struct {
 }
 
 // BackendRef is a weighted share of a rule's requests. Weight defaults to 1.
+//
+// Group and Kind must be written: where they are absent the Gateway API means a
+// core Service, and the same document has to mean the same in a cluster.
 type BackendRef struct {
-	Group     string `json:"group,omitempty"`
-	Kind      string `json:"kind,omitempty"`
+	Group     string `json:"group"`
+	Kind      string `json:"kind"`
 	Namespace string `json:"namespace,omitempty"`
 	Name      string `json:"name"`
 	Port      int    `json:"port,omitempty"`

@@ -3,6 +3,7 @@ package mesh
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -61,8 +62,26 @@ type Duration time.Duration
 // D returns the span as time.Duration.
 func (d Duration) D() time.Duration { return time.Duration(d) }
 
-// MarshalText writes the Gateway API form.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+// MarshalText writes the Gateway API form (GEP-2257: "1s500ms", never "1.5s"). A
+// span with a fraction of a millisecond, which that form cannot say, is written
+// as Go does.
+func (d Duration) MarshalText() ([]byte, error) {
+	rest := time.Duration(d)
+	if rest <= 0 || rest%time.Millisecond != 0 {
+		return []byte(rest.String()), nil
+	}
+	var b []byte
+	for _, u := range []struct {
+		span time.Duration
+		name string
+	}{{time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}, {time.Millisecond, "ms"}} {
+		if n := int64(rest / u.span); n > 0 {
+			b = append(strconv.AppendInt(b, n, 10), u.name...)
+			rest %= u.span
+		}
+	}
+	return b, nil
+}
 
 // UnmarshalText reads the Gateway API form; a negative span is refused.
 func (d *Duration) UnmarshalText(b []byte) error {
@@ -111,6 +130,9 @@ type Objects struct {
 	Sites           []*Site          `json:"sites,omitempty"`
 	Services        []*MeshService   `json:"services,omitempty"`
 	TrafficPolicies []*TrafficPolicy `json:"trafficPolicies,omitempty"`
+	// Positions say where each object was read, for messages; objects from
+	// elsewhere have none.
+	Positions map[Key]Position `json:"-"`
 }
 
 var _ json.Marshaler = Location{}

@@ -40,4 +40,6 @@ type Snapshot struct {
 	// Signature is the origin's Ed25519 signature over the hash's bytes, base64;
 	// empty where the origin has no key.
 	Signature string `json:"signature,omitempty"`
+
+	received *received
 }

@@ -115,8 +115,11 @@ const (
 // [ProtocolError] says, flushes and closes.
 type Codec interface {
 	// Decode reads from the front of in, fills ev and returns how many bytes it
-	// used. ev.Kind None means it needs more bytes than it left. It never keeps
-	// in. The caller calls again while it gets events and can take more.
+	// used. ev.Kind None means it needs more bytes than it left, or that the
+	// response before is not encoded yet. It never keeps in: what it left comes
+	// first in the next call's in, with newer bytes after it. The caller calls
+	// again while it gets events and can take more. With an error ev is a Reset of
+	// the stream that it concerns, where a server may answer.
 	Decode(in []byte, ev *Event) (n int, err error)
 	// EOF tells the codec that no more bytes will come, and asks for what that
 	// means: End for a body that runs to the close, Reset (Truncated) inside a
@@ -138,9 +141,10 @@ type Codec interface {
 	Close(dst []byte) []byte
 }
 
-// ProtocolError is a fault of the peer with the status a server answers.
+// ProtocolError is a fault of the peer with the status a server answers; to a
+// backend's fault the answer is 502, whatever Status says.
 type ProtocolError struct {
-	Status int    // 400, 408, 413, 414, 431, 501, 505
+	Status int    // 400, 408, 413, 414, 417, 431, 501, 505
 	What   string // fixed text, no peer bytes
 }
 

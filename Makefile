@@ -1,0 +1,71 @@
+# Meridian: `make` lists the targets. Everything is plain go below; the Makefile
+# only remembers the flags.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS   += --warn-undefined-variables --no-builtin-rules
+.DEFAULT_GOAL := help
+
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+BINARIES  := edgeproxy sitecontroller meridian
+ARGS      ?=
+TESTFLAGS ?=
+BENCH     ?= .
+BENCHTIME ?= 1s
+FUZZTIME  ?= 5s
+
+# The linter is built once per version and kept: it compiles slowly.
+GOLANGCI_VERSION := v2.15.0
+GOLANGCI         := .cache/golangci-lint-$(GOLANGCI_VERSION)/golangci-lint
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build the binaries into bin/, static and stripped
+	@for b in $(BINARIES); do \
+		CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/$$b ./cmd/$$b; \
+	done
+
+.PHONY: run
+run: build ## build, then run a small mesh on this machine: make run ARGS='--duration 30s'
+	@bin/meridian demo $(ARGS)
+
+.PHONY: test
+test: ## run all tests; needs only Go
+	@go test $(TESTFLAGS) ./...
+
+.PHONY: test-race
+test-race: ## run all tests under the race detector (needs a C compiler)
+	@CGO_ENABLED=1 go test -race $(TESTFLAGS) ./...
+
+.PHONY: bench
+bench: ## run the Go benchmarks: make bench BENCH=Route BENCHTIME=3s
+	@go test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) ./...
+
+.PHONY: bench-peers
+bench-peers: build ## compare with HAProxy and nginx, paired rounds: make bench-peers ARGS='--rounds 9'
+	@go build -o bin/peers ./testbed/peers
+	@bin/peers $(ARGS)
+
+.PHONY: lint
+lint: $(GOLANGCI) ## run golangci-lint
+	@$(GOLANGCI) run ./...
+
+$(GOLANGCI):
+	@echo "building golangci-lint $(GOLANGCI_VERSION), once" >&2
+	@GOBIN=$(CURDIR)/$(@D) GOFLAGS= go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+
+.PHONY: docs
+docs: build ## regenerate docs/reference from the types and the binaries' help
+	@go generate ./api/mesh
+	@go run ./internal/refgen -bin bin $(BINARIES)
+
+.PHONY: verify-generate
+verify-generate: ## fail when generated files are not what the generators write
+	@.ci/verify-generate
+
+.PHONY: fuzz-smoke
+fuzz-smoke: ## run every fuzz target for a few seconds: make fuzz-smoke FUZZTIME=30s
+	@.ci/fuzz-smoke $(FUZZTIME)

@@ -1,0 +1,198 @@
+package mesh
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// format is the syntax of a string field. check decides; pattern is the same
+// language as far as a regular expression of JSON Schema can say it, and never
+// refuses what check takes.
+type format struct {
+	pattern string
+	check   func(string) (message, hint string)
+}
+
+const (
+	dnsLabel  = `[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?`
+	pathBytes = `([-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})`
+	// goDuration is what time.ParseDuration takes, without a sign.
+	goDuration = `(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)`
+	// gepDuration is GEP-2257, which is what the Gateway API's durations are.
+	gepDuration = `([0-9]{1,5}(h|m|s|ms)){1,4}`
+)
+
+var (
+	reLabel     = regexp.MustCompile(`^` + dnsLabel + `$`)
+	reSubdomain = regexp.MustCompile(`^` + dnsLabel + `(\.` + dnsLabel + `)*$`)
+	rePath      = regexp.MustCompile(`^/` + pathBytes + `*$`)
+	reToken     = regexp.MustCompile("^[-!#$%&'*+.^_`|~0-9A-Za-z]+$")
+	reGEP2257   = regexp.MustCompile(`^` + gepDuration + `$`)
+	reLabelText = regexp.MustCompile(`^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$`)
+)
+
+var (
+	formatLabel     = format{`^` + dnsLabel + `$`, checkLabel}
+	formatSubdomain = format{`^` + dnsLabel + `(\.` + dnsLabel + `)*$`, checkSubdomain}
+	formatHostname  = format{`^(\*\.)?` + dnsLabel + `(\.` + dnsLabel + `)*$`, checkHostname}
+	formatIP        = format{`^[0-9A-Fa-f:.]+(%.+)?$`, checkIP}
+	formatAddress   = format{`^([0-9.]+|\[[0-9A-Fa-f:.]+(%.+)?\]):[0-9]{1,5}$`, checkAddress}
+	formatHostPort  = format{`^([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+(%.+)?\]):[0-9]{1,5}$`, checkHostPort}
+	formatPath      = format{`^/` + pathBytes + `*$`, checkPath}
+	formatHeader    = format{"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$", checkHeader}
+	formatLabelText = format{`^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$`, checkLabelText}
+	formatGEP2257   = format{`^` + gepDuration + `$`, checkGEP2257}
+)
+
+func checkLabel(s string) (string, string) {
+	if !reLabel.MatchString(s) {
+		return fmt.Sprintf("%q is not a name", s), "lower-case letters, digits and -, a letter or digit at both ends, at most 63 (RFC 1123 label)"
+	}
+	return "", ""
+}
+
+func checkSubdomain(s string) (string, string) {
+	if len(s) > 253 || !reSubdomain.MatchString(s) {
+		return fmt.Sprintf("%q is not a name", s), "lower-case letters, digits, - and ., a letter or digit at both ends, at most 253 (RFC 1123 subdomain)"
+	}
+	return "", ""
+}
+
+func checkHostname(s string) (string, string) {
+	if _, err := netip.ParseAddr(s); err == nil {
+		return fmt.Sprintf("%q is an IP address, not a hostname", s), "leave hostnames out to match every host"
+	}
+	host := strings.TrimPrefix(s, "*.")
+	if len(s) > 253 || !reSubdomain.MatchString(host) {
+		hint := "such as shop.example.com or *.example.com"
+		switch {
+		case strings.Contains(s, ":"):
+			hint = "without scheme and port"
+		case s == "*":
+			hint = "leave hostnames out to match every host"
+		case s != strings.ToLower(s):
+			hint = "write it in lower case"
+		}
+		return fmt.Sprintf("%q is not a hostname", s), hint
+	}
+	return "", ""
+}
+
+func checkIP(s string) (string, string) {
+	if _, err := netip.ParseAddr(s); err != nil {
+		return fmt.Sprintf("%q is not an IP address", s), "such as 127.0.0.1 or ::1, without port or brackets"
+	}
+	return "", ""
+}
+
+func checkAddress(s string) (string, string) {
+	ap, err := netip.ParseAddrPort(s)
+	switch {
+	case err != nil:
+		hint := "such as 10.0.0.7:8080 or [2001:db8::7]:8080"
+		if _, aerr := netip.ParseAddr(s); aerr == nil {
+			hint = "add the port"
+			if strings.Contains(s, ":") {
+				hint = "add brackets and the port, as in [" + s + "]:8080"
+			}
+		} else if m, _ := checkHostPort(s); m == "" {
+			return fmt.Sprintf("%q has a host name", s), "this version serves IP addresses only: write ip:port"
+		}
+		return fmt.Sprintf("%q is not ip:port", s), hint
+	case ap.Port() == 0:
+		return fmt.Sprintf("%q has port 0", s), "1 to 65535"
+	case ap.Addr().IsUnspecified() || ap.Addr().IsMulticast():
+		return fmt.Sprintf("%q cannot be connected to", s), "write the address of the process"
+	}
+	return "", ""
+}
+
+func checkHostPort(s string) (string, string) {
+	i := strings.LastIndexByte(s, ':')
+	if i < 0 {
+		return fmt.Sprintf("%q is not host:port", s), "add the port"
+	}
+	host, port := s[:i], s[i+1:]
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || port[0] == '0' || port[0] == '+' {
+		return fmt.Sprintf("%q has no valid port", s), "1 to 65535 after the last colon"
+	}
+	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		if a, err := netip.ParseAddr(host[1 : len(host)-1]); err == nil && a.Is6() {
+			return "", ""
+		}
+		return fmt.Sprintf("%q has no IPv6 address in its brackets", s), "such as [2001:db8::7]:8080"
+	}
+	if a, err := netip.ParseAddr(host); err == nil && a.Is6() {
+		return fmt.Sprintf("%q lacks brackets", s), "write [" + host + "]:" + port
+	}
+	if len(host) > 253 || !reSubdomain.MatchString(strings.ToLower(host)) {
+		return fmt.Sprintf("%q is not host:port", s), "such as edge.example.com:15443 or 10.0.0.7:15443"
+	}
+	// A host of digits and dots only is an address or a mistake, never a DNS name.
+	if strings.Trim(host, "0123456789.") == "" {
+		if _, err := netip.ParseAddr(host); err != nil {
+			return fmt.Sprintf("%q has no valid IP address", s), "such as 10.0.0.7:15443"
+		}
+	}
+	return "", ""
+}
+
+func checkPath(s string) (string, string) {
+	switch {
+	case s == "" || s[0] != '/':
+		return fmt.Sprintf("path %q does not start with /", s), ""
+	case len(s) > 1024:
+		return fmt.Sprintf("path is %d bytes long", len(s)), "at most 1024"
+	case strings.ContainsAny(s, "?#"):
+		return fmt.Sprintf("path %q has a query or fragment", s), "a match compares the path only"
+	case !rePath.MatchString(s):
+		return fmt.Sprintf("path %q has bytes that a URL path cannot have", s), "percent-encode them"
+	case strings.Contains(strings.ToLower(s), "%2f"):
+		return fmt.Sprintf("path %q has an encoded slash", s), ""
+	case strings.Contains(s, "//"), strings.Contains(s+"/", "/./"), strings.Contains(s+"/", "/../"):
+		return fmt.Sprintf("path %q is not normalised", s), "requests are matched without //, /./ and /../, so it would never match"
+	}
+	return "", ""
+}
+
+func checkHeader(s string) (string, string) {
+	if !reToken.MatchString(s) || len(s) > 256 {
+		return fmt.Sprintf("%q is not a header name", s), "letters, digits and - (RFC 9110 token)"
+	}
+	return "", ""
+}
+
+func checkLabelText(s string) (string, string) {
+	if !reLabelText.MatchString(s) {
+		return fmt.Sprintf("%q is not a label value", s), "letters, digits, -, _ and ., a letter or digit at both ends, at most 63"
+	}
+	return "", ""
+}
+
+// checkLabelKey is a label or annotation key: an optional DNS prefix and a name.
+func checkLabelKey(s string) (string, string) {
+	prefix, name, slash := strings.Cut(s, "/")
+	if !slash {
+		prefix, name = "", s
+	}
+	if (slash && checkFails(checkSubdomain(prefix))) || name == "" || !reLabelText.MatchString(name) {
+		return fmt.Sprintf("%q is not a key", s), "a name such as app, or example.com/app"
+	}
+	return "", ""
+}
+
+func checkFails(message, _ string) bool { return message != "" }
+
+func checkGEP2257(s string) (string, string) {
+	if !reGEP2257.MatchString(s) {
+		if _, err := time.ParseDuration(s); err == nil {
+			return fmt.Sprintf("%q is not a duration of the Gateway API", s), "whole numbers of h, m, s and ms, such as 1s500ms (GEP-2257)"
+		}
+		return fmt.Sprintf("%q is not a duration", s), "such as 500ms, 10s or 1h30m"
+	}
+	return "", ""
+}

@@ -1,0 +1,301 @@
+package mesh
+
+import (
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// rule says what a field may hold beyond its Go type. The reader, [Validate],
+// [Default] and the JSON Schema are all driven by the same table, so they cannot
+// disagree. A field whose JSON tag has no omitempty is required.
+type rule struct {
+	enum []string
+	// unserved are values that the API defines and this version refuses.
+	unserved []string
+	// def is what an absent field means, a string or an int.
+	def any
+	// span bounds numbers; on a Duration it is in seconds.
+	span *span
+	// format is the syntax of a string, or of each string of a list.
+	format *format
+	// keys is the syntax of a map's keys.
+	keys func(string) (string, string)
+	// minItems and maxItems bound a list; 0 is no bound.
+	minItems, maxItems int
+	// unique names the fields (a,b) in all of which no two items of a list may
+	// agree; "." is the item itself.
+	unique string
+	// hint is the remedy when the field is missing.
+	hint string
+	// doc is the field's description in the JSON Schema.
+	doc string
+}
+
+// span is lo <= x <= hi, or lo < x where open.
+type span struct {
+	lo, hi float64
+	open   bool
+}
+
+func (s *span) check(x float64) string {
+	f := func(x float64) string { return strconv.FormatFloat(x, 'f', -1, 64) }
+	switch {
+	case math.IsNaN(x) || math.IsInf(x, 0):
+		return fmt.Sprintf("%v is not a finite number", x)
+	case s.open && x <= s.lo:
+		return f(x) + " must be more than " + f(s.lo)
+	case x < s.lo && math.IsInf(s.hi, 1):
+		return f(x) + " must be at least " + f(s.lo)
+	case x < s.lo || x > s.hi:
+		return f(x) + " is out of range, " + f(s.lo) + " to " + f(s.hi)
+	}
+	return ""
+}
+
+var (
+	anyPort     = &span{lo: 0, hi: 65535}
+	realPort    = &span{lo: 1, hi: 65535}
+	weights     = &span{lo: 0, hi: 1e6}
+	notNegative = &span{lo: 0, hi: math.Inf(1)}
+	positive    = &span{lo: 0, hi: math.Inf(1), open: true}
+)
+
+const meansCoreService = "without it the Gateway API means a core Service, which this version does not serve"
+
+// rules are keyed by Go type and JSON field name; a test holds every key against
+// the types.
+var rules = map[string]rule{
+	"ObjectMeta.name":        {format: &formatSubdomain, doc: "Name of the object, unique in its kind and namespace."},
+	"ObjectMeta.namespace":   {format: &formatLabel, def: DefaultNamespace, doc: "Namespace of the object."},
+	"ObjectMeta.labels":      {format: &formatLabelText, keys: checkLabelKey},
+	"ObjectMeta.annotations": {keys: checkLabelKey},
+
+	"GatewaySpec.gatewayClassName": {enum: []string{GatewayClass}, doc: "The class of gateways that Meridian serves."},
+	"GatewaySpec.addresses":        {maxItems: 16, unique: "value", doc: "Addresses to bind. None means all addresses of both families."},
+	"GatewaySpec.listeners":        {minItems: 1, maxItems: 64, unique: "name"},
+	"GatewayAddress.type":          {enum: []string{"IPAddress"}, unserved: []string{"Hostname", "NamedAddress"}, def: "IPAddress"},
+	"GatewayAddress.value":         {format: &formatIP},
+	"Listener.name":                {format: &formatSubdomain},
+	"Listener.hostname":            {format: &formatHostname, doc: "Host that requests must name; *.example.com matches all below it. Absent matches every host."},
+	"Listener.port":                {span: anyPort, doc: "TCP port; 0 asks the kernel for a free one."},
+	"Listener.protocol": {enum: []string{ProtocolHTTP, ProtocolEastWest}, unserved: []string{"HTTPS", "TLS", "TCP", "UDP"},
+		doc: "HTTP from users, or mesh.meridian.dev/EastWest from other sites' proxies: what arrives there is served at this site and never passed on."},
+
+	"HTTPRouteSpec.parentRefs":       {minItems: 1, maxItems: 32, hint: "name the Gateway that the route joins"},
+	"HTTPRouteSpec.hostnames":        {format: &formatHostname, unique: ".", doc: "Hosts of the route; none means those of the listener."},
+	"HTTPRouteSpec.rules":            {minItems: 1, maxItems: 256},
+	"ParentRef.group":                {enum: []string{GatewayGroup}, def: GatewayGroup},
+	"ParentRef.kind":                 {enum: []string{KindGateway}, unserved: []string{"Service", "XListenerSet", "ListenerSet"}, def: KindGateway},
+	"ParentRef.namespace":            {format: &formatLabel},
+	"ParentRef.name":                 {format: &formatSubdomain},
+	"ParentRef.sectionName":          {format: &formatSubdomain, doc: "Name of the listener to join; absent joins all."},
+	"ParentRef.port":                 {span: realPort, doc: "Port of the listeners to join; absent joins all."},
+	"HTTPRouteRule.name":             {format: &formatSubdomain},
+	"HTTPRouteRule.matches":          {maxItems: 64, doc: "Alternatives; none matches every request."},
+	"HTTPRouteRule.backendRefs":      {maxItems: 64, doc: "Services that share the rule's requests by weight; none answers 500."},
+	"PathMatch.type":                 {enum: []string{PathExact, PathPrefix}, unserved: []string{"RegularExpression"}, def: PathPrefix},
+	"PathMatch.value":                {format: &formatPath, def: "/"},
+	"BackendRef.group":               {enum: []string{MeshGroup}, hint: "add group: " + MeshGroup + "; " + meansCoreService},
+	"BackendRef.kind":                {enum: []string{KindMeshService}, unserved: []string{"Service", "ServiceImport"}, hint: "add kind: " + KindMeshService + "; " + meansCoreService},
+	"BackendRef.namespace":           {format: &formatLabel},
+	"BackendRef.name":                {format: &formatSubdomain},
+	"BackendRef.port":                {span: realPort, doc: "Port of the service; may be left out where it has only one."},
+	"BackendRef.weight":              {span: weights, def: 1, doc: "Share among the rule's backends; 0 takes none."},
+	"RouteTimeouts.request":          {format: &formatGEP2257, doc: "Bound of the whole exchange with the client; 0s is none."},
+	"RouteTimeouts.backendRequest":   {format: &formatGEP2257, doc: "Bound of one attempt; 0s is none."},
+	"SiteSpec.location":              {doc: "GeoJSON Point, longitude first (RFC 7946).", hint: "such as {type: Point, coordinates: [144.96, -37.81]}, longitude first"},
+	"SiteSpec.parent":                {format: &formatLabel, doc: "The enclosing site, area or region."},
+	"SiteSpec.gateways":              {maxItems: 16, unique: "address", doc: "Advertised addresses of the site's east-west listeners, the best first."},
+	"SiteSpec.links":                 {unique: "to"},
+	"geoPoint.type":                  {enum: []string{"Point"}, unserved: []string{"Polygon", "MultiPoint", "LineString"}},
+	"geoPoint.coordinates":           {minItems: 2, maxItems: 3, doc: "[longitude, latitude] in degrees, WGS 84; a third number (altitude) is ignored."},
+	"SiteGateway.address":            {format: &formatHostPort},
+	"SiteLink.to":                    {format: &formatLabel, doc: "Name of the other site."},
+	"SiteLink.rtt":                   {span: positive, doc: "Round-trip time known beforehand; measured values are blended into it."},
+	"SiteLink.address":               {format: &formatHostPort, doc: "Address that reaches the site from here when its advertised one does not."},
+	"SiteLink.price":                 {span: notNegative, doc: "Cost of sending one request this way, in ms of delay."},
+	"MeshServiceSpec.ports":          {minItems: 1, maxItems: 64, unique: "port"},
+	"MeshServiceSpec.endpoints":      {unique: "address,site,node"},
+	"ServicePort.name":               {format: &formatLabel},
+	"ServicePort.port":               {span: realPort},
+	"ServicePort.protocol":           {enum: []string{"http"}, unserved: []string{"http2", "h2c", "grpc", "https", "tls", "tcp", "udp"}, def: "http"},
+	"Endpoint.address":               {format: &formatAddress, doc: "ip:port of the process; IPv6 in brackets."},
+	"Endpoint.site":                  {format: &formatLabel},
+	"Endpoint.node":                  {format: &formatSubdomain},
+	"Endpoint.weight":                {span: weights, def: 1},
+	"Workload.cluster":               {format: &formatSubdomain},
+	"Workload.namespace":             {format: &formatLabel},
+	"Workload.name":                  {format: &formatSubdomain},
+	"Capacity.concurrency":           {span: &span{lo: 1, hi: 1e6}, doc: "Requests worked on at once; more wait."},
+	"Capacity.serviceTime":           {span: positive, doc: "Mean time of one request without waiting."},
+	"Capacity.pool":                  {format: &formatLabel, doc: "Machine shared with other services of the site."},
+	"Export.scope":                   {enum: []string{ScopeSite, ScopeMesh}, def: ScopeSite},
+	"Export.sites":                   {format: &formatLabel, unique: ".", doc: "The sites that may use the service; none with scope mesh means all."},
+	"TrafficPolicySpec.targetRefs":   {minItems: 1, maxItems: 64},
+	"PolicyTargetRef.group":          {enum: []string{MeshGroup}, def: MeshGroup},
+	"PolicyTargetRef.kind":           {enum: []string{KindMeshService}, unserved: []string{"Service", KindGateway, KindHTTPRoute}},
+	"PolicyTargetRef.name":           {format: &formatSubdomain},
+	"LoadBalancing.algorithm":        {enum: []string{LBLeastRequest, LBRoundRobin}, unserved: []string{"weighted", "random", "peakEWMA", "ringHash", "maglev", "prequal", "fadingTable"}, def: LBLeastRequest},
+	"SiteSharing.policy":             {enum: []string{SharingCooperative, SharingNone, SharingRoundRobin, SharingWeightedRoundRobin}, def: SharingCooperative},
+	"SiteSharing.stayHome":           {span: &span{lo: 1, hi: 100}, def: 2, doc: "How many times dearer than the cheapest other site home may become before requests leave."},
+	"PolicyTimeouts.connect":         {span: positive},
+	"PolicyTimeouts.idle":            {span: positive},
+	"PolicyTimeouts.request":         {span: positive},
+	"Retries.attempts":               {span: &span{lo: 0, hi: 10}, doc: "New attempts after the first; 0 turns retries off."},
+	"ClientPosition.geoHeader":       {format: &formatHeader, doc: "Header that holds an RFC 5870 geo URI."},
+	"ClientPosition.latitudeHeader":  {format: &formatHeader},
+	"ClientPosition.longitudeHeader": {format: &formatHeader},
+}
+
+// unserved are fields that the API defines and this version refuses by name:
+// ignoring a match or a filter would serve requests that the author excluded.
+var unserved = map[string][]string{
+	"GatewaySpec":       {"infrastructure", "allowedListeners", "tls", "backendTLS", "defaultScope"},
+	"Listener":          {"tls", "allowedRoutes"},
+	"HTTPRouteSpec":     {"useDefaultGateways"},
+	"HTTPRouteRule":     {"filters", "retry", "sessionPersistence"},
+	"HTTPRouteMatch":    {"headers", "queryParams", "method"},
+	"BackendRef":        {"filters"},
+	"SiteSpec":          {"coverage", "capacity"},
+	"SiteLink":          {"budget"},
+	"MeshServiceSpec":   {"sessionAffinity"},
+	"TrafficPolicySpec": {"outlierDetection", "rateLimit", "mirror", "circuitBreaker"},
+}
+
+// clusterFields are written by a cluster, not by a person: they come along with
+// `kubectl get -o yaml`.
+var clusterFields = []string{"status", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp",
+	"deletionGracePeriodSeconds", "managedFields", "ownerReferences", "finalizers", "selfLink", "generateName"}
+
+// relations are rules between the fields of one struct.
+var relations = map[reflect.Type]func(v reflect.Value, fault func(field, message, hint string)){
+	reflect.TypeFor[Export](): func(v reflect.Value, fault func(field, message, hint string)) {
+		if e := v.Interface().(Export); len(e.Sites) > 0 && e.Scope != ScopeMesh {
+			fault("sites", "sites are named but scope is not "+ScopeMesh, "add scope: "+ScopeMesh)
+		}
+	},
+	reflect.TypeFor[ClientPosition](): func(v reflect.Value, fault func(field, message, hint string)) {
+		c := v.Interface().(ClientPosition)
+		if (c.LatitudeHeader == "") != (c.LongitudeHeader == "") {
+			fault("", "one of latitudeHeader and longitudeHeader is missing", "a position needs both")
+		}
+	},
+	reflect.TypeFor[RouteTimeouts](): func(v reflect.Value, fault func(field, message, hint string)) {
+		t := v.Interface().(RouteTimeouts)
+		if t.Request != nil && t.BackendRequest != nil && *t.Request > 0 && *t.BackendRequest > *t.Request {
+			fault("backendRequest", "is longer than request", "an attempt cannot outlast the request")
+		}
+	},
+	reflect.TypeFor[geoPoint](): func(v reflect.Value, fault func(field, message, hint string)) {
+		c := v.Interface().(geoPoint).Coordinates
+		if len(c) < 2 {
+			return
+		}
+		if lon := (&span{lo: -180, hi: 180}); lon.check(c[0]) != "" {
+			fault("coordinates[0]", "longitude "+lon.check(c[0]), "")
+		}
+		if lat := (&span{lo: -90, hi: 90}); lat.check(c[1]) != "" {
+			hint := ""
+			if math.Abs(c[0]) <= 90 {
+				hint = "longitude comes first"
+			}
+			fault("coordinates[1]", "latitude "+lat.check(c[1]), hint)
+		}
+	},
+}
+
+// names whose form is narrower than an object's because they become subjects of
+// the bus, identities and metric labels.
+var labelNamed = []string{KindSite, KindMeshService}
+
+// field is one JSON field of a struct.
+type field struct {
+	name     string
+	index    []int
+	typ      reflect.Type
+	required bool
+	rule     rule
+}
+
+// fieldsOf lists a struct's JSON fields in order, embedded structs flattened as
+// encoding/json does.
+func fieldsOf(t reflect.Type) []field {
+	if f, ok := fieldCache.Load(t); ok {
+		return f.([]field)
+	}
+	var fs []field
+	for i := range t.NumField() {
+		sf := t.Field(i)
+		tag, opts, _ := strings.Cut(sf.Tag.Get("json"), ",")
+		switch {
+		case sf.Anonymous && tag == "":
+			for _, f := range fieldsOf(sf.Type) {
+				f.index = append([]int{i}, f.index...)
+				fs = append(fs, f)
+			}
+		case !sf.IsExported() || tag == "-":
+		default:
+			fs = append(fs, field{tag, []int{i}, sf.Type, !strings.Contains(opts, "omitempty"), rules[t.Name()+"."+tag]})
+		}
+	}
+	fieldCache.Store(t, fs)
+	return fs
+}
+
+var fieldCache sync.Map // reflect.Type -> []field
+
+func fieldNames(fs []field) []string {
+	names := make([]string, len(fs))
+	for i, f := range fs {
+		names[i] = f.name
+	}
+	return names
+}
+
+// scalar checks one string, number or Duration (not a pointer) against the rule.
+func (r *rule) scalar(v reflect.Value) (message, hint string) {
+	switch {
+	case v.Type() == reflect.TypeFor[Duration]():
+		d := Duration(v.Int())
+		if d < 0 {
+			return fmt.Sprintf("%v is negative", d.D()), ""
+		}
+		if r.span != nil {
+			return r.span.check(d.D().Seconds()), ""
+		}
+	case v.Kind() == reflect.String:
+		return r.text(v.String())
+	case v.CanInt() && r.span != nil:
+		return r.span.check(float64(v.Int())), ""
+	case v.CanFloat():
+		s := r.span
+		if s == nil {
+			s = &span{lo: math.Inf(-1), hi: math.Inf(1)}
+		}
+		return s.check(v.Float()), ""
+	}
+	return "", ""
+}
+
+func (r *rule) text(s string) (message, hint string) {
+	switch {
+	case slices.Contains(r.unserved, s):
+		return fmt.Sprintf("%s is not served by this version", s), "use " + strings.Join(r.enum, " or ")
+	case len(r.enum) > 0 && !slices.Contains(r.enum, s):
+		if near := nearest(s, r.enum); near != "" {
+			hint = "did you mean " + near + "?"
+		}
+		if len(r.enum) == 1 {
+			return fmt.Sprintf("%q is not %s", s, r.enum[0]), hint
+		}
+		return fmt.Sprintf("%q is not one of %s", s, strings.Join(r.enum, ", ")), hint
+	case len(r.enum) == 0 && r.format != nil:
+		return r.format.check(s)
+	}
+	return "", ""
+}

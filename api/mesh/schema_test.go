@@ -1,0 +1,257 @@
+package mesh
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"sigs.k8s.io/yaml"
+)
+
+func compileSchema(t testing.TB, kinds ...string) *jsonschema.Schema {
+	t.Helper()
+	text, err := Schema(kinds...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	if err := c.AddResource("schema.json", doc); err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Compile("schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// bySchema validates each document of a text.
+func bySchema(t testing.TB, s *jsonschema.Schema, text string) error {
+	t.Helper()
+	for _, doc := range strings.Split(text, "\n---\n") {
+		j, err := yaml.YAMLToJSON([]byte(doc))
+		if err != nil {
+			t.Fatalf("%v\n%s", err, doc)
+		}
+		v, err := jsonschema.UnmarshalJSON(bytes.NewReader(j))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Validate(v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func TestCommittedSchema(t *testing.T) {
+	dir := filepath.Join("..", "..", "docs", "reference", "schema")
+	names := []string{"meridian.json"}
+	for _, kind := range append([]string{""}, Kinds()...) {
+		file, only := "meridian.json", []string(nil)
+		if kind != "" {
+			file, only = strings.ToLower(kind)+".json", []string{kind}
+			names = append(names, file)
+		}
+		want, err := Schema(only...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s is not what the types say (%v): run go generate ./api/mesh", file, err)
+		}
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if !slices.Contains(names, f.Name()) {
+			t.Errorf("%s belongs to no kind", f.Name())
+		}
+	}
+	if _, err := Schema("Gatway"); err == nil {
+		t.Error("schema of an unknown kind")
+	}
+}
+
+// valid are documents with as many fields as there are, for every kind.
+const valid = smallest + `
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: second}
+spec: {gatewayClassName: meridian, listeners: [{name: a, hostname: "*.example.com", port: 0, protocol: mesh.meridian.dev/EastWest}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: full.route, namespace: shop, labels: {app: "1"}, annotations: {a/b: c}}
+spec:
+  parentRefs: [{group: gateway.networking.k8s.io, kind: Gateway, namespace: shop, name: ingress, sectionName: http, port: 8080}]
+  hostnames: ["*.example.com", a.example.com]
+  rules:
+  - name: one
+    matches: [{}, {path: {type: Exact, value: "/a%20b"}}, {path: {}}]
+    timeouts: {request: 1s500ms, backendRequest: 0s}
+    backendRefs: [{group: mesh.meridian.dev, kind: MeshService, namespace: shop, name: echo, weight: 0, port: 65535}]
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: Site
+metadata: {name: b}
+spec:
+  location: {type: Point, coordinates: [-180, 90, 12]}
+  parent: victoria
+  gateways: [{address: "edge.example.com:15443"}, {address: "[2001:db8::1]:15443"}, {address: "10.0.0.1:1"}]
+  links: [{to: a, rtt: 0.8ms, price: 0.5, address: "10.0.0.1:15443"}, {to: c, rtt: 1h0m5s, price: 0}]
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: MeshService
+metadata: {name: full}
+spec:
+  ports: [{name: http, port: 65535, protocol: http}]
+  endpoints:
+  - {address: "[fe80::1%eth0]:80", site: b, node: n1.example, weight: 1000000, workload: {cluster: c, namespace: ns, name: w}, capacity: {concurrency: 4, serviceTime: 20ms, pool: box}}
+  export: {scope: mesh, sites: [b]}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: p}
+spec:
+  targetRefs: [{group: mesh.meridian.dev, kind: MeshService, name: echo}]
+  loadBalancing: {algorithm: roundRobin}
+  siteSharing: {policy: weightedRoundRobin, stayHome: 1.5}
+  timeouts: {connect: 1s, idle: 1.5m, request: 10s}
+  retries: {attempts: 0}
+  clientPosition: {geoHeader: X-Geo, latitudeHeader: x-lat, longitudeHeader: x-lon}`
+
+func TestSchemaTakesValid(t *testing.T) {
+	if err := bySchema(t, compileSchema(t), valid); err != nil {
+		t.Error(err)
+	}
+	mustParse(t, valid)
+	// The text must use every field there is, or the agreement below says little.
+	var all any
+	text, err := yaml.YAMLToJSON([]byte("- " + strings.ReplaceAll(strings.ReplaceAll(strings.TrimSpace(valid), "\n", "\n  "), "\n  ---\n  ", "\n- ")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &all); err != nil {
+		t.Fatal(err)
+	}
+	used := map[string]bool{}
+	var walk func(any)
+	walk = func(v any) {
+		switch v := v.(type) {
+		case []any:
+			for _, x := range v {
+				walk(x)
+			}
+		case map[string]any:
+			for k, x := range v {
+				used[k] = true
+				walk(x)
+			}
+		}
+	}
+	walk(all)
+	for key := range rules {
+		if _, name, _ := strings.Cut(key, "."); !used[name] {
+			t.Errorf("no document uses %s", key)
+		}
+	}
+}
+
+// Schema and ParseYAML must both refuse each change of a valid document.
+func TestSchemaAgreesWithParseYAML(t *testing.T) {
+	s := compileSchema(t)
+	for _, change := range [][2]string{
+		{"kind: Gateway", "kind: Gatway"}, {"kind: Site", "kind: Gateway"},
+		{"gateway.networking.k8s.io/v1\nkind: Gateway", "gateway.networking.k8s.io/v1beta1\nkind: Gateway"},
+		{"{name: ingress}\nspec", "{name: Ingress}\nspec"}, {"{name: ingress}\nspec", "{name: 12}\nspec"}, {"{name: ingress}\nspec", "{namespace: x}\nspec"},
+		{"gatewayClassName: meridian", "gatewayClassName: istio"}, {"value: 127.0.0.1}", "value: localhost}"}, {"type: IPAddress", "type: Hostname"},
+		{"port: 8080, protocol: HTTP}", "port: 65536, protocol: HTTP}"}, {"port: 8080, protocol: HTTP}", "port: -1, protocol: HTTP}"},
+		{"port: 8080, protocol: HTTP}", `port: "8080", protocol: HTTP}`}, {"port: 8080, protocol: HTTP}", "port: 80.5, protocol: HTTP}"},
+		{"port: 8080, protocol: HTTP}", "port: 8080, protocol: HTTPS}"}, {"port: 8080, protocol: HTTP}", "port: 8080, protocol: HTTP, tls: {}}"},
+		{"port: 8080, protocol: HTTP}", "port: 8080}"}, {"listeners: [{name: http, port: 8080, protocol: HTTP}]", "listeners: []"},
+		{"  parentRefs: [{name: ingress}]\n", ""}, {"group: mesh.meridian.dev, kind: MeshService, name: echo, port: 80", "name: echo, port: 80"},
+		{"kind: MeshService, name: echo, port: 80", "kind: Service, name: echo, port: 80"}, {"port: 80}]\n---", "port: 80, weight: 1.5}]\n---"},
+		{"port: 80}]\n---", "port: 80, weight: -1}]\n---"}, {"port: 80}]\n---", "port: 80, filters: []}]\n---"}, {"name: echo, port: 80", "name: echo, port: 0"},
+		{"type: Exact", "type: RegularExpression"}, {"/a%20b", "a"}, {"/a%20b", "/a b"}, {"/a%20b", "/a%2"}, {"/a%20b", "/a?b"},
+		{"a.example.com]", "A.example.com]"}, {"a.example.com]", "a.example.com, a.example.com]"}, {`["*.example.com"`, `["*"`}, {`["*.example.com"`, `["a.*.com"`},
+		{"request: 1s500ms", "request: 1.5s"}, {"request: 1s500ms", "request: 1"}, {"request: 1s500ms", "request: -1s"},
+		{`app: "1"`, "app: 1"}, {`app: "1"`, `app: "a b"`}, {"[-180, 90, 12]", "[-181, 90]"}, {"[-180, 90, 12]", "[0, -90.1]"}, {"[-180, 90, 12]", "[0]"},
+		{"[-180, 90, 12]", "[0, 0, 0, 0]"}, {"type: Point", "type: Polygon"}, {"edge.example.com:15443", "edge.example.com"}, {"edge.example.com:15443", "edge_1:80"},
+		{"rtt: 0.8ms", "rtt: 0s"}, {"rtt: 0.8ms", "rtt: 0.0ms"}, {"rtt: 0.8ms", "rtt: soon"}, {"rtt: 0.8ms", "rtt: 3"}, {"price: 0.5", "price: -0.5"},
+		{"price: 0.5", `price: "0.5"`}, {"{name: b}", "{name: b.c}"}, {"protocol: http}]\n  endpoints:\n", "protocol: grpc}]\n  endpoints:\n"},
+		{"127.0.0.1:9001", "localhost:9001"}, {"127.0.0.1:9001", "127.0.0.1"}, {"127.0.0.1:9001", "::1:80"}, {"weight: 1000000", "weight: 1000001"},
+		{"concurrency: 4, ", ""}, {"concurrency: 4, ", "concurrency: 0, "}, {"namespace: ns, ", ""}, {"scope: mesh, ", ""}, {"scope: mesh, ", "scope: world, "},
+		{"sites: [b]", "sites: [b, b]"}, {"algorithm: roundRobin", "algorithm: best"}, {"policy: weightedRoundRobin", "policy: fair"}, {"stayHome: 1.5", "stayHome: 0.9"},
+		{"connect: 1s", "connect: 0s"}, {"attempts: 0", "attempts: 11"}, {"attempts: 0", "attempts: -1"}, {"X-Geo", "X Geo"}, {", longitudeHeader: x-lon", ""},
+		{"targetRefs: [{group: mesh.meridian.dev, kind: MeshService, name: echo}]", "targetRefs: []"}, {"retries:", "retrys:"}, {"node: n1.example", "node: N1"},
+	} {
+		text := strings.Replace(valid, change[0], change[1], 1)
+		if text == valid {
+			t.Errorf("%q is not in the valid documents", change[0])
+			continue
+		}
+		if err := bySchema(t, s, text); err == nil {
+			t.Errorf("schema takes %s", change[1])
+		}
+		if _, err := ParseYAML("bad.yaml", []byte(text)); err == nil {
+			t.Errorf("ParseYAML takes %s", change[1])
+		}
+	}
+}
+
+func TestExamples(t *testing.T) {
+	files, err := filepath.Glob("../../examples/*.yaml")
+	if err != nil || len(files) < 2 {
+		t.Fatalf("examples: %v, %v", files, err)
+	}
+	s := compileSchema(t)
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := ParseYAML(file, data)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		for _, c := range Check(o) {
+			t.Error(c)
+		}
+		if err := bySchema(t, s, string(data)); err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+}
+
+// The kinds must be the lists of Objects, so that nothing that is read is lost.
+func TestKindsFitObjects(t *testing.T) {
+	ot := reflect.TypeFor[Objects]()
+	var lists []string
+	for i := range ot.NumField() {
+		if f := ot.Field(i); f.Type.Kind() == reflect.Slice {
+			lists = append(lists, f.Type.Elem().Elem().Name())
+		}
+	}
+	kinds := Kinds()
+	slices.Sort(kinds)
+	slices.Sort(lists)
+	if !slices.Equal(lists, kinds) {
+		t.Errorf("Objects holds %v, kinds are %v", lists, kinds)
+	}
+}

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/edgeproxy"
+	"github.com/meridian-mesh/meridian/edgeproxy/admin"
+	"github.com/meridian-mesh/meridian/edgeproxy/source"
+	"github.com/meridian-mesh/meridian/internal/bus"
+)
+
+// node is the parts of one running edgeproxy.
+type node struct {
+	opts    options
+	log     *slog.Logger
+	started time.Time
+
+	proxy    *edgeproxy.Server
+	coop     *edgeproxy.Cooperation
+	source   source.Source
+	bus      *bus.Node     // nil without a controller
+	admin    *admin.Server // nil with --admin off
+	draining atomic.Bool
+	hangup   chan os.Signal
+}
+
+// newNode opens what can fail before traffic is accepted: the state folder, the
+// admin address, keys.
+func newNode(o options, log *slog.Logger) (*node, error) {
+	n := &node{opts: o, log: log, started: time.Now(), hangup: make(chan os.Signal, 1)}
+	// From the first moment on: unhandled, the signal would end the process.
+	signal.Notify(n.hangup, syscall.SIGHUP)
+	if o.stateDir != "" {
+		if err := os.MkdirAll(o.stateDir, 0o700); err != nil {
+			return nil, fmt.Errorf("--state-dir: %w", err)
+		}
+	}
+	cooperation := edgeproxy.CooperationConfig{Site: o.site, Node: o.node, Log: log}
+	if o.fromBus() {
+		cooperation.Publish = n.publish
+	}
+	n.coop = edgeproxy.NewCooperation(cooperation)
+	var err error
+	n.proxy, err = edgeproxy.New(edgeproxy.Config{Site: o.site, Loops: o.loops}, edgeproxy.Deps{Log: log, Sharing: n.coop})
+	if err != nil {
+		return nil, err
+	}
+	if n.source, err = n.openSource(); err != nil {
+		return nil, err
+	}
+	if o.admin != adminOff {
+		n.admin, err = admin.Listen(o.admin, o.adminRemote, admin.Node{
+			Build:    build(),
+			Config:   n.source.State,
+			Proxy:    n.proxy,
+			Weights:  n.coop.Weights,
+			Draining: n.draining.Load,
+			Turn:     n.proxy.Acquire,
+		}, log)
+	}
+	return n, err
+}
+
+func (n *node) openSource() (source.Source, error) {
+	o := n.opts
+	if !o.fromBus() {
+		return source.NewFiles(o.config, o.site, o.stateDir, n.apply, n.log)
+	}
+	if o.stateDir == "" {
+		n.log.Warn("without --state-dir this node cannot start while its controller is away")
+	}
+	var err error
+	if n.bus, err = bus.DialNode(bus.Options{URL: o.config, Name: "edgeproxy " + o.node, TokenFile: o.natsTokenFile, Log: n.log}, o.site); err != nil {
+		return nil, err
+	}
+	b := source.BusConfig{Name: o.config, Site: o.site, StateDir: o.stateDir, Controller: n.bus, Apply: n.apply, Log: n.log}
+	if o.trustKey != "" {
+		if b.Trust, err = source.ReadTrustKey(o.trustKey); err != nil {
+			return nil, fmt.Errorf("--trust-key: %w", err)
+		}
+	}
+	return source.NewBus(b), nil
+}
+
+// apply takes a snapshot into force in every part. Calls are serial (source.Keeper).
+func (n *node) apply(s *mesh.Snapshot) error {
+	if err := n.coop.Configure(s, func() error { return n.proxy.Apply(s) }); err != nil {
+		return err
+	}
+	for _, p := range n.proxy.Problems() {
+		n.log.Warn("part of the configuration cannot be served", "generation", s.Generation, "problem", p)
+	}
+	if err := n.writeRunFile(); err != nil {
+		n.log.Error("run.json is not written", "err", err)
+	}
+	return nil
+}
+
+// run serves until stop is done, then drains. Everything it starts has ended
+// when it returns.
+func (n *node) run(stop context.Context) error {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	var parts sync.WaitGroup
+	part := func(name string, run func(context.Context) error) {
+		parts.Go(func() {
+			if err := run(ctx); err != nil {
+				cancel(fmt.Errorf("%s: %w", name, err))
+			}
+		})
+	}
+	defer parts.Wait()
+	defer cancel(nil)
+
+	part("proxy", n.proxy.Run)
+	if n.admin != nil {
+		part("admin", n.admin.Run)
+	}
+	part("cooperation", func(ctx context.Context) error { return n.coop.Run(ctx, n.proxy) })
+	if n.bus != nil {
+		part("weights", n.takeWeights)
+	}
+	// A stopping node takes no new configuration, which could open listeners.
+	follow, unfollow := context.WithCancel(ctx)
+	defer unfollow()
+	if err := n.source.Start(follow); err != nil {
+		return errors.Join(context.Cause(ctx), err)
+	}
+	part("source", func(context.Context) error { return n.source.Run(follow) })
+	part("reload", n.reloadOnHangup)
+	n.log.Info("edgeproxy runs", "version", version, "config", n.opts.config, "site", n.opts.site, "node", n.opts.node, "admin", n.adminAddress())
+
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-stop.Done():
+	}
+	unfollow()
+	n.draining.Store(true)
+	n.log.Info("draining", "timeout", n.opts.drainTimeout)
+	limit, done := context.WithTimeout(ctx, n.opts.drainTimeout)
+	defer done()
+	if err := n.proxy.Drain(limit); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("drain: %w", err)
+	}
+	if limit.Err() != nil {
+		n.log.Warn("requests were cut: --drain-timeout has passed", "timeout", n.opts.drainTimeout)
+	}
+	n.log.Info("edgeproxy stops")
+	return n.removeRunFile()
+}
+
+// publish sends a report to the controller; it is the acknowledgement of
+// snapshots too. Without a connection there is nobody to tell.
+func (n *node) publish(r *mesh.NodeReport) error {
+	s := n.source.State()
+	if s.Snapshot != nil {
+		r.Applied = s.Snapshot.Generation
+	}
+	if s.Refused != nil {
+		r.Refused, r.RefusedWhy = s.Refused.Generation, s.Refused.Why
+	}
+	if err := n.bus.PublishReport(r); !errors.Is(err, bus.ErrNotConnected) {
+		return err
+	}
+	return nil
+}
+
+// takeWeights hands the controller's plans on until ctx ends.
+func (n *node) takeWeights(ctx context.Context) error {
+	plans, err := n.bus.Weights(ctx)
+	if err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case w := <-plans:
+			n.coop.SetWeights(w.Value)
+		}
+	}
+}
+
+// reloadOnHangup hands SIGHUP on until ctx ends.
+func (n *node) reloadOnHangup(ctx context.Context) error {
+	defer signal.Stop(n.hangup)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.hangup:
+			n.source.Reload()
+		}
+	}
+}
+
+func (n *node) adminAddress() string {
+	if n.admin == nil {
+		return adminOff
+	}
+	return n.admin.Address()
+}

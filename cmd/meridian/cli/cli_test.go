@@ -1,0 +1,148 @@
+package cli_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"sigs.k8s.io/yaml"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/cmd/meridian/cli"
+	"github.com/meridian-mesh/meridian/controller"
+	"github.com/meridian-mesh/meridian/internal/bus"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"meridian": func() { os.Exit(cli.Main("v0.0.0-test", os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+	})
+}
+
+// TestScripts runs each verb as a user does, with good and bad input, against
+// real controllers: `hub NAME` and `leaf NAME` start one on the folder $WORK/NAME.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("MERIDIAN_SERVER", "")
+			env.Setenv("MERIDIAN_DATA", "")
+			env.Setenv("TZ", "UTC")
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"hub": func(ts *testscript.TestScript, _ bool, args []string) {
+				start(ts, controller.Config{Hub: true}, args[0])
+			},
+			"leaf": func(ts *testscript.TestScript, _ bool, args []string) { start(ts, leaf(ts), args[0]) },
+			"node": node,
+			// exit N command... runs a command that must end with code N.
+			"exit":  exit,
+			"json":  wellFormed,
+			"until": until,
+		},
+	})
+}
+
+// leaf is the configuration of a site of the hub.
+func leaf(ts *testscript.TestScript) controller.Config {
+	data, err := os.ReadFile(ts.MkAbs("hub/run.json"))
+	ts.Check(err)
+	var r struct{ Leaf, HubCA, HubSecret string }
+	ts.Check(json.Unmarshal(data, &r))
+	return controller.Config{HubURLs: []string{r.Leaf}, HubCA: r.HubCA, HubSecret: r.HubSecret}
+}
+
+func start(ts *testscript.TestScript, cfg controller.Config, name string) {
+	cfg.Site, cfg.Data, cfg.Version = name, ts.MkAbs(name), "test"
+	if cfg.Hub {
+		cfg.Site = "centre"
+	}
+	srv, err := controller.New(cfg, controller.Deps{})
+	ts.Check(err)
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Run(ctx) }()
+	ts.Defer(func() {
+		stop()
+		<-ended
+	})
+	select {
+	case <-srv.Ready():
+	case err := <-ended:
+		ts.Fatalf("%s ended: %v", name, err)
+	}
+}
+
+// node SITE NAME DEMAND reports as a proxy of the site until the script ends.
+func node(ts *testscript.TestScript, _ bool, args []string) {
+	data, err := os.ReadFile(ts.MkAbs(args[0] + "/run.json"))
+	ts.Check(err)
+	var r struct{ NATS, TokenFile string }
+	ts.Check(json.Unmarshal(data, &r))
+	n, err := bus.DialNode(bus.Options{URL: r.NATS, TokenFile: r.TokenFile}, args[0])
+	ts.Check(err)
+	ctx, stop := context.WithCancel(context.Background())
+	ts.Defer(func() { stop(); n.Close() })
+	var demand float64
+	_, err = fmt.Sscan(args[2], &demand)
+	ts.Check(err)
+	go func() {
+		for seq := uint64(1); ctx.Err() == nil; seq++ {
+			_ = n.PublishReport(&mesh.NodeReport{
+				Site: args[0], Node: args[1], Epoch: 1, Seq: seq,
+				RefusedWhy: strings.Join(args[3:], " "),
+				Services: []mesh.NodeServiceReport{{Demand: demand, ServiceReport: mesh.ServiceReport{
+					Service: "default/shop", Slots: 4, ServiceTimeMS: 10, Arrivals: demand, InFlight: 2,
+				}}},
+				InForce: []mesh.EffectiveWeights{{Service: "default/shop", Source: "controller", HomeLimit: 7, Shares: map[string]float64{args[0]: 1}}},
+			})
+			time.Sleep(50 * time.Millisecond)
+		}
+	}()
+}
+
+func exit(ts *testscript.TestScript, _ bool, args []string) {
+	err := ts.Exec(args[1], args[2:]...)
+	got := "0"
+	if err != nil {
+		got = strings.TrimPrefix(err.Error(), "exit status ")
+	}
+	if got != args[0] {
+		ts.Fatalf("exit code %s, want %s", got, args[0])
+	}
+}
+
+// until REGEXP COMMAND... runs a command again and again until its output matches.
+func until(ts *testscript.TestScript, _ bool, args []string) {
+	want := regexp.MustCompile("(?m)" + args[0])
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		err := ts.Exec(args[1], args[2:]...)
+		out := ts.ReadFile("stdout")
+		if err == nil && want.MatchString(out) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("%s never came, last:\n%s", args[0], out)
+		}
+	}
+}
+
+// wellFormed checks that a file is JSON or YAML.
+func wellFormed(ts *testscript.TestScript, _ bool, args []string) {
+	text := ts.ReadFile(args[0])
+	var v any
+	if err := yaml.Unmarshal([]byte(text), &v); err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if filepath.Base(args[0]) == "stdout" && strings.HasPrefix(text, "{") {
+		ts.Check(json.Unmarshal([]byte(text), &v))
+	}
+}

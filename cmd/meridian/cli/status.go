@@ -1,0 +1,158 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/meridian-mesh/meridian/controller/membership"
+	"github.com/meridian-mesh/meridian/controller/siteapi"
+)
+
+func statusCommand(e *env) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the sites, their nodes, generations and load",
+		Long: `Status shows the mesh as one site's controller sees it.
+
+STATUS is alive, suspect (missed some reports), dead (missed many), or unknown with
+the time since when: then this side could not have heard, and nothing is known.
+NODES counts live nodes of all that were seen lately. LOAD is the part of the
+site's slots that its requests keep busy. What is not known is shown as "-".`,
+		Example: `  meridian --data ./hub status
+  meridian --server http://127.0.0.1:7470 status -o json`,
+		Args:              cobra.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			st, err := ask(cmd, e, func(ctx context.Context, c *siteapi.Client) (*siteapi.Status, error) { return c.Status(ctx) })
+			if err != nil {
+				return err
+			}
+			return print(cmd, output, st, func(w io.Writer) { statusTable(w, st) })
+		},
+	}
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+func statusTable(w io.Writer, st *siteapi.Status) {
+	fmt.Fprintf(w, "seen from site %s (%s)%s\n\n", st.Self.Site, st.Self.Role, linkLine(st))
+	fmt.Fprintln(w, "SITE\tSTATUS\tAGE\tRTT\tNODES\tGENERATION\tDEMAND/S\tSERVED/S\tIN FLIGHT\tLOAD")
+	siteLine(w, st.Self.Site, "alive", "-", "-", &st.Self)
+	for _, p := range st.Peer {
+		status, age, rtt := string(p.Status), "-", "-"
+		if p.Status == membership.Unknown && p.UnknownSince != nil {
+			status = "unknown since " + p.UnknownSince.Local().Format(time.TimeOnly)
+		} else if p.HeardAt != nil {
+			age = millisSpan(p.AgeMS)
+		}
+		if p.RTTMS > 0 {
+			rtt = millis(p.RTTMS)
+		}
+		siteLine(w, p.Site, status, age, rtt, p.Said)
+	}
+	first := true
+	note := func(format string, v ...any) {
+		if first {
+			fmt.Fprintln(w)
+			first = false
+		}
+		fmt.Fprintf(w, format+"\n", v...)
+	}
+	nodeNotes(note, &st.Self)
+	for _, p := range st.Peer {
+		if p.Said != nil {
+			nodeNotes(note, p.Said)
+		} else if p.Status == membership.Alive {
+			note("site %s: its controller does not answer: %s", p.Site, p.Silence)
+		}
+	}
+	for _, c := range st.Conditions {
+		note("warning: %s", c)
+	}
+}
+
+func linkLine(st *siteapi.Status) string {
+	l := st.Link
+	switch l.Role {
+	case "hub":
+		return fmt.Sprintf(", %d sites connected", l.Sites)
+	case "alone":
+		return ", which is connected to no other"
+	}
+	state := "down"
+	if l.Connected {
+		state = "up"
+	}
+	out := fmt.Sprintf(", link to the others %s since %s", state, l.Since.Local().Format(time.TimeOnly))
+	if l.MirrorLag != "" {
+		out += " (" + l.MirrorLag + ")"
+	}
+	return out
+}
+
+func siteLine(w io.Writer, name, status, age, rtt string, s *siteapi.SiteStatus) {
+	if s == nil {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t-\t-\t-\t-\t-\t-\n", name, status, age, rtt)
+		return
+	}
+	live := 0
+	for _, n := range s.Nodes {
+		if n.Status == membership.Alive {
+			live++
+		}
+	}
+	generation := "none"
+	if s.Generation != nil {
+		generation = fmt.Sprint(s.Generation.Counter)
+		if !s.Published {
+			generation += " (not published)"
+		}
+	}
+	load := "-\t-\t-\t-"
+	if len(s.Services) > 0 {
+		var demand, served, busy, slots float64
+		inFlight := 0
+		for _, x := range s.Services {
+			demand += x.Demand
+			served += x.Arrivals
+			inFlight += x.InFlight
+			busy += x.Arrivals * x.ServiceTimeMS / 1000
+			slots += x.Slots
+		}
+		part := "-"
+		if slots > 0 {
+			part = percent(busy / slots)
+		}
+		load = fmt.Sprintf("%.1f\t%.1f\t%d\t%s", demand, served, inFlight, part)
+	}
+	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d/%d\t%s\t%s\n", name, status, age, rtt, live, len(s.Nodes), generation, load)
+}
+
+// nodeNotes names the nodes that are not as they should be.
+func nodeNotes(note func(string, ...any), s *siteapi.SiteStatus) {
+	if s.Problem != "" {
+		note("site %s: %s", s.Site, s.Problem)
+	}
+	for _, n := range s.Nodes {
+		switch {
+		case n.Status != membership.Alive:
+			note("node %s/%s: %s, last heard of %s ago", s.Site, n.Node, n.Status, millisSpan(n.AgeMS))
+		case n.RefusedWhy != "":
+			note("node %s/%s: refuses generation %s, serves %d: %s", s.Site, n.Node, refused(n), n.Applied.Counter, n.RefusedWhy)
+		case n.Behind:
+			note("node %s/%s: serves generation %d", s.Site, n.Node, n.Applied.Counter)
+		}
+	}
+}
+
+func refused(n siteapi.NodeStatus) string {
+	if n.Refused == nil {
+		return "?"
+	}
+	return fmt.Sprint(n.Refused.Counter)
+}

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/meridian-mesh/meridian/controller"
+)
+
+type options struct {
+	config    controller.Config
+	documents []string
+	logLevel  slog.Level
+	logFormat string
+	version   bool
+}
+
+const usageHead = `sitecontroller runs one site: its NATS server, the configuration its nodes serve
+from, and its share in the cooperation between sites.
+
+Usage:
+  sitecontroller --site NAME --data DIR [flags]
+
+Examples:
+  sitecontroller --site solo --data ./solo --config mesh.yaml
+        a site alone
+  sitecontroller --site centre --data ./hub --hub --leaf-listen 0.0.0.0:7422 --config mesh/
+        the hub: it owns the configuration of the mesh, and sites connect to it
+  sitecontroller --site north --data ./north --hub-url tls://hub.example:7422 \
+      --hub-ca ca.pem --hub-secret leaf.secret
+        a site of that hub; the two files are in the hub's data folder (hub/)
+  sitecontroller --site north --data ./north --nats-url tls://nats.example:4222 --nats-ca ca.pem --nats-token-file token
+        a site on a NATS that somebody else runs
+
+DIR/run.json says where a running controller listens; nodes connect with
+  edgeproxy --config <nats> --nats-token-file <tokenFile> --trust-key <trustKey> --site NAME
+and the operator with
+  meridian --data DIR status
+
+Signals:
+  SIGTERM  stop in order, exit 0; a second one ends at once
+
+Flags:
+`
+
+// parseFlags returns flag.ErrHelp after it printed help to w.
+func parseFlags(args []string, w io.Writer) (options, error) {
+	var o options
+	c := &o.config
+	fs := flag.NewFlagSet("sitecontroller", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.StringVar(&c.Site, "site", "", "`name` of the site")
+	fs.StringVar(&c.Data, "data", "", "`folder` for keys, configuration and the last snapshot; one controller at a time")
+	fs.BoolVar(&c.Hub, "hub", false, "be the hub too: own the mesh's configuration and let sites connect")
+	fs.Func("hub-url", "`address` of the hub, tls://host:port; several: the first that answers", func(s string) error {
+		c.HubURLs = append(c.HubURLs, strings.Split(s, ",")...)
+		return nil
+	})
+	fs.StringVar(&c.HubCA, "hub-ca", "", "`file` with the hub's CA certificate (hub/ca.pem in the hub's data folder)")
+	fs.StringVar(&c.HubSecret, "hub-secret", "", "`file` with the secret that lets sites connect (hub/leaf.secret there)")
+	fs.StringVar(&c.LeafListen, "leaf-listen", "", "with --hub: `address` where sites connect, over TLS (default 127.0.0.1:0, a free port)")
+	fs.StringVar(&c.Listen, "listen", "", "`address` where this site's nodes connect (default 127.0.0.1:0, a free port)")
+	fs.StringVar(&c.API, "api", "", "`address` of the HTTP API, /healthz, /readyz and /metrics: loopback or unix:/path (default 127.0.0.1:0, a free port)")
+	fs.StringVar(&c.NATSURL, "nats-url", "", "`address` of an external NATS with JetStream, instead of an embedded server")
+	fs.StringVar(&c.NATSTokenFile, "nats-token-file", "", "`file` with the token for --nats-url")
+	fs.StringVar(&c.NATSNKeyFile, "nats-nkey-file", "", "`file` with the NKey seed for --nats-url")
+	fs.StringVar(&c.NATSCA, "nats-ca", "", "`file` with the CA certificate of --nats-url")
+	fs.Func("config", "`file` or folder of YAML to apply at the start, as 'meridian apply' does; may be given again", func(s string) error {
+		o.documents = append(o.documents, s)
+		return nil
+	})
+	fs.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "least `level` to log: debug, info, warn or error")
+	fs.StringVar(&o.logFormat, "log-format", "auto", "text, json, or auto: text on a terminal, else json")
+	fs.BoolVar(&o.version, "version", false, "print the version and exit")
+	err := fs.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		fs.SetOutput(w)
+		fmt.Fprint(w, usageHead)
+		fs.PrintDefaults()
+		return o, err
+	}
+	if err != nil || o.version {
+		return o, err
+	}
+	switch {
+	case fs.NArg() > 0:
+		return o, fmt.Errorf("%q is not a flag; see --site and --data", fs.Arg(0))
+	case c.Site == "" || c.Data == "":
+		return o, errors.New("--site and --data are needed")
+	case c.LeafListen != "" && !c.Hub:
+		return o, errors.New("--leaf-listen is for --hub")
+	case o.logFormat != "auto" && o.logFormat != "text" && o.logFormat != "json":
+		return o, fmt.Errorf("--log-format %s: want auto, text or json", o.logFormat)
+	}
+	return o, nil
+}
+
+func (o options) logHandler(w io.Writer) slog.Handler {
+	h := &slog.HandlerOptions{Level: o.logLevel}
+	if o.logFormat == "json" || o.logFormat == "auto" && !terminal(w) {
+		return slog.NewJSONHandler(w, h)
+	}
+	return slog.NewTextHandler(w, h)
+}
+
+// terminal reports whether a person reads w.
+func terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	st, err := f.Stat()
+	return err == nil && st.Mode()&os.ModeCharDevice != 0
+}

@@ -1,0 +1,221 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/internal/bus"
+)
+
+const (
+	tickEvery   = 100 * time.Millisecond
+	reportEvery = 500 * time.Millisecond
+	// settle is how long changes are collected before they become a snapshot, so
+	// that ten objects applied together are one generation.
+	settle = 25 * time.Millisecond
+	// forgetAfter is the age at which soft state is dropped.
+	forgetAfter = 60 * time.Second
+)
+
+// errStopped answers calls to a controller that ends.
+var errStopped = errors.New("the controller is stopping")
+
+// loop owns the world: it is the only goroutine that touches it.
+func (s *Server) loop(ctx context.Context, reports <-chan bus.Received[*mesh.Report], nodes <-chan bus.Received[*mesh.NodeReport]) {
+	defer close(s.stopped)
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	var settled <-chan time.Time
+	version := s.world.Version()
+	s.beat.Store(time.Now().UnixNano())
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-s.events:
+			s.configured(e)
+		case r := <-reports:
+			s.count.reportsIn.Add(1)
+			s.world.Hear(r.Value, r.At)
+		case r := <-nodes:
+			s.count.nodeReportsIn.Add(1)
+			s.world.Tell(r.Value, r.At)
+		case f := <-s.calls:
+			f()
+		case o := <-s.fromBus:
+			s.landed(o)
+		case <-settled:
+			settled = nil
+			s.compile()
+		case now := <-tick.C:
+			s.beat.Store(now.UnixNano())
+			s.tick(now)
+		}
+		if v := s.world.Version(); v != version {
+			version = v
+			if settled == nil {
+				settled = time.After(settle)
+			}
+		}
+	}
+}
+
+// do runs f in the loop and returns when it is done.
+func (s *Server) do(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	select {
+	case s.calls <- func() { f(); close(done) }:
+		<-done
+		return nil
+	case <-s.stopped:
+		return errStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// configured takes in a change of a bucket.
+func (s *Server) configured(e event) {
+	mine := e.owner == s.world.Owner()
+	if e.entry.Value == nil {
+		s.world.Remove(e.owner, e.entry.Key)
+	} else if doc, err := decodeObject(e.entry.Key, e.entry.Value); err != nil {
+		// Written by another version, or damaged: what was known of it stays.
+		s.count.objectFaults.Add(1)
+		s.log.Error("object refused", "object", e.entry.Key, "owner", e.owner, "err", err)
+	} else {
+		s.world.Set(e.owner, e.entry.Key, doc)
+	}
+	if mine {
+		s.revisions[e.entry.Key] = e.entry.Revision
+	}
+}
+
+// decodeObject reads an object as a bucket holds it.
+func decodeObject(key mesh.Key, data []byte) (any, error) {
+	var o mesh.Objects
+	var doc any
+	switch key.Kind {
+	case mesh.KindGateway:
+		doc = one(&o.Gateways)
+	case mesh.KindHTTPRoute:
+		doc = one(&o.HTTPRoutes)
+	case mesh.KindSite:
+		doc = one(&o.Sites)
+	case mesh.KindMeshService:
+		doc = one(&o.Services)
+	case mesh.KindTrafficPolicy:
+		doc = one(&o.TrafficPolicies)
+	default:
+		return nil, fmt.Errorf("kind %s is not known to this build: upgrade it", key.Kind)
+	}
+	if err := json.Unmarshal(data, doc); err != nil {
+		return nil, err
+	}
+	mesh.Default(&o)
+	if err := mesh.Validate(&o); err != nil {
+		return nil, err
+	}
+	for k := range o.All() {
+		if k != key {
+			return nil, fmt.Errorf("it is stored as %s but says it is %s", key, k)
+		}
+	}
+	return doc, nil
+}
+
+func one[T any](list *[]*T) *T {
+	v := new(T)
+	*list = append(*list, v)
+	return v
+}
+
+// lagAfter is how long a link must be up before a mirror that does not follow is
+// worth a word: right after a cut it never does.
+const lagAfter = 10 * time.Second
+
+// watchLink keeps an eye on the way to the other sites. When it comes back, and
+// every lagAfter, a leaf asks the hub for what the mirror has not got yet.
+func (s *Server) watchLink(ctx context.Context) {
+	t := time.NewTicker(tickEvery)
+	defer t.Stop()
+	leaf := s.cfg.role() == "leaf"
+	now := time.Now()
+	state := linkState{since: now}
+	lookAt := now
+	for {
+		if up := s.linkUp(); up != state.up {
+			state = linkState{up: up, since: now}
+			lookAt = now
+			if leaf {
+				s.log.Info("link to the hub", "up", up)
+			}
+		}
+		if leaf && state.up && !now.Before(lookAt) {
+			lag, err := s.lookAtMirror(ctx)
+			if err == nil {
+				lookAt = now.Add(lagAfter)
+			}
+			if now.Sub(state.since) < lagAfter {
+				lag = ""
+			} else if err != nil {
+				lookAt = now.Add(time.Second)
+			}
+			if lag != state.lag && lag != "" {
+				s.log.Warn("configuration of the hub", "lag", lag)
+			}
+			state.lag = lag
+		}
+		next := state
+		s.link.Store(&next)
+		select {
+		case <-ctx.Done():
+			return
+		case now = <-t.C:
+		}
+	}
+}
+
+// lookAtMirror fetches what the mirror lacks and says in words how it stands,
+// empty when it follows. The error is that of fetching.
+func (s *Server) lookAtMirror(ctx context.Context) (string, error) {
+	ctx, done := context.WithTimeout(ctx, callTimeout)
+	defer done()
+	if err := s.hub.Refresh(ctx); err != nil {
+		return err.Error(), err
+	}
+	m, err := s.hub.Mirror(ctx)
+	switch {
+	case err != nil:
+		return err.Error(), nil
+	case m.Active < 0:
+		return "mirror has not heard from the hub yet", nil
+	case m.Active > 15*time.Second:
+		return fmt.Sprintf("mirror has not heard from the hub for %s", m.Active.Round(time.Second)), nil
+	case m.Lag > 0:
+		return fmt.Sprintf("mirror misses %d changes", m.Lag), nil
+	}
+	return "", nil
+}
+
+func (s *Server) linkUp() bool {
+	switch s.cfg.role() {
+	case "hub":
+		return true
+	case "leaf":
+		return s.nats.Links() > 0
+	case "external":
+		return s.conn.Connected()
+	}
+	return false
+}
+
+// reachable reports whether news of other sites could come over the bus.
+func (s *Server) reachable() bool {
+	l := s.link.Load()
+	return l != nil && l.up
+}

@@ -1,0 +1,161 @@
+package natsd
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/meridian-mesh/meridian/controller/store"
+)
+
+// hubName is the DNS name in the hub's certificate. A leaf checks it instead of
+// the address it dialled: addresses change with relays, NAT and moves, and the CA
+// signs nothing but hubs.
+const hubName = "hub.mesh.meridian.internal"
+
+// certLife is long because nothing renews it by itself: the hub makes a new
+// server certificate at a start within a third of it from its end.
+const (
+	caLife   = 20 * 365 * 24 * time.Hour
+	certLife = 3 * 365 * 24 * time.Hour
+)
+
+// Authority is what the hub hands out so that sites can join.
+type Authority struct {
+	// CAFile and SecretFile are what a leaf needs (--hub-ca, --hub-secret).
+	CAFile, SecretFile string
+	secret             string
+	cert               tls.Certificate
+}
+
+// OpenAuthority loads the hub's CA, server certificate and leaf secret from the
+// data folder, and makes what is missing (keys 0600).
+func OpenAuthority(f *store.Folder, now time.Time) (*Authority, error) {
+	a := &Authority{CAFile: f.Path("hub", "ca.pem"), SecretFile: f.Path("hub", "leaf.secret")}
+	var err error
+	if a.secret, err = f.Secret("hub/leaf.secret"); err != nil {
+		return nil, err
+	}
+	ca, caKey, err := openCA(a.CAFile, f.Path("hub", "ca.key"), now)
+	if err != nil {
+		return nil, err
+	}
+	certFile, keyFile := f.Path("hub", "server.pem"), f.Path("hub", "server.key")
+	a.cert, err = tls.LoadX509KeyPair(certFile, keyFile)
+	if err == nil && now.Before(a.cert.Leaf.NotAfter.Add(-certLife/3)) && a.cert.Leaf.CheckSignatureFrom(ca) == nil {
+		return a, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("natsd: %s: %w; remove it and %s to have both made again", certFile, err, keyFile)
+	}
+	if a.cert, err = issue(ca, caKey, certFile, keyFile, now); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+func openCA(certFile, keyFile string, now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err == nil {
+		key, ok := pair.PrivateKey.(*ecdsa.PrivateKey)
+		if !ok {
+			return nil, nil, fmt.Errorf("natsd: %s: holds a %T, want an ECDSA key", keyFile, pair.PrivateKey)
+		}
+		return pair.Leaf, key, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		// A new CA would lock every site out, so that is the operator's decision.
+		return nil, nil, fmt.Errorf("natsd: %s: %w; restore it from a backup, or remove it and %s and give every site the new CA", certFile, err, keyFile)
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial(), Subject: pkix.Name{CommonName: "Meridian hub CA"},
+		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(caLife),
+		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, fmt.Errorf("natsd: %w", err)
+	}
+	cert, err := sign(template, template, key, key, certFile, keyFile)
+	return cert, key, err
+}
+
+func issue(ca *x509.Certificate, caKey *ecdsa.PrivateKey, certFile, keyFile string, now time.Time) (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("natsd: %w", err)
+	}
+	_, err = sign(&x509.Certificate{
+		SerialNumber: serial(), Subject: pkix.Name{CommonName: hubName}, DNSNames: []string{hubName},
+		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(certLife),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}, ca, key, caKey, certFile, keyFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.LoadX509KeyPair(certFile, keyFile)
+}
+
+// sign writes the key before the certificate: a crash between the two leaves no
+// certificate, and both are made again.
+func sign(template, parent *x509.Certificate, key, parentKey *ecdsa.PrivateKey, certFile, keyFile string) (*x509.Certificate, error) {
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, parentKey)
+	if err != nil {
+		return nil, fmt.Errorf("natsd: %w", err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("natsd: %w", err)
+	}
+	if err := store.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600); err != nil {
+		return nil, fmt.Errorf("natsd: %w", err)
+	}
+	if err := store.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644); err != nil {
+		return nil, fmt.Errorf("natsd: %w", err)
+	}
+	return x509.ParseCertificate(der)
+}
+
+func serial() *big.Int {
+	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	if err != nil {
+		panic("natsd: no randomness: " + err.Error())
+	}
+	return n
+}
+
+// leafTLS is what a leaf checks the hub by.
+func leafTLS(caFile string) (*tls.Config, error) {
+	data, err := os.ReadFile(caFile)
+	if err != nil {
+		return nil, fmt.Errorf("natsd: the hub's CA: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(data) {
+		return nil, fmt.Errorf("natsd: the hub's CA: %s holds no PEM certificate", caFile)
+	}
+	return &tls.Config{RootCAs: pool, ServerName: hubName, MinVersion: tls.VersionTLS13}, nil
+}
+
+func readSecret(file string) (string, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("natsd: the hub's secret: %w", err)
+	}
+	s := strings.TrimSpace(string(data))
+	if len(s) < 32 {
+		return "", fmt.Errorf("natsd: the hub's secret: %s is too short to be one; copy hub/leaf.secret from the hub's data folder", file)
+	}
+	return s, nil
+}

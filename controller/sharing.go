@@ -1,0 +1,180 @@
+package controller
+
+import (
+	"math"
+	"time"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/plan"
+	"github.com/meridian-mesh/meridian/controller/world"
+)
+
+const (
+	// weightsTTL is how long nodes keep to a plan that nobody renews: four renewals.
+	weightsTTL = 2 * time.Second
+	// listen is how long a controller that starts hears reports before it sends
+	// weights: nodes keep to the plan they have, which knows more than an empty world.
+	listen = reportEvery + tickEvery
+	// notable is the change of a share that is published at once.
+	notable = 0.005
+)
+
+// tick plans, and sends what is due.
+func (s *Server) tick(now time.Time) {
+	s.world.Forget(now, forgetAfter)
+	if !s.synced {
+		return
+	}
+	begin := time.Now()
+	s.weights = s.plan(now)
+	s.count.planned(time.Since(begin))
+	due := now.Sub(s.sentAt) >= reportEvery-tickEvery/2 || moved(s.sent, s.weights)
+	if due && now.Sub(s.started) >= listen {
+		s.planSeq++
+		s.weights.Seq = s.planSeq
+		if err := s.conn.PublishWeights(s.weights); err == nil {
+			s.count.weightsOut.Add(1)
+		}
+		s.sent, s.sentAt = s.weights, now
+	}
+	if now.Sub(s.reportAt) >= reportEvery-tickEvery/2 {
+		s.reportAt = now
+		if err := s.conn.PublishReport(s.report(now)); err == nil {
+			s.count.reportsOut.Add(1)
+		}
+	}
+}
+
+// plan plans every shared service anew.
+func (s *Server) plan(now time.Time) *mesh.Weights {
+	w := &mesh.Weights{
+		Site: s.cfg.Site, Epoch: uint64(s.started.UnixNano()), Seq: s.planSeq,
+		IssuedAt: now, ExpiresAt: now.Add(weightsTTL), Services: []mesh.ServiceWeights{},
+	}
+	// The planner wants a monotonic clock, whatever its origin.
+	clock := int64(now.Sub(s.started))
+	live := map[mesh.ServiceKey]*plan.Planner{}
+	for _, sh := range s.world.Shared(now, s.reachable()) {
+		p := s.planners[sh.Service]
+		if p == nil {
+			p = plan.New(sh.Service, &s.curves)
+		}
+		live[sh.Service] = p
+		sw := p.Tick(clock, s.input(sh))
+		if sh.Sharing.Policy != mesh.SharingCooperative {
+			sw = static(sw, sh)
+		}
+		w.Services = append(w.Services, sw)
+	}
+	s.planners = live
+	return w
+}
+
+func (s *Server) input(sh world.Shared) plan.Input {
+	in := plan.Input{
+		DemandPerS: sh.Home.Demand, Slots: sh.Home.Slots, ServiceMS: sh.Home.ServiceTimeMS,
+		NoHome: sh.NoHome, StayHome: sh.Sharing.StayHome,
+	}
+	for _, rate := range sh.Home.From {
+		in.OthersPerS += rate
+	}
+	for _, o := range sh.Options {
+		in.Options = append(in.Options, plan.Option{
+			Site: o.Site, Slots: o.Report.Slots, ServiceMS: o.Report.ServiceTimeMS,
+			ArrivalsPerS: o.Report.Arrivals, FromUsPerS: o.Report.From[s.cfg.Site],
+			InFlight: o.Report.InFlight, Spillers: o.Report.Spillers,
+			AgeMS: o.AgeMS, InBand: o.InBand, RTTMS: o.RTTMS, LinkPriceMS: o.PriceMS, Excluded: o.Excluded,
+		})
+	}
+	return in
+}
+
+// static replaces a plan's shares by those of a policy that does not look at
+// load: nothing leaves, or every reachable site has the same part, or the part
+// that its capacity has.
+func static(w mesh.ServiceWeights, sh world.Shared) mesh.ServiceWeights {
+	part := func(slots, serviceMS float64) float64 {
+		switch sh.Sharing.Policy {
+		case mesh.SharingRoundRobin:
+			return 1
+		case mesh.SharingWeightedRoundRobin:
+			if serviceMS > 0 {
+				return slots / serviceMS
+			}
+		}
+		return 0
+	}
+	home := part(sh.Home.Slots, sh.Home.ServiceTimeMS)
+	if sh.NoHome {
+		home = 0
+	}
+	sum := home
+	for i := range w.Remotes {
+		r := &w.Remotes[i]
+		r.Weight, r.Draw, r.Limit = 0, 0, 0
+		if r.Excluded == "" {
+			r.Weight = part(r.Slots, r.ServiceTimeMS)
+			sum += r.Weight
+		}
+	}
+	if sum == 0 {
+		w.HomeWeight, w.HomeLimit = 1, plan.MaxLimit
+		if sh.Sharing.Policy == mesh.SharingNone {
+			w.Off = "the policy says none"
+		}
+		return w
+	}
+	w.HomeWeight, w.HomeLimit = home/sum, 0
+	for i := range w.Remotes {
+		r := &w.Remotes[i]
+		r.Weight /= sum
+		r.Draw = r.Weight * sh.Home.Demand
+		if r.Weight > 0 {
+			r.Limit = plan.MaxLimit
+		}
+	}
+	return w
+}
+
+// moved reports whether a plan differs from the one that was sent last by enough
+// that nodes should know at once.
+func moved(old, new *mesh.Weights) bool {
+	if old == nil || len(old.Services) != len(new.Services) {
+		return true
+	}
+	for i := range new.Services {
+		a, b := &old.Services[i], &new.Services[i]
+		if a.Service != b.Service || a.HomeLimit != b.HomeLimit || a.Off != b.Off || far(a.HomeWeight, b.HomeWeight) || len(a.Remotes) != len(b.Remotes) {
+			return true
+		}
+		for j := range b.Remotes {
+			x, y := &a.Remotes[j], &b.Remotes[j]
+			if x.Site != y.Site || x.Limit != y.Limit || x.Excluded != y.Excluded || far(x.Weight, y.Weight) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func far(a, b float64) bool { return math.Abs(a-b) > notable }
+
+// report is what the other sites are told: the load of the services that they
+// may use.
+func (s *Server) report(now time.Time) *mesh.Report {
+	s.reportSeq++
+	r := &mesh.Report{
+		Site: s.cfg.Site, Reporter: "controller", Epoch: uint64(s.started.UnixNano()), Seq: s.reportSeq,
+		Services: []mesh.ServiceReport{},
+	}
+	shared := map[mesh.ServiceKey]bool{}
+	for _, w := range s.weights.Services {
+		shared[w.Service] = true
+	}
+	for _, l := range s.world.Loads(now) {
+		if shared[l.Service] {
+			r.Services = append(r.Services, l.ServiceReport)
+		}
+	}
+	return r
+}

@@ -1,0 +1,216 @@
+// Package siteapi is the API of a site controller as its users see it: what is
+// asked and answered (JSON over HTTP on loopback or a Unix socket, and over the
+// bus), the run file in which a controller says where it listens, and a client.
+package siteapi
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/membership"
+)
+
+// Paths of the HTTP API.
+const (
+	PathStatus  = "/api/v1/status"
+	PathWeights = "/api/v1/weights"
+	PathObjects = "/api/v1/objects"
+	PathApply   = "/api/v1/apply"
+	PathDelete  = "/api/v1/delete"
+)
+
+// Verbs of the API on the bus (see bus.APISubject). Those of one site answer for
+// that site alone; over HTTP a controller asks the others too.
+const (
+	VerbStatus  = "status"
+	VerbWeights = "weights"
+	VerbGet     = "get"
+	VerbApply   = "apply"
+	VerbDelete  = "delete"
+)
+
+// Document is one named YAML input.
+type Document struct {
+	Name string `json:"name"`
+	YAML string `json:"yaml"`
+}
+
+// ApplyRequest sets objects. Either all of it is taken or nothing.
+type ApplyRequest struct {
+	Documents []Document `json:"documents"`
+	// DryRun checks everything and changes nothing.
+	DryRun bool `json:"dryRun,omitempty"`
+}
+
+// DeleteRequest removes objects. Either all of it is done or nothing.
+type DeleteRequest struct {
+	Keys   []mesh.Key `json:"keys"`
+	DryRun bool       `json:"dryRun,omitempty"`
+}
+
+// What happened, or with DryRun would happen, to an object.
+const (
+	Created   = "created"
+	Updated   = "updated"
+	Unchanged = "unchanged"
+	Deleted   = "deleted"
+)
+
+// Change is what happened to one object.
+type Change struct {
+	Key    mesh.Key `json:"key"`
+	Action string   `json:"action"`
+}
+
+// Result answers an [ApplyRequest] or [DeleteRequest].
+type Result struct {
+	Site   string `json:"site"`
+	DryRun bool   `json:"dryRun,omitempty"`
+	// Changes is empty when Faults is not.
+	Changes []Change `json:"changes"`
+	// Faults are all reasons why nothing was changed.
+	Faults []mesh.Fault `json:"faults,omitempty"`
+	// Conditions are what is wrong between the objects named and others. They
+	// refuse nothing.
+	Conditions []mesh.Condition `json:"conditions,omitempty"`
+}
+
+// GetRequest asks for objects; an empty field matches all.
+type GetRequest struct {
+	Kind      string `json:"kind,omitempty"`
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name,omitempty"`
+}
+
+// Object is one object and who owns it.
+type Object struct {
+	Key   mesh.Key `json:"key"`
+	Owner string   `json:"owner"`
+	// Shadowed reports that another owner's object of the same key is in force.
+	Shadowed bool            `json:"shadowed,omitempty"`
+	Object   json.RawMessage `json:"object"`
+}
+
+// Objects answers a [GetRequest].
+type Objects struct {
+	Site    string   `json:"site"`
+	Objects []Object `json:"objects"`
+}
+
+// Status is how a mesh looks from one site.
+type Status struct {
+	Now  time.Time    `json:"now"`
+	Self SiteStatus   `json:"self"`
+	Link Link         `json:"link"`
+	Peer []PeerStatus `json:"peers"`
+	// Conditions are what is wrong between the objects in force at this site.
+	Conditions []mesh.Condition `json:"conditions,omitempty"`
+}
+
+// Link is the way of a site's controller to the others.
+type Link struct {
+	// Role is hub, leaf, alone or external (a NATS that is not ours).
+	Role      string    `json:"role"`
+	Connected bool      `json:"connected"`
+	Since     time.Time `json:"since"`
+	// Sites counts the leaf links that are up at a hub.
+	Sites int `json:"sites,omitempty"`
+	// MirrorLag says how the mirror of the hub's configuration stands, empty when
+	// it follows.
+	MirrorLag string `json:"mirrorLag,omitempty"`
+	// Faults counts messages that could not be read, Dropped those lost to a full
+	// queue, Unsent those published without a connection.
+	Faults  uint64 `json:"faults"`
+	Dropped uint64 `json:"dropped"`
+	Unsent  uint64 `json:"unsent"`
+}
+
+// SiteStatus is what a site's controller says of itself.
+type SiteStatus struct {
+	Site    string    `json:"site"`
+	Role    string    `json:"role"`
+	Version string    `json:"version"`
+	Started time.Time `json:"started"`
+	// Generation is the newest snapshot, Published whether the bus has it, and
+	// Problem why it has not.
+	Generation *mesh.Generation `json:"generation,omitempty"`
+	Hash       string           `json:"hash,omitempty"`
+	Published  bool             `json:"published"`
+	Problem    string           `json:"problem,omitempty"`
+	Objects    int              `json:"objects"`
+	Nodes      []NodeStatus     `json:"nodes"`
+	Services   []ServiceStatus  `json:"services"`
+}
+
+// NodeStatus is one node of a site as its controller sees it.
+type NodeStatus struct {
+	Node    string            `json:"node"`
+	Status  membership.Status `json:"status"`
+	AgeMS   float64           `json:"ageMs"`
+	Applied mesh.Generation   `json:"applied"`
+	// Behind reports that the node does not serve the newest generation.
+	Behind     bool             `json:"behind,omitempty"`
+	Refused    *mesh.Generation `json:"refused,omitempty"`
+	RefusedWhy string           `json:"refusedWhy,omitempty"`
+}
+
+// ServiceStatus is the load of one service at a site.
+type ServiceStatus struct {
+	mesh.ServiceReport
+	Demand float64 `json:"demand"`
+}
+
+// PeerStatus is another site: what is believed of it here and, when its
+// controller answered, what it says of itself.
+type PeerStatus struct {
+	Site   string            `json:"site"`
+	Status membership.Status `json:"status"`
+	// HeardAt is when its youngest news was made, by our clock; nil when none came.
+	HeardAt *time.Time `json:"heardAt,omitempty"`
+	AgeMS   float64    `json:"ageMs,omitempty"`
+	// UnknownSince is since when nothing is known of it, for status unknown.
+	UnknownSince *time.Time  `json:"unknownSince,omitempty"`
+	RTTMS        float64     `json:"rttMs"`
+	Said         *SiteStatus `json:"said,omitempty"`
+	// Silence is why Said is missing.
+	Silence string `json:"silence,omitempty"`
+}
+
+// Weights is the matrix of plans: a row for each site that answered.
+type Weights struct {
+	Rows []WeightsRow `json:"rows"`
+	// Missing says, by site, why its row is not there.
+	Missing map[string]string `json:"missing,omitempty"`
+}
+
+// WeightsRow is one site's plan and what its nodes made of it.
+type WeightsRow struct {
+	Site     string                 `json:"site"`
+	AgeMS    float64                `json:"ageMs"`
+	Services []mesh.ServiceWeights  `json:"services"`
+	Nodes    map[string][]Effective `json:"nodes,omitempty"`
+}
+
+// Effective is what a node really uses for a service.
+type Effective = mesh.EffectiveWeights
+
+// RunFile is <data>/run.json, written when a controller serves and removed when
+// it stops.
+type RunFile struct {
+	Site    string `json:"site"`
+	PID     int    `json:"pid"`
+	Version string `json:"version"`
+	// NATS is where the site's nodes connect, with the token in TokenFile.
+	NATS      string `json:"nats"`
+	TokenFile string `json:"tokenFile,omitempty"`
+	// API is the HTTP API: http://host:port, or unix:/path.
+	API string `json:"api"`
+	// TrustKey is the file of the public key that seals the site's snapshots.
+	TrustKey string `json:"trustKey"`
+	// Leaf is where other sites connect to a hub (tls://host:port), with HubCA and
+	// HubSecret.
+	Leaf      string `json:"leaf,omitempty"`
+	HubCA     string `json:"hubCA,omitempty"`
+	HubSecret string `json:"hubSecret,omitempty"`
+}

@@ -1,0 +1,119 @@
+package controller
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+)
+
+// outcome is what became of a snapshot that was given to the publisher.
+type outcome struct {
+	generation mesh.Generation
+	err        error
+}
+
+// compile makes a new generation when what the site's nodes need has changed.
+func (s *Server) compile() {
+	if !s.synced {
+		return
+	}
+	objects := s.world.Compile(s.cfg.Site)
+	if s.snapshot == nil && objects.Len() == 0 {
+		return // a site that was never configured has nothing to say
+	}
+	if s.snapshot != nil && sameObjects(&s.snapshot.Objects, &objects) {
+		if s.published != s.snapshot.Generation {
+			s.hand(s.snapshot)
+		}
+		return
+	}
+	snap := &mesh.Snapshot{
+		Generation: mesh.Generation{Incarnation: s.newest.Incarnation, Counter: s.newest.Counter + 1},
+		Origin:     s.cfg.Site, Site: s.cfg.Site, Objects: objects,
+	}
+	if err := snap.Seal(s.key); err != nil {
+		s.problem = err.Error()
+		s.log.Error("snapshot", "err", err)
+		return
+	}
+	s.newest, s.snapshot = snap.Generation, snap
+	s.log.Info("new snapshot", "generation", snap.Generation.String(), "objects", objects.Len())
+	s.hand(snap)
+}
+
+// sameObjects compares what would go over the wire: positions in files, and
+// whether a list is nil or empty, say nothing.
+func sameObjects(a, b *mesh.Objects) bool {
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && bytes.Equal(x, y)
+}
+
+// hand gives a snapshot to the publisher; one that still waits there is older
+// and goes.
+func (s *Server) hand(snap *mesh.Snapshot) {
+	select {
+	case <-s.toBus:
+	default:
+	}
+	s.toBus <- snap
+}
+
+// publish records snapshots on disk and puts them on the bus, and goes on trying
+// until a newer one comes.
+func (s *Server) publish(ctx context.Context) {
+	const retry = 500 * time.Millisecond
+	var pending *mesh.Snapshot
+	for {
+		var again <-chan time.Time
+		if pending != nil {
+			again = time.After(retry)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case pending = <-s.toBus:
+		case <-again:
+		}
+		err := s.put(ctx, pending)
+		o := outcome{pending.Generation, err}
+		if err == nil {
+			pending = nil
+		}
+		select {
+		case s.fromBus <- o:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Server) put(ctx context.Context, snap *mesh.Snapshot) error {
+	// The number first: whatever happens after, it is never used again.
+	if err := s.folder.SaveGeneration(snap.Generation); err != nil {
+		return fmt.Errorf("record generation %s: %w", snap.Generation, err)
+	}
+	if err := s.folder.SaveSnapshot(snap); err != nil {
+		return fmt.Errorf("keep snapshot %s: %w", snap.Generation, err)
+	}
+	ctx, done := context.WithTimeout(ctx, callTimeout)
+	defer done()
+	return s.snaps.Put(ctx, snap)
+}
+
+// landed takes in what the publisher achieved.
+func (s *Server) landed(o outcome) {
+	if o.err == nil {
+		s.published, s.problem = o.generation, ""
+		s.count.snapshots.Add(1)
+		return
+	}
+	if s.problem == "" {
+		s.log.Error("snapshot is not published yet", "generation", o.generation.String(), "err", o.err)
+	}
+	s.problem = o.err.Error()
+}

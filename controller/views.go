@@ -1,0 +1,186 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/meridian-mesh/meridian/controller/membership"
+	"github.com/meridian-mesh/meridian/controller/siteapi"
+)
+
+const (
+	// askFor bounds how long another site's controller is waited for.
+	askFor = 800 * time.Millisecond
+	// maxAsked bounds how many are asked at once.
+	maxAsked = 32
+)
+
+func ms(d time.Duration) float64 { return float64(max(0, d)) / float64(time.Millisecond) }
+
+// self is what this controller says of itself. Loop only.
+func (s *Server) self(now time.Time) siteapi.SiteStatus {
+	out := siteapi.SiteStatus{
+		Site: s.cfg.Site, Role: s.cfg.role(), Version: s.cfg.Version, Started: s.started, Problem: s.problem,
+		Nodes: []siteapi.NodeStatus{}, Services: []siteapi.ServiceStatus{},
+	}
+	if s.snapshot != nil {
+		g := s.snapshot.Generation
+		out.Generation, out.Hash, out.Published = &g, s.snapshot.Hash, s.published == g
+		out.Objects = s.snapshot.Objects.Len()
+	}
+	for _, n := range s.world.Nodes(now) {
+		st := siteapi.NodeStatus{
+			Node: n.Name, Status: n.Status, AgeMS: ms(now.Sub(n.At)), Applied: n.Report.Applied,
+			Refused: n.Report.Refused, RefusedWhy: n.Report.RefusedWhy,
+		}
+		st.Behind = s.snapshot != nil && n.Report.Applied != s.snapshot.Generation
+		out.Nodes = append(out.Nodes, st)
+	}
+	for _, l := range s.world.Loads(now) {
+		out.Services = append(out.Services, siteapi.ServiceStatus{ServiceReport: l.ServiceReport, Demand: l.Demand})
+	}
+	return out
+}
+
+// status is how the mesh looks from here. Loop only.
+func (s *Server) status(now time.Time) siteapi.Status {
+	st := s.conn.State()
+	out := siteapi.Status{
+		Now: now, Self: s.self(now), Peer: []siteapi.PeerStatus{}, Conditions: s.conditions(),
+		Link: siteapi.Link{Role: s.cfg.role(), Faults: st.Faults + s.count.objectFaults.Load(), Dropped: st.Dropped, Unsent: st.Unsent},
+	}
+	if l := s.link.Load(); l != nil {
+		out.Link.Connected, out.Link.Since, out.Link.MirrorLag = l.up, l.since, l.lag
+	}
+	if s.nats != nil && s.cfg.Hub {
+		out.Link.Sites = s.nats.Links()
+	}
+	for _, p := range s.world.Peers(now, s.reachable()) {
+		ps := siteapi.PeerStatus{Site: p.Site, Status: p.Status, RTTMS: p.RTTMS}
+		if !p.HeardAt.IsZero() {
+			at := p.HeardAt
+			ps.HeardAt, ps.AgeMS = &at, ms(now.Sub(at))
+		}
+		if p.Status == membership.Unknown {
+			since := s.started
+			if ps.HeardAt != nil {
+				since = *ps.HeardAt
+			}
+			ps.UnknownSince = &since
+		}
+		out.Peer = append(out.Peer, ps)
+	}
+	return out
+}
+
+// row is this site's part of the matrix. Loop only.
+func (s *Server) row(now time.Time) siteapi.WeightsRow {
+	out := siteapi.WeightsRow{Site: s.cfg.Site, Nodes: map[string][]siteapi.Effective{}}
+	if s.weights != nil {
+		out.Services, out.AgeMS = s.weights.Services, ms(now.Sub(s.weights.IssuedAt))
+	}
+	for _, n := range s.world.Nodes(now) {
+		if n.Status != membership.Dead {
+			out.Nodes[n.Name] = n.Report.InForce
+		}
+	}
+	return out
+}
+
+// get lists objects. Loop only.
+func (s *Server) get(r siteapi.GetRequest) (siteapi.Objects, error) {
+	out := siteapi.Objects{Site: s.cfg.Site, Objects: []siteapi.Object{}}
+	for _, o := range s.world.List() {
+		if r.Kind != "" && r.Kind != o.Key.Kind || r.Namespace != "" && r.Namespace != o.Key.Namespace || r.Name != "" && r.Name != o.Key.Name {
+			continue
+		}
+		data, err := json.Marshal(o.Doc)
+		if err != nil {
+			return out, fmt.Errorf("encode %s: %w", o.Key, err)
+		}
+		out.Objects = append(out.Objects, siteapi.Object{Key: o.Key, Owner: o.Owner, Shadowed: o.Shadowed, Object: data})
+	}
+	return out, nil
+}
+
+// meshStatus is status with what the other controllers say of themselves.
+func (s *Server) meshStatus(ctx context.Context) (*siteapi.Status, error) {
+	var out siteapi.Status
+	if err := s.do(ctx, func() { out = s.status(time.Now()) }); err != nil {
+		return nil, err
+	}
+	s.askPeers(ctx, len(out.Peer), func(i int) string { return out.Peer[i].Site }, siteapi.VerbStatus, func(i int, data []byte, err error) {
+		p := &out.Peer[i]
+		said := new(siteapi.SiteStatus)
+		if err == nil {
+			err = json.Unmarshal(data, said)
+		}
+		if err != nil {
+			p.Silence = err.Error()
+			return
+		}
+		p.Said = said
+	})
+	return &out, nil
+}
+
+// meshWeights is the matrix of all sites that answer.
+func (s *Server) meshWeights(ctx context.Context) (*siteapi.Weights, error) {
+	out := &siteapi.Weights{}
+	var peers []string
+	err := s.do(ctx, func() {
+		now := time.Now()
+		out.Rows = append(out.Rows, s.row(now))
+		for _, p := range s.world.Peers(now, s.reachable()) {
+			peers = append(peers, p.Site)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	var mu sync.Mutex
+	s.askPeers(ctx, len(peers), func(i int) string { return peers[i] }, siteapi.VerbWeights, func(i int, data []byte, err error) {
+		var row siteapi.WeightsRow
+		if err == nil {
+			err = json.Unmarshal(data, &row)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			if out.Missing == nil {
+				out.Missing = map[string]string{}
+			}
+			out.Missing[peers[i]] = err.Error()
+			return
+		}
+		out.Rows = append(out.Rows, row)
+	})
+	slices.SortFunc(out.Rows[1:], func(a, b siteapi.WeightsRow) int {
+		if a.Site < b.Site {
+			return -1
+		}
+		return 1
+	})
+	return out, nil
+}
+
+// askPeers asks the controllers of n sites for a verb and hands each answer on.
+func (s *Server) askPeers(ctx context.Context, n int, site func(int) string, verb string, answer func(int, []byte, error)) {
+	ctx, done := context.WithTimeout(ctx, askFor)
+	defer done()
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, maxAsked)
+	for i := range n {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			data, err := s.conn.Call(ctx, site(i), verb, nil)
+			answer(i, data, err)
+		})
+	}
+	wg.Wait()
+}

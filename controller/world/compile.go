@@ -1,0 +1,108 @@
+package world
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+)
+
+// Compile returns what one site's nodes need, in an order that depends on the
+// objects alone:
+//
+//   - every Site, because sharing needs their places and gateways;
+//   - the other kinds unless [SiteLabel] names another site;
+//   - of a service that is not exported to the mesh, only the endpoints here;
+//   - an endpoint without a site is at every site that reads it, which for a
+//     service that a site owns is that site.
+//
+// The objects may be those of the world itself and must not be changed.
+func (w *World) Compile(site string) mesh.Objects {
+	var out mesh.Objects
+	for _, o := range w.List() {
+		if o.Shadowed {
+			continue
+		}
+		switch d := o.Doc.(type) {
+		case *mesh.Site:
+			out.Sites = append(out.Sites, d)
+		case *mesh.Gateway:
+			if here(d.Metadata, site) {
+				out.Gateways = append(out.Gateways, d)
+			}
+		case *mesh.HTTPRoute:
+			if here(d.Metadata, site) {
+				out.HTTPRoutes = append(out.HTTPRoutes, d)
+			}
+		case *mesh.MeshService:
+			if here(d.Metadata, site) {
+				out.Services = append(out.Services, service(d, o.Owner, site))
+			}
+		case *mesh.TrafficPolicy:
+			if here(d.Metadata, site) {
+				out.TrafficPolicies = append(out.TrafficPolicies, d)
+			}
+		}
+	}
+	return out
+}
+
+func here(m mesh.ObjectMeta, site string) bool {
+	l := m.Labels[SiteLabel]
+	return l == "" || l == site
+}
+
+func service(s *mesh.MeshService, owner, site string) *mesh.MeshService {
+	local := slices.Clone(s.Spec.Endpoints)
+	if !exported(s) {
+		local = slices.DeleteFunc(local, func(e mesh.Endpoint) bool { return e.Site != "" && e.Site != site })
+	}
+	if owner != Hub {
+		for i := range local {
+			local[i].Site = cmp.Or(local[i].Site, owner)
+		}
+	}
+	c := *s
+	c.Spec.Endpoints = local
+	return &c
+}
+
+func exported(s *mesh.MeshService) bool {
+	return s.Spec.Export != nil && s.Spec.Export.Scope == mesh.ScopeMesh
+}
+
+// allowed reports whether a service that is exported may be shared with a site.
+func allowed(s *mesh.MeshService, site string) bool {
+	e := s.Spec.Export
+	return exported(s) && (len(e.Sites) == 0 || slices.Contains(e.Sites, site))
+}
+
+// compiled keeps what is asked for ten times a second and changes once a day.
+type compiled struct {
+	valid   bool
+	version uint64
+	objects mesh.Objects
+	sharing map[mesh.ServiceKey]mesh.SiteSharing
+	// declared is capacity by service and site.
+	declared map[mesh.ServiceKey]map[string]mesh.ServiceReport
+}
+
+// own is Compile of the own site, as of now.
+func (w *World) own() *mesh.Objects {
+	if c := &w.cache; !c.valid || c.version != w.version {
+		*c = compiled{
+			valid: true, version: w.version, objects: w.Compile(w.site),
+			sharing:  map[mesh.ServiceKey]mesh.SiteSharing{},
+			declared: map[mesh.ServiceKey]map[string]mesh.ServiceReport{},
+		}
+		for _, s := range c.objects.Services {
+			c.sharing[s.Key()] = *mesh.EffectivePolicy(&c.objects, s.Key()).SiteSharing
+			sites := map[string]mesh.ServiceReport{}
+			for _, site := range c.objects.Sites {
+				sites[site.Metadata.Name] = declared(s, site.Metadata.Name)
+			}
+			c.declared[s.Key()] = sites
+		}
+	}
+	return &w.cache.objects
+}

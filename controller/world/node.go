@@ -1,0 +1,131 @@
+package world
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/membership"
+)
+
+type node struct {
+	at     time.Time
+	report *mesh.NodeReport
+}
+
+// Tell takes in a report of one of the site's own nodes, received at a time, and
+// what that node heard in band from other sites.
+func (w *World) Tell(r *mesh.NodeReport, at time.Time) {
+	if r.Site != w.site {
+		return
+	}
+	for i := range r.Heard {
+		w.hear(&r.Heard[i], at)
+	}
+	if old, ok := w.nodes[r.Node]; ok {
+		if cmp.Or(cmp.Compare(r.Epoch, old.report.Epoch), cmp.Compare(r.Seq, old.report.Seq)) <= 0 {
+			return
+		}
+	}
+	w.nodes[r.Node] = node{at, r}
+	for _, l := range r.Links {
+		w.measured(l.Site, at, l.RTTMS)
+	}
+}
+
+// Node is what is known of one node of the site.
+type Node struct {
+	Name   string
+	Status membership.Status
+	At     time.Time
+	Report *mesh.NodeReport
+}
+
+// Nodes returns the site's nodes by name.
+func (w *World) Nodes(now time.Time) []Node {
+	out := make([]Node, 0, len(w.nodes))
+	for _, name := range slices.Sorted(maps.Keys(w.nodes)) {
+		n := w.nodes[name]
+		out = append(out, Node{name, membership.Nodes.Judge(true, now.Sub(n.at), true), n.at, n.report})
+	}
+	return out
+}
+
+// Load is a service's load at the own site.
+type Load struct {
+	mesh.ServiceReport
+	// Demand is the rate of the site's own users, wherever they are served, per second.
+	Demand float64
+}
+
+// Loads sums what the site's live nodes say, by service. Each node sees all of
+// the site's endpoints but only its own requests, so slots are the most that a
+// node says, while requests and rates add up.
+func (w *World) Loads(now time.Time) []Load {
+	sum := map[mesh.ServiceKey]*Load{}
+	worked := map[mesh.ServiceKey]float64{} // weight of the service times in the mean
+	for _, n := range w.Nodes(now) {
+		if n.Status == membership.Dead {
+			continue
+		}
+		for _, s := range n.Report.Services {
+			l := sum[s.Service]
+			if l == nil {
+				l = &Load{ServiceReport: mesh.ServiceReport{Service: s.Service}}
+				sum[s.Service] = l
+			}
+			l.Slots = max(l.Slots, s.Slots)
+			l.InFlight += s.InFlight
+			l.Arrivals += s.Arrivals
+			l.Demand += s.Demand
+			// A node without traffic knows the declared time only, so it counts little.
+			weight := max(s.Arrivals, 1e-3)
+			l.ServiceTimeMS += weight * s.ServiceTimeMS
+			worked[s.Service] += weight
+			for site, rate := range s.From {
+				if l.From == nil {
+					l.From = map[string]float64{}
+				}
+				l.From[site] += rate
+			}
+			l.Spillers = max(l.Spillers, s.Spillers)
+		}
+	}
+	out := make([]Load, 0, len(sum))
+	for _, key := range slices.Sorted(maps.Keys(sum)) {
+		l := sum[key]
+		l.ServiceTimeMS /= worked[key]
+		spilling := 0
+		for _, rate := range l.From {
+			if rate > 0 {
+				spilling++
+			}
+		}
+		l.Spillers = max(l.Spillers, spilling)
+		out = append(out, *l)
+	}
+	return out
+}
+
+// suspects says, by site, why nothing may be sent there now: what the own nodes
+// say where none of them may. Sites to which one may, or that none has tried, are
+// not in it.
+func (w *World) suspects(now time.Time) map[string]string {
+	out, open := map[string]string{}, map[string]bool{}
+	for _, n := range w.Nodes(now) {
+		if n.Status == membership.Dead {
+			continue
+		}
+		for _, l := range n.Report.Links {
+			if l.Suspect == "" {
+				open[l.Site] = true
+			} else {
+				out[l.Site] = l.Suspect
+			}
+		}
+	}
+	maps.DeleteFunc(out, func(site, _ string) bool { return open[site] })
+	return out
+}

@@ -1,0 +1,101 @@
+package world
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+)
+
+// topic is a service at a site; the empty service is the site as a whole.
+type topic struct {
+	site    string
+	service mesh.ServiceKey
+}
+
+// info is the newest report of one reporter on one topic.
+type info struct {
+	epoch, seq uint64
+	at         time.Time
+	inBand     bool
+	report     mesh.ServiceReport
+}
+
+// Hear takes in a site's report that was received at a time. News of the own
+// site comes from its nodes and is passed over.
+func (w *World) Hear(r *mesh.Report, at time.Time) {
+	if r.Site == w.site {
+		return
+	}
+	for _, s := range r.Services {
+		w.take(topic{r.Site, s.Service}, r.Reporter, info{r.Epoch, r.Seq, at, false, s})
+	}
+	// A site without services is heard of all the same.
+	w.take(topic{site: r.Site}, r.Reporter, info{epoch: r.Epoch, seq: r.Seq, at: at})
+}
+
+// hear takes in what a node heard in band.
+func (w *World) hear(h *mesh.HeardReport, at time.Time) {
+	if h.Site == w.site {
+		return
+	}
+	at = at.Add(-time.Duration(h.AgeMS * float64(time.Millisecond)))
+	w.take(topic{h.Site, h.Service.Service}, h.Reporter, info{h.Epoch, h.Seq, at, true, h.Service})
+	w.take(topic{site: h.Site}, h.Reporter, info{epoch: h.Epoch, seq: h.Seq, at: at, inBand: true})
+}
+
+// take keeps the newer of two reports of one voice. The same report that comes
+// again, over another way or repeated, is no younger than it was the first time.
+func (w *World) take(t topic, reporter string, n info) {
+	voices := w.reports[t]
+	if voices == nil {
+		voices = map[string]info{}
+		w.reports[t] = voices
+	}
+	if old, ok := voices[reporter]; ok {
+		switch c := cmp.Or(cmp.Compare(n.epoch, old.epoch), cmp.Compare(n.seq, old.seq)); {
+		case c < 0:
+			return
+		case c == 0 && (n.at.After(old.at) || n.at.Equal(old.at) && !n.inBand):
+			return
+		}
+	}
+	voices[reporter] = n
+}
+
+// News is a report and when it was made, by this site's clock.
+type News struct {
+	Reporter string
+	At       time.Time
+	InBand   bool
+	Report   mesh.ServiceReport
+}
+
+// Freshest returns the youngest report of a service at another site.
+func (w *World) Freshest(site string, service mesh.ServiceKey) (News, bool) {
+	best, found := News{}, false
+	for reporter, r := range w.reports[topic{site, service}] {
+		c := r.at.Compare(best.At)
+		if !found || c > 0 || c == 0 && reporter < best.Reporter {
+			best, found = News{reporter, r.at, r.inBand, r.report}, true
+		}
+	}
+	return best, found
+}
+
+// HeardOf returns when the youngest news of a site, whatever of, was made.
+func (w *World) HeardOf(site string) (time.Time, bool) {
+	n, ok := w.Freshest(site, "")
+	return n.At, ok
+}
+
+// ReportedSites returns the names of the sites that were heard of.
+func (w *World) ReportedSites() []string {
+	names := map[string]bool{}
+	for t := range w.reports {
+		names[t.site] = true
+	}
+	return slices.Sorted(maps.Keys(names))
+}

@@ -1,0 +1,113 @@
+package admin
+
+import (
+	"slices"
+	"strconv"
+
+	"github.com/meridian-mesh/meridian/edgeproxy"
+)
+
+// Proxy is the data path as this package asks it; edgeproxy.Server is one.
+type Proxy interface {
+	Listeners() []edgeproxy.Listener
+	Endpoints() []edgeproxy.Endpoint
+	Problems() []string
+	Stats() edgeproxy.Stats
+}
+
+var _ Proxy = (*edgeproxy.Server)(nil)
+
+func (n Node) writeProxy(t *Text) {
+	s := n.Proxy.Stats()
+	t.Family("meridian_connections", gauge, "Client connections that are open.")
+	t.Count(s.Connections)
+	t.Family("meridian_connections_total", counter, "Client connections that were accepted.")
+	t.Count(s.ConnectionsTotal)
+	t.Family("meridian_connections_refused_total", counter, "Client connections over a limit, closed at once.")
+	t.Count(s.ConnectionsRefused)
+	t.Family("meridian_received_bytes_total", counter, "Bytes read from clients.")
+	t.Count(s.BytesReceived)
+	t.Family("meridian_sent_bytes_total", counter, "Bytes written to clients.")
+	t.Count(s.BytesSent)
+	t.Family("meridian_retries_total", counter, "Attempts after the first of a request.")
+	t.Count(s.Retries)
+	t.Family("meridian_config_problems", gauge, "Parts of the configuration in force that cannot be served.")
+	t.Value(float64(len(n.Proxy.Problems())))
+	writeLoops(t, s.Loops)
+	writeRequests(t, s)
+	writeUpstreams(t, n.Proxy.Endpoints())
+}
+
+func writeLoops(t *Text, loops []edgeproxy.LoopStats) {
+	each := func(name, kind, help string, value func(edgeproxy.LoopStats) float64) {
+		t.Family(name, kind, help)
+		for i, l := range loops {
+			t.Value(value(l), "loop", strconv.Itoa(i))
+		}
+	}
+	each("meridian_loop_turns_total", counter, "Turns of an event loop.",
+		func(l edgeproxy.LoopStats) float64 { return float64(l.Turns) })
+	each("meridian_loop_slow_turns_total", counter, "Turns of an event loop that took over 5 ms.",
+		func(l edgeproxy.LoopStats) float64 { return float64(l.SlowTurns) })
+	each("meridian_loop_longest_turn_seconds", gauge, "Longest turn of an event loop so far.",
+		func(l edgeproxy.LoopStats) float64 { return l.LongestTurn.Seconds() })
+	each("meridian_loop_syscalls_total", counter, "System calls of an event loop.",
+		func(l edgeproxy.LoopStats) float64 { return float64(l.Syscalls) })
+	each("meridian_loop_connections", gauge, "Client connections that an event loop owns.",
+		func(l edgeproxy.LoopStats) float64 { return float64(l.Connections) })
+	each("meridian_loop_buffer_bytes", gauge, "Address space mapped for buffers, outside the Go heap.",
+		func(l edgeproxy.LoopStats) float64 { return float64(l.MappedBytes) })
+}
+
+func writeRequests(t *Text, s edgeproxy.Stats) {
+	t.Family("meridian_requests_total", counter, "Requests that ended, by service, class of status (0: no response was sent) and response flag (empty: the backend answered).")
+	for _, r := range s.Requests {
+		class := "0"
+		if r.Class > 0 {
+			class = strconv.Itoa(r.Class) + "xx"
+		}
+		t.Count(r.N, "service", string(r.Service), "class", class, "flag", r.Flag)
+	}
+	t.Family("meridian_request_duration_seconds", histogram, "Time from a request's head to the last byte of its response.")
+	for _, l := range s.Latency {
+		bounds := make([]float64, len(l.Bounds))
+		for i, b := range l.Bounds {
+			bounds[i] = b.Seconds()
+		}
+		t.Histogram(bounds, l.Counts, l.Sum.Seconds(), "service", string(l.Service))
+	}
+}
+
+// writeUpstreams gives each endpoint its labels; their number is bounded by the
+// configuration in force. An address that a service lists twice is one endpoint,
+// and a series that stands twice spoils the whole scrape.
+func writeUpstreams(t *Text, endpoints []edgeproxy.Endpoint) {
+	type key struct{ service, site, address string }
+	seen := map[key]bool{}
+	endpoints = slices.DeleteFunc(slices.Clone(endpoints), func(e edgeproxy.Endpoint) bool {
+		k := key{string(e.Service), e.Site, e.Address}
+		twice := seen[k]
+		seen[k] = true
+		return twice
+	})
+	each := func(name, kind, help string, value func(edgeproxy.Endpoint) float64) {
+		t.Family(name, kind, help)
+		for _, e := range endpoints {
+			t.Value(value(e), "service", string(e.Service), "site", e.Site, "endpoint", e.Address)
+		}
+	}
+	each("meridian_upstream_requests_total", counter, "Attempts sent to an endpoint; site is empty for this one.",
+		func(e edgeproxy.Endpoint) float64 { return float64(e.Requests) })
+	each("meridian_upstream_failures_total", counter, "Attempts that got no whole response.",
+		func(e edgeproxy.Endpoint) float64 { return float64(e.Failures) })
+	each("meridian_upstream_connects_total", counter, "Connections opened to an endpoint.",
+		func(e edgeproxy.Endpoint) float64 { return float64(e.Connects) })
+	each("meridian_upstream_connect_failures_total", counter, "Connections to an endpoint that could not be opened.",
+		func(e edgeproxy.Endpoint) float64 { return float64(e.ConnectFailures) })
+	each("meridian_upstream_reuses_total", counter, "Attempts on a pooled connection.",
+		func(e edgeproxy.Endpoint) float64 { return float64(e.Reused) })
+	each("meridian_upstream_requests_in_flight", gauge, "Attempts that wait for their response.",
+		func(e edgeproxy.Endpoint) float64 { return float64(e.InFlight) })
+	each("meridian_upstream_idle_connections", gauge, "Pooled connections that nobody uses now.",
+		func(e edgeproxy.Endpoint) float64 { return float64(e.Idle) })
+}

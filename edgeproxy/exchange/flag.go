@@ -1,0 +1,49 @@
+package exchange
+
+// Flag says why an exchange ended as it did, in the letters of Envoy's response flags.
+type Flag uint8
+
+// Flags.
+const (
+	OK                 Flag = iota
+	NoRoute                 // no route, or no such service
+	NoCluster               // the route names a backend that does not exist
+	NoHealthy               // the service has no endpoint to send to
+	ConnectFailure          // the connection could not be made in time
+	UpstreamReset           // the connection ended before the response did
+	UpstreamProtocol        // the response breaks the protocol
+	UpstreamTimeout         // the backend took too long
+	Overload                // a limit of this proxy was reached
+	ClientDisconnected      // the client went away
+	ClientProtocol          // the request breaks the protocol or a limit
+	ClientTimeout           // the request took too long to arrive
+	Flags                   // their number
+)
+
+var flagText = [Flags]struct {
+	code   string
+	status int
+	text   string
+}{
+	OK:                 {"", 200, ""},
+	NoRoute:            {"NR", 404, "no route matches this request"},
+	NoCluster:          {"NC", 500, "the route's backend does not exist"},
+	NoHealthy:          {"UH", 503, "the service has no endpoint that can take this request"},
+	ConnectFailure:     {"UF", 503, "the backend could not be reached"},
+	UpstreamReset:      {"UC", 502, "the backend ended the connection before its response"},
+	UpstreamProtocol:   {"UPE", 502, "the backend's response is not valid"},
+	UpstreamTimeout:    {"UT", 504, "the backend did not answer in time"},
+	Overload:           {"UO", 503, "this proxy is at a limit"},
+	ClientDisconnected: {"DC", 0, ""},
+	ClientProtocol:     {"DPE", 400, "the request is not valid"},
+	ClientTimeout:      {"DT", 408, "the request did not arrive in time"},
+}
+
+// String is the flag's letters, empty for OK.
+func (f Flag) String() string { return flagText[f].code }
+
+// Status is the status of the local reply for it.
+func (f Flag) Status() int { return flagText[f].status }
+
+// Text is the reply's sentence.
+func (f Flag) Text() string { return flagText[f].text }

@@ -1,0 +1,276 @@
+package edgeproxy
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/edgeproxy/loop"
+)
+
+// busy is the load of the hot-path rules: clients that keep their connections and
+// a backend that answers at once, neither of which allocates per request.
+type busy struct {
+	clients int
+	request []byte
+	t       testing.TB
+}
+
+// respond serves one backend connection: a fixed response for each blank line.
+func respond(c net.Conn, response []byte) {
+	buf := make([]byte, 64<<10)
+	have := 0
+	for {
+		n, err := c.Read(buf[have:])
+		if err != nil {
+			return
+		}
+		have += n
+		for {
+			i := bytes.Index(buf[:have], []byte("\r\n\r\n"))
+			if i < 0 {
+				break
+			}
+			have = copy(buf, buf[i+4:have])
+			if _, err := c.Write(response); err != nil {
+				return
+			}
+		}
+	}
+}
+
+// fixedBackend answers every request with a 1 KiB body.
+func fixedBackend(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	response := []byte("HTTP/1.1 200 OK\r\nServer: fixed\r\nContent-Type: text/plain\r\nContent-Length: 1024\r\n\r\n" + strings.Repeat("x", 1024))
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				respond(c, response)
+			}()
+		}
+	}()
+	t.Cleanup(func() { l.Close() })
+	return l.Addr().String()
+}
+
+// run sends n requests over the clients' connections and calls measured around
+// all but the first few of each.
+func (b *busy) run(addr string, n int, measured func(run func())) {
+	b.t.Helper()
+	var warm, done sync.WaitGroup
+	start := make(chan struct{})
+	for range b.clients {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		b.t.Cleanup(func() { c.Close() })
+		warm.Add(1)
+		done.Go(func() {
+			buf := make([]byte, 4096)
+			length := 0
+			ask := func() bool {
+				if _, err := c.Write(b.request); err != nil {
+					b.t.Error(err)
+					return false
+				}
+				got := 0
+				for {
+					k, err := c.Read(buf[got:])
+					if err != nil {
+						b.t.Error(err)
+						return false
+					}
+					got += k
+					if length == 0 {
+						// All responses are alike: the first says how long they are.
+						if i := bytes.Index(buf[:got], []byte("\r\n\r\n")); i >= 0 && bytes.HasPrefix(buf, []byte("HTTP/1.1 200")) {
+							length = i + 4 + 1024
+						}
+					}
+					if length > 0 && got >= length {
+						return got == length
+					}
+				}
+			}
+			for range 50 {
+				if !ask() {
+					break
+				}
+			}
+			warm.Done()
+			<-start
+			for range n / b.clients {
+				if !ask() {
+					b.t.Error("a response went wrong")
+					return
+				}
+			}
+		})
+	}
+	warm.Wait()
+	measured(func() {
+		close(start)
+		done.Wait()
+	})
+}
+
+// hotObjects has 50 routes on 10 hosts; the request takes one in the middle.
+func hotObjects(backend string) mesh.Objects {
+	o := toOne(backend)
+	o.HTTPRoutes = nil
+	for host := range 10 {
+		r := routeTo(fmt.Sprintf("r%d", host))
+		r.Spec.Hostnames = []string{fmt.Sprintf("h%d.example.com", host)}
+		for rule := range 5 {
+			r.Spec.Rules = append(r.Spec.Rules, prefixRule(fmt.Sprintf("/api/v%d", rule), backendRef("echo")))
+		}
+		o.HTTPRoutes = append(o.HTTPRoutes, r)
+	}
+	return o
+}
+
+func hotRequest() []byte {
+	var b bytes.Buffer
+	b.WriteString("GET /api/v3/items/42?full=true HTTP/1.1\r\nHost: h7.example.com\r\n")
+	for i := range 19 {
+		fmt.Fprintf(&b, "X-Field-%02d: value of field number %d\r\n", i, i)
+	}
+	b.WriteString("\r\n")
+	return b.Bytes()
+}
+
+// TestHotPath holds the rules of the hot path: no allocation, at most 4.2 system
+// calls a request with 64 busy keep-alive connections.
+func TestHotPath(t *testing.T) {
+	requests := 100_000
+	if testing.Short() {
+		requests = 20_000
+	}
+	p := startProxy(t, Config{Loops: 1}, Deps{}, hotObjects(fixedBackend(t)))
+	b := &busy{clients: 64, request: hotRequest(), t: t}
+	b.run(p.addr("http").String(), requests, func(run func()) {
+		runtime.GC()
+		var before, after runtime.MemStats
+		was := p.Stats()
+		runtime.ReadMemStats(&before)
+		began := time.Now()
+		run()
+		took := time.Since(began)
+		runtime.ReadMemStats(&after)
+		is := p.Stats()
+		n := float64(requests / b.clients * b.clients)
+		calls := float64(is.Loops[0].Syscalls-was.Loops[0].Syscalls) / n
+		mallocs := float64(after.Mallocs-before.Mallocs) / n
+		t.Logf("%.0f requests/s, %.3f system calls and %.5f allocations a request, longest turn %v, %d slow",
+			n/took.Seconds(), calls, mallocs, is.Loops[0].LongestTurn, is.Loops[0].SlowTurns)
+		// The runtime's own goroutines allocate a few objects a second.
+		if mallocs > 0.002 {
+			t.Errorf("%.4f allocations a request (%d in all), want none", mallocs, after.Mallocs-before.Mallocs)
+		}
+		if calls > 4.2 {
+			t.Errorf("%.3f system calls a request, want at most 4.2", calls)
+		}
+		if is.UpstreamConnects > 64 {
+			t.Errorf("%d connections to the backend", is.UpstreamConnects)
+		}
+	})
+}
+
+// TestIdleConnectionsAreCheap opens many connections that each served a request:
+// at rest they hold no buffer and little else.
+func TestIdleConnectionsAreCheap(t *testing.T) {
+	p := startProxy(t, Config{Loops: 1}, Deps{}, hotObjects(fixedBackend(t)))
+	request := hotRequest()
+	to := loop.Sockaddr(p.addr("http"))
+	const n = 500
+	buf := make([]byte, 4096)
+	ask := func(fd int) {
+		t.Helper()
+		if _, err := unix.Write(fd, request); err != nil {
+			t.Fatal(err)
+		}
+		for got := 0; got < 1024; {
+			k, err := unix.Read(fd, buf)
+			if err != nil || k == 0 {
+				t.Fatal(k, err)
+			}
+			got += k
+		}
+	}
+	open := func() {
+		t.Helper()
+		// Plain descriptors: the clients' memory must not be in the figure.
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		if err := unix.Connect(fd, to); err != nil {
+			t.Fatal(err)
+		}
+		ask(fd)
+	}
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	open()
+	before := heap()
+	for range n {
+		open()
+	}
+	each := (heap() - before) / n
+	s := p.Stats()
+	t.Logf("%d bytes of heap a connection, %d bytes of buffers mapped", each, s.Loops[0].MappedBytes)
+	if s.Connections != n+1 {
+		t.Errorf("%d connections", s.Connections)
+	}
+	if each > 1024 {
+		t.Errorf("%d bytes of heap for a connection at rest", each)
+	}
+	if m := s.Loops[0].MappedBytes; m > 1<<20 {
+		t.Errorf("%d bytes of buffers for %d connections at rest", m, n)
+	}
+}
+
+// TestSlowStepsAreCounted proves that the figure of the 5 ms rule can move.
+func TestSlowStepsAreCounted(t *testing.T) {
+	p := startProxy(t, Config{Loops: 1}, Deps{}, toOne(refused(t)))
+	done := make(chan struct{})
+	p.shared.Workers[0].Loop.Post(slowTask(done))
+	<-done
+	for range 1000 {
+		if l := p.Stats().Loops[0]; l.SlowTurns > 0 && l.LongestTurn >= 10*time.Millisecond {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Errorf("%+v", p.Stats().Loops[0])
+}
+
+type slowTask chan struct{}
+
+func (s slowTask) Run() {
+	time.Sleep(10 * time.Millisecond)
+	close(s)
+}

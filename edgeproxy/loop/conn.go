@@ -1,0 +1,426 @@
+package loop
+
+import (
+	"errors"
+	"io"
+	"net/netip"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Peer is the owner of a connection. Its methods run on the loop; they never
+// nest inside each other for one connection.
+type Peer interface {
+	// Input takes plaintext from the front of in and returns how much it took;
+	// the rest comes again before what is read next. in is borrowed.
+	Input(in []byte) int
+	// Connected follows a successful Dial.
+	Connected()
+	// Written follows each flush that sent something or could not send all.
+	Written(n, left int)
+	// Failed says the connection is of no more use: io.EOF when the other side
+	// ended it, else the error. The owner calls Close.
+	Failed(err error)
+	// Recycle follows Close when no call of this connection is running any more.
+	Recycle()
+}
+
+// ErrLeft is the failure of a connection whose owner left more bytes untaken
+// than a loop keeps.
+var ErrLeft = errors.New("more bytes left untaken than the limit")
+
+// Conn is a stream socket on a loop. Writes are gathered and sent once at the
+// end of the turn. A Conn at rest holds no buffer.
+type Conn struct {
+	Out List // plaintext to send; call Dirty after adding to it
+
+	loop       *Loop
+	peer       Peer
+	fd         int
+	handle     uint32
+	waits      uint32 // registered events, 0 when not registered
+	t          Transport
+	raw        Raw
+	rest       List
+	paused     bool
+	dialing    bool
+	broken     bool // a write failed; what was received is still read
+	watchClose bool
+	dirty      bool
+	inResumed  bool
+
+	nextDirty, nextResumed, nextDead *Conn
+}
+
+// Open starts using a connected non-blocking socket. With watchClose the end of
+// the other side's stream is a failure at once, even while paused.
+func (c *Conn) Open(l *Loop, fd int, p Peer, watchClose bool) error {
+	c.start(l, fd, p, watchClose)
+	c.waits = c.wanted()
+	h, err := l.Add(fd, c.waits, c)
+	if err != nil {
+		c.abandon()
+		return err
+	}
+	c.handle = h
+	return nil
+}
+
+// Dial starts a connection; Connected or Failed follows.
+func (c *Conn) Dial(l *Loop, to unix.Sockaddr, p Peer) error {
+	domain := unix.AF_INET
+	if _, six := to.(*unix.SockaddrInet6); six {
+		domain = unix.AF_INET6
+	}
+	l.calls += 3
+	fd, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	c.start(l, fd, p, false)
+	if err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err == nil {
+		err = unix.Connect(fd, to)
+	}
+	if err != nil && err != unix.EINPROGRESS {
+		c.abandon()
+		return err
+	}
+	c.dialing = true
+	c.waits = unix.EPOLLOUT
+	if c.handle, err = l.Add(fd, c.waits, c); err != nil {
+		c.abandon()
+	}
+	return err
+}
+
+func (c *Conn) start(l *Loop, fd int, p Peer, watchClose bool) {
+	*c = Conn{loop: l, fd: fd, peer: p, watchClose: watchClose}
+	c.t = &c.raw
+}
+
+func (c *Conn) abandon() {
+	_ = unix.Close(c.fd)
+	c.fd = -1
+}
+
+// Closed reports whether Close was called (or Open never).
+func (c *Conn) Closed() bool { return c.loop == nil || c.fd < 0 }
+
+// Close ends the connection, sending nothing more. Recycle follows later.
+func (c *Conn) Close() {
+	if c.Closed() {
+		return
+	}
+	l := c.loop
+	l.calls += 2
+	if c.waits != 0 {
+		l.Del(c.fd, c.handle)
+	}
+	c.waits = 0
+	_ = unix.Close(c.fd)
+	c.fd = -1
+	c.Out.Free(&l.Slabs)
+	c.t.Wire().Free(&l.Slabs)
+	c.rest.Free(&l.Slabs)
+	c.nextDead = l.dead
+	l.dead = c
+}
+
+// Reset closes so that the other side sees a failure, not an end.
+func (c *Conn) Reset() {
+	if !c.Closed() {
+		c.loop.calls++
+		// Without it the other side sees an ordinary end: no worse than Close.
+		_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		c.Close()
+	}
+}
+
+// ShutdownWrite tells the other side that nothing more will come.
+func (c *Conn) ShutdownWrite() {
+	c.loop.calls++
+	// Fails where the other side is gone, which reading finds out.
+	_ = unix.Shutdown(c.fd, unix.SHUT_WR)
+}
+
+// Left is how many received bytes the owner has not taken.
+func (c *Conn) Left() int { return c.rest.Len() }
+
+// Unsent is how many bytes wait for the socket.
+func (c *Conn) Unsent() int { return c.Out.Len() + c.t.Wire().Len() }
+
+// Dirty has the connection flushed at the end of the turn.
+func (c *Conn) Dirty() {
+	if !c.dirty && c.fd >= 0 {
+		c.dirty = true
+		c.nextDirty = c.loop.dirty
+		c.loop.dirty = c
+	}
+}
+
+// Pause stops Input until Resume. The socket's interest changes only if
+// something arrives meanwhile.
+func (c *Conn) Pause() { c.paused = true }
+
+// Paused reports whether Input is stopped.
+func (c *Conn) Paused() bool { return c.paused }
+
+// Resume lets Input run again, later in this turn for bytes that were left.
+func (c *Conn) Resume() {
+	c.paused = false
+	if c.fd < 0 {
+		return
+	}
+	c.update()
+	if c.rest.Len() > 0 {
+		c.Again()
+	}
+}
+
+// Again has Input called with what is left at the end of the turn.
+func (c *Conn) Again() {
+	if !c.inResumed {
+		c.inResumed = true
+		c.nextResumed = c.loop.resumed
+		c.loop.resumed = c
+	}
+}
+
+// offerAgain runs the connections that were resumed until now; what they resume
+// runs in the next turn, so that a turn ends.
+func (l *Loop) offerAgain(c *Conn) {
+	for c != nil {
+		next := c.nextResumed
+		c.nextResumed, c.inResumed = nil, false
+		if c.fd >= 0 && !c.paused {
+			c.offerLeft()
+		}
+		c = next
+	}
+}
+
+func (c *Conn) offerLeft() {
+	k := c.rest.CopyTo(c.loop.in)
+	c.rest.Free(&c.loop.Slabs)
+	c.offer(c.loop.in[:k])
+}
+
+func (c *Conn) wanted() uint32 {
+	var w uint32
+	if c.dialing {
+		return unix.EPOLLOUT
+	}
+	if !c.paused {
+		w = unix.EPOLLIN
+	}
+	if c.watchClose {
+		w |= unix.EPOLLRDHUP
+	}
+	if c.t.Wire().Len() > 0 && !c.broken {
+		w |= unix.EPOLLOUT
+	}
+	return w
+}
+
+// update brings the registration in line with what is wanted. It is lazy about
+// a pause: that is registered only when an event came in spite of it.
+func (c *Conn) update() {
+	w := c.wanted()
+	if c.paused && c.waits&unix.EPOLLIN != 0 {
+		w |= unix.EPOLLIN
+	}
+	c.register(w)
+}
+
+func (c *Conn) register(w uint32) {
+	if w == c.waits {
+		return
+	}
+	var err error
+	switch {
+	case c.waits == 0:
+		c.handle, err = c.loop.Add(c.fd, w, c)
+	case w == 0:
+		c.loop.Del(c.fd, c.handle)
+	default:
+		err = c.loop.Mod(c.fd, w, c.handle)
+	}
+	c.waits = w
+	if err != nil {
+		c.waits = 0
+		c.peer.Failed(err)
+	}
+}
+
+// Ready handles the socket's events.
+func (c *Conn) Ready(ev uint32) {
+	if c.dialing {
+		c.dialed()
+		return
+	}
+	if ev&unix.EPOLLOUT != 0 {
+		c.flush()
+		if c.fd < 0 {
+			return
+		}
+	}
+	if ev&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) == 0 {
+		return
+	}
+	if !c.paused {
+		c.read()
+		return
+	}
+	if ev&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 && c.watchClose {
+		c.peer.Failed(io.EOF)
+		return
+	}
+	if ev&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		// Cannot be masked, and what was received is still wanted: stay away from
+		// epoll until Resume.
+		c.register(0)
+		return
+	}
+	c.register(c.wanted())
+}
+
+func (c *Conn) dialed() {
+	c.loop.calls++
+	errno, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err == nil && errno != 0 {
+		err = syscall.Errno(errno)
+	}
+	if err != nil {
+		c.peer.Failed(err)
+		return
+	}
+	c.dialing = false
+	c.update()
+	if c.fd >= 0 {
+		c.peer.Connected()
+	}
+}
+
+func (c *Conn) read() {
+	l := c.loop
+	if c.inResumed {
+		return // what is left comes first, in its turn
+	}
+	if c.rest.Len() > leftBytes {
+		c.offerLeft() // no room to read more before some of it is taken
+		return
+	}
+	k := c.rest.CopyTo(l.in)
+	l.calls++
+	n, e := sysRead(c.fd, l.in[k:k+readBytes])
+	switch {
+	case e == syscall.EAGAIN:
+		return
+	case e != 0:
+		c.peer.Failed(e)
+		return
+	case n == 0:
+		c.peer.Failed(io.EOF)
+		return
+	}
+	in := l.in[k : k+n]
+	plain, err := c.t.Feed(in)
+	if err != nil {
+		c.peer.Failed(err)
+		return
+	}
+	if c.t.Wire().Len() > 0 {
+		c.Dirty()
+	}
+	if len(plain) == 0 {
+		return
+	}
+	if k > 0 {
+		c.rest.Free(&l.Slabs)
+		if unsafe.SliceData(plain) != unsafe.SliceData(in) {
+			if k+len(plain) > len(l.in) {
+				c.peer.Failed(ErrLeft)
+				return
+			}
+			copy(l.in[k:], plain)
+		}
+		plain = l.in[:k+len(plain)]
+	}
+	c.offer(plain)
+}
+
+func (c *Conn) offer(in []byte) {
+	used := c.peer.Input(in)
+	if c.fd < 0 || used == len(in) {
+		return
+	}
+	if len(in)-used > leftBytes && !c.paused {
+		c.peer.Failed(ErrLeft)
+		return
+	}
+	c.rest.Append(&c.loop.Slabs, in[used:])
+}
+
+func (c *Conn) flush() {
+	if c.fd < 0 || c.dialing {
+		return
+	}
+	if err := c.t.Send(&c.Out); err != nil {
+		c.peer.Failed(err)
+		return
+	}
+	wire := c.t.Wire()
+	if wire.Len() == 0 {
+		return
+	}
+	if c.broken {
+		wire.Free(&c.loop.Slabs)
+		return
+	}
+	c.loop.calls++
+	n, e := c.write(wire)
+	if e != 0 && e != syscall.EAGAIN {
+		// An answer sent before the other side closed may still be there to read,
+		// so the reading side finds the end.
+		c.broken = true
+		wire.Free(&c.loop.Slabs)
+		c.update()
+		return
+	}
+	if e == 0 {
+		wire.Drop(&c.loop.Slabs, n)
+	} else {
+		n = 0
+	}
+	c.update()
+	if c.fd >= 0 {
+		c.peer.Written(n, c.Out.Len()+wire.Len())
+	}
+}
+
+func (c *Conn) write(wire *List) (int, syscall.Errno) {
+	front := wire.Front()
+	if len(front) == wire.Len() {
+		return sysWrite(c.fd, front)
+	}
+	v := c.loop.iovecs[:0]
+	for k := wire.head; k != nil && len(v) < cap(v); k = k.next {
+		if k.r < k.w {
+			io := unix.Iovec{Base: &k.b[k.r]}
+			io.SetLen(k.w - k.r)
+			v = append(v, io)
+		}
+	}
+	return sysWritev(c.fd, v)
+}
+
+// Sockaddr is an address in the form Dial takes.
+func Sockaddr(a netip.AddrPort) unix.Sockaddr {
+	ip := a.Addr().Unmap()
+	if ip.Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: ip.As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: ip.As16()}
+}

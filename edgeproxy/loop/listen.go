@@ -1,0 +1,174 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	backlog = 4096
+	// acceptRest is how long a loop stops accepting when the process or the
+	// machine is out of descriptors or memory.
+	acceptRest = int64(100e6)
+)
+
+// Listener is a listening TCP socket that any number of loops accept from.
+type Listener struct {
+	fd   int
+	addr netip.AddrPort
+}
+
+// Listen opens a listening socket. An invalid address with a port listens on all
+// addresses of both families; port 0 lets the kernel choose.
+func Listen(addr netip.Addr, port uint16) (*Listener, error) {
+	if addr.IsValid() {
+		return listen(netip.AddrPortFrom(addr, port))
+	}
+	l, err := listen(netip.AddrPortFrom(netip.IPv6Unspecified(), port))
+	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL) {
+		return listen(netip.AddrPortFrom(netip.IPv4Unspecified(), port))
+	}
+	return l, err
+}
+
+func listen(addr netip.AddrPort) (_ *Listener, err error) {
+	domain := unix.AF_INET6
+	if addr.Addr().Unmap().Is4() {
+		domain = unix.AF_INET
+	}
+	fd, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", addr, os.NewSyscallError("socket", err))
+	}
+	defer func() {
+		if err != nil {
+			_ = unix.Close(fd)
+			err = fmt.Errorf("listen on %s: %w", addr, err)
+		}
+	}()
+	type option struct{ level, name, value int }
+	// Accepted sockets inherit TCP_NODELAY.
+	opts := []option{{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1}, {unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}}
+	if domain == unix.AF_INET6 {
+		only := 1
+		if addr.Addr().IsUnspecified() {
+			only = 0
+		}
+		opts = append(opts, option{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only})
+	}
+	for _, o := range opts {
+		if err := unix.SetsockoptInt(fd, o.level, o.name, o.value); err != nil {
+			return nil, os.NewSyscallError("setsockopt", err)
+		}
+	}
+	if err := unix.Bind(fd, Sockaddr(addr)); err != nil {
+		return nil, os.NewSyscallError("bind", err)
+	}
+	if err := unix.Listen(fd, backlog); err != nil {
+		return nil, os.NewSyscallError("listen", err)
+	}
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return nil, os.NewSyscallError("getsockname", err)
+	}
+	l := &Listener{fd: fd}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		l.addr = netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		l.addr = netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
+	}
+	return l, nil
+}
+
+// Addr is the bound address.
+func (l *Listener) Addr() netip.AddrPort { return l.addr }
+
+// Refuse has the kernel refuse new connections, while the address stays taken
+// until Close. Loops must have stopped accepting. It may be called again.
+func (l *Listener) Refuse() error {
+	if err := unix.Shutdown(l.fd, unix.SHUT_RD); err != nil && err != unix.ENOTCONN {
+		return os.NewSyscallError("shutdown", err)
+	}
+	return nil
+}
+
+// Close stops listening. Loops must have stopped accepting from it.
+func (l *Listener) Close() error { return unix.Close(l.fd) }
+
+// Acceptor takes connections from a listener on one loop.
+type Acceptor struct {
+	loop   *Loop
+	fd     int
+	handle uint32
+	on     bool
+	take   func(fd int, from netip.AddrPort)
+	again  Timer
+	peer   unix.RawSockaddrAny
+}
+
+// Accept has the loop accept from ln, one connection a wake, and give each to
+// take. Of several loops that accept from ln the kernel wakes one.
+func (l *Loop) Accept(ln *Listener, take func(fd int, from netip.AddrPort)) (*Acceptor, error) {
+	a := &Acceptor{loop: l, fd: ln.fd, take: take}
+	a.again.Owner = a
+	return a, a.enable()
+}
+
+func (a *Acceptor) enable() error {
+	h, err := a.loop.Add(a.fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, a)
+	a.handle, a.on = h, err == nil
+	return err
+}
+
+// Stop ends accepting.
+func (a *Acceptor) Stop() {
+	a.loop.Wheel.Clear(&a.again)
+	if a.on {
+		a.on = false
+		a.loop.Del(a.fd, a.handle)
+	}
+}
+
+// Ready accepts one connection.
+func (a *Acceptor) Ready(uint32) {
+	a.loop.calls++
+	fd, e := sysAccept(a.fd, &a.peer)
+	switch e {
+	case 0:
+		a.take(fd, peerAddr(&a.peer))
+	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM:
+		// The event would come again at once.
+		a.Stop()
+		a.loop.Wheel.Set(&a.again, a.loop.now+acceptRest)
+	}
+	// Other errors concern a connection that is gone already.
+}
+
+// Expire accepts again after a rest.
+func (a *Acceptor) Expire(_ *Timer, now int64) {
+	if err := a.enable(); err != nil {
+		a.loop.Wheel.Set(&a.again, now+acceptRest)
+	}
+}
+
+func peerAddr(sa *unix.RawSockaddrAny) netip.AddrPort {
+	port := func(p *uint16) uint16 {
+		b := (*[2]byte)(ptr(p))
+		return uint16(b[0])<<8 | uint16(b[1])
+	}
+	switch sa.Addr.Family {
+	case unix.AF_INET:
+		in := (*unix.RawSockaddrInet4)(ptr(sa))
+		return netip.AddrPortFrom(netip.AddrFrom4(in.Addr), port(&in.Port))
+	case unix.AF_INET6:
+		in := (*unix.RawSockaddrInet6)(ptr(sa))
+		return netip.AddrPortFrom(netip.AddrFrom16(in.Addr).Unmap(), port(&in.Port))
+	}
+	return netip.AddrPort{}
+}

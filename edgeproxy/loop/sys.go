@@ -1,0 +1,68 @@
+package loop
+
+import (
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// These go around the Go scheduler: none of them may block, except epollRaw for
+// the short while its caller chose.
+
+func sysRead(fd int, p []byte) (int, syscall.Errno) {
+	for {
+		n, _, e := syscall.RawSyscall(syscall.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		if e != syscall.EINTR {
+			return int(n), e
+		}
+	}
+}
+
+func sysWrite(fd int, p []byte) (int, syscall.Errno) {
+	for {
+		// MSG_NOSIGNAL is not needed: the Go runtime ignores SIGPIPE on sockets.
+		n, _, e := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		if e != syscall.EINTR {
+			return int(n), e
+		}
+	}
+}
+
+func sysWritev(fd int, v []unix.Iovec) (int, syscall.Errno) {
+	for {
+		n, _, e := syscall.RawSyscall(syscall.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(v))), uintptr(len(v)))
+		if e != syscall.EINTR {
+			return int(n), e
+		}
+	}
+}
+
+func sysAccept(fd int, sa *unix.RawSockaddrAny) (int, syscall.Errno) {
+	for {
+		l := uint32(unix.SizeofSockaddrAny)
+		n, _, e := syscall.RawSyscall6(syscall.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(sa)), uintptr(unsafe.Pointer(&l)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+		if e != syscall.EINTR {
+			return int(n), e
+		}
+	}
+}
+
+func epollRaw(ep int, ev []unix.EpollEvent, ms int) (int, syscall.Errno) {
+	n, _, e := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(unsafe.SliceData(ev))), uintptr(len(ev)), uintptr(ms), 0, 0)
+	return int(n), e
+}
+
+func epollBlock(ep int, ev []unix.EpollEvent, ms int) (int, syscall.Errno) {
+	n, _, e := syscall.Syscall6(syscall.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(unsafe.SliceData(ev))), uintptr(len(ev)), uintptr(ms), 0, 0)
+	return int(n), e
+}
+
+// base is the origin of every loop's clock.
+var base = time.Now()
+
+// Now is the loops' clock: monotonic nanoseconds.
+func Now() int64 { return int64(time.Since(base)) }
+
+func ptr[T any](p *T) unsafe.Pointer { return unsafe.Pointer(p) }

@@ -1,0 +1,399 @@
+package route
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+)
+
+func gateway(listeners ...mesh.Listener) *mesh.Gateway {
+	return &mesh.Gateway{
+		Metadata: mesh.ObjectMeta{Namespace: "default", Name: "ingress"},
+		Spec:     mesh.GatewaySpec{Listeners: listeners},
+	}
+}
+
+// rt builds a route of namespace/name on the gateway; rules are lists of matches,
+// "=/x" exact and "/x" prefix, separated by spaces.
+func rt(name string, hostnames []string, rules ...string) *mesh.HTTPRoute {
+	ns, n, _ := strings.Cut(name, "/")
+	r := &mesh.HTTPRoute{
+		Metadata: mesh.ObjectMeta{Namespace: ns, Name: n},
+		Spec:     mesh.HTTPRouteSpec{ParentRefs: []mesh.ParentRef{{Namespace: "default", Name: "ingress"}}, Hostnames: hostnames},
+	}
+	for _, matches := range rules {
+		rule := mesh.HTTPRouteRule{BackendRefs: []mesh.BackendRef{{Group: mesh.MeshGroup, Kind: mesh.KindMeshService, Name: "s", Port: 80}}}
+		for _, m := range strings.Fields(matches) {
+			p := &mesh.PathMatch{Type: mesh.PathPrefix, Value: m}
+			if m[0] == '=' {
+				p.Type, p.Value = mesh.PathExact, m[1:]
+			}
+			rule.Matches = append(rule.Matches, mesh.HTTPRouteMatch{Path: p})
+		}
+		r.Spec.Rules = append(r.Spec.Rules, rule)
+	}
+	return r
+}
+
+func build(t testing.TB, listeners []mesh.Listener, routes ...*mesh.HTTPRoute) *Table {
+	t.Helper()
+	table, faults := Build(gateway(listeners...), listeners, routes)
+	for _, f := range faults {
+		t.Error(f)
+	}
+	return table
+}
+
+var anyHost = []mesh.Listener{{Name: "http", Port: 80, Protocol: mesh.ProtocolHTTP}}
+
+func TestMatch(t *testing.T) {
+	hosts := func(h ...string) []string { return h }
+	table := build(t, anyHost,
+		rt("default/a-any", nil, "/", "/api", "=/api/exact"),
+		rt("default/b-exact", hosts("shop.example.com"), "/items", "=/items", "/items/new /items/old/"),
+		rt("default/c-wild", hosts("*.example.com"), "/", "/items"),
+		rt("default/d-long", hosts("*.shop.example.com"), "/deep"),
+		rt("default/e-later", hosts("shop.example.com"), "/items", "/later"),
+		rt("other/a", nil, "/api", "/other"),
+	)
+	for _, c := range []struct{ name, host, path, want string }{
+		{"no hostname", "x.org", "/", "default/a-any/0"},
+		{"no host at all", "", "/", "default/a-any/0"},
+		{"asterisk goes to the root", "x.org", "*", "default/a-any/0"},
+		{"longer prefix first", "x.org", "/api/v1", "default/a-any/1"},
+		{"whole elements only", "x.org", "/apis", "default/a-any/0"},
+		{"prefix matches itself with a slash", "x.org", "/api/", "default/a-any/1"},
+		{"exact before prefix", "x.org", "/api/exact", "default/a-any/2"},
+		{"exact is exact", "x.org", "/api/exact/", "default/a-any/1"},
+		{"first route by name", "x.org", "/other", "other/a/1"},
+		{"exact host", "shop.example.com", "/items/1", "default/b-exact/0"},
+		{"exact host, exact path", "shop.example.com", "/items", "default/b-exact/1"},
+		{"second match of a rule", "shop.example.com", "/items/old", "default/b-exact/2"},
+		{"tie goes to the first route", "shop.example.com", "/items/x/y", "default/b-exact/0"},
+		{"later route of the same host", "shop.example.com", "/later", "default/e-later/1"},
+		{"falls through to the wildcard", "shop.example.com", "/none", "default/c-wild/0"},
+		{"wildcard, one label", "a.example.com", "/items", "default/c-wild/1"},
+		{"wildcard, two labels", "a.b.example.com", "/items", "default/c-wild/1"},
+		{"wildcard needs a label", "example.com", "/items", "default/a-any/0"},
+		{"longest wildcard", "x.shop.example.com", "/deep/er", "default/d-long/0"},
+		{"falls through to the shorter wildcard", "x.shop.example.com", "/items", "default/c-wild/1"},
+		{"port stripped", "shop.example.com:8080", "/items", "default/b-exact/1"},
+		{"case folded", "SHOP.Example.COM", "/items", "default/b-exact/1"},
+		{"trailing dot", "shop.example.com.", "/items", "default/b-exact/1"},
+		{"all three", "Shop.Example.com.:443", "/items", "default/b-exact/1"},
+		{"IPv6", "[2001:db8::1]:80", "/", "default/a-any/0"},
+		{"path case counts", "x.org", "/API", "default/a-any/0"},
+		{"host of only a dot", ".", "/", "default/a-any/0"},
+		{"leading dot is no label", ".example.com", "/items", "default/a-any/0"},
+		{"host whose first 255 octets would match", strings.Repeat("A", 255-len(".example.com")) + ".example.com.evil", "/items", "default/a-any/0"},
+		{"host beyond DNS", strings.Repeat("A.", 200) + "example.org", "/", "default/a-any/0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, ok := table.Match([]byte(c.host), []byte(c.path))
+			if !ok || r.Key != c.want {
+				t.Errorf("%s%s: got %+v, want %s", c.host, c.path, r, c.want)
+			}
+		})
+	}
+}
+
+func TestListeners(t *testing.T) {
+	listeners := []mesh.Listener{
+		{Name: "one", Hostname: "one.example.com", Port: 80},
+		{Name: "wild", Hostname: "*.example.com", Port: 80},
+		{Name: "deep", Hostname: "*.deep.example.com", Port: 80},
+	}
+	onWild := rt("default/b", nil, "/wild")
+	onWild.Spec.ParentRefs[0].SectionName = "wild"
+	otherPort := rt("default/c", nil, "/port")
+	otherPort.Spec.ParentRefs[0].Port = 81
+	otherGateway := rt("default/d", nil, "/gateway")
+	otherGateway.Spec.ParentRefs[0].Name = "egress"
+	deep := rt("default/e", []string{"*.com"}, "/com")
+	table := build(t, listeners, rt("default/a", []string{"one.example.com", "two.example.com"}, "/"), onWild, otherPort, otherGateway, deep)
+	for _, c := range []struct{ host, path, want string }{
+		{"one.example.com", "/", "default/a/0"},
+		{"two.example.com", "/", "default/a/0"},
+		{"three.example.com", "/", ""},
+		{"three.example.com", "/wild", "default/b/0"},
+		{"one.example.com", "/wild", "default/a/0"}, // its own listener, which route b did not join
+		{"three.example.com", "/port", ""},
+		{"three.example.com", "/gateway", ""},
+		{"x.deep.example.com", "/wild", ""},
+		{"x.deep.example.com", "/com", "default/e/0"},
+		{"example.com", "/", ""},
+		{"x.org", "/", ""},
+	} {
+		got := ""
+		if r, ok := table.Match([]byte(c.host), []byte(c.path)); ok {
+			got = r.Key
+		}
+		if got != c.want {
+			t.Errorf("%s%s: got %q, want %q", c.host, c.path, got, c.want)
+		}
+	}
+}
+
+func TestFaults(t *testing.T) {
+	r := rt("default/bad", nil, "/ok", "no-slash", "/a/../../b", "/a?b", "*", "/good")
+	r.Spec.Rules[0].BackendRefs = append(r.Spec.Rules[0].BackendRefs, mesh.BackendRef{Name: "core", Port: 80})
+	r.Spec.Rules[5].Matches[0].Path.Type = "RegularExpression"
+	stranger := rt("default/host", []string{"x.org"}, "/")
+	listeners := []mesh.Listener{{Name: "l", Hostname: "*.example.com", Port: 80}}
+	table, faults := Build(gateway(listeners...), listeners, []*mesh.HTTPRoute{r, stranger})
+	var fields []string
+	for _, f := range faults {
+		fields = append(fields, f.Object.String()+" "+f.Field)
+	}
+	want := []string{
+		"HTTPRoute/default/bad spec.rules[0].backendRefs[1]",
+		"HTTPRoute/default/bad spec.rules[1].matches[0].path.value",
+		"HTTPRoute/default/bad spec.rules[2].matches[0].path.value",
+		"HTTPRoute/default/bad spec.rules[3].matches[0].path.value",
+		"HTTPRoute/default/bad spec.rules[4].matches[0].path.value",
+		"HTTPRoute/default/bad spec.rules[5].matches[0].path.type",
+		"HTTPRoute/default/host spec.hostnames",
+	}
+	if !slices.Equal(fields, want) {
+		t.Errorf("got %q\nwant %q", fields, want)
+	}
+	m, ok := table.Match([]byte("a.example.com"), []byte("/ok"))
+	if !ok || len(m.Backends) != 2 || m.Backends[0].Invalid != "" || m.Backends[1].Invalid == "" {
+		t.Errorf("the rule with one bad backend: %+v", m)
+	}
+}
+
+func TestConfiguredPathsAreNormalised(t *testing.T) {
+	table := build(t, anyHost, rt("default/a", nil, "/caf%c3%a9//%61/"))
+	_, path, _ := Normalize([]byte("/./caf%C3%A9/a/x"), nil)
+	if _, ok := table.Match(nil, path); !ok {
+		t.Errorf("%s does not match", path)
+	}
+}
+
+func TestRuleMembers(t *testing.T) {
+	d := mesh.Duration(3 * time.Second)
+	r := rt("default/r", nil, "/", "/b")
+	r.Spec.Rules[1].Name = "named"
+	r.Spec.Rules[1].Timeouts = &mesh.RouteTimeouts{Request: &d}
+	r.Spec.Rules[1].BackendRefs[0].Namespace = "other"
+	table := build(t, anyHost, r)
+	got := *table.Rules[1]
+	if got.Key != "default/r/named" || got.Index != 1 || got.Request != 3*time.Second || got.BackendRequest != 0 ||
+		got.Backends[0].Service != "other/s" || got.Backends[0].Port != 80 || got.Backends[0].Weight != 1 {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestPick(t *testing.T) {
+	for name, weights := range map[string][]int{"even": {1, 1}, "shares": {90, 9, 1}, "zero": {0, 3, 0, 1}, "large": {1000000, 1000000, 1}} {
+		t.Run(name, func(t *testing.T) {
+			r := rt("default/r", nil, "/")
+			r.Spec.Rules[0].BackendRefs = nil
+			total := 0
+			for i, w := range weights {
+				r.Spec.Rules[0].BackendRefs = append(r.Spec.Rules[0].BackendRefs,
+					mesh.BackendRef{Group: mesh.MeshGroup, Kind: mesh.KindMeshService, Name: strconv.Itoa(i), Weight: &w})
+				total += w
+			}
+			rule := build(t, anyHost, r).Rules[0]
+			rnd := rand.New(rand.NewPCG(1, 1))
+			const n = 100000
+			count := map[*Backend]int{}
+			for range n {
+				count[rule.Pick(rnd.Uint64())]++
+			}
+			for i, w := range weights {
+				p := float64(w) / float64(total)
+				if d := math.Abs(float64(count[&rule.Backends[i]]) - n*p); d > 5*math.Sqrt(n*p*(1-p)) {
+					t.Errorf("backend %d got %d of %d, want %.0f", i, count[&rule.Backends[i]], n, n*p)
+				}
+			}
+			// the ends of the range
+			if rule.Pick(0) == nil || rule.Pick(math.MaxUint64) == nil {
+				t.Error("nothing picked")
+			}
+		})
+	}
+	zero := 0
+	r := rt("default/r", nil, "/", "/none")
+	r.Spec.Rules[0].BackendRefs[0].Weight = &zero
+	r.Spec.Rules[1].BackendRefs = nil
+	for _, rule := range build(t, anyHost, r).Rules {
+		if b := rule.Pick(7); b != nil {
+			t.Errorf("%s picked %+v", rule.Key, b)
+		}
+	}
+}
+
+// naiveMatch walks over all routes, rules and matches and keeps the best by the
+// words of the Gateway API. It knows one listener without hostname.
+func naiveMatch(routes []*mesh.HTTPRoute, host, path string) string {
+	host, _, _ = strings.Cut(strings.ToLower(host), ":")
+	host = strings.TrimSuffix(host, ".")
+	type candidate struct {
+		kind, hostLen, exact, pathLen int
+		route                         string
+		rule                          int
+	}
+	var best *candidate
+	for _, r := range routes {
+		hostnames := r.Spec.Hostnames
+		if len(hostnames) == 0 {
+			hostnames = []string{""}
+		}
+		for _, h := range hostnames {
+			kind := 0
+			switch {
+			case h == "":
+			case h == host:
+				kind = 2
+			case strings.HasPrefix(h, "*") && strings.HasSuffix(host, h[1:]) && len(host) > len(h[1:]):
+				kind = 1
+			default:
+				continue
+			}
+			for i, rule := range r.Spec.Rules {
+				for _, m := range rule.Matches {
+					v, exact := m.Path.Value, 0
+					if m.Path.Type == mesh.PathExact {
+						if exact = 1; v != path {
+							continue
+						}
+					} else if v = strings.TrimSuffix(v, "/"); path != v && !strings.HasPrefix(path, v+"/") {
+						continue
+					}
+					c := &candidate{kind, len(h), exact, len(v), r.Metadata.Namespace + "/" + r.Metadata.Name, i}
+					if best == nil || cmp.Or(cmp.Compare(c.kind, best.kind), cmp.Compare(c.hostLen, best.hostLen),
+						cmp.Compare(c.exact, best.exact), cmp.Compare(c.pathLen, best.pathLen),
+						-cmp.Compare(c.route, best.route), -cmp.Compare(c.rule, best.rule)) > 0 {
+						best = c
+					}
+				}
+			}
+		}
+	}
+	if best == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s/%d", best.route, best.rule)
+}
+
+func TestMatchTwin(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(7, 8))
+	pick := func(s []string) string { return s[rnd.IntN(len(s))] }
+	patterns := []string{"a.com", "b.a.com", "c.b.a.com", "*.a.com", "*.b.a.com", "*.com", "d.org"}
+	elements := []string{"x", "y", "xy"}
+	randomPath := func() string {
+		p := ""
+		for range rnd.IntN(4) {
+			p += "/" + pick(elements)
+		}
+		if p == "" || rnd.IntN(4) == 0 {
+			p += "/"
+		}
+		return p
+	}
+	for range 300 {
+		var routes []*mesh.HTTPRoute
+		for i := range 1 + rnd.IntN(8) {
+			var hostnames, rules []string
+			for range rnd.IntN(3) {
+				hostnames = append(hostnames, pick(patterns))
+			}
+			for range 1 + rnd.IntN(3) {
+				m := ""
+				for range 1 + rnd.IntN(2) {
+					m += pick([]string{"", "="}) + randomPath() + " "
+				}
+				rules = append(rules, m)
+			}
+			routes = append(routes, rt(fmt.Sprintf("%s/r%d", pick([]string{"ns", "default"}), i), hostnames, rules...))
+		}
+		rnd.Shuffle(len(routes), func(i, j int) { routes[i], routes[j] = routes[j], routes[i] })
+		table := build(t, anyHost, routes...)
+		for range 100 {
+			host := pick([]string{"a.com", "b.a.com", "C.b.a.com", "z.a.com:80", "z.z.b.a.com", "d.org.", "e.org", "com", ""})
+			path := randomPath()
+			got := ""
+			if r, ok := table.Match([]byte(host), []byte(path)); ok {
+				got = r.Key
+			}
+			if want := naiveMatch(routes, host, path); got != want {
+				t.Fatalf("%q %q: got %q, twin says %q", host, path, got, want)
+			}
+		}
+	}
+}
+
+func manyRoutes(n int) []*mesh.HTTPRoute {
+	var routes []*mesh.HTTPRoute
+	for i := range n {
+		routes = append(routes, rt(fmt.Sprintf("default/r%05d", i), []string{fmt.Sprintf("h%d.example.com", i%100), "*.wild.org"},
+			fmt.Sprintf("/api/v%d/items =/exact/%d", i, i), "/"))
+	}
+	return routes
+}
+
+func TestNoAllocations(t *testing.T) {
+	table := build(t, anyHost, manyRoutes(50)...)
+	target, buf := []byte("/api/v7/items/4711?x=1"), make([]byte, 0, 256)
+	rough := []byte("/api//v7/./items/%34711?x=1")
+	for _, host := range []string{"h7.example.com", "H7.Example.Com:8080", "a.b.wild.org"} {
+		h := []byte(host)
+		if n := testing.AllocsPerRun(1000, func() {
+			_, path, ok := Normalize(target, buf)
+			if !ok {
+				t.Fatal("refused")
+			}
+			r, ok := table.Match(h, path)
+			if !ok {
+				t.Fatal("no rule")
+			}
+			r.Pick(42)
+			if _, _, ok = Normalize(rough, buf); !ok {
+				t.Fatal("refused")
+			}
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", host, n)
+		}
+	}
+}
+
+// TestLongPathIsNotDear: a path of thousands of elements costs no more look-ups
+// than the deepest prefix has elements.
+func TestLongPathIsNotDear(t *testing.T) {
+	table := build(t, anyHost, rt("default/a", nil, "/a/a/a"))
+	path := []byte(strings.Repeat("/a", 4000))
+	p := table.listeners.any.hosts.any
+	if p.elements != 3 || p.length != 6 {
+		t.Fatalf("bounds %d %d", p.elements, p.length)
+	}
+	if r, ok := table.Match(nil, path); !ok || r.Key != "default/a/0" {
+		t.Errorf("got %v", r)
+	}
+}
+
+func BenchmarkMatch(b *testing.B) {
+	for _, n := range []int{50, 5000} {
+		table := build(b, anyHost, manyRoutes(n)...)
+		host, target := []byte("h7.example.com"), []byte("/api/v7/items/4711?x=1")
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				_, path, _ := Normalize(target, nil)
+				if _, ok := table.Match(host, path); !ok {
+					b.Fatal("no rule")
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,332 @@
+package edgeproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/edgeproxy/loop"
+	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
+	"github.com/meridian-mesh/meridian/edgeproxy/view"
+	"github.com/meridian-mesh/meridian/edgeproxy/worker"
+)
+
+// Defaults of [Config].
+const (
+	DefaultMaxConnections         = 50_000
+	DefaultMaxListenerConnections = 10_000
+	DefaultWatermark              = 64 << 10
+)
+
+// ErrStopped is the error of calls to a Server whose Run returned.
+var ErrStopped = errors.New("the proxy has stopped")
+
+// Server is the data plane of one process. Methods may be called from any goroutine.
+type Server struct {
+	cfg      Config
+	deps     Deps
+	registry *upstream.Registry
+	shared   *worker.Shared
+	tokens   loop.Tokens
+	started  chan struct{} // closed when Run has begun
+	stopped  chan struct{} // closed when the loops have ended
+
+	mu    sync.Mutex // serialises Apply and Drain
+	state atomic.Pointer[worker.State]
+}
+
+// New makes a Server; nothing is opened before Run and Apply but the loops' own
+// descriptors, which Run closes.
+func New(cfg Config, deps Deps) (*Server, error) {
+	usable := loop.Processors()
+	if cfg.Loops < 0 {
+		return nil, fmt.Errorf("loops: %d is negative", cfg.Loops)
+	}
+	if cfg.Loops == 0 {
+		cfg.Loops = loop.Default(usable)
+	}
+	defaultTo(&cfg.MaxConnections, DefaultMaxConnections)
+	defaultTo(&cfg.MaxListenerConnections, DefaultMaxListenerConnections)
+	defaultTo(&cfg.Watermark, DefaultWatermark)
+	if cfg.times == (worker.Times{}) {
+		cfg.times = worker.DefaultTimes
+	}
+	if deps.Log == nil {
+		deps.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{
+		cfg: cfg, deps: deps,
+		registry: upstream.NewRegistry(cfg.Loops),
+		tokens:   loop.NewTokens(usable - cfg.Loops),
+		started:  make(chan struct{}),
+		stopped:  make(chan struct{}),
+	}
+	s.shared = &worker.Shared{
+		Watermark: cfg.Watermark, Times: cfg.times,
+		MaxConnections: cfg.MaxConnections, MaxListenerConnections: cfg.MaxListenerConnections,
+		Unrouted: s.registry.Service(""),
+	}
+	for i := range cfg.Loops {
+		w, err := worker.New(i, s.shared)
+		if err != nil {
+			return nil, err
+		}
+		s.shared.Workers = append(s.shared.Workers, w)
+	}
+	return s, nil
+}
+
+func defaultTo(p *int, v int) {
+	if *p == 0 {
+		*p = v
+	}
+}
+
+// Run starts the loops and returns when ctx is done and all of them ended, or
+// when one of them failed. Connections still open are cut; see [Server.Drain].
+// It may be called once.
+func (s *Server) Run(ctx context.Context) error {
+	defer loop.Claim(s.cfg.Loops)()
+	failed := make(chan error, s.cfg.Loops)
+	var loops sync.WaitGroup
+	for _, w := range s.shared.Workers {
+		loops.Go(func() { failed <- w.Loop.Run() })
+	}
+	close(s.started)
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.shared.Workers {
+		w.Loop.Post(loop.Func(w.Close))
+		w.Loop.Stop()
+	}
+	loops.Wait()
+	close(s.stopped)
+	if st := s.state.Load(); st != nil {
+		for _, l := range st.Listeners {
+			err = errors.Join(err, l.Listener.Close())
+		}
+	}
+	return err
+}
+
+// Apply validates and builds a snapshot, binds new listeners, swaps every loop to
+// it and drains what went away. It waits for Run and returns after all loops
+// acknowledged; on an error the previous snapshot goes on serving. Calls are
+// serialised.
+func (s *Server) Apply(snap *mesh.Snapshot) error {
+	select {
+	case <-s.started:
+	case <-s.stopped:
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.tokens.Acquire(context.Background()); err != nil {
+		return err
+	}
+	defer s.tokens.Release()
+	v, err := view.Build(snap, s.site(snap), s.registry, s.deps.Sharing, s.cfg.Loops)
+	if err != nil {
+		return err
+	}
+	next, opened, err := s.bind(v)
+	if err == nil {
+		err = s.swap(next)
+	}
+	if err != nil {
+		err = errors.Join(err, s.swap(s.current()))
+		for _, l := range opened {
+			err = errors.Join(err, l.Listener.Close())
+		}
+		return fmt.Errorf("snapshot %s not applied: %w", snap.Generation, err)
+	}
+	old := s.current()
+	s.state.Store(next)
+	s.registry.Retain(v.Endpoints())
+	for _, l := range opened {
+		socket := next.Sockets[l]
+		s.deps.Log.Info("listening", "address", l.Listener.Addr(), "gateway", socket.Gateway, "protocol", socket.Protocol)
+	}
+	for _, l := range old.Listeners {
+		if next.Sockets[l] == nil {
+			s.deps.Log.Info("stopped listening", "address", l.Listener.Addr(), "gateway", old.Sockets[l].Gateway)
+			err = errors.Join(err, l.Listener.Close())
+		}
+	}
+	return err
+}
+
+func (s *Server) site(snap *mesh.Snapshot) string {
+	if snap.Site != "" {
+		return snap.Site
+	}
+	return s.cfg.Site
+}
+
+// current is the state in force, an empty one before the first.
+func (s *Server) current() *worker.State {
+	if st := s.state.Load(); st != nil {
+		return st
+	}
+	return &worker.State{View: &view.View{}}
+}
+
+// bind finds the listener of each socket: the one that listens already, else a
+// new one.
+func (s *Server) bind(v *view.View) (next *worker.State, opened []*worker.Listener, err error) {
+	have := map[view.SocketKey]*worker.Listener{}
+	if old := s.state.Load(); old != nil {
+		for _, l := range old.Listeners {
+			have[l.Key] = l
+		}
+	}
+	next = &worker.State{View: v, Sockets: map[*worker.Listener]*view.Socket{}}
+	for _, socket := range v.Sockets {
+		l := have[socket.Key]
+		if l == nil {
+			ln, listenErr := loop.Listen(socket.Key.Addr, socket.Key.Port)
+			if listenErr != nil {
+				err = errors.Join(err, fmt.Errorf("Gateway/%s: listeners %v: %w", socket.Gateway, socket.Listeners, listenErr))
+				continue
+			}
+			l = &worker.Listener{Key: socket.Key, Listener: ln}
+			opened = append(opened, l)
+		}
+		next.Listeners = append(next.Listeners, l)
+		next.Sockets[l] = socket
+	}
+	return next, opened, err
+}
+
+// swap gives every loop the new state and waits until all have it.
+func (s *Server) swap(next *worker.State) error {
+	acks := make(chan error, len(s.shared.Workers))
+	for _, w := range s.shared.Workers {
+		w.Loop.Post(loop.Func(func() { acks <- w.Serve(next) }))
+	}
+	var err error
+	for range s.shared.Workers {
+		select {
+		case e := <-acks:
+			err = errors.Join(err, e)
+		case <-s.stopped:
+			return ErrStopped
+		}
+	}
+	return err
+}
+
+// Drain stops accepting, closes idle connections, says Connection: close on the
+// others' next response, and returns when none is left or ctx is done.
+func (s *Server) Drain(ctx context.Context) error {
+	if err := s.refuse(); err != nil {
+		return err
+	}
+	for {
+		done := make(chan int, 1)
+		// Asked on a loop, so that connections accepted before the drain are counted.
+		s.shared.Workers[0].Loop.Post(loop.Func(func() { done <- int(s.shared.Connections.Load()) }))
+		select {
+		case n := <-done:
+			if n == 0 {
+				return nil
+			}
+		case <-s.stopped:
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("%d connections left: %w", s.shared.Connections.Load(), ctx.Err())
+		}
+		if err := pause(ctx, s.stopped); err != nil {
+			return fmt.Errorf("%d connections left: %w", s.shared.Connections.Load(), err)
+		}
+	}
+}
+
+// refuse has every loop stop accepting, and then the kernel refuse: a connection
+// that waited in the backlog of a stopping proxy would never be served.
+func (s *Server) refuse() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	acks := make(chan struct{}, len(s.shared.Workers))
+	for _, w := range s.shared.Workers {
+		w.Loop.Post(loop.Func(func() { w.Drain(); acks <- struct{}{} }))
+	}
+	for range s.shared.Workers {
+		select {
+		case <-acks:
+		case <-s.stopped:
+			return nil
+		}
+	}
+	var err error
+	if st := s.state.Load(); st != nil {
+		for _, l := range st.Listeners {
+			err = errors.Join(err, l.Listener.Refuse())
+		}
+	}
+	return err
+}
+
+// Listeners returns what is bound now.
+func (s *Server) Listeners() []Listener {
+	st := s.state.Load()
+	if st == nil {
+		return nil
+	}
+	var out []Listener
+	for _, l := range st.Listeners {
+		socket := st.Sockets[l]
+		for _, name := range socket.Listeners {
+			out = append(out, Listener{Gateway: socket.Gateway, Name: name, Protocol: socket.Protocol, Addr: l.Listener.Addr()})
+		}
+	}
+	return out
+}
+
+// Problems are the semantic faults of the snapshot in force: the share of
+// requests they hit gets error responses, the rest is served.
+func (s *Server) Problems() []string {
+	if st := s.state.Load(); st != nil {
+		return st.View.Problems
+	}
+	return nil
+}
+
+// Generation is the snapshot in force, false before the first.
+func (s *Server) Generation() (mesh.Generation, bool) {
+	if st := s.state.Load(); st != nil {
+		return st.View.Generation, true
+	}
+	return mesh.Generation{}, false
+}
+
+// Now is the clock that gates and loops share: monotonic nanoseconds.
+func (s *Server) Now() int64 { return loop.Now() }
+
+// Acquire takes one of the few tokens for CPU-bound work (view builds, scrapes,
+// handshakes) so that loops never wait behind it; release gives it back.
+func (s *Server) Acquire(ctx context.Context) (release func(), err error) {
+	if err := s.tokens.Acquire(ctx); err != nil {
+		return nil, err
+	}
+	return s.tokens.Release, nil
+}
+
+// ListenerAddr is the bound address of a gateway's listener.
+func (s *Server) ListenerAddr(gateway, name string) (netip.AddrPort, bool) {
+	for _, l := range s.Listeners() {
+		if l.Gateway == gateway && l.Name == name {
+			return l.Addr, true
+		}
+	}
+	return netip.AddrPort{}, false
+}

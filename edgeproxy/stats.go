@@ -1,0 +1,251 @@
+package edgeproxy
+
+import (
+	"context"
+	"time"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
+	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
+)
+
+// drainPoll is how often Drain looks whether connections are left.
+const drainPoll = 10 * time.Millisecond
+
+func pause(ctx context.Context, stopped <-chan struct{}) error {
+	t := time.NewTimer(drainPoll)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-stopped:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Stats are cumulative counters and current gauges, summed over loops; they
+// survive reloads.
+type Stats struct {
+	Connections, ConnectionsTotal, ConnectionsRefused uint64
+	BytesReceived, BytesSent                          uint64 // client side
+	UpstreamConnects, UpstreamConnectFailures         uint64
+	UpstreamReused, Retries                           uint64
+	Loops                                             []LoopStats
+	Requests                                          []RequestCount
+	Latency                                           []ServiceLatency
+}
+
+// LoopStats are one event loop's figures.
+type LoopStats struct {
+	Turns, Syscalls uint64
+	SlowTurns       uint64 // over 5 ms
+	LongestTurn     time.Duration
+	MappedBytes     uint64 // address space of buffers
+	Connections     int64
+}
+
+// RequestCount counts finished requests of one service and outcome.
+type RequestCount struct {
+	Service mesh.ServiceKey // empty where no service was reached
+	Class   int             // status / 100; 0 when no response was sent
+	Flag    string          // Envoy's response flag; empty when the backend answered
+	N       uint64
+}
+
+// ServiceLatency is the histogram of whole exchanges, from the request's head to
+// the response's last byte.
+type ServiceLatency struct {
+	Service mesh.ServiceKey
+	Bounds  []time.Duration // upper bounds of Counts, whose last one is open
+	Counts  []uint64
+	Sum     time.Duration
+}
+
+// Stats sums the loops' counters.
+func (s *Server) Stats() Stats {
+	st := Stats{Connections: uint64(max(0, s.shared.Connections.Load()))}
+	for _, w := range s.shared.Workers {
+		c, l := &w.Counters, &w.Loop.Stats
+		st.ConnectionsTotal += c.Accepted.Load()
+		st.ConnectionsRefused += c.Refused.Load()
+		st.BytesReceived += c.Received.Load()
+		st.BytesSent += c.Sent.Load()
+		st.UpstreamConnects += c.Connects.Load()
+		st.UpstreamConnectFailures += c.ConnectFailures.Load()
+		st.UpstreamReused += c.Reused.Load()
+		st.Retries += c.Retries.Load()
+		st.Loops = append(st.Loops, LoopStats{
+			Turns: l.Turns.Load(), Syscalls: l.Syscalls.Load(), SlowTurns: l.SlowTurns.Load(),
+			LongestTurn: time.Duration(l.LongestTurnNS.Load()), MappedBytes: l.Mapped.Load(),
+			Connections: c.Open.Load(),
+		})
+	}
+	for _, h := range s.registry.Services() {
+		st.add(h)
+	}
+	return st
+}
+
+func (st *Stats) add(h *upstream.Service) {
+	lat := ServiceLatency{Service: h.Key, Bounds: upstream.Bounds[:], Counts: make([]uint64, upstream.Buckets)}
+	for class := range upstream.Classes {
+		for flag := range exchange.Flags {
+			var n uint64
+			for i := range h.Cells {
+				n += h.Cells[i].Outcomes[class][flag].Load()
+			}
+			if n > 0 {
+				st.Requests = append(st.Requests, RequestCount{Service: h.Key, Class: class, Flag: flag.String(), N: n})
+			}
+		}
+	}
+	var total uint64
+	for i := range h.Cells {
+		for b := range lat.Counts {
+			n := h.Cells[i].Latency[b].Load()
+			lat.Counts[b] += n
+			total += n
+		}
+		lat.Sum += time.Duration(h.Cells[i].LatencyNS.Load())
+	}
+	if total > 0 {
+		st.Latency = append(st.Latency, lat)
+	}
+}
+
+// Endpoint is the state of one endpoint or remote gateway.
+type Endpoint struct {
+	Service mesh.ServiceKey
+	Address string
+	Site    string // of the remote site; empty at home
+	// InFlight counts requests there now, those that wait for a connection too.
+	InFlight int
+	Idle     int // connections at rest
+	// Cumulative since the endpoint is known.
+	Requests, Failures, Connects, ConnectFailures, Reused uint64
+}
+
+// Endpoints lists the state of the endpoints in force.
+func (s *Server) Endpoints() []Endpoint {
+	st := s.state.Load()
+	if st == nil {
+		return nil
+	}
+	var out []Endpoint
+	for _, h := range s.registry.Services() {
+		svc := st.View.Services[h.Key]
+		if svc == nil {
+			continue
+		}
+		for _, e := range svc.Home {
+			out = append(out, endpoint(e))
+		}
+		for _, r := range svc.Remotes {
+			out = append(out, endpoint(r.Endpoint))
+		}
+	}
+	return out
+}
+
+func endpoint(e *upstream.Endpoint) Endpoint {
+	out := Endpoint{Service: e.Service, Address: e.Addr.String(), Site: e.Site, InFlight: int(e.InFlight.Load())}
+	for i := range e.Cells {
+		c := &e.Cells[i]
+		out.Idle += int(c.Idle.Load())
+		out.Requests += c.Requests.Load()
+		out.Failures += c.Failures.Load()
+		out.Connects += c.Connects.Load()
+		out.ConnectFailures += c.ConnectFailures.Load()
+		out.Reused += c.Reused.Load()
+	}
+	return out
+}
+
+// ServiceLoad holds one service's cumulative load counters and its gauges.
+type ServiceLoad struct {
+	Service mesh.ServiceKey
+	// InFlight counts requests at this site's endpoints now, from everywhere.
+	InFlight int
+	// Slots is the declared concurrency of the endpoints at home, summed, and
+	// ServiceTime their declared mean; zero where not declared.
+	Slots       int
+	ServiceTime time.Duration
+	// Demand counts requests of this site's own users, Arrivals those sent to this
+	// site's endpoints from everywhere, Completions their answers.
+	Demand, Arrivals, Completions uint64
+	// Unqueued counts completions that found a free slot when they were sent;
+	// UnqueuedNS sums their times and UnqueuedSqUS the squares, in us^2.
+	Unqueued, UnqueuedNS, UnqueuedSqUS uint64
+	// UnqueuedStarts counts requests that found a free slot, answered or not.
+	UnqueuedStarts uint64
+	// From splits arrivals by the other site they came from.
+	From []SourceCount
+	// Remotes are the candidates abroad, in the order the gate knows them.
+	Remotes []RemoteLoad
+}
+
+// SourceCount counts arrivals from one other site.
+type SourceCount struct {
+	Site string
+	N    uint64
+}
+
+// RemoteLoad is what this proxy has at one other site.
+type RemoteLoad struct {
+	Site           string
+	Outstanding    int
+	Sent, Failures uint64
+}
+
+// Loads returns the load of every service in force, in dst's memory where that
+// is large enough: a ticker calls it often and differences the counters.
+func (s *Server) Loads(dst []ServiceLoad) []ServiceLoad {
+	st := s.state.Load()
+	dst = dst[:0]
+	if st == nil {
+		return dst
+	}
+	names := s.registry.SourceNames()
+	for _, h := range s.registry.Services() {
+		svc := st.View.Services[h.Key]
+		if svc == nil {
+			continue
+		}
+		if len(dst) < cap(dst) {
+			dst = dst[:len(dst)+1]
+		} else {
+			dst = append(dst, ServiceLoad{})
+		}
+		l := &dst[len(dst)-1]
+		*l = ServiceLoad{
+			Service: h.Key, InFlight: int(h.InFlight.Load()), Slots: svc.Concurrency, ServiceTime: svc.ServiceTime,
+			From: l.From[:0], Remotes: l.Remotes[:0],
+		}
+		for i := range h.Cells {
+			c := &h.Cells[i]
+			l.Demand += c.Demand.Load()
+			l.Arrivals += c.Arrivals.Load()
+			l.Completions += c.Completed.Load()
+			l.Unqueued += c.Unqueued.Load()
+			l.UnqueuedStarts += c.UnqueuedStarts.Load()
+			l.UnqueuedNS += c.UnqueuedNS.Load()
+			l.UnqueuedSqUS += c.UnqueuedSq.Load()
+		}
+		for k, name := range names {
+			var n uint64
+			for i := range h.Cells {
+				n += h.Cells[i].From[k].Load()
+			}
+			if n > 0 {
+				l.From = append(l.From, SourceCount{Site: name, N: n})
+			}
+		}
+		for _, r := range svc.Remotes {
+			e := endpoint(r.Endpoint)
+			l.Remotes = append(l.Remotes, RemoteLoad{Site: r.Site, Outstanding: e.InFlight, Sent: e.Requests, Failures: e.Failures})
+		}
+	}
+	return dst
+}

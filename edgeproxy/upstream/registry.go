@@ -1,0 +1,173 @@
+// Package upstream holds what a proxy knows of the places it sends requests to:
+// stable handles of services and endpoints whose counters survive reloads, and
+// the idle connections of one loop.
+//
+// A handle is found by its key, so the same endpoint of two snapshots is the same
+// handle. Counters are written by loops, each into its own padded cell, and summed
+// by readers; what is asked per request across loops (requests in flight) is one
+// atomic on a cache line of its own.
+package upstream
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/edgeproxy/loop"
+)
+
+// MaxSources bounds the other sites whose requests are counted apart; those of
+// further ones are counted together under index 0.
+const MaxSources = 256
+
+// Registry finds handles by key. Its methods are for the goroutine that builds
+// views; readers take Services and Endpoints.
+type Registry struct {
+	loops     int
+	mu        sync.Mutex
+	services  map[mesh.ServiceKey]*Service
+	order     []*Service
+	endpoints map[EndpointKey]*Endpoint
+	sources   map[string]int
+	names     []string
+}
+
+// NewRegistry makes a registry for a number of loops.
+func NewRegistry(loops int) *Registry {
+	return &Registry{
+		loops:     loops,
+		services:  map[mesh.ServiceKey]*Service{},
+		endpoints: map[EndpointKey]*Endpoint{},
+		sources:   map[string]int{},
+		names:     []string{""},
+	}
+}
+
+// Service returns the handle of a service. The key "" stands for requests that
+// reached no service.
+func (r *Registry) Service(key mesh.ServiceKey) *Service {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.services[key]
+	if s == nil {
+		s = &Service{Key: key, Cells: make([]ServiceCell, r.loops)}
+		r.services[key] = s
+		r.order = append(r.order, s)
+	}
+	return s
+}
+
+// Endpoint returns the handle of an endpoint.
+func (r *Registry) Endpoint(key EndpointKey) *Endpoint {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.endpoints[key]
+	if e == nil {
+		e = &Endpoint{EndpointKey: key, Sockaddr: loop.Sockaddr(key.Addr), Cells: make([]EndpointCell, r.loops)}
+		r.endpoints[key] = e
+	}
+	return e
+}
+
+// Retain forgets the endpoints that used does not hold and that no request is at.
+func (r *Registry) Retain(used map[*Endpoint]bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for k, e := range r.endpoints {
+		if !used[e] && e.InFlight.Load() == 0 {
+			delete(r.endpoints, k)
+		}
+	}
+}
+
+// Source returns the stable index of another site's name, 0 when there are too many.
+func (r *Registry) Source(site string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i, ok := r.sources[site]
+	if !ok && len(r.names) < MaxSources {
+		i = len(r.names)
+		r.sources[site] = i
+		r.names = append(r.names, site)
+	}
+	return i
+}
+
+// SourceNames returns the names by index. The result is not changed later.
+func (r *Registry) SourceNames() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.names[:len(r.names):len(r.names)]
+}
+
+// Services returns all services that were ever named, in that order.
+func (r *Registry) Services() []*Service {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.order[:len(r.order):len(r.order)]
+}
+
+// EndpointKey identifies an endpoint or, with Site set, a remote site's gateway.
+type EndpointKey struct {
+	Service mesh.ServiceKey
+	Site    string
+	Addr    netip.AddrPort
+}
+
+// Gauge is a number that several loops change, alone on its cache line.
+type Gauge struct {
+	_ [64]byte
+	atomic.Int64
+	_ [56]byte
+}
+
+// Endpoint is the stable state of one endpoint.
+type Endpoint struct {
+	EndpointKey
+	Sockaddr unix.Sockaddr
+	// InFlight counts requests sent to it, or about to be, and not answered.
+	InFlight Gauge
+	Cells    []EndpointCell // by loop
+}
+
+// EndpointCell is one loop's counters of an endpoint.
+type EndpointCell struct {
+	Requests, Failures, Connects, ConnectFailures, Reused atomic.Uint64
+	Idle                                                  atomic.Int64
+	_                                                     [64]byte
+}
+
+// Service is the stable state of one service at this site.
+type Service struct {
+	Key mesh.ServiceKey
+	// InFlight counts requests at this site's endpoints, from everywhere.
+	InFlight Gauge
+	Cells    []ServiceCell // by loop
+}
+
+// ServiceCell is one loop's counters of a service.
+type ServiceCell struct {
+	Outcomes  [Classes][Outcomes]atomic.Uint64
+	Latency   [Buckets]atomic.Uint64
+	LatencyNS atomic.Uint64
+	Demand    atomic.Uint64
+	Arrivals  atomic.Uint64
+	Completed atomic.Uint64
+	Unqueued  atomic.Uint64
+	// UnqueuedStarts counts requests that found a free slot, answered or not.
+	UnqueuedStarts atomic.Uint64
+	UnqueuedNS     atomic.Uint64
+	UnqueuedSq     atomic.Uint64 // us^2
+	From           [MaxSources]atomic.Uint64
+	_              [64]byte
+}
+
+// Classes and Outcomes are the dimensions of request counts: status / 100 (0 for
+// none) and the exchange's flag.
+const (
+	Classes  = 6
+	Outcomes = 16
+)

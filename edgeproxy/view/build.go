@@ -1,0 +1,295 @@
+package view
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/edgeproxy/lb"
+	"github.com/meridian-mesh/meridian/edgeproxy/route"
+	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
+)
+
+type builder struct {
+	snap    *mesh.Snapshot
+	site    string
+	reg     *upstream.Registry
+	sharing upstream.Sharing
+	loops   int
+	view    *View
+
+	gateways map[string]netip.AddrPort // of other sites, by the way from here
+	weights  map[mesh.ServiceKey][]int // of the home endpoints
+	lb       map[mesh.ServiceKey]string
+	bound    map[netip.AddrPort]string
+}
+
+func (b *builder) problem(format string, args ...any) {
+	b.view.Problems = append(b.view.Problems, fmt.Sprintf(format, args...))
+}
+
+// sites finds how each other site is reached: by the address of the own site's
+// link to it, else by the first it advertises.
+func (b *builder) sites() {
+	b.gateways = map[string]netip.AddrPort{}
+	b.weights = map[mesh.ServiceKey][]int{}
+	b.lb = map[mesh.ServiceKey]string{}
+	b.bound = map[netip.AddrPort]string{}
+	links := map[string]string{}
+	for _, s := range b.snap.Objects.Sites {
+		if s.Metadata.Name == b.site {
+			for _, l := range s.Spec.Links {
+				links[l.To] = l.Address
+			}
+		}
+	}
+	for _, s := range b.snap.Objects.Sites {
+		name := s.Metadata.Name
+		if name == b.site {
+			continue
+		}
+		b.view.Sites[name] = b.reg.Source(name)
+		address := links[name]
+		if address == "" && len(s.Spec.Gateways) > 0 {
+			address = s.Spec.Gateways[0].Address
+		}
+		if address == "" {
+			continue
+		}
+		to, err := netip.ParseAddrPort(address)
+		if err != nil {
+			b.problem("Site/%s: gateway address %q is not ip:port, nothing is sent there", name, address)
+			continue
+		}
+		b.gateways[name] = to
+	}
+}
+
+func (b *builder) service(m *mesh.MeshService) {
+	key := m.Key()
+	if b.view.Services[key] != nil {
+		b.problem("MeshService/%s: declared twice, the first counts", key)
+		return
+	}
+	s := &Service{
+		Service: b.reg.Service(key),
+		Connect: ConnectTimeout, Silence: SilenceTimeout, Retries: Retries,
+		ports: map[int]bool{},
+	}
+	b.view.Services[key] = s
+	for _, p := range m.Spec.Ports {
+		s.ports[p.Port] = true
+		b.view.named[string(key)+":"+strconv.Itoa(p.Port)] = s
+	}
+	b.view.named[string(key)] = s
+	s.Name = []byte(key)
+	b.endpoints(s, m)
+}
+
+func (b *builder) endpoints(s *Service, m *mesh.MeshService) {
+	abroad := map[string]bool{}
+	var weighted time.Duration
+	for i := range m.Spec.Endpoints {
+		e := &m.Spec.Endpoints[i]
+		if e.Site != "" && e.Site != b.site {
+			abroad[e.Site] = true
+			continue
+		}
+		addr, err := netip.ParseAddrPort(e.Address)
+		if err != nil {
+			b.problem("MeshService/%s: spec.endpoints[%d].address: %q is not ip:port, it gets no requests", s.Key, i, e.Address)
+			continue
+		}
+		handle := b.reg.Endpoint(upstream.EndpointKey{Service: s.Key, Addr: addr})
+		slots := 0
+		if c := e.Capacity; c != nil {
+			slots = c.Concurrency
+			s.Concurrency += slots
+			weighted += c.ServiceTime.D() * time.Duration(slots)
+		}
+		weight := 1
+		if e.Weight != nil {
+			weight = max(0, *e.Weight)
+		}
+		b.weights[s.Key] = append(b.weights[s.Key], weight)
+		s.Home = append(s.Home, handle)
+		s.Slots = append(s.Slots, slots)
+	}
+	if s.Concurrency > 0 {
+		s.ServiceTime = weighted / time.Duration(s.Concurrency)
+	}
+	if m.Spec.Export == nil || m.Spec.Export.Scope != mesh.ScopeMesh {
+		return
+	}
+	for _, site := range sorted(abroad) {
+		if allowed := m.Spec.Export.Sites; len(allowed) > 0 && !slices.Contains(allowed, site) {
+			continue
+		}
+		gateway, ok := b.gateways[site]
+		if !ok {
+			b.problem("MeshService/%s: site %q has no gateway address, nothing is sent there", s.Key, site)
+			continue
+		}
+		s.Remotes = append(s.Remotes, Remote{
+			Site:     site,
+			Endpoint: b.reg.Endpoint(upstream.EndpointKey{Service: s.Key, Site: site, Addr: gateway}),
+		})
+	}
+}
+
+func sorted(set map[string]bool) []string {
+	names := make([]string, 0, len(set))
+	for n := range set {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (b *builder) policy(p *mesh.TrafficPolicy) {
+	for _, t := range p.Spec.TargetRefs {
+		if t.Kind != mesh.KindMeshService {
+			continue
+		}
+		key := mesh.ServiceKey(p.Metadata.Namespace + "/" + t.Name)
+		s := b.view.Services[key]
+		if s == nil {
+			b.problem("TrafficPolicy/%s/%s: target MeshService %q does not exist", p.Metadata.Namespace, p.Metadata.Name, key)
+			continue
+		}
+		if l := p.Spec.LoadBalancing; l != nil {
+			b.lb[key] = l.Algorithm
+		}
+		if o := p.Spec.Timeouts; o != nil {
+			set := func(d *time.Duration, v *mesh.Duration) {
+				if v != nil && v.D() > 0 {
+					*d = v.D()
+				}
+			}
+			set(&s.Connect, o.Connect)
+			set(&s.Silence, o.Idle)
+			set(&s.Request, o.Request)
+		}
+		if r := p.Spec.Retries; r != nil && r.Attempts != nil {
+			s.Retries = max(0, *r.Attempts)
+		}
+	}
+}
+
+// complete adds what depends on policies.
+func (b *builder) complete(s *Service) {
+	weights := b.weights[s.Key]
+	for i := range b.loops {
+		if b.lb[s.Key] == mesh.LBRoundRobin {
+			s.Pickers = append(s.Pickers, lb.NewRoundRobin(weights, uint64(i)))
+		} else {
+			s.Pickers = append(s.Pickers, lb.NewLeastRequest(weights))
+		}
+	}
+	if b.sharing == nil {
+		return
+	}
+	if len(s.Remotes) > 0 {
+		sites := make([]string, len(s.Remotes))
+		for i, r := range s.Remotes {
+			sites[i] = r.Site
+		}
+		s.Gate = b.sharing.Gate(s.Key, sites)
+	}
+	s.Report = b.sharing.Report(s.Key)
+}
+
+func (b *builder) gateway(g *mesh.Gateway) {
+	name := g.Metadata.Namespace + "/" + g.Metadata.Name
+	if g.Spec.GatewayClassName != mesh.GatewayClass {
+		return // somebody else's
+	}
+	addresses := []netip.Addr{{}}
+	if len(g.Spec.Addresses) > 0 {
+		addresses = nil
+	}
+	for i, a := range g.Spec.Addresses {
+		ip, err := netip.ParseAddr(a.Value)
+		if err != nil || a.Type != "" && a.Type != "IPAddress" {
+			b.problem("Gateway/%s: spec.addresses[%d]: %q is not an IP address, it is not served", name, i, a.Value)
+			continue
+		}
+		addresses = append(addresses, ip)
+	}
+	for _, group := range ports(g.Spec.Listeners) {
+		first := group[0]
+		mixed := slices.ContainsFunc(group, func(l mesh.Listener) bool { return l.Protocol != first.Protocol })
+		switch {
+		case mixed:
+			b.problem("Gateway/%s: listeners of port %d have different protocols, the port is not served", name, first.Port)
+			continue
+		case first.Protocol != mesh.ProtocolHTTP && first.Protocol != mesh.ProtocolEastWest:
+			b.problem("Gateway/%s: listener %q: protocol %q is not served", name, first.Name, first.Protocol)
+			continue
+		}
+		s := Socket{Gateway: name, Protocol: first.Protocol}
+		for _, l := range group {
+			s.Listeners = append(s.Listeners, l.Name)
+		}
+		if !s.EastWest() {
+			table, faults := route.Build(g, group, b.snap.Objects.HTTPRoutes)
+			s.Routes = table
+			for _, f := range faults {
+				b.problem("%s", f.Error())
+			}
+			b.backends(table)
+		}
+		for _, a := range addresses {
+			s.Key = SocketKey{Addr: a, Port: uint16(first.Port)}
+			if first.Port == 0 {
+				s.Key.Name = name + "/" + first.Name
+			}
+			at := netip.AddrPortFrom(a, s.Key.Port)
+			if other, taken := b.bound[at]; taken && first.Port != 0 {
+				b.problem("Gateway/%s: %s is served by Gateway/%s already", name, at, other)
+				continue
+			}
+			b.bound[at] = name
+			socket := s
+			b.view.Sockets = append(b.view.Sockets, &socket)
+		}
+	}
+}
+
+// ports groups listeners by port; those of port 0 stand alone.
+func ports(listeners []mesh.Listener) [][]mesh.Listener {
+	var groups [][]mesh.Listener
+	at := map[int]int{}
+	for _, l := range listeners {
+		if i, ok := at[l.Port]; ok && l.Port != 0 {
+			groups[i] = append(groups[i], l)
+			continue
+		}
+		at[l.Port] = len(groups)
+		groups = append(groups, []mesh.Listener{l})
+	}
+	return groups
+}
+
+// backends says which references of a table lead nowhere; their share gets 500.
+func (b *builder) backends(t *route.Table) {
+	for _, r := range t.Rules {
+		for i := range r.Backends {
+			ref := &r.Backends[i]
+			if ref.Invalid != "" {
+				continue
+			}
+			s := b.view.Services[ref.Service]
+			switch {
+			case s == nil:
+				b.problem("HTTPRoute/%s: backendRefs[%d]: MeshService %q does not exist", r.Key, i, ref.Service)
+			case !s.HasPort(ref.Port):
+				b.problem("HTTPRoute/%s: backendRefs[%d]: MeshService %q has no port %s", r.Key, i, ref.Service, cmp.Or(strconv.Itoa(ref.Port), "0"))
+			}
+		}
+	}
+}

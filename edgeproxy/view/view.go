@@ -1,0 +1,147 @@
+// Package view compiles a snapshot into the one immutable bundle that requests
+// are served from: sockets with their route tables, services with their endpoints
+// and the sites beyond. It does no I/O; every loop reads one View by one pointer.
+package view
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/edgeproxy/lb"
+	"github.com/meridian-mesh/meridian/edgeproxy/route"
+	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
+)
+
+// Defaults of what a snapshot leaves out.
+const (
+	// ConnectTimeout bounds one connection attempt.
+	ConnectTimeout = time.Second
+	// SilenceTimeout is how long a backend may send nothing that it owes.
+	SilenceTimeout = 60 * time.Second
+	// Retries is how many attempts may follow a failed one.
+	Retries = 2
+)
+
+// View is what one snapshot means at this node.
+type View struct {
+	Generation mesh.Generation
+	// Site is this site's name, as it is told to others; empty for a lone node.
+	Site     []byte
+	Sockets  []*Socket
+	Services map[mesh.ServiceKey]*Service
+	// Sites gives the stable index of each other site by name.
+	Sites map[string]int
+	// Problems are faults that cost their share of requests and nothing else.
+	Problems []string
+
+	named map[string]*Service
+}
+
+// SocketKey identifies a listening socket: the same key of two snapshots is the
+// same socket, whichever gateway it serves. An invalid Addr is all addresses.
+type SocketKey struct {
+	Addr netip.Addr
+	Port uint16
+	// Name (gateway and listener) tells sockets apart whose port the kernel
+	// chooses; else it is empty.
+	Name string
+}
+
+// Socket is one listening socket and who is served there.
+type Socket struct {
+	Key       SocketKey
+	Gateway   string   // namespace/name
+	Listeners []string // names
+	Protocol  string
+	Routes    *route.Table // nil for east-west
+}
+
+// EastWest reports whether other sites' proxies are served.
+func (s *Socket) EastWest() bool { return s.Protocol == mesh.ProtocolEastWest }
+
+// Remote is another site that serves a service.
+type Remote struct {
+	Site     string
+	Endpoint *upstream.Endpoint
+}
+
+// Service is a service with what a request to it needs.
+type Service struct {
+	*upstream.Service
+	Home    []*upstream.Endpoint
+	Slots   []int // of Home: declared concurrency, 0 when not declared
+	Pickers []lb.Picker
+	Remotes []Remote
+	Gate    upstream.Gate
+	Report  upstream.Report
+	// Name is how the service is named towards another site.
+	Name                      []byte
+	Connect, Silence, Request time.Duration
+	Retries                   int
+	// Declared capacity of the home endpoints.
+	Concurrency int
+	ServiceTime time.Duration
+
+	ports map[int]bool
+}
+
+// Usable is true: endpoints are not yet ejected.
+func (s *Service) Usable(int) bool { return true }
+
+// InFlight counts the requests at home endpoint i.
+func (s *Service) InFlight(i int) int { return int(s.Home[i].InFlight.Load()) }
+
+// HasPort reports whether the service has the port; 0 stands for its only port.
+func (s *Service) HasPort(port int) bool { return port == 0 && len(s.ports) == 1 || s.ports[port] }
+
+// Named finds a service by the name that another site sends: namespace/name, with
+// or without :port.
+func (v *View) Named(name []byte) *Service { return v.named[string(name)] }
+
+// Build compiles a snapshot with handles from reg. It fails only where nothing
+// of the snapshot could be served as meant; other faults are Problems.
+func Build(snap *mesh.Snapshot, site string, reg *upstream.Registry, sharing upstream.Sharing, loops int) (*View, error) {
+	if err := snap.Check(); err != nil {
+		return nil, fmt.Errorf("snapshot %s: %w", snap.Generation, err)
+	}
+	b := &builder{
+		snap: snap, site: site, reg: reg, sharing: sharing, loops: loops,
+		view: &View{
+			Generation: snap.Generation,
+			Site:       []byte(site),
+			Services:   map[mesh.ServiceKey]*Service{},
+			Sites:      map[string]int{},
+			named:      map[string]*Service{},
+		},
+	}
+	b.sites()
+	for _, s := range snap.Objects.Services {
+		b.service(s)
+	}
+	for _, p := range snap.Objects.TrafficPolicies {
+		b.policy(p)
+	}
+	for _, s := range b.view.Services {
+		b.complete(s)
+	}
+	for _, g := range snap.Objects.Gateways {
+		b.gateway(g)
+	}
+	return b.view, nil
+}
+
+// Endpoints returns the handles of all endpoints and gateways of the view.
+func (v *View) Endpoints() map[*upstream.Endpoint]bool {
+	used := map[*upstream.Endpoint]bool{}
+	for _, s := range v.Services {
+		for _, e := range s.Home {
+			used[e] = true
+		}
+		for _, r := range s.Remotes {
+			used[r.Endpoint] = true
+		}
+	}
+	return used
+}

@@ -1,0 +1,255 @@
+package worker
+
+import (
+	"time"
+
+	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
+	"github.com/meridian-mesh/meridian/edgeproxy/loop"
+	"github.com/meridian-mesh/meridian/edgeproxy/stream"
+	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
+	"github.com/meridian-mesh/meridian/edgeproxy/view"
+)
+
+// attempt is one try at an answer: a target and a stream to it.
+type attempt struct {
+	r        *request
+	ref      exchange.Ref
+	up       *up // nil while there is none
+	stream   stream.ID
+	next     *attempt // of the connection
+	endpoint *upstream.Endpoint
+	remote   int // index in the gate's list, or upstream.Home
+	gate     upstream.Gate
+	name     []byte // of the service, for a remote
+	connect  time.Duration
+	silence  time.Duration
+	slots    int
+	unqueued bool // it found a free slot
+	sent     bool
+	asked    bool             // the gate was told of it
+	how      upstream.Outcome // what the gate will be told
+	sentAt   int64
+	owed     int // credit for the request's body that the backend has not got back
+	timer    loop.Timer
+}
+
+// Expire ends an attempt that took longer than its route allows.
+func (a *attempt) Expire(*loop.Timer, int64) {
+	w := a.r.w
+	a.broke()
+	w.step(a.r, &exchange.Event{Kind: exchange.AttemptTimeout, Ref: a.ref})
+}
+
+// start finds a target for an attempt and a connection to it.
+func (w *Worker) start(r *request, act *exchange.Action) {
+	a := &r.attempts[act.Ref.Slot]
+	last := a.endpoint
+	a.ref, a.up, a.sent, a.asked, a.how, a.owed = act.Ref, nil, false, false, upstream.Cancelled, 0
+	if act.Retry {
+		w.Counters.Retries.Add(1)
+		if act.Burden && !w.budget.Retry(w.Loop.Now()) {
+			a.endpoint = nil
+			w.step(r, &exchange.Event{Kind: exchange.NoTarget, Ref: a.ref, Flag: exchange.Overload})
+			return
+		}
+	}
+	if !(act.Fresh && last != nil) {
+		a.endpoint = nil
+		if flag := w.target(r, a); a.endpoint == nil {
+			w.step(r, &exchange.Event{Kind: exchange.NoTarget, Ref: a.ref, Flag: flag})
+			return
+		}
+	}
+	if r.tries < len(r.tried) {
+		r.tried[r.tries] = a.endpoint
+		r.tries++
+	}
+	n := a.endpoint.InFlight.Add(1)
+	a.unqueued = int(n) <= a.slots
+	if a.remote == upstream.Home {
+		r.service.InFlight.Add(1)
+		if a.unqueued {
+			r.service.Cells[w.id].UnqueuedStarts.Add(1)
+		}
+	} else if a.gate != nil {
+		a.asked = true
+		a.gate.Sent(a.remote, w.Loop.Now())
+	}
+	w.connect(a, act.Fresh)
+}
+
+// broke notes that the attempt ended without a response, which the gate is told.
+func (a *attempt) broke() {
+	if a.how == upstream.Cancelled {
+		a.how = upstream.Broken
+	}
+}
+
+// target picks where an attempt goes: at first as the gate says, then wherever it
+// has not been, home first.
+func (w *Worker) target(r *request, a *attempt) exchange.Flag {
+	if r.service == nil {
+		return r.none
+	}
+	s := w.state.View.Services[r.service.Key]
+	if s == nil {
+		return exchange.NoHealthy
+	}
+	a.connect, a.silence, a.gate = s.Connect, s.Silence, s.Gate
+	if s.Gate != nil && r.tries == 0 && !r.inbound {
+		i := s.Gate.Pick(w.Loop.Now(), int(s.Service.InFlight.Load()), w.random())
+		if i >= 0 && i < len(s.Remotes) {
+			a.toRemote(s, i)
+			return exchange.OK
+		}
+	}
+	w.tried = w.tried[:0]
+	for i, e := range s.Home {
+		for _, t := range r.tried[:r.tries] {
+			if t == e {
+				w.tried = append(w.tried, i)
+			}
+		}
+	}
+	if i, ok := s.Pickers[w.id].Pick(s, w.tried, w.random()); ok {
+		a.endpoint, a.remote, a.slots = s.Home[i], upstream.Home, s.Slots[i]
+		return exchange.OK
+	}
+	if r.inbound {
+		return exchange.NoHealthy // never passed on again
+	}
+next:
+	for i := range s.Remotes {
+		for _, t := range r.tried[:r.tries] {
+			if t == s.Remotes[i].Endpoint {
+				continue next
+			}
+		}
+		a.toRemote(s, i)
+		return exchange.OK
+	}
+	return exchange.NoHealthy
+}
+
+func (a *attempt) toRemote(s *view.Service, i int) {
+	a.endpoint, a.remote, a.slots, a.name = s.Remotes[i].Endpoint, i, 0, s.Name
+}
+
+// toBackend carries out what concerns an attempt's stream.
+func (w *Worker) toBackend(r *request, a *attempt, act *exchange.Action) {
+	switch act.Kind {
+	case exchange.SendHead:
+		w.sendHead(r, a)
+	case exchange.SendData:
+		w.sendBody(r, a, act)
+	case exchange.SendEnd:
+		if len(r.trailers) > 0 {
+			w.out = stream.Event{Kind: stream.Trailers, Stream: a.stream, Fields: r.trailers}
+			a.send(&w.out, roomForFields(r.trailers))
+		}
+		w.out = stream.Event{Kind: stream.End, Stream: a.stream}
+		a.send(&w.out, framing)
+	case exchange.CreditBackend:
+		a.up.credit(a, act.N)
+	}
+}
+
+func (w *Worker) sendHead(r *request, a *attempt) {
+	now := w.Loop.Now()
+	a.sent, a.sentAt = true, now
+	a.endpoint.Cells[w.id].Requests.Add(1)
+	w.msg = r.head
+	if a.remote == upstream.Home {
+		r.service.Cells[w.id].Arrivals.Add(1)
+	} else {
+		w.msg.Fields = append(w.fields[:0], r.head.Fields...)
+		w.msg.Fields = append(w.msg.Fields,
+			stream.Field{Name: fieldService, Value: a.name}, stream.Field{Name: fieldSource, Value: w.state.View.Site})
+		w.fields = w.msg.Fields[:0]
+	}
+	if r.bodyMax > 0 {
+		w.Loop.Wheel.Set(&a.timer, now+int64(r.bodyMax))
+	}
+	a.up.watch(a.silence)
+	w.out = stream.Event{Kind: stream.Head, Stream: a.stream, Head: &w.msg}
+	a.send(&w.out, roomFor(&w.msg))
+}
+
+// sendBody sends bytes that were kept, the piece at hand, or the end of the one
+// and the beginning of the other.
+func (w *Worker) sendBody(r *request, a *attempt, act *exchange.Action) {
+	from, n := act.From, act.N
+	a.owed += n
+	pieceFrom := r.received - int64(len(r.piece))
+	for n > 0 && a.up != nil {
+		var p []byte
+		if from >= pieceFrom {
+			p = r.piece[from-pieceFrom:]
+		} else {
+			p = r.kept.At(int(from - r.keptFrom))
+		}
+		p = p[:min(n, len(p))]
+		if err := w.encodeData(&a.up.conn, a.up.codec, a.stream, p); err != nil {
+			w.failed(a, exchange.ClientProtocol)
+			return
+		}
+		from += int64(len(p))
+		n -= len(p)
+	}
+}
+
+// send encodes an event of the attempt's stream. The codec refuses what would
+// break the framing, which is then the fault of the request.
+func (a *attempt) send(ev *stream.Event, room int) {
+	w := a.r.w
+	if a.up == nil || a.up.conn.Closed() {
+		return
+	}
+	if err := w.encode(&a.up.conn, a.up.codec, ev, room); err != nil {
+		w.failed(a, exchange.ClientProtocol)
+	}
+}
+
+// failed tells the exchange that an attempt ended without an answer.
+func (w *Worker) failed(a *attempt, f exchange.Flag) {
+	unsent := !a.sent || a.up != nil && a.up.fresh && f == exchange.UpstreamReset
+	// A resting connection that the other side closed says nothing of it, nor does
+	// a request that cannot be encoded.
+	if !unsent && f != exchange.ClientProtocol {
+		a.broke()
+	}
+	w.step(a.r, &exchange.Event{Kind: exchange.Failed, Ref: a.ref, Flag: f, Unsent: unsent})
+}
+
+// release closes the books of an attempt and lets go of its stream.
+func (w *Worker) release(a *attempt, ok bool) {
+	r := a.r
+	now := w.Loop.Now()
+	w.Loop.Wheel.Clear(&a.timer)
+	if a.endpoint != nil {
+		a.endpoint.InFlight.Add(-1)
+		if !ok {
+			a.endpoint.Cells[w.id].Failures.Add(1)
+		}
+		if a.remote == upstream.Home {
+			r.service.InFlight.Add(-1)
+		} else if a.asked {
+			a.gate.Done(a.remote, now, a.how)
+		}
+		if ok && a.remote == upstream.Home {
+			c := &r.service.Cells[w.id]
+			c.Completed.Add(1)
+			if a.unqueued {
+				took := uint64(now - a.sentAt)
+				c.Unqueued.Add(1)
+				c.UnqueuedNS.Add(took)
+				c.UnqueuedSq.Add(took / 1000 * (took / 1000))
+			}
+		}
+	}
+	if u := a.up; u != nil {
+		a.up = nil
+		u.detach(a, ok)
+	}
+	a.ref = exchange.Ref{}
+}

@@ -1,0 +1,442 @@
+package worker
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
+	"github.com/meridian-mesh/meridian/edgeproxy/loop"
+	"github.com/meridian-mesh/meridian/edgeproxy/stream"
+	"github.com/meridian-mesh/meridian/edgeproxy/view"
+)
+
+// down is a client's connection.
+type down struct {
+	conn     loop.Conn
+	codec    serverCodec // nil at rest, where one codec serves all
+	w        *Worker
+	listener *Listener
+	socket   *view.Socket // of the listener in the present view
+	requests *request     // open streams
+	decoding bool
+	timer    loop.Timer
+	deadline int64
+	phase    phase
+	unpaid   int // request bytes received and not passed on
+	peer     [48]byte
+	peerLen  int
+
+	closing bool // closed once all is sent
+	linger  bool // ... after reading what the client still sends
+	reset   bool // ... by a reset, because its last response is cut short
+
+	next, prev *down
+}
+
+// phase is what a client's connection waits for.
+type phase uint8
+
+const (
+	resting   phase = iota // a request's first byte
+	heading                // the rest of a head
+	serving                // a request is under way
+	lingering              // the client's close
+)
+
+func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
+	d := w.freeDown
+	if d == nil {
+		d = &down{w: w}
+		d.timer.Owner = d
+	} else {
+		w.freeDown = d.next
+		*d = down{w: w, timer: d.timer}
+	}
+	d.listener, d.socket = l, w.state.Sockets[l]
+	d.next = w.downs
+	if d.next != nil {
+		d.next.prev = d
+	}
+	w.downs = d
+	w.Counters.Accepted.Add(1)
+	d.peerLen = len(from.Addr().AppendTo(d.peer[:0]))
+	if err := d.conn.Open(w.Loop, fd, d, true); err != nil {
+		d.forget()
+		d.Recycle()
+		return
+	}
+	if w.draining || d.socket == nil {
+		d.lost() // the listener went away between accepting and here
+		return
+	}
+	d.await(resting, d.w.shared.Times.KeepAlive)
+}
+
+// await notes what is waited for and how long. The timer stays where it is while
+// that is early enough, and looks at the deadline when it expires.
+func (d *down) await(p phase, timeout time.Duration) {
+	d.phase = p
+	d.deadline = d.w.Loop.Now() + int64(timeout)
+	if !d.timer.Armed() || timeout < d.w.shared.Times.KeepAlive {
+		d.w.Loop.Wheel.Set(&d.timer, d.deadline)
+	}
+}
+
+// Expire ends a wait that took too long.
+func (d *down) Expire(_ *loop.Timer, now int64) {
+	if now < d.deadline {
+		d.w.Loop.Wheel.Set(&d.timer, d.deadline)
+		return
+	}
+	switch d.phase {
+	case resting, lingering:
+		d.lost()
+	case heading:
+		if id, ok := d.codec.Refuse(); ok {
+			d.refuse(exchange.ClientTimeout, exchange.ClientTimeout.Status(), id)
+		} else {
+			d.lost()
+		}
+	case serving:
+		d.stalled(now)
+	}
+}
+
+// stalled looks who has kept a request from going on.
+func (d *down) stalled(now int64) {
+	if d.conn.Unsent() > 0 {
+		d.lost()
+		return
+	}
+	if r := d.requests; d.w.codecs.serial && r != nil && !r.x.RequestDone() && !d.conn.Paused() {
+		d.w.stop(r, exchange.ClientTimeout, 0)
+	}
+	if !d.conn.Closed() && d.phase == serving {
+		d.deadline = now + int64(d.w.shared.Times.Stall)
+		d.w.Loop.Wheel.Set(&d.timer, d.deadline)
+	}
+}
+
+// Connected is for connections that were dialled.
+func (d *down) Connected() {}
+
+// Input decodes requests.
+func (d *down) Input(in []byte) int {
+	if d.phase == lingering {
+		return len(in)
+	}
+	w := d.w
+	w.Counters.Received.Add(uint64(len(in)))
+	if d.codec == nil {
+		d.codec = w.takeCodec()
+	}
+	d.decoding = true
+	used := d.decode(in)
+	d.decoding = false
+	switch r := d.requests; {
+	case d.conn.Closed() || d.closing || d.conn.Paused():
+	case d.phase == resting && used < len(in):
+		d.await(heading, w.shared.Times.Head)
+	case d.phase == resting:
+		d.restCodec()
+	case d.phase == serving && w.codecs.serial && r != nil && !r.x.RequestDone():
+		d.await(serving, w.shared.Times.Body)
+	}
+	return used
+}
+
+func (d *down) decode(in []byte) int {
+	w := d.w
+	used := 0
+	for n := 0; ; {
+		if d.closing || d.conn.Closed() {
+			return len(in)
+		}
+		if d.conn.Paused() {
+			break
+		}
+		if n == burst {
+			d.conn.Again()
+			break
+		}
+		ev := &w.downEv
+		k, err := d.codec.Decode(in[used:], ev)
+		used += k
+		if err != nil {
+			d.malformed(err, ev)
+			return len(in)
+		}
+		if ev.Kind == stream.None {
+			break
+		}
+		if ev.Kind == stream.Head {
+			n++
+		}
+		d.event(ev)
+	}
+	return used
+}
+
+// restCodec gives the codec of a connection at rest to whoever needs one next.
+func (d *down) restCodec() {
+	if d.w.codecs.serial && !d.decoding && d.codec.Active() == 0 && d.codec.Reusable() && d.conn.Left() == 0 {
+		d.w.giveCodec(d.codec)
+		d.codec = nil
+	}
+}
+
+func (d *down) event(ev *stream.Event) {
+	w := d.w
+	if ev.Kind == stream.Head {
+		d.await(serving, d.w.shared.Times.Stall)
+		w.begin(d, ev.Stream, ev.Head)
+		return
+	}
+	r := d.find(ev.Stream)
+	if r == nil {
+		return // of a stream that was answered and reset
+	}
+	switch ev.Kind {
+	case stream.Data:
+		d.unpaid += len(ev.Data)
+		r.received += int64(len(ev.Data))
+		r.piece = ev.Data
+		w.step(r, &exchange.Event{Kind: exchange.RequestData, N: len(ev.Data)})
+		r.piece = nil
+		d.throttle()
+	case stream.Trailers:
+		r.trailers = r.store.fields(w, r.trailers[:0], ev.Fields)
+	case stream.End:
+		d.deadline = w.Loop.Now() + int64(d.w.shared.Times.Stall)
+		if w.codecs.serial {
+			d.conn.Pause()
+		}
+		if !r.x.RequestDone() {
+			w.step(r, &exchange.Event{Kind: exchange.RequestEnd})
+		}
+	case stream.Reset:
+		w.step(r, &exchange.Event{Kind: exchange.ClientGone})
+	case stream.Window:
+		w.step(r, &exchange.Event{Kind: exchange.ClientCredit, N: ev.N})
+	}
+}
+
+func (d *down) find(id stream.ID) *request {
+	for r := d.requests; r != nil; r = r.next {
+		if r.stream == id {
+			return r
+		}
+	}
+	return nil
+}
+
+// throttle stops reading a client whose request is not taken as fast as it comes.
+func (d *down) throttle() {
+	if d.w.codecs.serial && d.unpaid >= d.w.shared.Watermark && !d.conn.Closed() {
+		d.conn.Pause()
+	}
+}
+
+// credit notes that n bytes of request r were passed on.
+func (d *down) credit(r *request, n int) {
+	if !d.w.codecs.serial {
+		d.w.out = stream.Event{Kind: stream.Window, Stream: r.stream, N: n}
+		d.send(&d.w.out, framing)
+		return
+	}
+	d.unpaid -= n
+	if d.conn.Paused() && !r.x.RequestDone() && d.unpaid < d.w.shared.Watermark/2 && !d.conn.Closed() {
+		d.conn.Resume()
+	}
+}
+
+// malformed answers a fault of the protocol and closes.
+func (d *down) malformed(err error, ev *stream.Event) {
+	var fault *stream.ProtocolError
+	status := exchange.ClientProtocol.Status()
+	if errors.As(err, &fault) {
+		status = fault.Status
+	}
+	if r := d.find(ev.Stream); r != nil && ev.Kind == stream.Reset {
+		d.w.stop(r, exchange.ClientProtocol, status)
+	} else {
+		d.refuse(exchange.ClientProtocol, status, ev.Stream)
+	}
+	d.close(true)
+}
+
+// refuse answers a request whose head never came whole.
+func (d *down) refuse(f exchange.Flag, status int, id stream.ID) {
+	d.w.count(d.w.shared.Unrouted, status, f, 0)
+	_ = d.codec.Close(nil)
+	d.reply(id, status, f)
+	d.close(true)
+}
+
+// Written goes on with what waited for room.
+func (d *down) Written(n, left int) {
+	if n > 0 {
+		d.w.Counters.Sent.Add(uint64(n))
+		if d.phase == serving && d.deadline < d.w.Loop.Now()+int64(d.w.shared.Times.Stall) {
+			d.deadline = d.w.Loop.Now() + int64(d.w.shared.Times.Stall)
+		}
+	}
+	if d.closing {
+		if left == 0 {
+			d.sent()
+		}
+		return
+	}
+	if d.w.codecs.serial && left <= d.w.shared.Watermark/2 {
+		if r := d.requests; r != nil && r.owed > 0 {
+			owed := r.owed
+			r.owed = 0
+			d.w.step(r, &exchange.Event{Kind: exchange.ClientCredit, N: owed})
+		}
+	}
+}
+
+// close has the connection closed once all is sent; with linger the client may
+// still be sending.
+func (d *down) close(linger bool) {
+	if d.conn.Closed() || d.closing {
+		return
+	}
+	d.closing, d.linger = true, linger
+	if d.conn.Unsent() == 0 {
+		d.sent()
+		return
+	}
+	d.conn.Dirty()
+}
+
+func (d *down) sent() {
+	switch {
+	case d.reset:
+		d.conn.Reset()
+		d.forget()
+	case d.linger:
+		d.conn.ShutdownWrite()
+		d.conn.Resume()
+		d.await(lingering, d.w.shared.Times.Linger)
+	default:
+		d.lost()
+	}
+}
+
+// drain closes a resting connection; others end with their next response.
+func (d *down) drain() {
+	if d.requests == nil && d.phase == resting {
+		d.lost()
+		return
+	}
+	if d.codec != nil {
+		_ = d.codec.Close(nil)
+	}
+}
+
+// Failed ends what the client has left.
+func (d *down) Failed(error) { d.lost() }
+
+// lost closes at once.
+func (d *down) lost() {
+	if d.conn.Closed() {
+		return
+	}
+	d.closing = true
+	for d.requests != nil {
+		d.w.step(d.requests, &exchange.Event{Kind: exchange.ClientGone})
+	}
+	d.conn.Close()
+	d.forget()
+}
+
+// forget takes the connection out of the books; Recycle follows.
+func (d *down) forget() {
+	w := d.w
+	w.Loop.Wheel.Clear(&d.timer)
+	w.shared.Connections.Add(-1)
+	d.listener.Connections.Add(-1)
+	w.Counters.Open.Add(-1)
+	if d.prev != nil {
+		d.prev.next = d.next
+	} else {
+		w.downs = d.next
+	}
+	if d.next != nil {
+		d.next.prev = d.prev
+	}
+	d.next, d.prev = nil, nil
+}
+
+// Recycle keeps the connection's memory for the next one.
+func (d *down) Recycle() {
+	if d.codec != nil {
+		d.w.giveCodec(d.codec)
+		d.codec = nil
+	}
+	d.listener, d.socket = nil, nil
+	d.next = d.w.freeDown
+	d.w.freeDown = d
+}
+
+// finished is called when a request is over: its stream is ended or reset.
+func (d *down) finished(r *request) {
+	for p := &d.requests; *p != nil; p = &(*p).next {
+		if *p == r {
+			*p = r.next
+			break
+		}
+	}
+	if d.conn.Closed() {
+		return
+	}
+	if d.w.codecs.serial {
+		d.unpaid = 0
+	}
+	switch {
+	case d.closing:
+	case !d.codec.Reusable() && d.requests == nil:
+		d.close(!r.x.RequestDone() || d.conn.Left() > 0)
+	case d.w.codecs.serial && !r.x.RequestDone():
+		d.close(true) // what still comes of the body is not worth reading
+	case d.requests == nil:
+		d.await(resting, d.w.shared.Times.KeepAlive)
+		d.conn.Resume()
+		d.restCodec()
+	}
+}
+
+// send encodes an event of the client's stream. A failure is a fault of the
+// backend's message: the codec refuses to write what would break the framing.
+func (d *down) send(ev *stream.Event, room int) bool {
+	if d.conn.Closed() {
+		return true
+	}
+	return d.w.encode(&d.conn, d.codec, ev, room) == nil
+}
+
+// reply sends a whole own response.
+func (d *down) reply(id stream.ID, status int, f exchange.Flag) {
+	w := d.w
+	text := f.Text()
+	w.scratch = append(append(w.scratch[:0], text...), '\n')
+	body := w.scratch
+	w.scratch = nil // encode may want it
+	w.msg = stream.Message{Status: status, Fields: localFields, Length: int64(len(body))}
+	w.out = stream.Event{Kind: stream.Head, Stream: id, Head: &w.msg}
+	if d.send(&w.out, roomFor(&w.msg)) {
+		w.out = stream.Event{Kind: stream.Data, Stream: id, Data: body}
+		d.send(&w.out, len(body)+framing)
+		w.out = stream.Event{Kind: stream.End, Stream: id}
+		d.send(&w.out, framing)
+	}
+	w.scratch = body[:0]
+}
+
+var localFields = []stream.Field{
+	{Name: []byte("content-type"), Value: []byte("text/plain; charset=utf-8")},
+}
+
+var _ loop.Peer = (*down)(nil)

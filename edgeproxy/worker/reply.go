@@ -1,0 +1,133 @@
+package worker
+
+import (
+	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
+	"github.com/meridian-mesh/meridian/edgeproxy/inband"
+	"github.com/meridian-mesh/meridian/edgeproxy/stream"
+	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
+)
+
+// toClient carries out what concerns the client's stream.
+func (w *Worker) toClient(r *request, act *exchange.Action) {
+	d := r.d
+	ok := true
+	switch act.Kind {
+	case exchange.ReplyInformational:
+		w.msg = *r.replyHead
+		w.out = stream.Event{Kind: stream.Head, Stream: r.stream, Head: &w.msg}
+		ok = d.send(&w.out, roomFor(&w.msg))
+	case exchange.ReplyHead:
+		if !r.x.RequestDone() && w.codecs.serial {
+			_ = d.codec.Close(nil) // the rest of the request is not worth waiting for
+		}
+		w.replyHead(r, &r.attempts[act.Ref.Slot])
+		w.out = stream.Event{Kind: stream.Head, Stream: r.stream, Head: &w.msg}
+		ok = d.send(&w.out, roomFor(&w.msg))
+	case exchange.ReplyData:
+		ok = w.replyBody(r, act)
+	case exchange.ReplyEnd:
+		if len(r.replyTrailers) > 0 {
+			w.out = stream.Event{Kind: stream.Trailers, Stream: r.stream, Fields: r.replyTrailers}
+			ok = d.send(&w.out, roomForFields(r.replyTrailers))
+		}
+		w.out = stream.Event{Kind: stream.End, Stream: r.stream}
+		ok = ok && d.send(&w.out, framing)
+	case exchange.Local:
+		if !r.x.RequestDone() {
+			_ = d.codec.Close(nil)
+		}
+		if r.probe {
+			w.replyLoads(r)
+		} else {
+			d.reply(r.stream, act.Status, act.Flag)
+		}
+	case exchange.Abort:
+		d.abort(r.stream)
+	}
+	if !ok {
+		d.abort(r.stream)
+		if r.x.Active() {
+			w.stop(r, exchange.UpstreamProtocol, 0)
+		}
+	}
+}
+
+// replyHead makes w.msg the head for the client: what another site says in band
+// goes to the gate and no further, what this site says is added for the other.
+func (w *Worker) replyHead(r *request, a *attempt) {
+	w.msg = *r.replyHead
+	fields := w.msg.Fields
+	for i := range fields {
+		if inBand(&fields[i]) {
+			w.msg.Fields = w.withoutInBand(r, a, fields)
+			break
+		}
+	}
+	if !r.inbound {
+		return
+	}
+	s := w.state.View.Services[r.service.Key]
+	if s == nil || s.Report == nil {
+		return
+	}
+	if w.load = s.Report.AppendLoad(w.load[:0], r.from, int(s.Service.InFlight.Load())); len(w.load) == 0 {
+		return
+	}
+	w.fields = append(append(w.fields[:0], w.msg.Fields...), stream.Field{Name: fieldLoad, Value: w.load})
+	w.msg.Fields = w.fields
+}
+
+func (w *Worker) withoutInBand(r *request, a *attempt, fields []stream.Field) []stream.Field {
+	kept := w.fields[:0]
+	for i := range fields {
+		f := &fields[i]
+		if !inBand(f) {
+			kept = append(kept, *f)
+		} else if f.Is(inband.HeaderLoad) && a.remote != upstream.Home && a.gate != nil {
+			a.gate.Load(a.remote, f.Value, w.Loop.Now())
+		}
+	}
+	w.fields = kept[:0]
+	return kept
+}
+
+func (w *Worker) replyBody(r *request, act *exchange.Action) bool {
+	if r.d.conn.Closed() {
+		return true
+	}
+	from, n := act.From, act.N
+	r.owed += n
+	pieceFrom := r.reply - int64(len(r.replyPiece))
+	for n > 0 {
+		var p []byte
+		if from >= pieceFrom {
+			p = r.replyPiece[from-pieceFrom:]
+		} else {
+			p = r.replyKept.At(int(from - r.replyKeptFrom))
+		}
+		p = p[:min(n, len(p))]
+		if err := w.encodeData(&r.d.conn, r.d.codec, r.stream, p); err != nil {
+			return false
+		}
+		from += int64(len(p))
+		n -= len(p)
+	}
+	return true
+}
+
+// abort resets the client's stream; where the protocol has no word for that the
+// connection is reset.
+func (d *down) abort(id stream.ID) {
+	d.w.out = stream.Event{Kind: stream.Reset, Stream: id, Reason: stream.Internal}
+	if !d.send(&d.w.out, framing) || !d.codec.Reusable() && d.codec.Active() == 0 {
+		d.reset = true
+		d.close(false)
+	}
+}
+
+// Field names between Meridian's proxies.
+var (
+	fieldService = []byte(inband.HeaderService)
+	fieldSource  = []byte(inband.HeaderSource)
+	fieldLoad    = []byte(inband.HeaderLoad)
+)

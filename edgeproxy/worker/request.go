@@ -1,0 +1,295 @@
+package worker
+
+import (
+	"time"
+
+	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
+	"github.com/meridian-mesh/meridian/edgeproxy/loop"
+	"github.com/meridian-mesh/meridian/edgeproxy/route"
+	"github.com/meridian-mesh/meridian/edgeproxy/stream"
+	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
+	"github.com/meridian-mesh/meridian/edgeproxy/view"
+)
+
+// request is what an exchange's decisions are carried out on: the client's stream,
+// the attempts, and the bytes that were kept. It holds handles and no view, so
+// that a long exchange keeps no old view alive.
+type request struct {
+	x      exchange.Exchange
+	w      *Worker
+	d      *down
+	stream stream.ID
+	next   *request // of the connection, or free
+	life   uint32   // counts the requests this memory has served
+
+	service *upstream.Service // nil where none was found
+	none    exchange.Flag     // why none was found
+	inbound bool              // from another site: served at home or not at all
+	demand  bool              // of this site's own users
+	bodyMax time.Duration     // bounds one attempt
+	start   int64
+	timer   loop.Timer
+
+	head     stream.Message // kept in store
+	fields   []stream.Field // of head; has room for two more
+	trailers []stream.Field
+	store    store
+
+	received int64 // of the body
+	piece    []byte
+	kept     loop.List
+	keptFrom int64
+
+	reply         int64 // received of the response's body
+	replyPiece    []byte
+	replyKept     loop.List
+	replyKeptFrom int64
+	replyHead     *stream.Message
+	replyTrailers []stream.Field
+	owed          int // credit for the response that the client has not got back
+
+	source   int    // of an inbound request
+	from     []byte // its name, as the other site says it
+	probe    bool   // another site asks for the loads of this one
+	tried    [exchange.MaxAttempts + 1]*upstream.Endpoint
+	tries    int
+	attempts [exchange.MaxAttempts]attempt
+}
+
+// store keeps copies of borrowed bytes until the request is over.
+type store struct{ list loop.List }
+
+func (s *store) grab(w *Worker, n int) []byte {
+	b := s.list.Room(&w.Loop.Slabs, n)
+	if b == nil {
+		return make([]byte, n) // longer than a slab
+	}
+	s.list.Commit(n)
+	return b[:n:n]
+}
+
+func (s *store) copy(w *Worker, p []byte) []byte {
+	if len(p) == 0 {
+		return nil
+	}
+	b := s.grab(w, len(p))
+	copy(b, p)
+	return b
+}
+
+func (s *store) field(w *Worker, f *stream.Field) stream.Field {
+	n := len(f.Name)
+	b := s.grab(w, n+len(f.Value))
+	copy(b, f.Name)
+	copy(b[n:], f.Value)
+	return stream.Field{Name: b[:n:n], Value: b[n:]}
+}
+
+func (s *store) fields(w *Worker, dst, from []stream.Field) []stream.Field {
+	for i := range from {
+		dst = append(dst, s.field(w, &from[i]))
+	}
+	return dst
+}
+
+func (w *Worker) newRequest(d *down, id stream.ID) *request {
+	r := w.freeReq
+	if r == nil {
+		r = &request{w: w, fields: make([]stream.Field, 0, 32)}
+		r.timer.Owner = r
+		for i := range r.attempts {
+			r.attempts[i].r = r
+			r.attempts[i].timer.Owner = &r.attempts[i]
+		}
+	} else {
+		w.freeReq = r.next
+	}
+	r.d, r.stream = d, id
+	r.next = d.requests
+	d.requests = r
+	r.start = w.Loop.Now()
+	return r
+}
+
+func (w *Worker) freeRequest(r *request) {
+	s := &w.Loop.Slabs
+	w.Loop.Wheel.Clear(&r.timer)
+	r.store.list.Free(s)
+	r.kept.Free(s)
+	r.replyKept.Free(s)
+	r.d, r.service, r.none, r.bodyMax = nil, nil, exchange.OK, 0
+	r.inbound, r.demand = false, false
+	r.fields, r.trailers, r.replyTrailers = r.fields[:0], r.trailers[:0], r.replyTrailers[:0]
+	r.received, r.keptFrom, r.reply, r.replyKeptFrom = 0, 0, 0, 0
+	r.owed, r.source, r.from, r.probe, r.tries = 0, 0, nil, false, 0
+	r.tried = [len(r.tried)]*upstream.Endpoint{}
+	for i := range r.attempts {
+		r.attempts[i].endpoint, r.attempts[i].gate = nil, nil
+	}
+	r.life++
+	r.next = w.freeReq
+	w.freeReq = r
+}
+
+// begin starts the exchange of a request whose head is borrowed.
+func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
+	r := w.newRequest(d, id)
+	cfg := exchange.Config{
+		Idempotent:   idempotent(head.Method),
+		MaxReplay:    maxReplay,
+		ClientCredit: w.shared.Watermark,
+	}
+	var limit time.Duration
+	if s, rule := w.find(r, head); s != nil {
+		r.service = s.Service
+		cfg.Retries = s.Retries
+		limit = s.Request
+		if rule != nil {
+			r.bodyMax = rule.BackendRequest
+			if rule.Request > 0 {
+				limit = rule.Request
+			}
+		}
+		if r.inbound {
+			s.Cells[w.id].From[r.source].Add(1)
+		} else {
+			s.Cells[w.id].Demand.Add(1)
+		}
+	}
+	if limit > 0 {
+		w.Loop.Wheel.Set(&r.timer, r.start+int64(limit))
+	}
+	w.budget.Request(r.start)
+	r.x.Begin(cfg)
+	w.step(r, &exchange.Event{Kind: exchange.Request, More: head.Length != 0})
+}
+
+// find says which service is meant, keeps the head, and normalises what is
+// judged: what is matched here is what is sent on.
+func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.Rule) {
+	v := w.state.View
+	target, path, ok := route.Normalize(head.Path, w.path[:0])
+	if !ok {
+		r.none = exchange.ClientProtocol
+		return nil, nil
+	}
+	r.inbound = r.d.socket.EastWest()
+	r.head = stream.Message{
+		Method: r.store.copy(w, head.Method), Authority: r.store.copy(w, head.Authority), Path: r.store.copy(w, target),
+		Length: head.Length, Expect100: head.Expect100, TrailersOK: head.TrailersOK,
+	}
+	if r.inbound {
+		service, source := w.inbound(r, head)
+		s := v.Named(service)
+		r.source, r.from = v.Sites[string(source)], r.store.copy(w, source)
+		if r.probe = string(path) == LoadPath; r.probe {
+			r.none = exchange.OK
+			return nil, nil
+		}
+		if s == nil {
+			r.none = exchange.NoRoute
+		}
+		return s, nil
+	}
+	rule, ok := r.d.socket.Routes.Match(head.Authority, path)
+	if !ok {
+		r.none = exchange.NoRoute
+		return nil, nil
+	}
+	w.ingress(r, head)
+	backend := rule.Pick(w.random())
+	r.none = exchange.NoCluster
+	if backend == nil || backend.Invalid != "" {
+		return nil, nil
+	}
+	s := v.Services[backend.Service]
+	if s == nil || !s.HasPort(backend.Port) {
+		return nil, nil
+	}
+	return s, rule
+}
+
+// idempotent reports whether a request of the method may be sent twice (RFC 9110 9.2.2).
+func idempotent(method []byte) bool {
+	switch string(method) {
+	case "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE":
+		return true
+	}
+	return false
+}
+
+// Expire ends a request that took longer than its route allows.
+func (r *request) Expire(*loop.Timer, int64) { r.w.stop(r, exchange.UpstreamTimeout, 0) }
+
+// stop ends a request for a reason of the proxy's own.
+func (w *Worker) stop(r *request, f exchange.Flag, status int) {
+	w.step(r, &exchange.Event{Kind: exchange.Stop, Flag: f, Status: status})
+}
+
+// step feeds an event to a request's exchange and carries out what follows.
+// It may be called while it runs: the inner actions come first, in the place of
+// the action that caused them.
+func (w *Worker) step(r *request, ev *exchange.Event) {
+	from, life := len(w.actions), r.life
+	w.actions = r.x.Step(ev, w.actions)
+	for i, end := from, len(w.actions); i < end && r.life == life; i++ {
+		act := w.actions[i]
+		w.do(r, &act)
+	}
+	w.actions = w.actions[:from]
+}
+
+func (w *Worker) do(r *request, act *exchange.Action) {
+	switch act.Kind {
+	case exchange.Start:
+		w.start(r, act)
+	case exchange.SendHead, exchange.SendData, exchange.SendEnd, exchange.CreditBackend:
+		if a := &r.attempts[act.Ref.Slot]; a.ref == act.Ref && a.up != nil {
+			w.toBackend(r, a, act)
+		}
+	case exchange.Release:
+		w.release(&r.attempts[act.Ref.Slot], act.OK)
+	case exchange.Keep:
+		if r.kept.Len() == 0 {
+			r.keptFrom = act.From
+		}
+		r.kept.Append(&w.Loop.Slabs, r.piece[act.From-(r.received-int64(len(r.piece))):][:act.N])
+	case exchange.Forget:
+		n := min(int(act.From-r.keptFrom), r.kept.Len())
+		r.kept.Drop(&w.Loop.Slabs, n)
+		r.keptFrom += int64(n)
+	case exchange.CreditClient:
+		r.d.credit(r, act.N)
+	case exchange.KeepReply:
+		if r.replyKept.Len() == 0 {
+			r.replyKeptFrom = act.From
+		}
+		r.replyKept.Append(&w.Loop.Slabs, r.replyPiece[act.From-(r.reply-int64(len(r.replyPiece))):][:act.N])
+	case exchange.ForgetReply:
+		n := min(int(act.From-r.replyKeptFrom), r.replyKept.Len())
+		r.replyKept.Drop(&w.Loop.Slabs, n)
+		r.replyKeptFrom += int64(n)
+	case exchange.Finish:
+		w.finish(r, act)
+	default:
+		w.toClient(r, act)
+	}
+}
+
+// finish closes the books of a request.
+func (w *Worker) finish(r *request, act *exchange.Action) {
+	s := r.service
+	if s == nil {
+		s = w.shared.Unrouted
+	}
+	w.count(s, act.Status, act.Flag, time.Duration(w.Loop.Now()-r.start))
+	r.d.finished(r)
+	w.freeRequest(r)
+}
+
+func (w *Worker) count(s *upstream.Service, status int, f exchange.Flag, took time.Duration) {
+	c := &s.Cells[w.id]
+	c.Outcomes[min(status/100, upstream.Classes-1)][f].Add(1)
+	c.Latency[upstream.Bucket(took)].Add(1)
+	c.LatencyNS.Add(uint64(took))
+}

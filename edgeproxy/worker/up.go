@@ -1,0 +1,352 @@
+package worker
+
+import (
+	"errors"
+	"io"
+	"time"
+
+	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
+	"github.com/meridian-mesh/meridian/edgeproxy/loop"
+	"github.com/meridian-mesh/meridian/edgeproxy/stream"
+	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
+)
+
+// up is a connection to a backend or to another site's gateway.
+type up struct {
+	conn     loop.Conn
+	codec    codec
+	w        *Worker
+	key      upstream.PoolKey
+	idle     upstream.Idle[*up]
+	attempts *attempt // open streams, or the one that waits for the connection
+	timer    loop.Timer
+	deadline int64
+	dialing  bool
+	used     bool // has carried a stream before
+	fresh    bool // nothing was written since the last stream was opened
+	unpaid   int  // response bytes received and not passed on
+	next     *up  // free
+}
+
+// connect gets an attempt a stream: on a resting connection, else on a new one.
+func (w *Worker) connect(a *attempt, anew bool) {
+	key := upstream.PoolKey{Endpoint: a.endpoint, Protocol: w.codecs.id}
+	if !anew {
+		if u, ok := w.pool.Take(key); ok {
+			w.Counters.Reused.Add(1)
+			a.endpoint.Cells[w.id].Reused.Add(1)
+			u.attach(a)
+			return
+		}
+	}
+	u := w.freeUp
+	if u == nil {
+		u = &up{w: w, codec: w.codecs.client()}
+		u.timer.Owner = u
+		u.idle.Conn = u
+	} else {
+		w.freeUp = u.next
+		*u = up{w: w, codec: u.codec, timer: u.timer, idle: upstream.Idle[*up]{Conn: u}}
+	}
+	u.key, u.dialing = key, true
+	w.Counters.Connects.Add(1)
+	a.endpoint.Cells[w.id].Connects.Add(1)
+	a.up = u
+	a.next, u.attempts = nil, a
+	if err := u.conn.Dial(w.Loop, a.endpoint.Sockaddr, u); err != nil {
+		u.attempts, a.up = nil, nil
+		u.Recycle()
+		w.connectFailed(a)
+		return
+	}
+	u.deadline = w.Loop.Now() + int64(a.connect)
+	w.Loop.Wheel.Set(&u.timer, u.deadline)
+}
+
+func (w *Worker) connectFailed(a *attempt) {
+	w.Counters.ConnectFailures.Add(1)
+	a.endpoint.Cells[w.id].ConnectFailures.Add(1)
+	a.how = upstream.Unreachable
+	w.failed(a, exchange.ConnectFailure)
+}
+
+// attach opens a stream for an attempt.
+func (u *up) attach(a *attempt) {
+	id, ok := u.codec.Open()
+	if !ok {
+		a.up = nil
+		u.close()
+		u.w.connect(a, true)
+		return
+	}
+	a.up, a.stream = u, id
+	a.next = u.attempts
+	u.attempts = a
+	reused := u.used
+	u.used, u.fresh = true, true
+	if !u.w.codecs.serial {
+		u.rest()
+	}
+	u.w.step(a.r, &exchange.Event{Kind: exchange.Ready, Ref: a.ref, Reused: reused, N: u.w.shared.Watermark})
+}
+
+// Connected opens the stream of the attempt that dialled.
+func (u *up) Connected() {
+	u.dialing = false
+	u.w.Loop.Wheel.Clear(&u.timer)
+	a := u.attempts
+	u.attempts = nil
+	if a == nil {
+		u.close()
+		return
+	}
+	u.attach(a)
+}
+
+// watch bounds the backend's silence from now.
+func (u *up) watch(silence time.Duration) {
+	u.deadline = u.w.Loop.Now() + int64(silence)
+	if !u.timer.Armed() {
+		u.w.Loop.Wheel.Set(&u.timer, u.deadline)
+	}
+}
+
+// Expire ends a dial or a silence that took too long.
+func (u *up) Expire(_ *loop.Timer, now int64) {
+	switch {
+	case u.attempts == nil: // at rest
+	case u.conn.Paused():
+		u.deadline = now + int64(u.attempts.silence)
+		u.w.Loop.Wheel.Set(&u.timer, u.deadline)
+	case now < u.deadline:
+		u.w.Loop.Wheel.Set(&u.timer, u.deadline)
+	case u.dialing:
+		a := u.attempts
+		u.attempts, a.up = nil, nil
+		u.close()
+		u.w.connectFailed(a)
+	default:
+		u.fail(exchange.UpstreamTimeout)
+	}
+}
+
+// Input decodes responses.
+func (u *up) Input(in []byte) int {
+	w := u.w
+	if a := u.attempts; a != nil {
+		u.deadline = w.Loop.Now() + int64(a.silence)
+	}
+	used := 0
+	for {
+		ev := &w.upEv
+		n, err := u.codec.Decode(in[used:], ev)
+		used += n
+		if err != nil {
+			u.fail(exchange.UpstreamProtocol)
+			return len(in)
+		}
+		if ev.Kind == stream.None {
+			return used
+		}
+		u.event(ev)
+		if u.conn.Closed() {
+			return len(in)
+		}
+		if u.conn.Paused() {
+			return used
+		}
+	}
+}
+
+func (u *up) find(id stream.ID) *attempt {
+	for a := u.attempts; a != nil; a = a.next {
+		if a.stream == id {
+			return a
+		}
+	}
+	return nil
+}
+
+func (u *up) event(ev *stream.Event) {
+	w := u.w
+	a := u.find(ev.Stream)
+	if a == nil {
+		return // of a stream that was reset
+	}
+	r := a.r
+	switch ev.Kind {
+	case stream.Head:
+		r.replyHead = ev.Head
+		kind := exchange.Response
+		if ev.Head.Status < 200 {
+			kind = exchange.Informational
+		} else {
+			a.how = upstream.Answered
+		}
+		w.step(r, &exchange.Event{Kind: kind, Ref: a.ref, Status: ev.Head.Status})
+		r.replyHead = nil
+	case stream.Data:
+		u.unpaid += len(ev.Data)
+		r.reply += int64(len(ev.Data))
+		r.replyPiece = ev.Data
+		w.step(r, &exchange.Event{Kind: exchange.ResponseData, Ref: a.ref, N: len(ev.Data)})
+		r.replyPiece = nil
+		if w.codecs.serial && u.unpaid >= w.shared.Watermark && !u.conn.Closed() {
+			u.conn.Pause()
+		}
+	case stream.Trailers:
+		r.replyTrailers = r.store.fields(w, r.replyTrailers[:0], ev.Fields)
+	case stream.End:
+		w.step(r, &exchange.Event{Kind: exchange.ResponseEnd, Ref: a.ref})
+	case stream.Reset:
+		w.lostStream(a, ev.Reason)
+	case stream.Window:
+		w.step(r, &exchange.Event{Kind: exchange.BackendCredit, Ref: a.ref, N: ev.N})
+	}
+}
+
+// lostStream tells the exchange that the backend ended a stream early.
+func (w *Worker) lostStream(a *attempt, why stream.Reason) {
+	f := exchange.UpstreamReset
+	if why == stream.Malformed || why == stream.TooLarge {
+		f = exchange.UpstreamProtocol
+	}
+	unsent := why == stream.Refused || a.up.fresh
+	if !unsent {
+		a.broke()
+	}
+	w.step(a.r, &exchange.Event{Kind: exchange.Failed, Ref: a.ref, Flag: f, Unsent: unsent})
+}
+
+// credit notes that n bytes of an attempt's response were passed on.
+func (u *up) credit(a *attempt, n int) {
+	if !u.w.codecs.serial {
+		u.w.out = stream.Event{Kind: stream.Window, Stream: a.stream, N: n}
+		a.send(&u.w.out, framing)
+		return
+	}
+	u.unpaid -= n
+	if u.conn.Paused() && u.unpaid < u.w.shared.Watermark/2 && !u.conn.Closed() {
+		u.conn.Resume()
+	}
+}
+
+// Written goes on with what waited for room.
+func (u *up) Written(n, left int) {
+	if n > 0 {
+		u.fresh = false
+	}
+	if a := u.attempts; a != nil && a.owed > 0 && u.w.codecs.serial && left <= u.w.shared.Watermark/2 {
+		owed := a.owed
+		a.owed = 0
+		u.w.step(a.r, &exchange.Event{Kind: exchange.BackendCredit, Ref: a.ref, N: owed})
+	}
+}
+
+// Failed ends every stream of a connection that broke.
+func (u *up) Failed(err error) {
+	if u.dialing {
+		a := u.attempts
+		u.attempts = nil
+		if a != nil {
+			a.up = nil
+		}
+		u.close()
+		if a != nil {
+			u.w.connectFailed(a)
+		}
+		return
+	}
+	if errors.Is(err, io.EOF) && u.attempts != nil {
+		ev := &u.w.upEv
+		if err := u.codec.EOF(ev); err == nil && ev.Kind == stream.End {
+			u.event(ev) // a body that runs to the close
+		}
+	}
+	u.fail(exchange.UpstreamReset)
+}
+
+// fail closes the connection and fails what it carries.
+func (u *up) fail(f exchange.Flag) {
+	u.close()
+	for u.attempts != nil {
+		a := u.attempts
+		u.attempts = a.next
+		u.w.failed(a, f)
+	}
+}
+
+// detach lets go of an attempt's stream, by a reset unless both directions ended.
+func (u *up) detach(a *attempt, ok bool) {
+	for p := &u.attempts; *p != nil; p = &(*p).next {
+		if *p == a {
+			*p = a.next
+			break
+		}
+	}
+	a.next = nil
+	if u.conn.Closed() {
+		return
+	}
+	if u.dialing {
+		u.close()
+		return
+	}
+	if u.w.codecs.serial {
+		u.unpaid = 0
+		if !ok || u.codec.Active() > 0 || !u.codec.Reusable() || u.conn.Left() > 0 {
+			u.close()
+			return
+		}
+		if u.conn.Paused() {
+			u.conn.Resume()
+		}
+		u.rest()
+		return
+	}
+	if !ok {
+		u.w.out = stream.Event{Kind: stream.Reset, Stream: a.stream, Reason: stream.Cancelled}
+		if u.w.encode(&u.conn, u.codec, &u.w.out, framing) != nil {
+			u.close()
+		}
+	}
+	if !u.codec.Reusable() && u.attempts == nil {
+		u.close()
+	}
+}
+
+// rest puts the connection into the pool.
+func (u *up) rest() {
+	w := u.w
+	old, over := w.pool.Put(&u.idle, u.key, w.Loop.Now(), poolLimit)
+	if over {
+		old.retire()
+	}
+	if !w.sweep.Armed() {
+		w.Loop.Wheel.Set(&w.sweep, w.Loop.Now()+int64(time.Second))
+	}
+}
+
+// retire closes a connection that left the pool once its streams have ended.
+func (u *up) retire() {
+	if u.attempts == nil {
+		u.close()
+		return
+	}
+	_ = u.codec.Close(nil)
+}
+
+func (u *up) close() {
+	u.w.pool.Remove(&u.idle)
+	u.w.Loop.Wheel.Clear(&u.timer)
+	u.conn.Close()
+}
+
+// Recycle keeps the connection's memory for the next one.
+func (u *up) Recycle() {
+	u.codec.Reset()
+	u.next = u.w.freeUp
+	u.w.freeUp = u
+}
+
+var _ loop.Peer = (*up)(nil)

@@ -1,0 +1,328 @@
+// Package worker is one event loop's share of the proxy: its client connections,
+// its connections to backends, the requests between them and its counters. It
+// carries out what exchanges decide, with codecs and sockets. Everything here runs
+// on the loop's goroutine; nothing is shared with another worker but the handles
+// of package upstream and the counters of [Shared].
+package worker
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
+	"github.com/meridian-mesh/meridian/edgeproxy/limit"
+	"github.com/meridian-mesh/meridian/edgeproxy/loop"
+	"github.com/meridian-mesh/meridian/edgeproxy/stream"
+	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
+	"github.com/meridian-mesh/meridian/edgeproxy/view"
+)
+
+// Times are the waits that no route sets.
+type Times struct {
+	// Head bounds the time from a request's first byte to its whole head.
+	Head time.Duration
+	// Body is how long a client may send nothing of a body it began.
+	Body time.Duration
+	// KeepAlive is how long a client's connection may rest.
+	KeepAlive time.Duration
+	// Stall is how long a client may take nothing of its response.
+	Stall time.Duration
+	// Linger is how long a connection that is being closed still reads, so that
+	// the client gets the last response before a reset.
+	Linger time.Duration
+	// PoolIdle is how long a backend's connection may rest.
+	PoolIdle time.Duration
+}
+
+// DefaultTimes are in force unless a test says otherwise.
+var DefaultTimes = Times{
+	Head: 10 * time.Second, Body: 30 * time.Second, KeepAlive: time.Minute,
+	Stall: time.Minute, Linger: 2 * time.Second, PoolIdle: 30 * time.Second,
+}
+
+// Bounds that no configuration sets.
+const (
+	// poolLimit bounds the resting connections to one endpoint from one loop.
+	poolLimit = 256
+	// burst bounds the requests of one connection in one turn.
+	burst = 16
+	// maxReplay is how much of a request's body is kept for another attempt.
+	maxReplay = 64 << 10
+)
+
+// Shared is what the workers of a server have in common.
+type Shared struct {
+	Watermark int
+	Times     Times
+	// MaxConnections and MaxListenerConnections bound client connections.
+	MaxConnections, MaxListenerConnections int
+	// Unrouted counts requests that reached no service.
+	Unrouted *upstream.Service
+	// Connections counts client connections now.
+	Connections upstream.Gauge
+
+	Workers []*Worker
+}
+
+// Listener is one socket's state, the same for all workers.
+type Listener struct {
+	Key         view.SocketKey
+	Listener    *loop.Listener
+	Connections upstream.Gauge
+}
+
+// Counters are one worker's, readable from any goroutine.
+type Counters struct {
+	Accepted, Refused, Received, Sent atomic.Uint64
+	Connects, ConnectFailures, Reused atomic.Uint64
+	Retries                           atomic.Uint64
+	Open                              atomic.Int64
+	_                                 [64]byte
+}
+
+// State is what a worker serves from: a view and the routing of each socket in it.
+type State struct {
+	View      *view.View
+	Listeners []*Listener
+	Sockets   map[*Listener]*view.Socket
+}
+
+// Worker is one loop's share.
+type Worker struct {
+	Loop     *loop.Loop
+	Counters Counters
+
+	id        int
+	shared    *Shared
+	state     *State
+	acceptors map[*Listener]*loop.Acceptor
+	draining  bool
+	rnd       rand.PCG
+
+	downs  *down // all client connections
+	pool   *upstream.Pool[*up]
+	sweep  loop.Timer
+	budget limit.RetryBudget
+	codecs codecs
+	// restCodecs are those of connections at rest, for the next that needs one.
+	restCodecs []serverCodec
+	freeDown   *down
+	freeUp     *up
+	freeReq    *request
+
+	actions []exchange.Action
+	fields  []stream.Field // of the message being sent
+	scratch []byte         // of encodings larger than a slab
+	tried   []int
+	path    []byte // for normalised paths
+	load    []byte // for in-band reports
+	// loadEnds are where each of several reports in load ends.
+	loadEnds []int
+	site     []byte
+	downEv   stream.Event
+	upEv     stream.Event
+	out      stream.Event
+	msg      stream.Message
+}
+
+// New makes the worker with the index id. It serves once its loop runs and
+// [Worker.Serve] was called on it.
+func New(id int, shared *Shared) (*Worker, error) {
+	l, err := loop.New()
+	if err != nil {
+		return nil, err
+	}
+	w := &Worker{
+		Loop: l, id: id, shared: shared,
+		acceptors: map[*Listener]*loop.Acceptor{},
+		pool:      upstream.NewPool[*up](id),
+		actions:   make([]exchange.Action, 0, 64),
+		fields:    make([]stream.Field, 0, 128),
+		tried:     make([]int, 0, 8),
+		budget:    limit.RetryBudget{Ratio: 0.2, MinPerSecond: 1},
+		codecs:    http1Codecs,
+	}
+	w.rnd.Seed(rand.Uint64(), rand.Uint64())
+	w.sweep.Owner = (*sweeper)(w)
+	return w, nil
+}
+
+// Serve swaps to a new state: new listeners are accepted from, connections of
+// listeners that are gone are drained. It runs on the loop.
+func (w *Worker) Serve(s *State) error {
+	w.state = s
+	for d := w.downs; d != nil; d = d.next {
+		if socket := s.Sockets[d.listener]; socket != nil {
+			d.socket = socket // a listener that is gone serves out what it has
+		}
+	}
+	kept := map[*Listener]bool{}
+	for _, l := range s.Listeners {
+		kept[l] = true
+		if w.acceptors[l] != nil || w.draining {
+			continue
+		}
+		a, err := w.Loop.Accept(l.Listener, func(fd int, from netip.AddrPort) { w.accepted(l, fd, from) })
+		if err != nil {
+			return err
+		}
+		w.acceptors[l] = a
+	}
+	for l, a := range w.acceptors {
+		if !kept[l] {
+			a.Stop()
+			delete(w.acceptors, l)
+			w.drain(l)
+		}
+	}
+	return nil
+}
+
+// Drain stops accepting, closes resting connections and lets the others end with
+// their next response. It runs on the loop.
+func (w *Worker) Drain() {
+	w.draining = true
+	for l, a := range w.acceptors {
+		a.Stop()
+		delete(w.acceptors, l)
+	}
+	w.drain(nil)
+}
+
+// drain drains the connections of a listener, nil for all.
+func (w *Worker) drain(l *Listener) {
+	for d := w.downs; d != nil; {
+		next := d.next
+		if l == nil || d.listener == l {
+			d.drain()
+		}
+		d = next
+	}
+}
+
+// Close ends every connection at once. It runs on the loop.
+func (w *Worker) Close() {
+	w.Drain()
+	for w.downs != nil {
+		w.downs.lost()
+	}
+	for {
+		u, ok := w.pool.Expired(1 << 62)
+		if !ok {
+			return
+		}
+		u.close()
+	}
+}
+
+// accepted hands a new connection to the least busy worker.
+func (w *Worker) accepted(l *Listener, fd int, from netip.AddrPort) {
+	if int(l.Connections.Add(1)) > w.shared.MaxListenerConnections {
+		l.Connections.Add(-1)
+		w.refuse(fd)
+		return
+	}
+	if int(w.shared.Connections.Add(1)) > w.shared.MaxConnections {
+		l.Connections.Add(-1)
+		w.shared.Connections.Add(-1)
+		w.refuse(fd)
+		return
+	}
+	least := w
+	for _, o := range w.shared.Workers {
+		if o.Counters.Open.Load() < least.Counters.Open.Load() {
+			least = o
+		}
+	}
+	least.Counters.Open.Add(1)
+	if least == w {
+		w.adopt(l, fd, from)
+		return
+	}
+	least.Loop.Post(loop.Func(func() { least.adopt(l, fd, from) }))
+}
+
+func (w *Worker) refuse(fd int) {
+	w.Counters.Refused.Add(1)
+	_ = unix.Close(fd)
+}
+
+// random returns 64 fresh bits.
+func (w *Worker) random() uint64 { return w.rnd.Uint64() }
+
+// sweeper closes connections to backends that rested too long.
+type sweeper Worker
+
+func (s *sweeper) Expire(t *loop.Timer, now int64) {
+	w := (*Worker)(s)
+	for {
+		u, ok := w.pool.Expired(now - int64(w.shared.Times.PoolIdle))
+		if !ok {
+			break
+		}
+		u.retire()
+	}
+	if w.pool.Len() > 0 {
+		w.Loop.Wheel.Set(t, now+int64(time.Second))
+	}
+}
+
+// encode appends an event's bytes to a connection's queue. room is at least what
+// they take, else they are copied once more.
+func (w *Worker) encode(c *loop.Conn, codec stream.Codec, ev *stream.Event, room int) error {
+	dst := c.Out.Room(&w.Loop.Slabs, room)
+	slab := dst != nil
+	if !slab {
+		dst = w.scratch[:0]
+	}
+	out, err := codec.Encode(dst, ev)
+	if err != nil {
+		return err
+	}
+	if slab && cap(out) == cap(dst) {
+		c.Out.Commit(len(out))
+	} else {
+		c.Out.Append(&w.Loop.Slabs, out)
+		w.scratch = out[:0]
+	}
+	c.Dirty()
+	return nil
+}
+
+// encodeData encodes a piece of a body in parts that fit slabs.
+func (w *Worker) encodeData(c *loop.Conn, codec stream.Codec, id stream.ID, p []byte) error {
+	for len(p) > 0 {
+		n := min(len(p), dataPart)
+		w.out = stream.Event{Kind: stream.Data, Stream: id, Data: p[:n]}
+		if err := w.encode(c, codec, &w.out, n+framing); err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
+}
+
+const (
+	// framing is more than any codec puts around a piece of data or an end.
+	framing  = 64
+	dataPart = 16<<10 - framing
+	// headRoom is more than any codec adds to a head's fields.
+	headRoom = 320
+)
+
+func roomFor(m *stream.Message) int {
+	n := headRoom + len(m.Method) + len(m.Path) + len(m.Authority)
+	return n + roomForFields(m.Fields)
+}
+
+func roomForFields(fields []stream.Field) int {
+	n := framing
+	for i := range fields {
+		n += len(fields[i].Name) + len(fields[i].Value) + 4
+	}
+	return n
+}

@@ -1,0 +1,306 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// ErrReadOnly is returned for a write through a mirror: it would go to the hub
+// over a link that may be down, and come back seconds later or never.
+var ErrReadOnly = errors.New("bus: this bucket is a mirror of the hub's: write at the hub")
+
+// ErrHubBehind says that the hub's bucket is older than the mirror: the hub lost
+// its data or is another one. The mirror stands, because following would delete
+// what the site serves from; which of the two is right is a person's decision.
+var ErrHubBehind = errors.New("bus: the hub has lost configuration that this site has: restore the hub's data folder, or stop this site and remove KV_" + HubBucket + " below nats/ in its data folder to follow the hub as it is")
+
+// Entry is one object of a configuration bucket, or that it is gone.
+type Entry struct {
+	Key mesh.Key
+	// Value is nil when the object was deleted.
+	Value []byte
+	// Revision orders the entries of one bucket. A mirror keeps its origin's.
+	Revision uint64
+}
+
+// Config is a bucket of configuration. Its methods are safe for concurrent use.
+type Config struct {
+	conn   *Conn
+	kv     jetstream.KeyValue
+	bucket string
+	mirror bool
+
+	mu   sync.Mutex
+	seen map[mesh.Key]uint64
+	take func(Entry)
+	// high is the highest revision seen.
+	high uint64
+}
+
+// OpenHubConfig opens the hub's bucket for its one writer, the hub, and makes it
+// if it is not there.
+func (c *Conn) OpenHubConfig(ctx context.Context) (*Config, error) {
+	return c.openOwn(ctx, HubBucket, "configuration owned by the hub")
+}
+
+// OpenSiteConfig opens the bucket of what the site itself owns, and makes it if
+// it is not there.
+func (c *Conn) OpenSiteConfig(ctx context.Context, site string) (*Config, error) {
+	return c.openOwn(ctx, SiteBucket(site), "configuration owned by site "+site)
+}
+
+func (c *Conn) openOwn(ctx context.Context, bucket, why string) (*Config, error) {
+	kv, err := c.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+		Bucket: bucket, Description: why, History: 1, Storage: jetstream.FileStorage,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("bus: open bucket %s: %w", bucket, err)
+	}
+	return &Config{conn: c, kv: kv, bucket: bucket, seen: map[mesh.Key]uint64{}}, nil
+}
+
+// ReadHubConfig opens the hub's bucket for reading where hub and site share one
+// JetStream (external NATS). It fails until the hub has made it.
+func (c *Conn) ReadHubConfig(ctx context.Context) (*Config, error) {
+	kv, err := c.js.KeyValue(ctx, HubBucket)
+	if err != nil {
+		return nil, fmt.Errorf("bus: open bucket %s: %w", HubBucket, err)
+	}
+	return &Config{conn: c, kv: kv, bucket: HubBucket, mirror: true, seen: map[mesh.Key]uint64{}}, nil
+}
+
+// MirrorHubConfig opens this site's own copy of the hub's bucket: it can be read
+// while the hub is away, and follows by itself.
+func (c *Conn) MirrorHubConfig(ctx context.Context) (*Config, error) {
+	kv, err := c.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+		Bucket: HubBucket, Description: "mirror of the hub's configuration", History: 1, Storage: jetstream.FileStorage,
+		// Without an explicit start, a copy that had nothing yet when it was cut
+		// off asks for what came after its last attempt and misses the rest for ever.
+		Mirror: &jetstream.StreamSource{Name: HubBucket, Domain: HubDomain, OptStartSeq: 1},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("bus: mirror bucket %s: %w", HubBucket, err)
+	}
+	return &Config{conn: c, kv: kv, bucket: HubBucket, mirror: true, seen: map[mesh.Key]uint64{}}, nil
+}
+
+// Put stores an object and returns its revision.
+func (b *Config) Put(ctx context.Context, key mesh.Key, value []byte) (uint64, error) {
+	if b.mirror {
+		return 0, ErrReadOnly
+	}
+	rev, err := b.kv.Put(ctx, objectKey(key), value)
+	if err != nil {
+		return 0, fmt.Errorf("bus: put %s in %s: %w", key, b.bucket, err)
+	}
+	return rev, nil
+}
+
+// Delete removes an object and returns the revision that says so. One that is
+// not there is no error.
+func (b *Config) Delete(ctx context.Context, key mesh.Key) (uint64, error) {
+	if b.mirror {
+		return 0, ErrReadOnly
+	}
+	if err := b.kv.Delete(ctx, objectKey(key)); err != nil {
+		return 0, fmt.Errorf("bus: delete %s from %s: %w", key, b.bucket, err)
+	}
+	// The client does not tell the marker's revision; there is one writer, so the
+	// bucket's last one is it or later.
+	last, err := b.last(ctx, b.conn.js)
+	if err != nil {
+		return 0, fmt.Errorf("bus: delete %s from %s: %w", key, b.bucket, err)
+	}
+	return last, nil
+}
+
+// Watch calls take with each object of the bucket and then with each change,
+// one at a time, until ctx ends. It returns when all that the bucket held was
+// taken, or with the reason why that could not be done before ctx ended.
+func (b *Config) Watch(ctx context.Context, take func(Entry)) error {
+	b.mu.Lock()
+	b.take = take
+	b.mu.Unlock()
+	ready := make(chan struct{})
+	go b.follow(ctx, ready)
+	select {
+	case <-ready:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (b *Config) follow(ctx context.Context, ready chan struct{}) {
+	wait := retryMin
+	for ctx.Err() == nil {
+		again := b.conn.reconnected()
+		progress, err := b.followOnce(ctx, ready, again)
+		if progress {
+			wait = retryMin
+		}
+		if err != nil && b.conn.Connected() && ctx.Err() == nil {
+			b.conn.fault(err)
+			b.conn.once("watch:"+b.bucket, "watch set again", "bucket", b.bucket, "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-again:
+		case <-time.After(wait):
+			wait = min(2*wait, retryMax)
+		}
+	}
+}
+
+func (b *Config) followOnce(ctx context.Context, ready chan struct{}, again <-chan struct{}) (bool, error) {
+	watch, stop := context.WithCancel(ctx)
+	defer stop()
+	timer := time.AfterFunc(callTimeout, stop)
+	w, err := b.kv.WatchAll(watch)
+	timer.Stop()
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = w.Stop() }()
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	var high uint64 // of this watch
+	progress := false
+	for {
+		select {
+		case <-ctx.Done():
+			return progress, nil
+		case <-again:
+			return progress, nil
+		case e, ok := <-w.Updates():
+			if !ok {
+				return progress, errors.New("bus: watch ended")
+			}
+			progress = true
+			if e == nil {
+				select {
+				case <-ready:
+				default:
+					close(ready)
+				}
+				continue
+			}
+			high = max(high, e.Revision())
+			b.offer(e)
+		case <-look.C:
+			call, done := context.WithTimeout(ctx, callTimeout)
+			last, err := b.last(call, b.conn.js)
+			done()
+			if err == nil && last > high {
+				return progress, fmt.Errorf("bus: watch of %s stands at revision %d, the bucket at %d", b.bucket, high, last)
+			}
+		}
+	}
+}
+
+// offer hands an entry on unless a newer one of its key was already taken:
+// the mirror and a [Config.Refresh] tell the same story at their own pace.
+func (b *Config) offer(e jetstream.KeyValueEntry) {
+	key, err := keyObject(e.Key())
+	if err != nil {
+		b.conn.faults.Add(1)
+		b.conn.once("key:"+e.Key(), "configuration entry refused", "bucket", b.bucket, "err", err)
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.high = max(b.high, e.Revision())
+	if e.Revision() <= b.seen[key] {
+		return
+	}
+	b.seen[key] = e.Revision()
+	out := Entry{Key: key, Revision: e.Revision()}
+	if e.Operation() == jetstream.KeyValuePut {
+		out.Value = e.Value()
+	}
+	if b.take != nil {
+		b.take(out)
+	}
+}
+
+func (b *Config) last(ctx context.Context, js jetstream.JetStream) (uint64, error) {
+	s, err := js.Stream(ctx, "KV_"+b.bucket)
+	if err != nil {
+		return 0, err
+	}
+	return s.CachedInfo().State.LastSeq, nil
+}
+
+// Refresh reads the hub's bucket itself and hands what is newer than the mirror
+// to the watcher, so that a site is up to date as soon as its link is, while the
+// mirror backs off (40 s and more after a cut of a minute). ctx must have a
+// deadline: without a link nobody answers. See [ErrHubBehind].
+func (b *Config) Refresh(ctx context.Context) error {
+	js, err := jetstream.NewWithDomain(b.conn.nc, HubDomain)
+	if err != nil {
+		return fmt.Errorf("bus: %w", err)
+	}
+	last, err := b.last(ctx, js)
+	if err != nil {
+		return fmt.Errorf("bus: ask the hub for %s: %w", b.bucket, err)
+	}
+	b.mu.Lock()
+	have := b.high
+	b.mu.Unlock()
+	if last < have {
+		return fmt.Errorf("%w: it is at revision %d, this site's copy at %d", ErrHubBehind, last, have)
+	}
+	if last == have {
+		return nil
+	}
+	kv, err := js.KeyValue(ctx, b.bucket)
+	if err != nil {
+		return fmt.Errorf("bus: open the hub's %s: %w", b.bucket, err)
+	}
+	w, err := kv.WatchAll(ctx)
+	if err != nil {
+		return fmt.Errorf("bus: read the hub's %s: %w", b.bucket, err)
+	}
+	defer func() { _ = w.Stop() }()
+	for {
+		select {
+		case e, ok := <-w.Updates():
+			if !ok {
+				return fmt.Errorf("bus: the hub's %s ended while it was read", b.bucket)
+			}
+			if e == nil {
+				return nil
+			}
+			b.offer(e)
+		case <-ctx.Done():
+			return fmt.Errorf("bus: read the hub's %s: %w", b.bucket, ctx.Err())
+		}
+	}
+}
+
+// MirrorState says how the mirror stands to the hub's bucket.
+type MirrorState struct {
+	// Lag is how many revisions the mirror knows that it misses; Active is how
+	// long ago it last heard from the hub, negative when never.
+	Lag    uint64
+	Active time.Duration
+}
+
+// Mirror returns how a mirror stands; zero for a bucket that is none.
+func (b *Config) Mirror(ctx context.Context) (MirrorState, error) {
+	s, err := b.conn.js.Stream(ctx, "KV_"+b.bucket)
+	if err != nil {
+		return MirrorState{}, fmt.Errorf("bus: state of bucket %s: %w", b.bucket, err)
+	}
+	m := s.CachedInfo().Mirror
+	if m == nil {
+		return MirrorState{}, nil
+	}
+	return MirrorState{Lag: m.Lag, Active: m.Active}, nil
+}

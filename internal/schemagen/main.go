@@ -1,0 +1,45 @@
+// Schemagen writes the JSON Schemas of Meridian's documents: meridian.json for
+// all kinds, and one file for each kind.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+)
+
+func main() {
+	out := flag.String("out", "docs/reference/schema", "folder to write to")
+	flag.Parse()
+	if err := generate(*out); err != nil {
+		fmt.Fprintln(os.Stderr, "schemagen:", err)
+		os.Exit(1)
+	}
+}
+
+func generate(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := write(filepath.Join(dir, "meridian.json")); err != nil {
+		return err
+	}
+	for _, kind := range mesh.Kinds() {
+		if err := write(filepath.Join(dir, strings.ToLower(kind)+".json"), kind); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func write(file string, kinds ...string) error {
+	text, err := mesh.Schema(kinds...)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, text, 0o644)
+}

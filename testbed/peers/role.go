@@ -1,0 +1,131 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"time"
+
+	"github.com/meridian-mesh/meridian/testbed/reactor"
+)
+
+// Roles of child processes: the first argument of this program. A child lives
+// until its standard input ends, so none outlives the parent.
+const (
+	roleBackend = "role-backend"
+	roleLoad    = "role-load"
+)
+
+// order asks a load child for one run.
+type order struct {
+	Duration time.Duration `json:"duration"`
+	Rate     float64       `json:"rate"`
+}
+
+func runRole(args []string) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if args[0] == roleBackend {
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin) // its end is the message
+			cancel()
+		}()
+		return serveBackend(ctx, os.Stdout)
+	}
+	fs := flag.NewFlagSet(roleLoad, flag.ContinueOnError)
+	addr := fs.String("addr", "", "proxy")
+	conns := fs.Int("connections", 1, "connections")
+	if err := fs.Parse(args[1:]); err != nil {
+		return err
+	}
+	to, err := netip.ParseAddrPort(*addr)
+	if err != nil {
+		return err
+	}
+	loop, err := reactor.New()
+	if err != nil {
+		return err
+	}
+	g := newGenerator(loop, to, *conns)
+	go func() {
+		defer cancel()
+		answers := json.NewEncoder(os.Stdout)
+		for orders := json.NewDecoder(os.Stdin); ; {
+			var o order
+			if orders.Decode(&o) != nil {
+				return
+			}
+			done := make(chan loadResult, 1)
+			loop.Post(func() { g.begin(o.Duration, o.Rate, func(r loadResult) { done <- r }) })
+			if err := answers.Encode(<-done); err != nil {
+				return
+			}
+		}
+	}()
+	return loop.Run(ctx)
+}
+
+// child is a process in one of the roles.
+type child struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+func startChild(cpus []int, args ...string) (*child, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	c := &child{cmd: exec.Command(exe, args...)}
+	c.cmd.Stderr = os.Stderr
+	out, err := c.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if c.in, err = c.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	c.out = bufio.NewReader(out)
+	return c, onCPUs(cpus, c.cmd.Start)
+}
+
+func (c *child) stop() error {
+	return errors.Join(c.in.Close(), c.cmd.Wait())
+}
+
+// startBackend returns the backend's address with its process.
+func startBackend(cpus []int) (*child, string, error) {
+	c, err := startChild(cpus, roleBackend)
+	if err != nil {
+		return nil, "", err
+	}
+	line, err := c.out.ReadString('\n')
+	if err != nil {
+		return nil, "", errors.Join(fmt.Errorf("backend: %w", err), c.stop())
+	}
+	return c, line[:len(line)-1], nil
+}
+
+// load runs one load over a child's connections.
+func (c *child) load(o order) (loadResult, error) {
+	var r loadResult
+	if err := json.NewEncoder(c.in).Encode(o); err != nil {
+		return r, fmt.Errorf("load generator: %w", err)
+	}
+	line, err := c.out.ReadBytes('\n')
+	if err == nil {
+		err = json.Unmarshal(line, &r)
+	}
+	if err != nil {
+		return r, fmt.Errorf("load generator: %w", err)
+	}
+	return r, nil
+}

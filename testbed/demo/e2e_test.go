@@ -165,8 +165,8 @@ func TestCooperationAgainstNone(t *testing.T) {
 func TestSharingSurvivesTheControllers(t *testing.T) {
 	r := play(t, "--duration", "15s", "--sites", "5", "--policies", "cooperative", "--fault", "controllers")
 	shared(t, r)
-	if !strings.Contains(r.Fault, "hub") || strings.Count(r.Fault, "controller") != 2 {
-		t.Errorf("fault %q, want the hub and two controllers", r.Fault)
+	if fault := r.Runs[0].Fault; !strings.Contains(fault, "hub") || strings.Count(fault, "controller") != 2 {
+		t.Errorf("fault %q, want the hub and two controllers", fault)
 	}
 	// From two seconds after the kill on.
 	late := phaseOf(t, r, report.Cooperative, report.HotspotSettled)

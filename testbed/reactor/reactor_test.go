@@ -134,12 +134,25 @@ type closer struct {
 	hits  *int
 }
 
+// replace registers a descriptor that is never ready, in the place of the one
+// that was closed.
+func (c *closer) replace() {
+	fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK)
+	if err == nil {
+		err = c.l.Register(fd, Readable, &closer{l: c.l, fd: fd, hits: c.hits})
+	}
+	if err != nil {
+		panic(err)
+	}
+}
+
 func (c *closer) Ready(uint32) {
 	*c.hits++
 	if o := c.other; o != nil && o.fd >= 0 {
 		c.l.Unregister(o.fd)
 		_ = unix.Close(o.fd)
 		o.fd = -1
+		c.replace()
 	}
 	c.l.Unregister(c.fd)
 	_ = unix.Close(c.fd)

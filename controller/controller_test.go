@@ -17,8 +17,10 @@ import (
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/controller"
 	"github.com/meridian-mesh/meridian/controller/membership"
+	"github.com/meridian-mesh/meridian/controller/natsd"
 	"github.com/meridian-mesh/meridian/controller/natsd/natstest"
 	"github.com/meridian-mesh/meridian/controller/siteapi"
+	"github.com/meridian-mesh/meridian/controller/store"
 	"github.com/meridian-mesh/meridian/internal/bus"
 )
 
@@ -316,6 +318,49 @@ func TestMesh(t *testing.T) {
 	hub.must(siteDoc("d", 2))
 	within(t, 8*time.Second, "configuration of the hub that came back", func() bool {
 		return a.has(mesh.KindSite, "d") && b.has(mesh.KindSite, "d")
+	})
+}
+
+// With a NATS that others run, hub and sites share one JetStream.
+func TestExternalNATS(t *testing.T) {
+	f, err := store.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	secret, err := f.Secret("token")
+	if err != nil {
+		t.Fatal(err)
+	}
+	external, err := natsd.Start(natsd.Config{
+		Site: "external", StoreDir: f.Path("nats"), Listen: "127.0.0.1:0", AdminToken: secret, NodeToken: secret + "-none",
+		Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer external.Stop()
+	cfg := controller.Config{NATSURL: external.ClientURL(), NATSTokenFile: f.Path("token"), Version: "test"}
+	hubConfig, aConfig := cfg, cfg
+	hubConfig.Site, hubConfig.Hub = "centre", true
+	aConfig.Site = "a"
+	hub := start(t, hubConfig)
+	a := start(t, aConfig)
+	if a.run.NATS != external.ClientURL() {
+		t.Errorf("run file %+v", a.run)
+	}
+	hub.must(siteDoc("a", 0) + shopDoc)
+	within(t, 5*time.Second, "the hub's object at a", func() bool { return a.has(mesh.KindSite, "a") })
+	a.must(gatewayDoc)
+	if hub.has(mesh.KindGateway, "in") {
+		t.Error("a site's own object is the hub's")
+	}
+	if r := a.apply(siteDoc("a", 1)); len(r.Faults) != 1 || !strings.Contains(r.Faults[0].Message, "owned by the hub") {
+		t.Errorf("%+v", r)
+	}
+	within(t, 5*time.Second, "reports of a at the hub", func() bool {
+		p := hub.status().Peer
+		return len(p) == 1 && p[0].Site == "a" && p[0].Status == membership.Alive && p[0].Said != nil
 	})
 }
 

@@ -17,7 +17,7 @@ import (
 
 const (
 	// maxRequest bounds what is read of a request.
-	maxRequest = 16 << 20
+	maxRequest = 64 << 20
 	// requestTimeout bounds one request; stopTimeout those that run at the end.
 	requestTimeout = 15 * time.Second
 	stopTimeout    = 2 * time.Second

@@ -12,6 +12,9 @@ import (
 const (
 	// weightsTTL is how long nodes keep to a plan that nobody renews: four renewals.
 	weightsTTL = 2 * time.Second
+	// listen is how long a controller that starts hears reports before it sends
+	// weights: nodes keep to the plan they have, which knows more than an empty world.
+	listen = reportEvery + tickEvery
 	// notable is the change of a share that is published at once.
 	notable = 0.005
 )
@@ -25,7 +28,8 @@ func (s *Server) tick(now time.Time) {
 	begin := time.Now()
 	s.weights = s.plan(now)
 	s.count.planned(time.Since(begin))
-	if now.Sub(s.sentAt) >= reportEvery-tickEvery/2 || moved(s.sent, s.weights) {
+	due := now.Sub(s.sentAt) >= reportEvery-tickEvery/2 || moved(s.sent, s.weights)
+	if due && now.Sub(s.started) >= listen {
 		s.planSeq++
 		s.weights.Seq = s.planSeq
 		if err := s.conn.PublishWeights(s.weights); err == nil {

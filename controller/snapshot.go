@@ -17,7 +17,7 @@ type outcome struct {
 }
 
 // compile makes a new generation when what the site's nodes need has changed.
-func (s *Server) compile(now time.Time) {
+func (s *Server) compile() {
 	if !s.synced {
 		return
 	}

@@ -56,8 +56,10 @@ type ServiceWeights struct {
 	HomeLimit int `json:"homeLimit"`
 	// HomeWeight is the planned share of the site's own demand served at home, 0 to 1.
 	HomeWeight float64 `json:"homeWeight"`
-	// HomeSlots is how many requests home works on at once, 0 where it is not known.
-	HomeSlots float64 `json:"homeSlots,omitempty"`
+	// HomeSlots is how many requests home works on at once and HomeServiceTimeMS
+	// the mean time of one, 0 where they are not known.
+	HomeSlots         float64 `json:"homeSlots,omitempty"`
+	HomeServiceTimeMS float64 `json:"homeServiceTimeMs,omitempty"`
 	// Off says why this service is not shared now, empty when it is.
 	Off string `json:"off,omitempty"`
 	// Remotes are the other sites in no particular order.

@@ -1,6 +1,7 @@
 package natsd
 
 import (
+	"context"
 	"crypto/subtle"
 	"crypto/tls"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/meridian-mesh/meridian/internal/bus"
@@ -76,7 +78,7 @@ func Start(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("natsd: %w", err)
 	}
-	logger := &slogger{log: cfg.Log, failed: make(chan string, 1)}
+	logger := &slogger{log: cfg.Log, failed: make(chan string, 1), said: map[string]time.Time{}}
 	ns.SetLoggerV2(logger, false, false, false)
 	ns.Start()
 	deadline := time.Now().Add(startTimeout)
@@ -282,25 +284,48 @@ func nodePermissions(site string) *natsserver.Permissions {
 	}
 }
 
-// slogger writes the server's log into slog. Notices of routine are debug there.
+// slogger writes the server's log into slog. What the server calls a notice is
+// routine here, and a warning that repeats (a hub that is down is dialled every
+// second) is said once in repeatAfter.
 type slogger struct {
 	log    *slog.Logger
 	failed chan string
+
+	mu   sync.Mutex
+	said map[string]time.Time
 }
 
-func (l *slogger) line(format string, v []any) string {
-	return strings.TrimSpace(fmt.Sprintf(format, v...))
+const repeatAfter = time.Minute
+
+func line(format string, v []any) string {
+	return "nats: " + strings.TrimSpace(fmt.Sprintf(format, v...))
 }
-func (l *slogger) Noticef(format string, v ...any) { l.log.Debug("nats: " + l.line(format, v)) }
-func (l *slogger) Warnf(format string, v ...any)   { l.log.Warn("nats: " + l.line(format, v)) }
-func (l *slogger) Errorf(format string, v ...any)  { l.log.Warn("nats: " + l.line(format, v)) }
-func (l *slogger) Debugf(format string, v ...any)  { l.log.Debug("nats: " + l.line(format, v)) }
-func (l *slogger) Tracef(format string, v ...any)  {}
+
+func (l *slogger) Noticef(format string, v ...any) { l.log.Debug(line(format, v)) }
+func (l *slogger) Warnf(format string, v ...any)   { l.warn(format, v) }
+func (l *slogger) Errorf(format string, v ...any)  { l.warn(format, v) }
+func (l *slogger) Debugf(format string, v ...any)  { l.log.Debug(line(format, v)) }
+func (l *slogger) Tracef(string, ...any)           {}
+
+func (l *slogger) warn(format string, v []any) {
+	now := time.Now()
+	l.mu.Lock()
+	again := now.Sub(l.said[format]) < repeatAfter
+	if !again && len(l.said) < 256 {
+		l.said[format] = now
+	}
+	l.mu.Unlock()
+	level := slog.LevelWarn
+	if again {
+		level = slog.LevelDebug
+	}
+	l.log.Log(context.Background(), level, line(format, v))
+}
 
 // Fatalf is the server's last word before it stops serving: at start it becomes
 // Start's error.
 func (l *slogger) Fatalf(format string, v ...any) {
-	why := l.line(format, v)
+	why := strings.TrimSpace(fmt.Sprintf(format, v...))
 	l.log.Error("nats: " + why)
 	select {
 	case l.failed <- why:

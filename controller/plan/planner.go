@@ -142,7 +142,7 @@ func (p *Planner) Tick(nowNS int64, in Input) mesh.ServiceWeights {
 		if err != nil {
 			return p.off(out, in, "capacity of this site is not known: declare capacity.concurrency and capacity.serviceTime on its endpoints")
 		}
-		out.HomeSlots = in.Slots
+		out.HomeSlots, out.HomeServiceTimeMS = in.Slots, in.ServiceMS
 		all = append(all, candidate{Queue: home, others: clamp(in.OthersPerS, 0, maxPerS)})
 	}
 	first := len(all) // remotes start here

@@ -83,14 +83,25 @@ type compiled struct {
 	version uint64
 	objects mesh.Objects
 	sharing map[mesh.ServiceKey]mesh.SiteSharing
+	// declared is capacity by service and site.
+	declared map[mesh.ServiceKey]map[string]mesh.ServiceReport
 }
 
 // own is Compile of the own site, as of now.
 func (w *World) own() *mesh.Objects {
 	if c := &w.cache; !c.valid || c.version != w.version {
-		*c = compiled{true, w.version, w.Compile(w.site), map[mesh.ServiceKey]mesh.SiteSharing{}}
+		*c = compiled{
+			valid: true, version: w.version, objects: w.Compile(w.site),
+			sharing:  map[mesh.ServiceKey]mesh.SiteSharing{},
+			declared: map[mesh.ServiceKey]map[string]mesh.ServiceReport{},
+		}
 		for _, s := range c.objects.Services {
 			c.sharing[s.Key()] = *mesh.EffectivePolicy(&c.objects, s.Key()).SiteSharing
+			sites := map[string]mesh.ServiceReport{}
+			for _, site := range c.objects.Sites {
+				sites[site.Metadata.Name] = declared(s, site.Metadata.Name)
+			}
+			c.declared[s.Key()] = sites
 		}
 	}
 	return &w.cache.objects

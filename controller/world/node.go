@@ -109,22 +109,23 @@ func (w *World) Loads(now time.Time) []Load {
 	return out
 }
 
-// suspect says why nothing may be sent to a site now: what its nodes say when
-// none of them may, empty when one may or none has tried.
-func (w *World) suspect(site string, now time.Time) (why string) {
+// suspects says, by site, why nothing may be sent there now: what the own nodes
+// say where none of them may. Sites to which one may, or that none has tried, are
+// not in it.
+func (w *World) suspects(now time.Time) map[string]string {
+	out, open := map[string]string{}, map[string]bool{}
 	for _, n := range w.Nodes(now) {
 		if n.Status == membership.Dead {
 			continue
 		}
 		for _, l := range n.Report.Links {
-			if l.Site != site {
-				continue
-			}
 			if l.Suspect == "" {
-				return ""
+				open[l.Site] = true
+			} else {
+				out[l.Site] = l.Suspect
 			}
-			why = l.Suspect
 		}
 	}
-	return why
+	maps.DeleteFunc(out, func(site, _ string) bool { return open[site] })
+	return out
 }

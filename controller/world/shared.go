@@ -54,13 +54,14 @@ func (w *World) Shared(now time.Time, reachable bool) []Shared {
 	for _, l := range w.Loads(now) {
 		loads[l.Service] = l
 	}
+	view := view{here: here, sites: objects.Sites, suspects: w.suspects(now), now: now, reachable: reachable}
 	var out []Shared
 	for _, svc := range objects.Services {
 		key := svc.Key()
 		if !allowed(svc, w.site) {
 			continue
 		}
-		capacity := declared(svc, w.site)
+		capacity := w.cache.declared[key][w.site]
 		home, ok := loads[key]
 		if !ok {
 			home = Load{ServiceReport: capacity}
@@ -69,35 +70,44 @@ func (w *World) Shared(now time.Time, reachable bool) []Shared {
 			Service: key, Sharing: w.cache.sharing[key], Home: home,
 			// Nodes that count no slots where some are declared have lost them all.
 			NoHome:  !servedAt(svc, w.site) || capacity.Slots > 0 && home.Slots == 0,
-			Options: w.options(svc, here, objects.Sites, now, reachable),
+			Options: w.options(svc, view),
 		})
 	}
 	return out
 }
 
-func (w *World) options(svc *mesh.MeshService, here *mesh.Site, sites []*mesh.Site, now time.Time, reachable bool) []Option {
+// view is what all services of one moment have in common.
+type view struct {
+	here      *mesh.Site
+	sites     []*mesh.Site
+	suspects  map[string]string
+	now       time.Time
+	reachable bool
+}
+
+func (w *World) options(svc *mesh.MeshService, v view) []Option {
 	var out []Option
-	for _, s := range sites {
+	for _, s := range v.sites {
 		name := s.Metadata.Name
 		if name == w.site || !allowed(svc, name) {
 			continue
 		}
 		news, heard := w.Freshest(name, svc.Key())
-		capacity := declared(svc, name)
+		capacity := w.cache.declared[svc.Key()][name]
 		if !heard && capacity.Slots == 0 {
 			continue // nothing says that it serves this
 		}
-		link := linkTo(here, name)
-		o := Option{Site: name, RTTMS: w.rttMS(here, s, now), PriceMS: link.Price, Report: capacity}
+		link := linkTo(v.here, name)
+		o := Option{Site: name, RTTMS: w.rttMS(v.here, s, v.now), PriceMS: link.Price, Report: capacity}
 		if heard {
 			o.Report = news.Report
-			o.AgeMS = float64(max(0, now.Sub(news.At))) / float64(time.Millisecond)
+			o.AgeMS = float64(max(0, v.now.Sub(news.At))) / float64(time.Millisecond)
 			o.InBand = news.InBand
 		}
-		switch why := w.suspect(name, now); {
+		switch why := v.suspects[name]; {
 		case link.Address == "" && len(s.Spec.Gateways) == 0:
 			o.Excluded = "no route: the Site has no gateway address"
-		case !heard && !reachable:
+		case !heard && !v.reachable:
 			o.Excluded = "unknown: no report, and the bus to other sites is down"
 		case !heard:
 			o.Excluded = "no report yet"

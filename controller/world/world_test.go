@@ -305,6 +305,33 @@ func TestLoads(t *testing.T) {
 	}
 }
 
+func TestForget(t *testing.T) {
+	w := New("a", "a")
+	put(t, w, Hub, siteYAML("b", 1, 0))
+	for _, site := range []string{"b", "stranger"} {
+		for i, reporter := range []string{"n1", "ctl", "n2"} {
+			w.Hear(&mesh.Report{Site: site, Reporter: reporter, Seq: 1, Services: []mesh.ServiceReport{{Service: "default/shop"}}}, at(10*(i%2)))
+		}
+	}
+	w.Forget(at(50), time.Second)
+	if len(w.ReportedSites()) != 2 {
+		t.Fatal("forgot too early")
+	}
+	w.Forget(at(5000), time.Second)
+	if got := w.ReportedSites(); len(got) != 1 || got[0] != "b" || len(w.reports[topic{site: "b"}]) != 1 {
+		t.Errorf("left: %v, %v", got, w.reports)
+	}
+	if heard, ok := w.HeardOf("b"); !ok || !heard.Equal(at(10)) {
+		t.Errorf("b was last heard of at %v, %v", heard, ok)
+	}
+	if _, ok := w.Freshest("b", "default/shop"); ok {
+		t.Error("old load is still there")
+	}
+	if p := w.Peers(at(5000), true); len(p) != 1 || p[0].Status != membership.Suspect {
+		t.Errorf("%+v", p)
+	}
+}
+
 func TestShared(t *testing.T) {
 	w := New("a", "a")
 	put(t, w, Hub, siteYAML("a", 0, 0)+siteYAML("b", 1, 0)+siteYAML("c", 2, 0)+siteYAML("d", 3, 0)+shop+`
@@ -404,5 +431,36 @@ func TestExportSites(t *testing.T) {
 	s := w.Shared(at(0), true)
 	if len(s) != 1 || len(s[0].Options) != 1 || s[0].Options[0].Site != "c" {
 		t.Errorf("%+v", s)
+	}
+}
+
+// BenchmarkShared is what a tick costs a site of a mesh of 125 sites and 10
+// services.
+func BenchmarkShared(b *testing.B) {
+	w := New("s0", "s0")
+	var endpoints []mesh.Endpoint
+	for i := range 125 {
+		name := fmt.Sprintf("s%d", i)
+		w.Set(Hub, mesh.Key{Kind: mesh.KindSite, Namespace: "default", Name: name}, &mesh.Site{
+			Metadata: mesh.ObjectMeta{Name: name, Namespace: "default"},
+			Spec:     mesh.SiteSpec{Location: mesh.Location{Lon: float64(i) / 10}, Gateways: []mesh.SiteGateway{{Address: "127.0.0.1:1"}}},
+		})
+		endpoints = append(endpoints, mesh.Endpoint{Address: "127.0.0.1:1", Site: name, Capacity: &mesh.Capacity{Concurrency: 4, ServiceTime: mesh.Duration(10 * time.Millisecond)}})
+	}
+	for i := range 10 {
+		name := fmt.Sprintf("svc%d", i)
+		w.Set(Hub, mesh.Key{Kind: mesh.KindMeshService, Namespace: "default", Name: name}, &mesh.MeshService{
+			Metadata: mesh.ObjectMeta{Name: name, Namespace: "default"},
+			Spec:     mesh.MeshServiceSpec{Endpoints: endpoints, Export: &mesh.Export{Scope: mesh.ScopeMesh}},
+		})
+		for j := range 125 {
+			w.Hear(&mesh.Report{Site: fmt.Sprintf("s%d", j), Reporter: "controller", Seq: uint64(i + 1), Services: []mesh.ServiceReport{{Service: mesh.ServiceKey("default/" + name), Slots: 4, ServiceTimeMS: 10}}}, t0)
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if n := len(w.Shared(t0, true)); n != 10 {
+			b.Fatal(n)
+		}
 	}
 }

@@ -96,7 +96,9 @@ func Compile(policy string, w *mesh.ServiceWeights, ledger *Ledger) (*Gate, erro
 	case mesh.SharingRoundRobin:
 		g.turns = turns(1, plan, func(*mesh.RemoteWeight) float64 { return 1 })
 	case mesh.SharingWeightedRoundRobin:
-		g.turns = turns(w.HomeSlots, plan, func(p *mesh.RemoteWeight) float64 { return p.Slots })
+		g.turns = turns(capacity(w.HomeSlots, w.HomeServiceTimeMS), plan, func(p *mesh.RemoteWeight) float64 {
+			return capacity(p.Slots, p.ServiceTimeMS)
+		})
 	default:
 		return nil, fmt.Errorf("service %s: unknown sharing policy %q", w.Service, policy)
 	}

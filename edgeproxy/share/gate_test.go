@@ -13,7 +13,7 @@ const ms = int64(1e6)
 
 // someplan is a plan of n remotes with draws 1, 2, .. n and prices that rise.
 func someplan(n int) *mesh.ServiceWeights {
-	w := &mesh.ServiceWeights{Service: "default/echo", HomeLimit: 4, HomeWeight: 0.5, HomeSlots: 2}
+	w := &mesh.ServiceWeights{Service: "default/echo", HomeLimit: 4, HomeWeight: 0.5, HomeSlots: 2, HomeServiceTimeMS: 10}
 	for i := range n {
 		w.Remotes = append(w.Remotes, mesh.RemoteWeight{
 			Site: fmt.Sprintf("s%02d", i), Weight: 0.5 / float64(n), Draw: float64(i + 1), Limit: 100, RTTMS: 5,
@@ -180,10 +180,13 @@ func TestPick_roundRobin(t *testing.T) {
 			t.Errorf("place %d: %d of 400 turns, want 100", i, n)
 		}
 	}
-	got := tally(t, compile(t, mesh.SharingWeightedRoundRobin, w), 800, 0)
-	for i, want := range map[int]int{Home: 200, 0: 100, 1: 200, 2: 300} {
-		if got[i] != want {
-			t.Errorf("weighted, place %d: %d of 800 turns, want %d", i, got[i], want)
+	// Capacity is slots over service time: the third site's three slots are as
+	// slow as to be worth one.
+	w.Remotes[2].ServiceTimeMS = 30
+	got := tally(t, compile(t, mesh.SharingWeightedRoundRobin, w), 600, 0)
+	for i, want := range map[int]int{Home: 200, 0: 100, 1: 200, 2: 100} {
+		if got[i] < want-2 || got[i] > want+2 { // a round is not a divisor of 600
+			t.Errorf("weighted, place %d: %d of 600 turns, want %d", i, got[i], want)
 		}
 	}
 	g.Live(1).testNS.Store(math.MaxInt64)

@@ -54,6 +54,15 @@ func turns(home float64, plan []mesh.RemoteWeight, weight func(*mesh.RemoteWeigh
 	return round
 }
 
+// capacity is the rate at which a place is full, 0 where it is not known. It is
+// per thousand seconds, for turns rounds to whole weights.
+func capacity(slots, serviceMS float64) float64 {
+	if serviceMS > 0 {
+		return 1e6 * slots / serviceMS
+	}
+	return 0
+}
+
 func clean(w float64) float64 {
 	if w > 0 && w <= math.MaxInt32 {
 		return w

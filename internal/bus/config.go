@@ -15,6 +15,11 @@ import (
 // over a link that may be down, and come back seconds later or never.
 var ErrReadOnly = errors.New("bus: this bucket is a mirror of the hub's: write at the hub")
 
+// ErrHubBehind says that the hub's bucket is older than the mirror: the hub lost
+// its data or is another one. The mirror stands, because following would delete
+// what the site serves from; which of the two is right is a person's decision.
+var ErrHubBehind = errors.New("bus: the hub has lost configuration that this site has: restore the hub's data folder, or stop this site and remove KV_" + HubBucket + " below nats/ in its data folder to follow the hub as it is")
+
 // Entry is one object of a configuration bucket, or that it is gone.
 type Entry struct {
 	Key mesh.Key
@@ -235,7 +240,7 @@ func (b *Config) last(ctx context.Context, js jetstream.JetStream) (uint64, erro
 // Refresh reads the hub's bucket itself and hands what is newer than the mirror
 // to the watcher, so that a site is up to date as soon as its link is, while the
 // mirror backs off (40 s and more after a cut of a minute). ctx must have a
-// deadline: without a link nobody answers.
+// deadline: without a link nobody answers. See [ErrHubBehind].
 func (b *Config) Refresh(ctx context.Context) error {
 	js, err := jetstream.NewWithDomain(b.conn.nc, HubDomain)
 	if err != nil {
@@ -248,7 +253,10 @@ func (b *Config) Refresh(ctx context.Context) error {
 	b.mu.Lock()
 	have := b.high
 	b.mu.Unlock()
-	if last <= have {
+	if last < have {
+		return fmt.Errorf("%w: it is at revision %d, this site's copy at %d", ErrHubBehind, last, have)
+	}
+	if last == have {
 		return nil
 	}
 	kv, err := js.KeyValue(ctx, b.bucket)

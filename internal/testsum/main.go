@@ -14,13 +14,14 @@ import (
 
 func main() {
 	noSkips := flag.Bool("no-skips", false, "fail when a test was skipped")
+	allow := flag.String("allow", "", "with -no-skips: let skips pass whose reason contains this `text`")
 	flag.Parse()
 	sum, err := summarise(os.Stdin, os.Stdout)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "testsum:", err)
 		os.Exit(2)
 	}
-	if !sum.print(os.Stdout, *noSkips) {
+	if !sum.print(os.Stdout, *noSkips, *allow) {
 		os.Exit(1)
 	}
 }

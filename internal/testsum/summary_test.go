@@ -15,6 +15,7 @@ func TestSummary_realRuns(t *testing.T) {
 		name    string
 		source  string
 		noSkips bool
+		allow   string
 		good    bool
 		last    string
 		contain []string
@@ -48,6 +49,14 @@ func TestSummary_realRuns(t *testing.T) {
 			name: "skip refused", source: `func TestA(t *testing.T) {}; func TestB(t *testing.T) { t.Skip("needs a moon") }`, noSkips: true,
 			last: "1 passed, 0 failed", contain: []string{"a skipped test fails this run"},
 		},
+		{
+			name: "skip refused but for another", source: `func TestA(t *testing.T) { t.Skip("needs a moon") }; func TestB(t *testing.T) { t.Skip("needs a sun") }; func TestC(t *testing.T) {}`, noSkips: true, allow: "a moon",
+			last: "1 passed, 0 failed", contain: []string{"a skipped test fails this run", "2 skipped"},
+		},
+		{
+			name: "skip refused but for this one", source: `func TestA(t *testing.T) { t.Skip("needs a moon") }; func TestC(t *testing.T) {}`, noSkips: true, allow: "a moon",
+			good: true, last: "1 passed, 0 failed", contain: []string{"skipped: example.org/m TestA", "1 skipped"},
+		},
 		{name: "nothing ran", source: ``, last: "0 passed, 0 failed", contain: []string{"no test ran"}},
 	}
 	for _, c := range cases {
@@ -64,7 +73,7 @@ func TestSummary_realRuns(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if good := s.print(&out, c.noSkips); good != c.good {
+			if good := s.print(&out, c.noSkips, c.allow); good != c.good {
 				t.Errorf("good = %v, want %v", good, c.good)
 			}
 			if !strings.HasSuffix(out.String(), "\n"+c.last+"\n") && out.String() != c.last+"\n" {

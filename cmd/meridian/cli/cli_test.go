@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -37,12 +38,15 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"hub":  func(ts *testscript.TestScript, _ bool, args []string) { start(ts, controller.Config{Hub: true}, args[0]) },
+			"hub": func(ts *testscript.TestScript, _ bool, args []string) {
+				start(ts, controller.Config{Hub: true}, args[0])
+			},
 			"leaf": func(ts *testscript.TestScript, _ bool, args []string) { start(ts, leaf(ts), args[0]) },
 			"node": node,
 			// exit N command... runs a command that must end with code N.
-			"exit": exit,
-			"json": wellFormed,
+			"exit":  exit,
+			"json":  wellFormed,
+			"until": until,
 		},
 	})
 }
@@ -113,6 +117,21 @@ func exit(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	if got != args[0] {
 		ts.Fatalf("exit code %s, want %s", got, args[0])
+	}
+}
+
+// until REGEXP COMMAND... runs a command again and again until its output matches.
+func until(ts *testscript.TestScript, _ bool, args []string) {
+	want := regexp.MustCompile("(?m)" + args[0])
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		err := ts.Exec(args[1], args[2:]...)
+		out := ts.ReadFile("stdout")
+		if err == nil && want.MatchString(out) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("%s never came, last:\n%s", args[0], out)
+		}
 	}
 }
 

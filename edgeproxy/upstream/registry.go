@@ -66,7 +66,7 @@ func (r *Registry) Endpoint(key EndpointKey) *Endpoint {
 	defer r.mu.Unlock()
 	e := r.endpoints[key]
 	if e == nil {
-		e = &Endpoint{EndpointKey: key, Sockaddr: loop.Sockaddr(key.Addr), Cells: make([]EndpointCell, r.loops)}
+		e = &Endpoint{EndpointKey: key, Sockaddr: loop.Sockaddr(key.Addr), Authority: []byte(key.Addr.String()), Cells: make([]EndpointCell, r.loops)}
 		r.endpoints[key] = e
 	}
 	return e
@@ -128,6 +128,8 @@ type Gauge struct {
 type Endpoint struct {
 	EndpointKey
 	Sockaddr unix.Sockaddr
+	// Authority names it towards itself where a request names no host (HTTP/1.0).
+	Authority []byte
 	// InFlight counts requests sent to it, or about to be, and not answered.
 	InFlight Gauge
 	Cells    []EndpointCell // by loop

@@ -159,6 +159,9 @@ func (w *Worker) sendHead(r *request, a *attempt) {
 	a.sent, a.sentAt = true, now
 	a.endpoint.Cells[w.id].Requests.Add(1)
 	w.msg = r.head
+	if len(w.msg.Authority) == 0 {
+		w.msg.Authority = a.endpoint.Authority
+	}
 	if a.remote == upstream.Home {
 		r.service.Cells[w.id].Arrivals.Add(1)
 	} else {

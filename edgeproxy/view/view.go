@@ -27,8 +27,10 @@ const (
 // View is what one snapshot means at this node.
 type View struct {
 	Generation mesh.Generation
-	Sockets    []*Socket
-	Services   map[mesh.ServiceKey]*Service
+	// Site is this site's name, as it is told to others; empty for a lone node.
+	Site     []byte
+	Sockets  []*Socket
+	Services map[mesh.ServiceKey]*Service
 	// Sites gives the stable index of each other site by name.
 	Sites map[string]int
 	// Problems are faults that cost their share of requests and nothing else.
@@ -111,6 +113,7 @@ func Build(snap *mesh.Snapshot, site string, reg *upstream.Registry, sharing ups
 		snap: snap, site: site, reg: reg, sharing: sharing, loops: loops,
 		view: &View{
 			Generation: snap.Generation,
+			Site:       []byte(site),
 			Services:   map[mesh.ServiceKey]*Service{},
 			Sites:      map[string]int{},
 			named:      map[string]*Service{},

@@ -164,7 +164,7 @@ func (w *Worker) sendHead(r *request, a *attempt) {
 	} else {
 		w.msg.Fields = append(w.fields[:0], r.head.Fields...)
 		w.msg.Fields = append(w.msg.Fields,
-			stream.Field{Name: fieldService, Value: a.name}, stream.Field{Name: fieldSource, Value: w.site})
+			stream.Field{Name: fieldService, Value: a.name}, stream.Field{Name: fieldSource, Value: w.state.View.Site})
 		w.fields = w.msg.Fields[:0]
 	}
 	if r.bodyMax > 0 {

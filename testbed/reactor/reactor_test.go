@@ -44,8 +44,7 @@ func TestTimersFireInOrderAndNeverEarly(t *testing.T) {
 		base := l.Elapsed()
 		for range n {
 			due := base + time.Duration(r.IntN(int(200*time.Millisecond)))
-			var tm *Timer
-			tm = l.NewTimer(func() {
+			tm := l.NewTimer(func() {
 				got = append(got, firing{due, l.Elapsed()})
 				if len(got) == n {
 					close(done)

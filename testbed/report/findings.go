@@ -66,9 +66,9 @@ func change(ours, theirs float64) string {
 	case theirs == 0:
 		return "no comparison"
 	case ours <= theirs:
-		return fmt.Sprintf("%.0f %% better", 100*(1-ours/theirs))
+		return fmt.Sprintf("%.1f %% better", 100*(1-ours/theirs))
 	default:
-		return fmt.Sprintf("%.0f %% worse", 100*(ours/theirs-1))
+		return fmt.Sprintf("%.1f %% worse", 100*(ours/theirs-1))
 	}
 }
 

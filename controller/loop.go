@@ -26,6 +26,7 @@ var errStopped = errors.New("the controller is stopping")
 
 // loop owns the world: it is the only goroutine that touches it.
 func (s *Server) loop(ctx context.Context, reports <-chan bus.Received[*mesh.Report], nodes <-chan bus.Received[*mesh.NodeReport]) {
+	defer close(s.stopped)
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	var settled <-chan time.Time
@@ -70,11 +71,10 @@ func (s *Server) do(ctx context.Context, f func()) error {
 	case s.calls <- func() { f(); close(done) }:
 		<-done
 		return nil
-	case <-ctx.Done():
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return ctx.Err()
-		}
+	case <-s.stopped:
 		return errStopped
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -136,36 +136,41 @@ func one[T any](list *[]*T) *T {
 	return v
 }
 
-// watchLink keeps an eye on the way to the other sites. When it comes back, the
-// hub is asked for what the mirror has not got yet.
+// lagAfter is how long a link must be up before a mirror that does not follow is
+// worth a word: right after a cut it never does.
+const lagAfter = 10 * time.Second
+
+// watchLink keeps an eye on the way to the other sites. When it comes back, and
+// every lagAfter, a leaf asks the hub for what the mirror has not got yet.
 func (s *Server) watchLink(ctx context.Context) {
 	t := time.NewTicker(tickEvery)
 	defer t.Stop()
+	leaf := s.cfg.role() == "leaf"
 	now := time.Now()
 	state := linkState{since: now}
-	s.link.Store(&state)
-	var refreshed bool
 	lookAt := now
 	for {
-		up := s.linkUp()
-		if up != state.up {
-			state = linkState{up: up, since: now, lag: state.lag}
-			refreshed = false
-			if s.cfg.role() == "leaf" {
+		if up := s.linkUp(); up != state.up {
+			state = linkState{up: up, since: now}
+			lookAt = now
+			if leaf {
 				s.log.Info("link to the hub", "up", up)
 			}
 		}
-		if s.cfg.role() == "leaf" && up && (!refreshed || now.After(lookAt)) {
-			call, done := context.WithTimeout(ctx, callTimeout)
-			err := s.hub.Refresh(call)
-			refreshed = err == nil
-			lag := s.mirrorLag(call, err)
-			done()
-			if lag != state.lag && lag != "" && up == s.linkUp() {
+		if leaf && state.up && !now.Before(lookAt) {
+			lag, err := s.lookAtMirror(ctx)
+			if err == nil {
+				lookAt = now.Add(lagAfter)
+			}
+			if now.Sub(state.since) < lagAfter {
+				lag = ""
+			} else if err != nil {
+				lookAt = now.Add(time.Second)
+			}
+			if lag != state.lag && lag != "" {
 				s.log.Warn("configuration of the hub", "lag", lag)
 			}
 			state.lag = lag
-			lookAt = time.Now().Add(10 * time.Second)
 		}
 		next := state
 		s.link.Store(&next)
@@ -175,6 +180,28 @@ func (s *Server) watchLink(ctx context.Context) {
 		case now = <-t.C:
 		}
 	}
+}
+
+// lookAtMirror fetches what the mirror lacks and says in words how it stands,
+// empty when it follows. The error is that of fetching.
+func (s *Server) lookAtMirror(ctx context.Context) (string, error) {
+	ctx, done := context.WithTimeout(ctx, callTimeout)
+	defer done()
+	if err := s.hub.Refresh(ctx); err != nil {
+		return err.Error(), err
+	}
+	m, err := s.hub.Mirror(ctx)
+	switch {
+	case err != nil:
+		return err.Error(), nil
+	case m.Active < 0:
+		return "mirror has not heard from the hub yet", nil
+	case m.Active > 15*time.Second:
+		return fmt.Sprintf("mirror has not heard from the hub for %s", m.Active.Round(time.Second)), nil
+	case m.Lag > 0:
+		return fmt.Sprintf("mirror misses %d changes", m.Lag), nil
+	}
+	return "", nil
 }
 
 func (s *Server) linkUp() bool {
@@ -187,25 +214,6 @@ func (s *Server) linkUp() bool {
 		return s.conn.Connected()
 	}
 	return false
-}
-
-// mirrorLag says in words how the mirror of the hub's configuration stands.
-func (s *Server) mirrorLag(ctx context.Context, refresh error) string {
-	if refresh != nil {
-		return refresh.Error()
-	}
-	m, err := s.hub.Mirror(ctx)
-	switch {
-	case err != nil:
-		return err.Error()
-	case m.Active < 0:
-		return "mirror has not heard from the hub yet"
-	case m.Active > 15*time.Second:
-		return fmt.Sprintf("mirror has not heard from the hub for %s", m.Active.Round(time.Second))
-	case m.Lag > 0:
-		return fmt.Sprintf("mirror misses %d changes", m.Lag)
-	}
-	return ""
 }
 
 // reachable reports whether news of other sites could come over the bus.

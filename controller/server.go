@@ -70,6 +70,7 @@ type Server struct {
 
 	events   chan event
 	calls    chan func()
+	stopped  chan struct{} // closed when the loop ends
 	toBus    chan *mesh.Snapshot
 	fromBus  chan outcome
 	beat     atomic.Int64 // when the loop last ticked, Unix ns
@@ -117,6 +118,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		planners:  map[mesh.ServiceKey]*plan.Planner{},
 		events:    make(chan event, 256),
 		calls:     make(chan func()),
+		stopped:   make(chan struct{}),
 		toBus:     make(chan *mesh.Snapshot, 1),
 		fromBus:   make(chan outcome, 4),
 		runReady:  make(chan struct{}),
@@ -137,6 +139,10 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.folder.Close()) }()
+	// One that was killed left its run file, which would lead others astray.
+	if err := os.Remove(s.folder.Path(siteapi.RunFileName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("controller: remove old run file: %w", err)
+	}
 	if err := s.openStore(); err != nil {
 		return err
 	}
@@ -397,8 +403,7 @@ func (s *Server) writeRunFile(api string) error {
 	if err != nil {
 		return err
 	}
-	var perm fs.FileMode = 0o600
-	if err := store.WriteFile(s.folder.Path(siteapi.RunFileName), append(data, '\n'), perm); err != nil {
+	if err := store.WriteFile(s.folder.Path(siteapi.RunFileName), append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("controller: write run file: %w", err)
 	}
 	return nil

@@ -183,6 +183,12 @@ func TestEastWest(t *testing.T) {
 			t.Errorf("served %q, want b", body)
 		}
 	})
+	t.Run("at home", func(t *testing.T) {
+		a.apply(siteObjects(endpoints, map[string]string{"b": bAddr, "c": bAddr}))
+		if _, body := get("Meridian-Service", "Meridian-Source"); body != "a 127.0.0.1" {
+			t.Errorf("served %q, want home, without what the client forged", body)
+		}
+	})
 	t.Run("never passed on", func(t *testing.T) {
 		without := map[string]string{"a": endpoints["a"], "c": endpoints["c"]}
 		b.apply(siteObjects(without, map[string]string{"a": a.addr("eastwest").String(), "c": bAddr}))

@@ -67,7 +67,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		stopped:  make(chan struct{}),
 	}
 	s.shared = &worker.Shared{
-		Site: cfg.Site, Watermark: cfg.Watermark, Times: cfg.times,
+		Watermark: cfg.Watermark, Times: cfg.times,
 		MaxConnections: cfg.MaxConnections, MaxListenerConnections: cfg.MaxListenerConnections,
 		Unrouted: s.registry.Service(""),
 	}
@@ -149,17 +149,16 @@ func (s *Server) Apply(snap *mesh.Snapshot) error {
 		}
 		return fmt.Errorf("snapshot %s not applied: %w", snap.Generation, err)
 	}
-	old := s.state.Swap(next)
+	old := s.current()
+	s.state.Store(next)
 	s.registry.Retain(v.Endpoints())
-	if old == nil {
-		return nil
-	}
-	kept := map[*worker.Listener]bool{}
-	for _, l := range next.Listeners {
-		kept[l] = true
+	for _, l := range opened {
+		socket := next.Sockets[l]
+		s.deps.Log.Info("listening", "address", l.Listener.Addr(), "gateway", socket.Gateway, "protocol", socket.Protocol)
 	}
 	for _, l := range old.Listeners {
-		if !kept[l] {
+		if next.Sockets[l] == nil {
+			s.deps.Log.Info("stopped listening", "address", l.Listener.Addr(), "gateway", old.Sockets[l].Gateway)
 			err = errors.Join(err, l.Listener.Close())
 		}
 	}

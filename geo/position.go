@@ -20,7 +20,7 @@ type Position struct {
 // Errors of [ParseURI] and [ParseLatLon]. They are fixed values, so that a
 // request with a bad header costs nothing more than one with a good header.
 var (
-	ErrScheme      = errors.New("not a geo URI: it does not start with geo:")
+	ErrScheme      = errors.New("not a geo URI: it does not start with the scheme geo")
 	ErrCoordinates = errors.New("coordinates are not latitude,longitude or latitude,longitude,altitude in plain decimals")
 	ErrRange       = errors.New("position is off the earth: latitude is -90 to 90, longitude -180 to 180")
 	ErrCRS         = errors.New("coordinate reference system is not wgs84")

@@ -76,9 +76,9 @@ func (d Duration) MarshalText() ([]byte, error) {
 		span time.Duration
 		name string
 	}{{time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}, {time.Millisecond, "ms"}} {
-		if n := rest / u.span; n > 0 {
-			b = append(strconv.AppendInt(b, int64(n), 10), u.name...)
-			rest -= n * u.span
+		if n := int64(rest / u.span); n > 0 {
+			b = append(strconv.AppendInt(b, n, 10), u.name...)
+			rest %= u.span
 		}
 	}
 	return b, nil

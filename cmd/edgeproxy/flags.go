@@ -74,9 +74,8 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")
 	err := fs.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
-		fs.SetOutput(w)
 		fmt.Fprint(w, usageHead)
-		fs.PrintDefaults()
+		fs.VisitAll(func(f *flag.Flag) { fmt.Fprint(w, usageOf(f)) })
 		return o, err
 	}
 	if err != nil || o.version {
@@ -89,6 +88,18 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 		return o, errors.Join(errors.New("--node is needed: this machine tells no name"), hostErr)
 	}
 	return o, o.validate()
+}
+
+// usageOf describes a flag as the other programs do, with two hyphens.
+func usageOf(f *flag.Flag) string {
+	value, usage := flag.UnquoteUsage(f)
+	if value != "" {
+		value = " " + value
+	}
+	if f.DefValue != "" && f.DefValue != "false" && f.DefValue != "0" {
+		usage += fmt.Sprintf(" (default %q)", f.DefValue)
+	}
+	return fmt.Sprintf("  --%s%s\n        %s\n", f.Name, value, usage)
 }
 
 // fromBus reports whether the configuration comes from a controller.

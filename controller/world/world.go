@@ -155,11 +155,23 @@ func compareKeys(a, b mesh.Key) int {
 }
 
 // Forget drops soft state that is older than maxAge at now, so that a world does
-// not grow with every process that ever reported.
+// not grow with every process that ever reported. The last word of a site that
+// has a Site object stays: since when it is silent is worth knowing.
 func (w *World) Forget(now time.Time, maxAge time.Duration) {
-	maps.DeleteFunc(w.reports, func(_ topic, voices map[string]info) bool {
-		maps.DeleteFunc(voices, func(_ string, r info) bool { return now.Sub(r.at) > maxAge })
+	maps.DeleteFunc(w.reports, func(t topic, voices map[string]info) bool {
+		last := ""
+		if t.service == "" && len(w.objects[siteKey(t.site)]) > 0 {
+			n, _ := w.Freshest(t.site, "")
+			last = n.Reporter
+		}
+		maps.DeleteFunc(voices, func(reporter string, r info) bool {
+			return now.Sub(r.at) > maxAge && (last == "" || reporter != last)
+		})
 		return len(voices) == 0
 	})
 	maps.DeleteFunc(w.nodes, func(_ string, n node) bool { return now.Sub(n.at) > maxAge })
+}
+
+func siteKey(name string) mesh.Key {
+	return mesh.Key{Kind: mesh.KindSite, Namespace: mesh.DefaultNamespace, Name: name}
 }

@@ -305,6 +305,33 @@ func TestLoads(t *testing.T) {
 	}
 }
 
+func TestForget(t *testing.T) {
+	w := New("a", "a")
+	put(t, w, Hub, siteYAML("b", 1, 0))
+	for _, site := range []string{"b", "stranger"} {
+		for i, reporter := range []string{"n1", "ctl", "n2"} {
+			w.Hear(&mesh.Report{Site: site, Reporter: reporter, Seq: 1, Services: []mesh.ServiceReport{{Service: "default/shop"}}}, at(10*(i%2)))
+		}
+	}
+	w.Forget(at(50), time.Second)
+	if len(w.ReportedSites()) != 2 {
+		t.Fatal("forgot too early")
+	}
+	w.Forget(at(5000), time.Second)
+	if got := w.ReportedSites(); len(got) != 1 || got[0] != "b" || len(w.reports[topic{site: "b"}]) != 1 {
+		t.Errorf("left: %v, %v", got, w.reports)
+	}
+	if heard, ok := w.HeardOf("b"); !ok || !heard.Equal(at(10)) {
+		t.Errorf("b was last heard of at %v, %v", heard, ok)
+	}
+	if _, ok := w.Freshest("b", "default/shop"); ok {
+		t.Error("old load is still there")
+	}
+	if p := w.Peers(at(5000), true); len(p) != 1 || p[0].Status != membership.Suspect {
+		t.Errorf("%+v", p)
+	}
+}
+
 func TestShared(t *testing.T) {
 	w := New("a", "a")
 	put(t, w, Hub, siteYAML("a", 0, 0)+siteYAML("b", 1, 0)+siteYAML("c", 2, 0)+siteYAML("d", 3, 0)+shop+`

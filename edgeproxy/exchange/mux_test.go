@@ -103,14 +103,18 @@ func (w *muxWorld) step(r *muxRequest, ev *Event, piece []byte) {
 	w.kept = max(w.kept, len(r.kept), len(r.replyKept))
 }
 
+// slice finds n bytes from an offset in what was kept, the piece at hand (whose
+// end is at offset end), or both.
 func slice(kept []byte, keptAt int64, piece []byte, end, from int64, n int) []byte {
-	all := append(append([]byte(nil), kept...), piece...)
-	start := end - int64(len(piece)) - int64(len(kept))
-	if len(kept) > 0 {
-		start = keptAt
-		all = append(kept[:end-int64(len(piece))-keptAt:end-int64(len(piece))-keptAt], piece...)
+	var out []byte
+	pieceAt := end - int64(len(piece))
+	for i := from; i < from+int64(n); i++ {
+		if i >= pieceAt {
+			return append(out, piece[i-pieceAt:from+int64(n)-pieceAt]...)
+		}
+		out = append(out, kept[i-keptAt])
 	}
-	return all[from-start : from-start+int64(n)]
+	return out
 }
 
 func (w *muxWorld) do(r *muxRequest, a Action) {

@@ -48,7 +48,7 @@ type turn struct {
 	s          *Server
 	c          *Client
 	up, down   []byte
-	ev, out    stream.Event
+	ev         stream.Event
 	req, reply []byte
 }
 

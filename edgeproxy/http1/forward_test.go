@@ -133,13 +133,13 @@ func TestAnswersAreUnambiguous(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(23, 24))
 	passed := 0
 	for i := range 10000 + len(responses) {
-		in := ""
+		var raw string
 		if i < len(responses) {
-			in = responses[i].in
+			raw = responses[i].in
 		} else {
-			in = mutate(rnd, responses)
+			raw = mutate(rnd, responses)
 		}
-		method, in := splitMethod(in)
+		method, in := splitMethod(raw)
 		if method != "HEAD" {
 			method = "GET"
 		}

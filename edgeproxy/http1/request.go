@@ -89,7 +89,7 @@ func (r *requestLine) target(t []byte) *stream.ProtocolError {
 
 func (r *requestLine) absolute(t []byte) *stream.ProtocolError {
 	const http, https = "http://", "https://"
-	n := 0
+	var n int
 	switch {
 	case len(t) > len(http) && fold(t[:len(http)], http):
 		n = len(http)

@@ -364,7 +364,7 @@ func twinResponse(method, in string) string {
 	refuse := func() string { return strings.Join(append(events, "!"), "; ") }
 	for interim := 0; ; {
 		lines, rest, complete, ok := twinHead(in, 65536)
-		if strings.HasPrefix(in, "\r\n") && strings.Index(in, "\r\n\r\n") < 0 {
+		if strings.HasPrefix(in, "\r\n") && !strings.Contains(in, "\r\n\r\n") {
 			complete = false
 		}
 		if !ok {

@@ -94,7 +94,7 @@ func Normalize(target, buf []byte) (normal, path []byte, ok bool) {
 func rewrite(target, buf []byte) (normal, path []byte, ok bool) {
 	out := append(buf[:0], '/')
 	element := 1 // where the current element starts in out
-	query := target[len(target):]
+	var query []byte
 	for i := 1; ; i++ {
 		if i == len(target) || target[i] == '/' || target[i] == '?' {
 			e := out[element:]

@@ -66,8 +66,8 @@ func (b *Bus) State() State {
 	return b.keeper.State()
 }
 
-// Reload does nothing: the controller sends what changed when it changes.
-func (b *Bus) Reload() {}
+// Reload changes nothing: the controller sends what changed when it changes.
+func (b *Bus) Reload() { b.Log.Info("nothing to read again: configuration comes from the controller") }
 
 // Start asks the controller and, when it does not answer within a moment,
 // serves the last good snapshot. With neither the node goes on asking, not ready.

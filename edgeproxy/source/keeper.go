@@ -15,6 +15,9 @@ import (
 // ErrLower marks a snapshot of a lower generation than the one in force.
 var ErrLower = errors.New("generation is lower than the one in force")
 
+// maxLogged bounds the faults of one configuration that are logged line by line.
+const maxLogged = 20
+
 // Apply takes a snapshot into force. An error means that the old one still
 // serves, untouched.
 type Apply func(*mesh.Snapshot) error
@@ -160,7 +163,11 @@ func (k *Keeper) Refuse(gen *mesh.Generation, err error) {
 	if repeat {
 		return // a controller that repeats itself must not fill the log
 	}
-	for _, f := range r.Faults {
+	for i, f := range r.Faults {
+		if i == maxLogged {
+			k.log.Error("configuration refused", "more_faults", len(r.Faults)-i, "see", "/config of the admin server")
+			break
+		}
 		attrs := []any{"fault", f}
 		if gen != nil {
 			attrs = append(attrs, "refused", gen.String())

@@ -27,8 +27,10 @@ const (
 // View is what one snapshot means at this node.
 type View struct {
 	Generation mesh.Generation
-	Sockets    []*Socket
-	Services   map[mesh.ServiceKey]*Service
+	// Site is this site's name, as it is told to others; empty for a lone node.
+	Site     []byte
+	Sockets  []*Socket
+	Services map[mesh.ServiceKey]*Service
 	// Sites gives the stable index of each other site by name.
 	Sites map[string]int
 	// Problems are faults that cost their share of requests and nothing else.
@@ -91,6 +93,9 @@ func (s *Service) Usable(int) bool { return true }
 // InFlight counts the requests at home endpoint i.
 func (s *Service) InFlight(i int) int { return int(s.Home[i].InFlight.Load()) }
 
+// Latency is not measured.
+func (s *Service) Latency(int) float64 { return 0 }
+
 // HasPort reports whether the service has the port; 0 stands for its only port.
 func (s *Service) HasPort(port int) bool { return port == 0 && len(s.ports) == 1 || s.ports[port] }
 
@@ -108,6 +113,7 @@ func Build(snap *mesh.Snapshot, site string, reg *upstream.Registry, sharing ups
 		snap: snap, site: site, reg: reg, sharing: sharing, loops: loops,
 		view: &View{
 			Generation: snap.Generation,
+			Site:       []byte(site),
 			Services:   map[mesh.ServiceKey]*Service{},
 			Sites:      map[string]int{},
 			named:      map[string]*Service{},

@@ -159,12 +159,15 @@ func (w *Worker) sendHead(r *request, a *attempt) {
 	a.sent, a.sentAt = true, now
 	a.endpoint.Cells[w.id].Requests.Add(1)
 	w.msg = r.head
+	if len(w.msg.Authority) == 0 {
+		w.msg.Authority = a.endpoint.Authority
+	}
 	if a.remote == upstream.Home {
 		r.service.Cells[w.id].Arrivals.Add(1)
 	} else {
 		w.msg.Fields = append(w.fields[:0], r.head.Fields...)
 		w.msg.Fields = append(w.msg.Fields,
-			stream.Field{Name: fieldService, Value: a.name}, stream.Field{Name: fieldSource, Value: w.site})
+			stream.Field{Name: fieldService, Value: a.name}, stream.Field{Name: fieldSource, Value: w.state.View.Site})
 		w.fields = w.msg.Fields[:0]
 	}
 	if r.bodyMax > 0 {

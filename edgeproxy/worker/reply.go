@@ -131,3 +131,6 @@ var (
 	fieldSource  = []byte(inband.HeaderSource)
 	fieldLoad    = []byte(inband.HeaderLoad)
 )
+
+// Every flag has its counter.
+var _ [upstream.Outcomes - int(exchange.Flags)]struct{}

@@ -56,7 +56,6 @@ const (
 
 // Shared is what the workers of a server have in common.
 type Shared struct {
-	Site      string
 	Watermark int
 	Times     Times
 	// MaxConnections and MaxListenerConnections bound client connections.
@@ -146,7 +145,6 @@ func New(id int, shared *Shared) (*Worker, error) {
 		tried:     make([]int, 0, 8),
 		budget:    limit.RetryBudget{Ratio: 0.2, MinPerSecond: 1},
 		codecs:    http1Codecs,
-		site:      []byte(shared.Site),
 	}
 	w.rnd.Seed(rand.Uint64(), rand.Uint64())
 	w.sweep.Owner = (*sweeper)(w)

@@ -15,6 +15,11 @@ import (
 // goroutine and a deadline.
 type Verb func(ctx context.Context, request []byte) ([]byte, error)
 
+// failure is the body of an answer that is an error.
+type failure struct {
+	Error string `json:"error"`
+}
+
 // verbTimeout bounds one request.
 const verbTimeout = 10 * time.Second
 
@@ -50,8 +55,8 @@ func (c *Conn) ServeAPI(ctx context.Context, site, version string, verbs map[str
 				defer done()
 				out, err := answer(call, r.Data())
 				if err != nil {
-					body, _ := json.Marshal(map[string]string{"error": err.Error()})
-					_ = r.Error("400", oneLine(err.Error()), body)
+					body, encErr := json.Marshal(failure{err.Error()})
+					_ = r.Error("400", oneLine(errors.Join(err, encErr).Error()), body)
 					return
 				}
 				_ = r.Respond(out)

@@ -107,9 +107,15 @@ func (c *cluster) apply(ctx context.Context, name string, o *mesh.Objects) error
 	if err != nil {
 		return err
 	}
-	result, err := c.plane.api.Apply(ctx, siteapi.ApplyRequest{Documents: []siteapi.Document{{Name: name, YAML: string(text)}}})
-	if err != nil {
-		return fmt.Errorf("apply %s: %w", name, err)
+	request := siteapi.ApplyRequest{Documents: []siteapi.Document{{Name: name, YAML: string(text)}}}
+	var result *siteapi.Result
+	// A write waits for the disk; on a busy machine that can outlast the hub's
+	// patience, and applying again is harmless.
+	if err := within(ctx, startLimit, "the hub to store "+name, func() (err error) {
+		result, err = c.plane.api.Apply(ctx, request)
+		return err
+	}); err != nil {
+		return err
 	}
 	var errs []error
 	for _, f := range result.Faults {

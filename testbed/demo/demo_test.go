@@ -117,7 +117,7 @@ func TestTimelineHoldsAWeightUntilTheNext(t *testing.T) {
 	}
 }
 
-func frames(t *testing.T, tty, color bool) string {
+func frames(t *testing.T, columns int, color bool) string {
 	t.Helper()
 	tp := topo.Default(1)
 	sc, err := plan(&Options{Topology: tp, Duration: 20 * time.Second})
@@ -126,7 +126,10 @@ func frames(t *testing.T, tty, color bool) string {
 	}
 	m := newMeter(sc)
 	var b bytes.Buffer
-	v := NewView(&b, tty, color)
+	v := NewView(&b, nil, color)
+	if columns > 0 {
+		v = NewView(&b, func() int { return columns }, color)
+	}
 	n := len(tp.Sites)
 	mesh := make([]serviceShares, n)
 	mesh[sc.Hot] = serviceShares{Service: serviceKey, Source: "standby", HomeShare: 0.45, InFlight: 5,
@@ -143,7 +146,7 @@ func frames(t *testing.T, tty, color bool) string {
 }
 
 func TestPlainViewIsALineASecond(t *testing.T) {
-	got := frames(t, false, true)
+	got := frames(t, 0, true)
 	if strings.Contains(got, "\x1b") {
 		t.Error("control characters without a terminal")
 	}
@@ -159,7 +162,7 @@ func TestPlainViewIsALineASecond(t *testing.T) {
 }
 
 func TestLiveViewRedrawsInPlace(t *testing.T) {
-	got := frames(t, true, false)
+	got := frames(t, 200, false)
 	height := len(topo.Default(1).Sites) + 2
 	if n := strings.Count(got, fmt.Sprintf("\x1b[%dA\x1b[J", height)); n != 3 {
 		t.Errorf("%d redraws, want 3: two frames and the last line over the picture\n%q", n, got)
@@ -170,7 +173,22 @@ func TestLiveViewRedrawsInPlace(t *testing.T) {
 	if !strings.Contains(got, "controller killed") || !strings.HasSuffix(got, "done\n") {
 		t.Errorf("%q", got)
 	}
-	if !strings.Contains(frames(t, true, true), "\x1b[31m") {
+	if !strings.Contains(frames(t, 200, true), "\x1b[31m") {
 		t.Error("no colour although wanted")
+	}
+}
+
+func TestLiveViewFitsTheTerminal(t *testing.T) {
+	for line := range strings.Lines(frames(t, 60, false)) {
+		line = line[strings.LastIndexByte(line, 'J')+1:] // past a redraw's control characters
+		if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > 60 {
+			t.Errorf("%d columns of 60: %q", n, line)
+		}
+	}
+	if got := clip("\x1b[31mabc\x1b[0mdef", 4); got != "\x1b[31mabc\x1b[0md\x1b[0m" {
+		t.Errorf("%q", got)
+	}
+	if got := clip("abc", 3); got != "abc" {
+		t.Errorf("%q", got)
 	}
 }

@@ -2,7 +2,6 @@ package demo
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -59,6 +58,7 @@ func command(t *testing.T, args ...string) (cmd *exec.Cmd, stdout, stderr *bytes
 	stdout, stderr = new(bytes.Buffer), new(bytes.Buffer)
 	cmd = exec.Command(filepath.Join(dir, "meridian"), append([]string{"demo"}, args...)...)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
+	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
 	t.Cleanup(func() { noneLeft(t, dir) })
 	return cmd, stdout, stderr
 }
@@ -165,8 +165,8 @@ func TestCooperationAgainstNone(t *testing.T) {
 func TestSharingSurvivesTheControllers(t *testing.T) {
 	r := play(t, "--duration", "15s", "--sites", "5", "--policies", "cooperative", "--fault", "controllers")
 	shared(t, r)
-	if !strings.Contains(r.Fault, "hub") || strings.Count(r.Fault, "controller") != 2 {
-		t.Errorf("fault %q, want the hub and two controllers", r.Fault)
+	if fault := r.Runs[0].Fault; !strings.Contains(fault, "hub") || strings.Count(fault, "controller") != 2 {
+		t.Errorf("fault %q, want the hub and two controllers", fault)
 	}
 	// From two seconds after the kill on.
 	late := phaseOf(t, r, report.Cooperative, report.HotspotSettled)
@@ -197,28 +197,76 @@ func TestRealSitesAndUsers(t *testing.T) {
 	}
 }
 
-func TestInterruptEndsEverything(t *testing.T) {
-	cmd, stdout, stderr := command(t, "--sites", "3")
+// begin starts the demo and returns when half of its processes live: in the
+// middle of the start.
+func begin(t *testing.T) (cmd *exec.Cmd, stdout, stderr *bytes.Buffer) {
+	t.Helper()
+	cmd, stdout, stderr = command(t, "--sites", "3")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	dir := binaryDir
 	deadline := time.Now().Add(30 * time.Second)
-	for len(running(dir)) < 6 && time.Now().Before(deadline) { // in the middle of the start
+	for len(running(binaryDir)) < 6 && time.Now().Before(deadline) {
 		time.Sleep(10 * time.Millisecond)
+	}
+	return cmd, stdout, stderr
+}
+
+// temporary lists what is left in the demo's temporary folder.
+func temporary(t *testing.T, cmd *exec.Cmd) []os.DirEntry {
+	t.Helper()
+	dir, _ := strings.CutPrefix(cmd.Env[len(cmd.Env)-1], "TMPDIR=")
+	left, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return left
+}
+
+func TestInterruptEndsEverything(t *testing.T) {
+	cmd, stdout, stderr := begin(t)
+	if len(temporary(t, cmd)) == 0 {
+		t.Error("the demo keeps its files elsewhere")
 	}
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
-	defer stop()
+	stop := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+	defer stop.Stop()
 	var exit *exec.ExitError
 	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 1 {
 		t.Errorf("ended with %v, want exit status 1", err)
 	}
 	if !strings.Contains(stderr.String(), "interrupted") || stdout.Len() != 0 {
 		t.Errorf("standard error:\n%s\nstandard output:\n%s", stderr, stdout)
+	}
+	if left := temporary(t, cmd); len(left) != 0 {
+		t.Errorf("left in the temporary folder: %v", left)
+	}
+}
+
+// TestACrashEndsEverything: what noneLeft asserts at the end is the kernel's doing.
+func TestACrashEndsEverything(t *testing.T) {
+	cmd, _, _ := begin(t)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // says that it was killed
+}
+
+func TestAnEarlyFailureSaysWhy(t *testing.T) {
+	for want, args := range map[string][]string{
+		"3s is too short":                {"--duration", "3s"},
+		"has 6 sites":                    {"--sites", "7"},
+		"give both or none":              {"--sites-csv", "x.csv"},
+		"x.csv: no such file":            {"--sites-csv", "x.csv", "--users-csv", "y.csv"},
+		`"fast" is not one of`:           {"--policies", "fast"},
+		`"floods" is not controllers`:    {"--fault", "floods"},
+		`--output "xml" is not table or`: {"-o", "xml"},
+	} {
+		cmd, stdout, stderr := command(t, args...)
+		if err := cmd.Run(); err == nil || !strings.Contains(stderr.String(), want) || stdout.Len() != 0 {
+			t.Errorf("%v: %v, no %q in %q", args, err, want, stderr)
+		}
 	}
 }

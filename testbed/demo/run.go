@@ -88,12 +88,11 @@ func (d *demo) run(ctx context.Context) (_ *report.Report, err error) {
 				return nil, err
 			}
 		}
-		r, fault, err := d.policy(ctx, c, policy)
+		r, err := d.policy(ctx, c, policy)
 		if err != nil {
 			return nil, fmt.Errorf("policy %s: %w", policy, err)
 		}
 		rep.Runs = append(rep.Runs, *r)
-		rep.Fault = fault
 	}
 	return rep, nil
 }
@@ -174,22 +173,22 @@ func (d *demo) head() *report.Report {
 }
 
 // policy runs the scenario once.
-func (d *demo) policy(ctx context.Context, c *cluster, name string) (*report.Run, string, error) {
+func (d *demo) policy(ctx context.Context, c *cluster, name string) (*report.Run, error) {
 	if err := c.usePolicy(ctx, name); err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	g, err := c.generator(d.clients)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	before, err := d.dropped(ctx, c)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	arrivals := d.scenario.Arrivals(d.Seed)
 	cpuBefore, err := c.family.cpuTime()
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 
 	start := time.Now().Add(100 * time.Millisecond)
@@ -218,34 +217,34 @@ func (d *demo) policy(ctx context.Context, c *cluster, name string) (*report.Run
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
-		return nil, "", err
+		return nil, err
 	}
 	spent := time.Since(start)
 
 	cpuAfter, err := c.family.cpuTime()
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	after, err := d.dropped(ctx, c)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	step := d.scenario.Phase(scenario.Hotspot)
 	weights := c.watch.timeline(start, d.scenario.Duration())
 	if d.Keep {
 		if err := d.keepRecords(name, out.result.Requests, weights); err != nil {
-			return nil, "", err
+			return nil, err
 		}
 	}
 	run := &report.Run{
-		Policy: name, Phases: report.PhaseStats(d.scenario, out.result.Requests, clientDeadline),
+		Policy: name, Fault: fault, Phases: report.PhaseStats(d.scenario, out.result.Requests, clientDeadline),
 		Sharing: report.MeasureSharing(weights, len(c.topology.Sites), d.scenario.Hot,
 			report.Span{From: step.From, To: step.To}, report.FirstOver(d.scenario, arrivals)),
 		ErrorKinds: report.ErrorKinds(out.result.Requests), Dropped: after - before,
 		GeneratorLateMS: report.LateP99MS(out.result.Late),
 		CPU:             (cpuAfter - cpuBefore).Seconds() / spent.Seconds(),
 	}
-	return run, fault, nil
+	return run, nil
 }
 
 // dropped sums what the backends never worked on.

@@ -6,27 +6,28 @@ import (
 	"sort"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // View shows what the demo does while it does it: a picture that is redrawn on a
 // terminal, a line a second elsewhere. Its methods are called by one goroutine.
 type View struct {
-	out   io.Writer
-	tty   bool
-	color bool
+	out     io.Writer
+	columns func() int // of the terminal; nil elsewhere
+	color   bool
 
 	drawn int // lines of the picture on the screen
 }
 
-// NewView writes to out; tty says that it is a terminal, color that colours are
-// welcome there.
-func NewView(out io.Writer, tty, color bool) *View {
-	return &View{out: out, tty: tty, color: tty && color}
+// NewView writes to out. columns is the present width of the terminal that out
+// is, nil when it is none; color says that colours are welcome there.
+func NewView(out io.Writer, columns func() int, color bool) *View {
+	return &View{out: out, columns: columns, color: columns != nil && color}
 }
 
 // every is how often a frame is worth making.
 func (v *View) every() time.Duration {
-	if v.tty {
+	if v.columns != nil {
 		return 250 * time.Millisecond
 	}
 	return time.Second
@@ -62,7 +63,7 @@ type siteFrame struct {
 
 // show draws a frame.
 func (v *View) show(f frame) {
-	if v.tty {
+	if v.columns != nil {
 		v.draw(f)
 		return
 	}
@@ -121,8 +122,35 @@ func (v *View) draw(f frame) {
 			s.name, s.role, v.paint(code, bar), s.demand, s.capacity, s.meanMS, 100*s.awayShare, errText, s.inFlight, sharesText(s), down)
 	}
 	v.erase()
-	v.write(b.String())
-	v.drawn = strings.Count(b.String(), "\n")
+	width := v.columns()
+	for line := range strings.Lines(b.String()) {
+		v.write(clip(strings.TrimSuffix(line, "\n"), width) + "\n")
+		v.drawn++
+	}
+}
+
+// clip cuts a line to what a terminal shows in one row, colours not counted: a
+// line that wraps would put the next picture in the wrong place.
+func clip(line string, width int) string {
+	shown := 0
+	for i := 0; i < len(line); {
+		if line[i] == '\x1b' {
+			if end := strings.IndexByte(line[i:], 'm'); end >= 0 {
+				i += end + 1
+				continue
+			}
+		}
+		_, size := utf8.DecodeRuneInString(line[i:])
+		if shown++; shown > width {
+			reset := ""
+			if strings.Contains(line[:i], "\x1b") {
+				reset = "\x1b[0m"
+			}
+			return line[:i] + reset
+		}
+		i += size
+	}
+	return line
 }
 
 // erase takes the picture off the screen, so that what follows stands in its place.

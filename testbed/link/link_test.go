@@ -170,16 +170,22 @@ func TestRelayHoldsABoundedAmount(t *testing.T) {
 		_, _ = io.Copy(io.Discard, c)
 	}))
 	c := dial(t, r)
-	if err := c.SetWriteBuffer(4 << 10); err != nil {
-		t.Fatal(err)
+	// The kernel's own buffers on the way take some megabytes.
+	const limit = 24 << 20
+	total, piece := 0, make([]byte, 256<<10)
+	for total < limit {
+		if err := c.SetWriteDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := c.Write(piece)
+		total += n
+		if err != nil {
+			break
+		}
 	}
-	if err := c.SetWriteDeadline(time.Now().Add(500 * time.Millisecond)); err != nil {
-		t.Fatal(err)
-	}
-	n, err := c.Write(make([]byte, 64<<20))
 	close(release)
-	if err == nil || n > 32<<20 {
-		t.Fatalf("wrote %d bytes to a target that reads nothing (%v)", n, err)
+	if total >= limit {
+		t.Fatalf("wrote %d bytes to a target that reads nothing", total)
 	}
 }
 

@@ -44,8 +44,7 @@ func TestTimersFireInOrderAndNeverEarly(t *testing.T) {
 		base := l.Elapsed()
 		for range n {
 			due := base + time.Duration(r.IntN(int(200*time.Millisecond)))
-			var tm *Timer
-			tm = l.NewTimer(func() {
+			tm := l.NewTimer(func() {
 				got = append(got, firing{due, l.Elapsed()})
 				if len(got) == n {
 					close(done)
@@ -135,12 +134,25 @@ type closer struct {
 	hits  *int
 }
 
+// replace registers a descriptor that is never ready, in the place of the one
+// that was closed.
+func (c *closer) replace() {
+	fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK)
+	if err == nil {
+		err = c.l.Register(fd, Readable, &closer{l: c.l, fd: fd, hits: c.hits})
+	}
+	if err != nil {
+		panic(err)
+	}
+}
+
 func (c *closer) Ready(uint32) {
 	*c.hits++
 	if o := c.other; o != nil && o.fd >= 0 {
 		c.l.Unregister(o.fd)
 		_ = unix.Close(o.fd)
 		o.fd = -1
+		c.replace()
 	}
 	c.l.Unregister(c.fd)
 	_ = unix.Close(c.fd)

@@ -9,12 +9,17 @@ import (
 // Findings are sentences that say what the figures of a report show, and name a
 // loss as plainly as a win. Comparisons whose policy did not run are left out.
 func (r *Report) Findings() []string {
-	coop := r.run(Cooperative)
-	if coop == nil {
-		return nil
-	}
 	var out []string
 	say := func(format string, a ...any) { out = append(out, fmt.Sprintf(format, a...)) }
+	for _, run := range r.Runs {
+		if run.Fault != "" {
+			say("%s: %s.", run.Policy, run.Fault)
+		}
+	}
+	coop := r.run(Cooperative)
+	if coop == nil {
+		return out
+	}
 
 	hot, settled, slow := coop.phase(scenario.Hotspot), coop.phase(HotspotSettled), coop.phase(scenario.Slow)
 	say("Cooperative, hotspot: %s has %.1f times its capacity to serve, the mesh is at %.0f %% of its own; %s, %.0f %% of all requests went to another site.",
@@ -66,9 +71,9 @@ func change(ours, theirs float64) string {
 	case theirs == 0:
 		return "no comparison"
 	case ours <= theirs:
-		return fmt.Sprintf("%.0f %% better", 100*(1-ours/theirs))
+		return fmt.Sprintf("%.1f %% better", 100*(1-ours/theirs))
 	default:
-		return fmt.Sprintf("%.0f %% worse", 100*(ours/theirs-1))
+		return fmt.Sprintf("%.1f %% worse", 100*(ours/theirs-1))
 	}
 }
 

@@ -38,8 +38,6 @@ type Report struct {
 	HotFactor   float64 `json:"hot_factor"`
 	Load        float64 `json:"load"`
 	HotspotLoad float64 `json:"hotspot_load"`
-	// Fault is what was broken on purpose, empty for nothing.
-	Fault string `json:"fault,omitempty"`
 }
 
 // Site describes one site of the mesh.
@@ -65,6 +63,8 @@ type Run struct {
 
 	// ErrorKinds counts the errors by what went wrong.
 	ErrorKinds map[string]int `json:"error_kinds,omitempty"`
+	// Fault is what was broken on purpose, empty for nothing.
+	Fault string `json:"fault,omitempty"`
 	// Dropped counts requests that a backend never worked on because their
 	// client had gone.
 	Dropped int `json:"dropped"`

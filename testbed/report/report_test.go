@@ -250,7 +250,7 @@ func TestJSONHasTheAgreedShape(t *testing.T) {
 func TestPhasesShareTheRequestsOut(t *testing.T) {
 	r := sample(t)
 	for _, run := range r.Runs {
-		sum, whole := 0, 0
+		sum := 0
 		for _, p := range run.Phases {
 			if p.Name != HotspotSettled {
 				sum += p.All.Requests
@@ -259,9 +259,8 @@ func TestPhasesShareTheRequestsOut(t *testing.T) {
 				t.Errorf("%s: %d of %d requests are the hot site's", p.Name, p.HotHome.Requests, p.All.Requests)
 			}
 		}
-		whole = sum
-		if whole < 5000 {
-			t.Errorf("%d requests in all phases", whole)
+		if sum < 5000 {
+			t.Errorf("%d requests in all phases", sum)
 		}
 	}
 	if r.Runs[1].ErrorKinds["timeout"] == 0 || r.Runs[0].ErrorKinds != nil {

@@ -58,9 +58,6 @@ func (r *Report) Table() string {
 			b.WriteString("  - " + f + "\n")
 		}
 	}
-	if r.Fault != "" {
-		b.WriteString("  - Fault in the hotspot of every run: " + r.Fault + "\n")
-	}
 	return b.String()
 }
 

@@ -92,7 +92,7 @@ func runDemo(cmd *cobra.Command, f *demoFlags, version string) error {
 	progress := cmd.ErrOrStderr()
 	opts := demo.Options{
 		Topology: topology, Duration: f.duration, Seed: f.seed, Policies: f.policies, Fault: f.fault, Keep: f.keep, Version: version,
-		View: demo.NewView(progress, isTerminal(progress), os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"),
+		View: demo.NewView(progress, columnsOf(progress), os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"),
 	}
 	if err := opts.Validate(); err != nil {
 		return errUsage{err}
@@ -150,14 +150,22 @@ func (f *demoFlags) topology() (*topo.Topology, error) {
 	return topo.FromEUA(topo.Input{Name: f.sitesCSV, Reader: sites}, topo.Input{Name: f.usersCSV, Reader: users}, f.maxSites, f.seed)
 }
 
-// isTerminal says whether what is written to w is seen on a terminal.
-func isTerminal(w io.Writer) bool {
+// columnsOf tells the width of the terminal that w writes to, nil when it is none.
+func columnsOf(w io.Writer) func() int {
 	file, ok := w.(*os.File)
 	if !ok {
-		return false
+		return nil
 	}
-	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
-	return err == nil
+	if _, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS); err != nil {
+		return nil
+	}
+	return func() int {
+		size, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ)
+		if err != nil || size.Col == 0 {
+			return 80 // a terminal that does not say
+		}
+		return int(size.Col)
+	}
 }
 
 // demoBackendCommand is one site's backends, a process of the demo.

@@ -20,6 +20,7 @@ import (
 	"bytes"
 	"math/bits"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
@@ -71,6 +72,27 @@ type Rule struct {
 	Filters *Filters
 
 	total uint64 // of the backends' weights
+}
+
+// Mirrors lists the mirrors of the rule and of its backends.
+func (r *Rule) Mirrors() []Mirror {
+	var all []Mirror
+	add := func(f *Filters) {
+		for i := range f.Mirrors {
+			if !slices.Contains(all, f.Mirrors[i]) {
+				all = append(all, f.Mirrors[i])
+			}
+		}
+	}
+	if r.Filters != nil {
+		add(r.Filters)
+	}
+	for i := range r.Backends {
+		if f := r.Backends[i].Filters; f != nil {
+			add(f)
+		}
+	}
+	return all
 }
 
 // Unbounded is a timeout that is written as zero.

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
-	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 )
 
 // busy is the load of the hot-path rules: clients that keep their connections and
@@ -181,9 +180,11 @@ func TestHotPath(t *testing.T) {
 		mallocs := float64(after.Mallocs-before.Mallocs) / n
 		t.Logf("%.0f requests/s, %.3f system calls and %.5f allocations a request, longest turn %v, %d slow",
 			n/took.Seconds(), calls, mallocs, is.Loops[0].LongestTurn, is.Loops[0].SlowTurns)
-		// The runtime's own goroutines allocate a few objects a second.
-		if mallocs > 0.002 {
-			t.Errorf("%.4f allocations a request (%d in all), want none", mallocs, after.Mallocs-before.Mallocs)
+		// The most requests at one time, and the connections for them, may be new
+		// in this time, and the runtime's goroutines allocate: a fixed number of
+		// objects, whatever the number of requests.
+		if all := after.Mallocs - before.Mallocs; all > 400 {
+			t.Errorf("%d allocations in %.0f requests, want none per request", all, n)
 		}
 		if calls > 4.2 {
 			t.Errorf("%.3f system calls a request, want at most 4.2", calls)
@@ -199,7 +200,8 @@ func TestHotPath(t *testing.T) {
 func TestIdleConnectionsAreCheap(t *testing.T) {
 	p := startProxy(t, Config{Loops: 1}, Deps{}, hotObjects(fixedBackend(t)))
 	request := hotRequest()
-	to := loop.Sockaddr(p.addr("http"))
+	at := p.addr("http")
+	to := &unix.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()}
 	const n = 500
 	buf := make([]byte, 4096)
 	ask := func(fd int) {

@@ -114,6 +114,7 @@ type candidate struct {
 	weight   float64
 	fill     float64 // 1/s
 	spillers float64
+	fading   bool // its report is old enough to fade
 }
 
 // planned is the rate that the candidate's price is reckoned at.
@@ -251,6 +252,7 @@ func newCandidate(q price.Queue, o *Option) candidate {
 		c.others += backlog / drainMS * 1000
 	}
 	old := (age - freshPeriods*periodMS - clamp(o.UsualMS, 0, 5*periodMS)) / (fadePeriods * periodMS)
+	c.fading = old > 0
 	c.others /= 1 - 0.95*clamp(old, 0, 1)
 	c.others = math.Min(c.others, maxPerS)
 	return c
@@ -324,6 +326,9 @@ func (p *Planner) shareOf(c *candidate) float64 {
 // same mean delay with a tenth of the turns).
 func (c *candidate) gain(tickMS float64, stepped bool, far float64) float64 {
 	g, spillers := maxGain, 1.0
+	if c.fading {
+		return maxGain // What fades must go whatever the age says.
+	}
 	if c.from != nil {
 		kappa := 1.0
 		if c.from.InBand {

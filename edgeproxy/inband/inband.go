@@ -8,8 +8,8 @@
 // version first, then key=value fields in any order. A reader skips keys it does
 // not know; a version it does not know it refuses. The number in flight comes
 // last, so that a writer keeps everything before it as a prefix for 100 ms and
-// only appends a number per response. An answer to a probe is a text body of
-// such values, one a line, one for each service.
+// only appends a number per response. An answer to a probe is 204 with
+// such a header for each service.
 //
 //	s site  r reporting process  e its start (hex)  q report number
 //	v service (namespace/name)  c slots  t service time, ms

@@ -69,11 +69,8 @@ func (c *Conn) Open(l *Loop, fd int, p Peer, watchClose bool) error {
 }
 
 // Dial starts a connection; Connected or Failed follows.
-func (c *Conn) Dial(l *Loop, to unix.Sockaddr, p Peer) error {
-	domain := unix.AF_INET
-	if _, six := to.(*unix.SockaddrInet6); six {
-		domain = unix.AF_INET6
-	}
+func (c *Conn) Dial(l *Loop, to netip.AddrPort, p Peer) error {
+	sa, domain := l.sockaddr(to)
 	l.calls += 3
 	fd, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -81,7 +78,7 @@ func (c *Conn) Dial(l *Loop, to unix.Sockaddr, p Peer) error {
 	}
 	c.start(l, fd, p, false)
 	if err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err == nil {
-		err = unix.Connect(fd, to)
+		err = unix.Connect(fd, sa)
 	}
 	if err != nil && err != unix.EINPROGRESS {
 		c.abandon()
@@ -416,11 +413,14 @@ func (c *Conn) write(wire *List) (int, syscall.Errno) {
 	return sysWritev(c.fd, v)
 }
 
-// Sockaddr is an address in the form Dial takes.
-func Sockaddr(a netip.AddrPort) unix.Sockaddr {
+// sockaddr is an address in the form of a system call, in memory of the loop's
+// own: x/sys writes to what it is given.
+func (l *Loop) sockaddr(a netip.AddrPort) (unix.Sockaddr, int) {
 	ip := a.Addr().Unmap()
 	if ip.Is4() {
-		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: ip.As4()}
+		l.to4 = unix.SockaddrInet4{Port: int(a.Port()), Addr: ip.As4()}
+		return &l.to4, unix.AF_INET
 	}
-	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: ip.As16()}
+	l.to6 = unix.SockaddrInet6{Port: int(a.Port()), Addr: ip.As16()}
+	return &l.to6, unix.AF_INET6
 }

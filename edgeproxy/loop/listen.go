@@ -66,7 +66,7 @@ func listen(addr netip.AddrPort) (_ *Listener, err error) {
 			return nil, os.NewSyscallError("setsockopt", err)
 		}
 	}
-	if err := unix.Bind(fd, Sockaddr(addr)); err != nil {
+	if err := unix.Bind(fd, sockaddr(addr)); err != nil {
 		return nil, os.NewSyscallError("bind", err)
 	}
 	if err := unix.Listen(fd, backlog); err != nil {
@@ -84,6 +84,13 @@ func listen(addr netip.AddrPort) (_ *Listener, err error) {
 		l.addr = netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
 	}
 	return l, nil
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if ip := a.Addr().Unmap(); ip.Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: ip.As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
 
 // Addr is the bound address.

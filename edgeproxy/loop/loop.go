@@ -62,6 +62,8 @@ type Loop struct {
 	free     []uint32
 	events   [turnEvents]unix.EpollEvent
 	iovecs   [16]unix.Iovec
+	to4      unix.SockaddrInet4
+	to6      unix.SockaddrInet6
 	calls    uint64
 	stopped  bool
 	trim     Timer

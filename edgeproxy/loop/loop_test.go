@@ -231,7 +231,7 @@ func TestDial(t *testing.T) {
 	ln, _ := echoServer(t, l, 0)
 	d := &dialled{echo: echo{l: l, failed: make(chan error, 1)}, connected: make(chan struct{})}
 	on(l, func() {
-		if err := d.conn.Dial(l, Sockaddr(ln.Addr()), d); err != nil {
+		if err := d.conn.Dial(l, ln.Addr(), d); err != nil {
 			t.Error(err)
 		}
 	})
@@ -244,7 +244,7 @@ func TestDial(t *testing.T) {
 	free.Close()
 	refused := &dialled{echo: echo{l: l, failed: make(chan error, 1)}, connected: make(chan struct{})}
 	on(l, func() {
-		if err := refused.conn.Dial(l, Sockaddr(free.Addr()), refused); err != nil {
+		if err := refused.conn.Dial(l, free.Addr(), refused); err != nil {
 			refused.failed <- err
 		}
 	})

@@ -59,8 +59,10 @@ type Gate struct {
 	// drawnTo[i] is the sum of the draws up to and with remote i. It lies apart,
 	// since every draw scans it.
 	drawnTo []float64
-	turns   []int8 // of the round-robin policies
-	account *account
+	// cheapestMS is the lowest planned price of a remote.
+	cheapestMS float64
+	turns      []int8 // of the round-robin policies
+	account    *account
 }
 
 // Compile makes a gate of a plan by a policy of mesh.SiteSharing (empty means
@@ -78,10 +80,12 @@ func Compile(policy string, w *mesh.ServiceWeights, ledger *Ledger) (*Gate, erro
 	account, lives := ledger.open(w.Service, sites)
 	g := &Gate{policy: policy, homeLimit: w.HomeLimit, account: account, remotes: make([]remote, len(plan)), drawnTo: make([]float64, len(plan))}
 	drawn := 0.0
+	g.cheapestMS = math.Inf(1)
 	for i := range plan {
 		p := &plan[i]
 		if p.Excluded == "" {
 			drawn += math.Max(0, p.Draw)
+			g.cheapestMS = math.Min(g.cheapestMS, p.PriceMS)
 		}
 		g.drawnTo[i] = drawn
 		g.remotes[i] = remote{
@@ -132,6 +136,9 @@ func (g *Gate) Pick(nowNS int64, homeInFlight int, rnd uint64, tried Mask) int {
 			return Home
 		}
 		if i := g.draw(nowNS, rnd, tried); i >= 0 {
+			return i
+		}
+		if i := g.overflow(nowNS, homeInFlight, tried); home && i >= 0 {
 			return i
 		}
 	} else if len(g.turns) > 0 {
@@ -248,6 +255,25 @@ func (r *remote) price(nowNS int64) float64 {
 		return r.table[len(r.table)-1] + float64(over)*r.slope
 	}
 	return r.table[n]
+}
+
+// overflow is for when the sites that the plan draws are at their limits: the
+// cheapest other one, if it is still worth leaving a queue as long as home's. The
+// home limit is where home is as many times dearer than the cheapest remote as
+// the policy allows, and beyond it home's price grows with the number in flight,
+// so the same margin is kept by comparing with cheapestMS scaled alike. Without
+// this a site with a backlog queues beside idle sites that its plan, which leaves
+// the own backlog out, does not draw.
+func (g *Gate) overflow(nowNS int64, homeInFlight int, tried Mask) int {
+	best, bestPrice := None, g.cheapestMS*float64(homeInFlight)/float64(max(1, g.homeLimit))
+	for i := range g.remotes {
+		if g.may(i, nowNS, tried) == yes {
+			if p := g.remotes[i].price(nowNS); p < bestPrice {
+				best, bestPrice = i, p
+			}
+		}
+	}
+	return best
 }
 
 // anywhere is the last resort of a request that home cannot serve: the cheapest

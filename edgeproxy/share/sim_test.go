@@ -31,6 +31,7 @@ type simSite struct {
 	count     Counters
 	queue     []*simRequest
 	hidden    bool // its reports reach nobody
+	joined    int  // own requests that the gate put behind others here
 }
 
 type simRequest struct {
@@ -201,6 +202,9 @@ func (m *simMesh) arrive(i int) {
 	g := s.share.Gate
 	k := g.Pick(m.nowNS, s.count.InFlight, m.rnd.Uint64(), 0)
 	if k == Home {
+		if s.count.InFlight >= s.slots {
+			s.joined++
+		}
 		m.enter(r)
 		return
 	}

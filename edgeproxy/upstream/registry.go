@@ -13,10 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/meridian-mesh/meridian/api/mesh"
-	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 )
 
 // MaxSources bounds the other sites whose requests are counted apart; those of
@@ -66,7 +63,7 @@ func (r *Registry) Endpoint(key EndpointKey) *Endpoint {
 	defer r.mu.Unlock()
 	e := r.endpoints[key]
 	if e == nil {
-		e = &Endpoint{EndpointKey: key, Sockaddr: loop.Sockaddr(key.Addr), Cells: make([]EndpointCell, r.loops)}
+		e = &Endpoint{EndpointKey: key, Authority: []byte(key.Addr.String()), Cells: make([]EndpointCell, r.loops)}
 		r.endpoints[key] = e
 	}
 	return e
@@ -127,7 +124,8 @@ type Gauge struct {
 // Endpoint is the stable state of one endpoint.
 type Endpoint struct {
 	EndpointKey
-	Sockaddr unix.Sockaddr
+	// Authority names it towards itself where a request names no host (HTTP/1.0).
+	Authority []byte
 	// InFlight counts requests sent to it, or about to be, and not answered.
 	InFlight Gauge
 	Cells    []EndpointCell // by loop

@@ -53,7 +53,7 @@ func (w *Worker) connect(a *attempt, anew bool) {
 	a.endpoint.Cells[w.id].Connects.Add(1)
 	a.up = u
 	a.next, u.attempts = nil, a
-	if err := u.conn.Dial(w.Loop, a.endpoint.Sockaddr, u); err != nil {
+	if err := u.conn.Dial(w.Loop, a.endpoint.Addr, u); err != nil {
 		u.attempts, a.up = nil, nil
 		u.Recycle()
 		w.connectFailed(a)

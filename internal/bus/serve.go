@@ -55,8 +55,8 @@ func (c *Conn) ServeAPI(ctx context.Context, site, version string, verbs map[str
 				defer done()
 				out, err := answer(call, r.Data())
 				if err != nil {
-					body, _ := json.Marshal(failure{err.Error()})
-					_ = r.Error("400", oneLine(err.Error()), body)
+					body, encErr := json.Marshal(failure{err.Error()})
+					_ = r.Error("400", oneLine(errors.Join(err, encErr).Error()), body)
 					return
 				}
 				_ = r.Respond(out)

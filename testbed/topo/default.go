@@ -23,7 +23,7 @@ var victoria = []Site{
 	{Name: "geelong", Title: "Geelong", Location: orb.Point{144.3607, -38.1499}, Slots: 3, ServiceTime: 18 * time.Millisecond, Access: 3500 * time.Microsecond},
 	{Name: "ballarat", Title: "Ballarat", Location: orb.Point{143.8503, -37.5622}, Slots: 2, ServiceTime: 16 * time.Millisecond, Access: 4 * time.Millisecond},
 	{Name: "bendigo", Title: "Bendigo", Location: orb.Point{144.2794, -36.7570}, Slots: 2, ServiceTime: 20 * time.Millisecond, Access: 5 * time.Millisecond},
-	{Name: "mildura", Title: "Mildura", Location: orb.Point{142.1560, -34.2080}, Slots: 1, ServiceTime: 20 * time.Millisecond, Access: 10 * time.Millisecond},
+	{Name: "mildura", Title: "Mildura", Location: orb.Point{142.1560, -34.2080}, Slots: 2, ServiceTime: 40 * time.Millisecond, Access: 10 * time.Millisecond},
 }
 
 // usersPerSlot is how many users live around a site for each of its slots.

@@ -32,6 +32,8 @@ type Stats struct {
 	BytesReceived, BytesSent                          uint64 // client side
 	UpstreamConnects, UpstreamConnectFailures         uint64
 	UpstreamReused, Retries                           uint64
+	Tunnels                                           int // now: connections that switched protocols
+	TunnelsTotal                                      uint64
 	Loops                                             []LoopStats
 	Requests                                          []RequestCount
 	Latency                                           []ServiceLatency
@@ -76,6 +78,8 @@ func (s *Server) Stats() Stats {
 		st.UpstreamConnectFailures += c.ConnectFailures.Load()
 		st.UpstreamReused += c.Reused.Load()
 		st.Retries += c.Retries.Load()
+		st.Tunnels += int(c.Tunnels.Load())
+		st.TunnelsTotal += c.TunnelsTotal.Load()
 		st.Loops = append(st.Loops, LoopStats{
 			Turns: l.Turns.Load(), Syscalls: l.Syscalls.Load(), SlowTurns: l.SlowTurns.Load(),
 			LongestTurn: time.Duration(l.LongestTurnNS.Load()), MappedBytes: l.Mapped.Load(),

@@ -48,6 +48,7 @@ type Conn struct {
 	dialing    bool
 	broken     bool // a write failed; what was received is still read
 	watchClose bool
+	ending     bool // nothing is sent after what is queued
 	dirty      bool
 	inResumed  bool
 
@@ -140,6 +141,21 @@ func (c *Conn) ShutdownWrite() {
 	c.loop.calls++
 	// Fails where the other side is gone, which reading finds out.
 	_ = unix.Shutdown(c.fd, unix.SHUT_WR)
+}
+
+// HalfClosable makes the end of the other side's stream wait its turn: it is a
+// failure (io.EOF) only once everything before it was taken, and sending may go on.
+func (c *Conn) HalfClosable() {
+	c.watchClose = false
+	if c.fd >= 0 {
+		c.update()
+	}
+}
+
+// CloseWrite tells the other side, after what is queued, that nothing more comes.
+func (c *Conn) CloseWrite() {
+	c.ending = true
+	c.Dirty()
 }
 
 // Left is how many received bytes the owner has not taken.
@@ -370,6 +386,7 @@ func (c *Conn) flush() {
 	}
 	wire := c.t.Wire()
 	if wire.Len() == 0 {
+		c.end()
 		return
 	}
 	if c.broken {
@@ -393,7 +410,15 @@ func (c *Conn) flush() {
 	}
 	c.update()
 	if c.fd >= 0 {
+		c.end()
 		c.peer.Written(n, c.Out.Len()+wire.Len())
+	}
+}
+
+func (c *Conn) end() {
+	if c.ending && c.Unsent() == 0 {
+		c.ending = false
+		c.ShutdownWrite()
 	}
 }
 

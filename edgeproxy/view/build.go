@@ -77,7 +77,7 @@ func (b *builder) service(m *mesh.MeshService) {
 	}
 	s := &Service{
 		Service: b.reg.Service(key),
-		Connect: ConnectTimeout, Silence: SilenceTimeout, Retries: Retries,
+		Connect: ConnectTimeout, Silence: SilenceTimeout, Idle: TunnelIdle, Retries: Retries,
 		ports: map[int]bool{},
 	}
 	b.view.Services[key] = s
@@ -172,6 +172,7 @@ func (b *builder) policy(p *mesh.TrafficPolicy) {
 			}
 			set(&s.Connect, o.Connect)
 			set(&s.Silence, o.Idle)
+			set(&s.Idle, o.Idle)
 			set(&s.Request, o.Request)
 		}
 		if r := p.Spec.Retries; r != nil && r.Attempts != nil {

@@ -20,6 +20,8 @@ const (
 	ConnectTimeout = time.Second
 	// SilenceTimeout is how long a backend may send nothing that it owes.
 	SilenceTimeout = 60 * time.Second
+	// TunnelIdle is how long a tunnel or a TCP connection may carry nothing.
+	TunnelIdle = time.Hour
 	// Retries is how many attempts may follow a failed one.
 	Retries = 2
 )
@@ -80,6 +82,8 @@ type Service struct {
 	Name                      []byte
 	Connect, Silence, Request time.Duration
 	Retries                   int
+	// Idle is how long a tunnel or a TCP connection may carry nothing.
+	Idle time.Duration
 	// Declared capacity of the home endpoints.
 	Concurrency int
 	ServiceTime time.Duration

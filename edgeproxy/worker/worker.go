@@ -80,7 +80,8 @@ type Counters struct {
 	Accepted, Refused, Received, Sent atomic.Uint64
 	Connects, ConnectFailures, Reused atomic.Uint64
 	Retries                           atomic.Uint64
-	Open                              atomic.Int64
+	Open, Tunnels                     atomic.Int64
+	TunnelsTotal                      atomic.Uint64
 	_                                 [64]byte
 }
 

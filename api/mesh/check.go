@@ -20,6 +20,7 @@ const (
 	ReasonTargetNotFound             = "TargetNotFound"
 	ReasonConflicted                 = "Conflicted"
 	ReasonUnknownPort                = "UnknownPort"
+	ReasonUnsupportedProtocol        = "UnsupportedProtocol"
 	ReasonUnknownSite                = "UnknownSite"
 	ReasonNoEndpoints                = "NoEndpoints"
 )
@@ -64,6 +65,7 @@ func Check(o *Objects) []Condition {
 	for _, r := range o.HTTPRoutes {
 		c.route(r)
 	}
+	c.streamRoutes()
 	for _, s := range o.Sites {
 		c.site(s)
 	}
@@ -188,6 +190,12 @@ func (c *checker) route(r *HTTPRoute) {
 				add(path+".port", ReasonUnknownPort, "MeshService %s has several ports (%s), name one", b.ServiceKey(), ports(s))
 			case b.Port != 0 && !slices.ContainsFunc(s.Spec.Ports, func(p ServicePort) bool { return p.Port == b.Port }):
 				add(path+".port", ReasonUnknownPort, "MeshService %s has no port %d, it has %s", b.ServiceKey(), b.Port, ports(s))
+			default:
+				for _, p := range s.Spec.Ports {
+					if p.Protocol == PortTCP && (b.Port == 0 || b.Port == p.Port) {
+						add(path+".port", ReasonUnsupportedProtocol, "port %d of MeshService %s speaks %s, an HTTPRoute needs %s", p.Port, b.ServiceKey(), PortTCP, PortHTTP)
+					}
+				}
 			}
 		}
 	}

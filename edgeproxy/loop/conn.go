@@ -71,20 +71,11 @@ func (c *Conn) Open(l *Loop, fd int, p Peer, watchClose bool) error {
 
 // Dial starts a connection; Connected or Failed follows.
 func (c *Conn) Dial(l *Loop, to netip.AddrPort, p Peer) error {
-	sa, domain := l.sockaddr(to)
-	l.calls += 3
-	fd, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	fd, err := l.Connect(to)
 	if err != nil {
 		return err
 	}
 	c.start(l, fd, p, false)
-	if err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err == nil {
-		err = unix.Connect(fd, sa)
-	}
-	if err != nil && err != unix.EINPROGRESS {
-		c.abandon()
-		return err
-	}
 	c.dialing = true
 	c.waits = unix.EPOLLOUT
 	if c.handle, err = l.Add(fd, c.waits, c); err != nil {
@@ -300,11 +291,7 @@ func (c *Conn) Ready(ev uint32) {
 }
 
 func (c *Conn) dialed() {
-	c.loop.calls++
-	errno, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR)
-	if err == nil && errno != 0 {
-		err = syscall.Errno(errno)
-	}
+	err := c.loop.SocketError(c.fd)
 	if err != nil {
 		c.peer.Failed(err)
 		return

@@ -47,6 +47,10 @@ const (
 )
 
 func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
+	if s := w.state.Sockets[l]; s != nil && s.Streams != nil && !w.draining {
+		w.adoptStream(l, s, fd, from)
+		return
+	}
 	d := w.freeDown
 	if d == nil {
 		d = &down{w: w}

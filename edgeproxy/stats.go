@@ -34,10 +34,13 @@ type Stats struct {
 	UpstreamReused, Retries                           uint64
 	Tunnels                                           int // now: connections that switched protocols
 	TunnelsTotal                                      uint64
-	Loops                                             []LoopStats
-	Requests                                          []RequestCount
-	Latency                                           []ServiceLatency
-	Streams                                           []StreamCount
+	// Mirrored counts requests of which a copy was sent, MirrorsDropped copies
+	// given up because their backend was slow.
+	Mirrored, MirrorsDropped uint64
+	Loops                    []LoopStats
+	Requests                 []RequestCount
+	Latency                  []ServiceLatency
+	Streams                  []StreamCount
 }
 
 // StreamCount counts the TCP connections of one service.
@@ -62,7 +65,7 @@ type LoopStats struct {
 type RequestCount struct {
 	Service mesh.ServiceKey // empty where no service was reached
 	Class   int             // status / 100; 0 when no response was sent
-	Flag    string          // Envoy's response flag; empty when the backend answered
+	Flag    string          // Envoy's response flag; empty when the backend or a filter answered
 	N       uint64
 }
 
@@ -90,6 +93,8 @@ func (s *Server) Stats() Stats {
 		st.Retries += c.Retries.Load()
 		st.Tunnels += int(c.Tunnels.Load())
 		st.TunnelsTotal += c.TunnelsTotal.Load()
+		st.Mirrored += c.Mirrored.Load()
+		st.MirrorsDropped += c.MirrorsDropped.Load()
 		st.Loops = append(st.Loops, LoopStats{
 			Turns: l.Turns.Load(), Syscalls: l.Syscalls.Load(), SlowTurns: l.SlowTurns.Load(),
 			LongestTurn: time.Duration(l.LongestTurnNS.Load()), MappedBytes: l.Mapped.Load(),

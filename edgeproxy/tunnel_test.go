@@ -51,15 +51,15 @@ func switching(t *testing.T, reply string, serve func(c *net.TCPConn, in *bufio.
 }
 
 const (
-	switched = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n"
-	ask      = "GET /chat HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+	switched  = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n"
+	wsRequest = "GET /chat HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 
 // open asks for a tunnel and returns it once it is there.
 func (p *proxy) open(early string) (*net.TCPConn, *bufio.Reader) {
 	p.t.Helper()
 	c := p.dial("http").(*net.TCPConn)
-	io.WriteString(c, ask+early)
+	io.WriteString(c, wsRequest+early)
 	in := bufio.NewReader(c)
 	res, err := http.ReadResponse(in, nil)
 	if err != nil || res.StatusCode != 101 || res.Header.Get("Upgrade") != "websocket" || res.Header.Get("Connection") != "Upgrade" || res.Header.Get("Sec-WebSocket-Accept") != "x" {
@@ -302,7 +302,7 @@ func TestTunnelRefused(t *testing.T) {
 		{"unnamed", "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n", ""},
 		{"method", "POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n", ""},
 		{"body", "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\nx", ""},
-		{"declined", ask, "websocket"},
+		{"declined", wsRequest, "websocket"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := p.dial("http")
@@ -331,7 +331,7 @@ func TestTunnelRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p.apply(toOne(switching(t, reply, echoAll)))
 			c := p.dial("http")
-			io.WriteString(c, ask)
+			io.WriteString(c, wsRequest)
 			res, err := http.ReadResponse(bufio.NewReader(c), nil)
 			if err != nil || res.StatusCode != 502 {
 				t.Errorf("%v, %v", res, err)

@@ -23,6 +23,7 @@ const (
 	ReasonUnsupportedProtocol        = "UnsupportedProtocol"
 	ReasonUnknownSite                = "UnknownSite"
 	ReasonNoEndpoints                = "NoEndpoints"
+	ReasonFilterNotFound             = "FilterNotFound"
 )
 
 // Condition is something that is wrong between objects that are each valid. It
@@ -51,6 +52,11 @@ func Check(o *Objects) []Condition {
 		gateways: map[string]*Gateway{},
 		services: map[ServiceKey]*MeshService{},
 		sites:    map[string]*Site{},
+
+		responses: map[string]*LocalResponse{},
+	}
+	for _, r := range o.LocalResponses {
+		c.responses[r.Metadata.Namespace+"/"+r.Metadata.Name] = r
 	}
 	for _, g := range o.Gateways {
 		c.gateways[g.Metadata.Namespace+"/"+g.Metadata.Name] = g
@@ -77,11 +83,12 @@ func Check(o *Objects) []Condition {
 }
 
 type checker struct {
-	o        *Objects
-	gateways map[string]*Gateway // namespace/name
-	services map[ServiceKey]*MeshService
-	sites    map[string]*Site
-	found    []Condition
+	o         *Objects
+	gateways  map[string]*Gateway // namespace/name
+	services  map[ServiceKey]*MeshService
+	sites     map[string]*Site
+	responses map[string]*LocalResponse // namespace/name
+	found     []Condition
 }
 
 func (c *checker) add(kind string, m ObjectMeta, path, reason, message string, args ...any) {
@@ -178,24 +185,53 @@ func (c *checker) route(r *HTTPRoute) {
 		}
 	}
 	for i, rule := range r.Spec.Rules {
+		c.filters(r, fmt.Sprintf("spec.rules[%d]", i), rule.Filters)
 		for j, b := range rule.BackendRefs {
 			path := fmt.Sprintf("spec.rules[%d].backendRefs[%d]", i, j)
-			s := c.services[b.ServiceKey()]
-			switch {
-			case b.Namespace != r.Metadata.Namespace:
-				add(path, ReasonRefNotPermitted, "MeshService %s is in another namespace, and no ReferenceGrant is served by this version", b.ServiceKey())
-			case s == nil:
-				add(path, ReasonBackendNotFound, "there is no MeshService %s%s", b.ServiceKey(), c.perhaps(b.Name, c.services))
-			case b.Port == 0 && len(s.Spec.Ports) > 1:
-				add(path+".port", ReasonUnknownPort, "MeshService %s has several ports (%s), name one", b.ServiceKey(), ports(s))
-			case b.Port != 0 && !slices.ContainsFunc(s.Spec.Ports, func(p ServicePort) bool { return p.Port == b.Port }):
-				add(path+".port", ReasonUnknownPort, "MeshService %s has no port %d, it has %s", b.ServiceKey(), b.Port, ports(s))
-			default:
-				for _, p := range s.Spec.Ports {
-					if p.Protocol == PortTCP && (b.Port == 0 || b.Port == p.Port) {
-						add(path+".port", ReasonUnsupportedProtocol, "port %d of MeshService %s speaks %s, an HTTPRoute needs %s", p.Port, b.ServiceKey(), PortTCP, PortHTTP)
-					}
-				}
+			c.backend(KindHTTPRoute, r.Metadata, path, b.Namespace, b.Name, b.Port, PortHTTP)
+			c.filters(r, path, b.Filters)
+		}
+	}
+}
+
+// backend checks a reference of a route whose backends have to speak protocol.
+func (c *checker) backend(kind string, m ObjectMeta, path, namespace, name string, port int, protocol string) {
+	add := func(path, reason, message string, args ...any) {
+		c.add(kind, m, path, reason, message, args...)
+	}
+	key := ServiceKey(namespace + "/" + name)
+	s := c.services[key]
+	switch {
+	case namespace != m.Namespace:
+		add(path, ReasonRefNotPermitted, "MeshService %s is in another namespace, and no ReferenceGrant is served by this version", key)
+		return
+	case s == nil:
+		add(path, ReasonBackendNotFound, "there is no MeshService %s%s", key, c.perhaps(name, c.services))
+		return
+	case port == 0 && len(s.Spec.Ports) > 1:
+		add(path+".port", ReasonUnknownPort, "MeshService %s has several ports (%s), name one", key, ports(s))
+		return
+	}
+	for _, p := range s.Spec.Ports {
+		if port == 0 || p.Port == port {
+			if p.Protocol != protocol {
+				add(path+".port", ReasonUnsupportedProtocol, "port %d of MeshService %s speaks %s, a backend of %s has to speak %s", p.Port, key, p.Protocol, kind, protocol)
+			}
+			return
+		}
+	}
+	add(path+".port", ReasonUnknownPort, "MeshService %s has no port %d, it has %s", key, port, ports(s))
+}
+
+func (c *checker) filters(r *HTTPRoute, path string, filters []HTTPRouteFilter) {
+	for i, f := range filters {
+		at := fmt.Sprintf("%s.filters[%d]", path, i)
+		if m := f.RequestMirror; m != nil {
+			c.backend(KindHTTPRoute, r.Metadata, at+".requestMirror.backendRef", m.BackendRef.Namespace, m.BackendRef.Name, m.BackendRef.Port, PortHTTP)
+		}
+		if e := f.ExtensionRef; e != nil {
+			if key := r.Metadata.Namespace + "/" + e.Name; c.responses[key] == nil {
+				c.add(KindHTTPRoute, r.Metadata, at+".extensionRef", ReasonFilterNotFound, "there is no LocalResponse %s%s", key, c.perhaps(e.Name, c.responses))
 			}
 		}
 	}
@@ -252,6 +288,10 @@ func (c *checker) perhaps(name string, known any) string {
 	case map[ServiceKey]*MeshService:
 		for _, s := range m {
 			names = append(names, s.Metadata.Name)
+		}
+	case map[string]*LocalResponse:
+		for _, r := range m {
+			names = append(names, r.Metadata.Name)
 		}
 	case map[string]*Site:
 		for n := range m {

@@ -38,6 +38,7 @@ var kinds = []struct {
 	{StreamRouteAPIVersion, reflect.TypeFor[TLSRoute]()},
 	{MeshAPIVersion, reflect.TypeFor[MeshService]()},
 	{MeshAPIVersion, reflect.TypeFor[TrafficPolicy]()},
+	{MeshAPIVersion, reflect.TypeFor[LocalResponse]()},
 }
 
 // unservedKinds are defined by the two API groups and refused by name.

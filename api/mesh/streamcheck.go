@@ -64,32 +64,8 @@ func (c *checker) streamRoute(kind, protocol string, m ObjectMeta, parents []Par
 		}
 	}
 	for i, rule := range rules {
-		for j := range rule.BackendRefs {
-			c.streamBackend(kind, m, fmt.Sprintf("spec.rules[%d].backendRefs[%d]", i, j), &rule.BackendRefs[j])
+		for j, b := range rule.BackendRefs {
+			c.backend(kind, m, fmt.Sprintf("spec.rules[%d].backendRefs[%d]", i, j), b.Namespace, b.Name, b.Port, PortTCP)
 		}
 	}
-}
-
-func (c *checker) streamBackend(kind string, m ObjectMeta, path string, b *BackendRef) {
-	s := c.services[b.ServiceKey()]
-	switch {
-	case b.Namespace != m.Namespace:
-		c.add(kind, m, path, ReasonRefNotPermitted, "MeshService %s is in another namespace, and no ReferenceGrant is served by this version", b.ServiceKey())
-		return
-	case s == nil:
-		c.add(kind, m, path, ReasonBackendNotFound, "there is no MeshService %s%s", b.ServiceKey(), c.perhaps(b.Name, c.services))
-		return
-	case b.Port == 0 && len(s.Spec.Ports) > 1:
-		c.add(kind, m, path+".port", ReasonUnknownPort, "MeshService %s has several ports (%s), name one", b.ServiceKey(), ports(s))
-		return
-	}
-	for _, p := range s.Spec.Ports {
-		if b.Port == 0 || p.Port == b.Port {
-			if p.Protocol != PortTCP {
-				c.add(kind, m, path+".port", ReasonUnsupportedProtocol, "port %d of MeshService %s speaks %s, a %s needs %s", p.Port, b.ServiceKey(), p.Protocol, kind, PortTCP)
-			}
-			return
-		}
-	}
-	c.add(kind, m, path+".port", ReasonUnknownPort, "MeshService %s has no port %d, it has %s", b.ServiceKey(), b.Port, ports(s))
 }

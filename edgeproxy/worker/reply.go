@@ -45,7 +45,7 @@ func (w *Worker) toClient(r *request, act *exchange.Action) {
 		if r.probe {
 			w.replyLoads(r)
 		} else {
-			d.reply(r.stream, act.Status, act.Flag)
+			w.replyLocal(r, act)
 		}
 	case exchange.Abort:
 		d.abort(r.stream)
@@ -68,6 +68,9 @@ func (w *Worker) replyHead(r *request, a *attempt) {
 			w.msg.Fields = w.withoutInBand(r, a, fields)
 			break
 		}
+	}
+	if r.filters != nil {
+		w.msg.Fields = w.edited(r, w.msg.Fields)
 	}
 	if !r.inbound {
 		return

@@ -15,6 +15,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/l4"
 	"github.com/meridian-mesh/meridian/edgeproxy/limit"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
+	"github.com/meridian-mesh/meridian/edgeproxy/route"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
@@ -81,6 +82,7 @@ type Counters struct {
 	Retries                           atomic.Uint64
 	Open, Tunnels                     atomic.Int64
 	TunnelsTotal                      atomic.Uint64
+	Mirrored, MirrorsDropped          atomic.Uint64
 	_                                 [64]byte
 }
 
@@ -120,7 +122,11 @@ type Worker struct {
 	scratch []byte         // of encodings larger than a slab
 	tried   []int
 	path    []byte // for normalised paths
-	load    []byte // for in-band reports
+	query   route.Request
+	url     []byte   // of redirects and rewrites
+	copies  *request // all mirrors under way
+	copying int      // their number
+	load    []byte   // for in-band reports
 	// loadEnds are where each of several reports in load ends.
 	loadEnds []int
 	site     []byte
@@ -213,6 +219,9 @@ func (w *Worker) Close() {
 		w.downs.lost()
 	}
 	w.streams.Close()
+	for w.copies != nil {
+		w.stop(w.copies, exchange.ClientDisconnected, 0)
+	}
 	for {
 		u, ok := w.pool.Expired(1 << 62)
 		if !ok {

@@ -245,19 +245,20 @@ func related[T any](check func(v *T, fault faultFunc)) func(reflect.Value, fault
 
 // relations are rules between the fields of one struct.
 var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
-	reflect.TypeFor[HTTPRouteSpec]():   related(httpRouteRelations),
-	reflect.TypeFor[HTTPRouteRule]():   related(routeRuleRelations),
-	reflect.TypeFor[BackendRef]():      related(backendRelations),
-	reflect.TypeFor[PathMatch]():       related(pathMatchRelations),
-	reflect.TypeFor[HeaderMatch]():     related(headerMatchRelations),
-	reflect.TypeFor[QueryParamMatch](): related(queryMatchRelations),
-	reflect.TypeFor[HTTPRouteFilter](): related(filterRelations),
-	reflect.TypeFor[HeaderModifier]():  related(headerModifierRelations),
-	reflect.TypeFor[RequestMirror]():   related(mirrorRelations),
-	reflect.TypeFor[Fraction]():        related(fractionRelations),
-	reflect.TypeFor[RequestRedirect](): related(redirectRelations),
-	reflect.TypeFor[PathModifier]():    related(pathModifierRelations),
-	reflect.TypeFor[CORS]():            related(corsRelations),
+	reflect.TypeFor[HTTPRouteSpec]():     related(httpRouteRelations),
+	reflect.TypeFor[HTTPRouteRule]():     related(routeRuleRelations),
+	reflect.TypeFor[BackendRef]():        related(backendRelations),
+	reflect.TypeFor[PathMatch]():         related(pathMatchRelations),
+	reflect.TypeFor[HeaderMatch]():       related(headerMatchRelations),
+	reflect.TypeFor[QueryParamMatch]():   related(queryMatchRelations),
+	reflect.TypeFor[HTTPRouteFilter]():   related(filterRelations),
+	reflect.TypeFor[HeaderModifier]():    related(headerModifierRelations),
+	reflect.TypeFor[RequestMirror]():     related(mirrorRelations),
+	reflect.TypeFor[Fraction]():          related(fractionRelations),
+	reflect.TypeFor[RequestRedirect]():   related(redirectRelations),
+	reflect.TypeFor[PathModifier]():      related(pathModifierRelations),
+	reflect.TypeFor[CORS]():              related(corsRelations),
+	reflect.TypeFor[LocalResponseSpec](): related(localResponseRelations),
 	reflect.TypeFor[Export](): func(v reflect.Value, fault faultFunc) {
 		if e := v.Interface().(Export); len(e.Sites) > 0 && e.Scope != ScopeMesh {
 			fault("sites", "sites are named but scope is not "+ScopeMesh, "add scope: "+ScopeMesh)

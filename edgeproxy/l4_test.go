@@ -392,6 +392,9 @@ func TestConnectionCaps(t *testing.T) {
 		if got := p.Stats().ConnectionsRefused; got != uint64(i+1) {
 			t.Errorf("%d refused", got)
 		}
+		if l := p.Stats().Listeners[i]; l.RefusedListener+l.RefusedProxy != 1 || (l.RefusedProxy == 1) != (listener == "other") {
+			t.Errorf("%s: %+v", listener, l)
+		}
 	}
 	open[0].Close()
 	p.streamCount("default/echo", "", 1)

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
-	"github.com/meridian-mesh/meridian/edgeproxy/http1/hostiletest"
 	"github.com/meridian-mesh/meridian/edgeproxy/worker"
+	"github.com/meridian-mesh/meridian/internal/hostiletest"
 )
 
 // recorder is a backend that keeps every octet it is sent, by connection. It

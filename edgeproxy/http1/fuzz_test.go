@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/meridian-mesh/meridian/edgeproxy/http1/hostiletest"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
+	"github.com/meridian-mesh/meridian/internal/hostiletest"
 )
 
 // Decoders agree with the twin, whole and cut anywhere.

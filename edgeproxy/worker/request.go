@@ -85,9 +85,12 @@ func (s *store) field(w *Worker, f *stream.Field) stream.Field {
 	return stream.Field{Name: b[:n:n], Value: b[n:]}
 }
 
-func (s *store) fields(w *Worker, dst, from []stream.Field) []stream.Field {
+// trailers copies those that are not the proxies' own, which stand in heads only.
+func (s *store) trailers(w *Worker, dst, from []stream.Field) []stream.Field {
 	for i := range from {
-		dst = append(dst, s.field(w, &from[i]))
+		if !inBand(&from[i]) {
+			dst = append(dst, s.field(w, &from[i]))
+		}
 	}
 	return dst
 }

@@ -39,7 +39,7 @@ func (w *Worker) toClient(r *request, act *exchange.Action) {
 		if r.probe {
 			w.replyLoads(r)
 		} else {
-			d.reply(r.stream, act.Status, act.Flag)
+			w.replyLocal(r, act)
 		}
 	case exchange.Abort:
 		d.abort(r.stream)
@@ -69,6 +69,9 @@ func (w *Worker) takeInBand(r *request, a *attempt) {
 // for another site.
 func (w *Worker) replyHead(r *request, a *attempt) {
 	w.takeInBand(r, a)
+	if r.filters != nil {
+		w.msg.Fields = w.edited(r, w.msg.Fields)
+	}
 	if !r.inbound {
 		return
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/limit"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
+	"github.com/meridian-mesh/meridian/edgeproxy/route"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
@@ -80,6 +81,7 @@ type Counters struct {
 	Accepted, Refused, Received, Sent atomic.Uint64
 	Connects, ConnectFailures, Reused atomic.Uint64
 	Retries                           atomic.Uint64
+	Mirrored, MirrorsDropped          atomic.Uint64
 	Open                              atomic.Int64
 	_                                 [64]byte
 }
@@ -119,7 +121,11 @@ type Worker struct {
 	scratch []byte         // of encodings larger than a slab
 	tried   []int
 	path    []byte // for normalised paths
-	load    []byte // for in-band reports
+	query   route.Request
+	url     []byte   // of redirects and rewrites
+	copies  *request // all mirrors under way
+	copying int      // their number
+	load    []byte   // for in-band reports
 	// loadEnds are where each of several reports in load ends.
 	loadEnds []int
 	site     []byte
@@ -209,6 +215,9 @@ func (w *Worker) Close() {
 	w.Drain()
 	for w.downs != nil {
 		w.downs.lost()
+	}
+	for w.copies != nil {
+		w.stop(w.copies, exchange.ClientDisconnected, 0)
 	}
 	for {
 		u, ok := w.pool.Expired(1 << 62)

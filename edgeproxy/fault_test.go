@@ -430,12 +430,12 @@ func TestConnectionLimits(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		// The reset may come before Dial returns.
-		if over, err := net.Dial("tcp", p.addr("http").String()); err == nil {
-			if _, err := over.Read(make([]byte, 1)); err == nil {
+		// The refusal may arrive while the dial still goes on.
+		if c, err := net.Dial("tcp", p.addr("http").String()); err == nil {
+			if _, err := c.Read(make([]byte, 1)); err == nil {
 				t.Errorf("%s: a connection over the limit is served", name)
 			}
-			over.Close()
+			c.Close()
 		}
 		conns[0].Close()
 		for s := p.Stats(); s.Connections == 3; s = p.Stats() {

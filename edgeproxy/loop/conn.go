@@ -380,6 +380,7 @@ func (c *Conn) flush() {
 	}
 	wire := c.t.Wire()
 	if wire.Len() == 0 {
+		wire.Free(&c.loop.Slabs) // an end of no bytes may have taken a slab
 		c.end()
 		return
 	}

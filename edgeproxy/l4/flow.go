@@ -11,7 +11,7 @@ const (
 	spliceAfter = 64 << 10
 	// spliceLeast is what has to come at one time for that: for less the calls for
 	// the pipe cost more than the copy.
-	spliceLeast = 16 << 10
+	spliceLeast = 4 << 10
 )
 
 // end is one of a connection's two sockets. It is registered once, edge-triggered,

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/netip"
 
+	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 	"github.com/meridian-mesh/meridian/edgeproxy/worker"
 )
@@ -37,6 +38,8 @@ type Deps struct {
 	Log *slog.Logger
 	// Sharing supplies gates and in-band reports for cooperation between sites.
 	Sharing upstream.Sharing
+	// AccessLog has a ring for each loop.
+	AccessLog *accesslog.Log
 }
 
 // Listener is a bound listener.

@@ -2,8 +2,11 @@ package edgeproxy
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"log/slog"
 	"net"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -13,6 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
+	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 )
 
 // busy is the load of the hot-path rules: clients that keep their connections and
@@ -156,14 +161,40 @@ func hotRequest() []byte {
 	return b.Bytes()
 }
 
-// TestHotPath holds the rules of the hot path: no allocation, at most 4.2 system
-// calls a request with 64 busy keep-alive connections.
+// openAccessLog opens a log in JSON that is written while the test runs.
+func openAccessLog(t testing.TB) *accesslog.Log {
+	t.Helper()
+	format, err := accesslog.Parse(accesslog.FormatJSON)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := accesslog.Open(accesslog.Config{
+		Path: filepath.Join(t.TempDir(), "access.log"), Format: format, Rings: 1, Now: loop.Now, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { l.Run(ctx); close(ended) }()
+	t.Cleanup(func() { stop(); <-ended })
+	return l
+}
+
+// TestHotPath holds the rules of the hot path with the access log on: no
+// allocation, at most 4.2 system calls a request with 64 busy keep-alive connections.
 func TestHotPath(t *testing.T) {
 	requests := 100_000
 	if testing.Short() {
 		requests = 20_000
 	}
-	p := startProxy(t, Config{Loops: 1}, Deps{}, hotObjects(fixedBackend(t)))
+	log := openAccessLog(t)
+	p := startProxy(t, Config{Loops: 1}, Deps{AccessLog: log}, hotObjects(fixedBackend(t)))
+	defer func() {
+		if s := log.Stats(); s.Written+s.Dropped == 0 || s.Failed > 0 {
+			t.Errorf("access log: %+v", s)
+		}
+	}()
 	b := &busy{clients: 64, request: hotRequest(), t: t}
 	b.run(p.addr("http").String(), requests, func(run func()) {
 		runtime.GC()

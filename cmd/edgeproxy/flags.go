@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
 	"github.com/meridian-mesh/meridian/edgeproxy/admin"
 )
 
@@ -17,19 +18,20 @@ import (
 const adminOff = "off"
 
 type options struct {
-	config        string
-	check         bool
-	site, node    string
-	admin         string
-	adminRemote   bool
-	loops         int
-	stateDir      string
-	drainTimeout  time.Duration
-	natsTokenFile string
-	trustKey      string
-	logLevel      slog.Level
-	logFormat     string
-	version       bool
+	config                     string
+	check                      bool
+	site, node                 string
+	admin                      string
+	adminRemote                bool
+	loops                      int
+	stateDir                   string
+	drainTimeout               time.Duration
+	natsTokenFile              string
+	trustKey                   string
+	logLevel                   slog.Level
+	logFormat                  string
+	accessLog, accessLogFormat string
+	version                    bool
 }
 
 const usageHead = `edgeproxy serves the traffic of one node: it listens where Gateways say and sends
@@ -47,6 +49,7 @@ Examples:
 
 Signals:
   SIGHUP   read the configuration again
+  SIGUSR1  open the access log again at its path
   SIGTERM  stop accepting, let requests end (--drain-timeout), exit 0; a second one ends at once
 
 Flags:
@@ -71,6 +74,8 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 	fs.StringVar(&o.trustKey, "trust-key", "", "`file` with the Ed25519 public key that must have signed each snapshot from nats://")
 	fs.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "least `level` to log: debug, info, warn or error")
 	fs.StringVar(&o.logFormat, "log-format", "text", "text or json")
+	fs.StringVar(&o.accessLog, "access-log", "", "write a line for each request to stdout or a `file`; empty: no access log")
+	fs.StringVar(&o.accessLogFormat, "access-log-format", accesslog.FormatJSON, "json, or a `format` with Envoy's operators: '%START_TIME% %REQ(:METHOD)% %PATH% %RESPONSE_CODE% %RESPONSE_FLAGS% %DURATION%'")
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")
 	err := fs.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
@@ -126,6 +131,9 @@ func (o options) validate() error {
 		return fmt.Errorf("--drain-timeout %s: want 0 or more", o.drainTimeout)
 	case o.logFormat != "text" && o.logFormat != "json":
 		return fmt.Errorf("--log-format %s: want text or json", o.logFormat)
+	}
+	if _, err := accesslog.Parse(o.accessLogFormat); err != nil {
+		return fmt.Errorf("--access-log-format: %w", err)
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy"
+	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
 	"github.com/meridian-mesh/meridian/edgeproxy/admin"
 	"github.com/meridian-mesh/meridian/edgeproxy/source"
 	"github.com/meridian-mesh/meridian/internal/bus"
@@ -32,14 +33,17 @@ type node struct {
 	admin    *admin.Server // nil with --admin off
 	draining atomic.Bool
 	hangup   chan os.Signal
+	reopen   chan os.Signal
+	requests *accesslog.Log // nil without --access-log
 }
 
 // newNode opens what can fail before traffic is accepted: the state folder, the
 // admin address, keys.
 func newNode(o options, log *slog.Logger) (*node, error) {
-	n := &node{opts: o, log: log, started: time.Now(), hangup: make(chan os.Signal, 1)}
-	// From the first moment on: unhandled, the signal would end the process.
+	n := &node{opts: o, log: log, started: time.Now(), hangup: make(chan os.Signal, 1), reopen: make(chan os.Signal, 1)}
+	// From the first moment on: unhandled, the signals would end the process.
 	signal.Notify(n.hangup, syscall.SIGHUP)
+	signal.Notify(n.reopen, syscall.SIGUSR1)
 	if o.stateDir != "" {
 		if err := os.MkdirAll(o.stateDir, 0o700); err != nil {
 			return nil, fmt.Errorf("--state-dir: %w", err)
@@ -51,7 +55,13 @@ func newNode(o options, log *slog.Logger) (*node, error) {
 	}
 	n.coop = edgeproxy.NewCooperation(cooperation)
 	var err error
-	n.proxy, err = edgeproxy.New(edgeproxy.Config{Site: o.site, Loops: o.loops}, edgeproxy.Deps{Log: log, Sharing: n.coop})
+	if n.requests, err = n.openAccessLog(); err != nil {
+		return nil, err
+	}
+	n.proxy, err = edgeproxy.New(
+		edgeproxy.Config{Site: o.site, Loops: n.loops()},
+		edgeproxy.Deps{Log: log, Sharing: n.coop, AccessLog: n.requests},
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -66,6 +76,7 @@ func newNode(o options, log *slog.Logger) (*node, error) {
 			Weights:  n.coop.Weights,
 			Draining: n.draining.Load,
 			Turn:     n.proxy.Acquire,
+			Requests: n.requestLog(),
 		}, log)
 	}
 	return n, err
@@ -119,6 +130,7 @@ func (n *node) run(stop context.Context) error {
 			}
 		})
 	}
+	defer n.startAccessLog()() // ends last, after the requests that the end cuts
 	defer parts.Wait()
 	defer cancel(nil)
 

@@ -33,9 +33,22 @@ func (n Node) writeProxy(t *Text) {
 	t.Count(s.Retries)
 	t.Family("meridian_config_problems", gauge, "Parts of the configuration in force that cannot be served.")
 	t.Value(float64(len(n.Proxy.Problems())))
+	n.writeAccessLog(t)
 	writeLoops(t, s.Loops)
 	writeRequests(t, s)
 	writeUpstreams(t, n.Proxy.Endpoints())
+}
+
+func (n Node) writeAccessLog(t *Text) {
+	if n.Requests == nil {
+		return
+	}
+	s := n.Requests()
+	t.Family("meridian_access_log_lines_total", counter, "Lines written to the access log.")
+	t.Count(s.Written)
+	t.Family("meridian_access_log_lost_total", counter, "Lines that are missing in the access log: dropped because the writer did not keep up, failed because the file did not take them.")
+	t.Count(s.Dropped, "reason", "dropped")
+	t.Count(s.Failed, "reason", "failed")
 }
 
 func writeLoops(t *Text, loops []edgeproxy.LoopStats) {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/edgeproxy"
+	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
 	"github.com/meridian-mesh/meridian/edgeproxy/source"
 )
 
@@ -33,6 +34,8 @@ type Node struct {
 	// Turn takes a turn among the goroutines that may use the processor beside
 	// the event loops, and returns what gives it back.
 	Turn func(context.Context) (done func(), err error)
+	// Requests returns the access log's figures; nil without one.
+	Requests func() accesslog.Stats
 }
 
 // Build says which program this is.

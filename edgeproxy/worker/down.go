@@ -26,6 +26,7 @@ type down struct {
 	unpaid   int // request bytes received and not passed on
 	peer     [48]byte
 	peerLen  int
+	from     netip.AddrPort
 
 	closing bool // closed once all is sent
 	linger  bool // ... after reading what the client still sends
@@ -60,6 +61,7 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 	}
 	w.downs = d
 	w.Counters.Accepted.Add(1)
+	d.from = from
 	d.peerLen = len(from.Addr().AppendTo(d.peer[:0]))
 	if err := d.conn.Open(w.Loop, fd, d, true); err != nil {
 		d.forget()
@@ -269,6 +271,7 @@ func (d *down) malformed(err error, ev *stream.Event) {
 // refuse answers a request whose head never came whole.
 func (d *down) refuse(f exchange.Flag, status int, id stream.ID) {
 	d.w.count(d.w.shared.Unrouted, status, f, 0)
+	d.w.logRefused(d, status, f)
 	_ = d.codec.Close(nil)
 	d.reply(id, status, f)
 	d.close(true)

@@ -21,6 +21,7 @@ type request struct {
 	stream stream.ID
 	next   *request // of the connection, or free
 	life   uint32   // counts the requests this memory has served
+	log    logged
 
 	service *upstream.Service // nil where none was found
 	none    exchange.Flag     // why none was found
@@ -119,6 +120,8 @@ func (w *Worker) freeRequest(r *request) {
 	r.replyKept.Free(s)
 	r.d, r.service, r.none, r.bodyMax = nil, nil, exchange.OK, 0
 	r.inbound, r.demand = false, false
+	r.log = logged{response: r.log.response[:0]}
+	r.head = stream.Message{}
 	r.fields, r.trailers, r.replyTrailers = r.fields[:0], r.trailers[:0], r.replyTrailers[:0]
 	r.received, r.keptFrom, r.reply, r.replyKeptFrom = 0, 0, 0, 0
 	r.owed, r.source, r.from, r.probe, r.tries = 0, 0, nil, false, 0
@@ -145,6 +148,7 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 		cfg.Retries = s.Retries
 		limit = s.Request
 		if rule != nil {
+			r.log.route = rule.Key
 			r.bodyMax = rule.BackendRequest
 			if rule.Request > 0 {
 				limit = rule.Request
@@ -171,6 +175,7 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 	target, path, ok := route.Normalize(head.Path, w.path[:0])
 	if !ok {
 		r.none = exchange.ClientProtocol
+		r.head = stream.Message{Method: r.store.copy(w, head.Method), Authority: r.store.copy(w, head.Authority), Path: r.store.copy(w, head.Path)}
 		return nil, nil
 	}
 	r.inbound = r.d.socket.EastWest()
@@ -283,6 +288,7 @@ func (w *Worker) finish(r *request, act *exchange.Action) {
 		s = w.shared.Unrouted
 	}
 	w.count(s, act.Status, act.Flag, time.Duration(w.Loop.Now()-r.start))
+	w.logRequest(r, act.Status, act.Flag)
 	r.d.finished(r)
 	w.freeRequest(r)
 }

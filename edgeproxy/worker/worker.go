@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/limit"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
@@ -65,6 +66,9 @@ type Shared struct {
 	// Connections counts client connections now.
 	Connections upstream.Gauge
 
+	// AccessLog may be nil.
+	AccessLog *accesslog.Log
+
 	Workers []*Worker
 }
 
@@ -99,6 +103,8 @@ type Worker struct {
 	id        int
 	shared    *Shared
 	state     *State
+	log       *accesslog.Ring // nil without an access log
+	entry     accesslog.Entry
 	acceptors map[*Listener]*loop.Acceptor
 	draining  bool
 	rnd       rand.PCG
@@ -145,6 +151,9 @@ func New(id int, shared *Shared) (*Worker, error) {
 		tried:     make([]int, 0, 8),
 		budget:    limit.RetryBudget{Ratio: 0.2, MinPerSecond: 1},
 		codecs:    http1Codecs,
+	}
+	if shared.AccessLog != nil {
+		w.log = shared.AccessLog.Ring(id)
 	}
 	w.rnd.Seed(rand.Uint64(), rand.Uint64())
 	w.sweep.Owner = (*sweeper)(w)

@@ -139,7 +139,7 @@ func TestCheck(t *testing.T) {
 	path := filepath.Join(dir, "mesh.yaml")
 	check := func() (int, string) {
 		t.Helper()
-		cmd := exec.Command(binary, "--config", path, "--check")
+		cmd := program(t, "--config", path, "--check")
 		out, err := cmd.CombinedOutput()
 		if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
 			t.Fatal(err)
@@ -270,7 +270,7 @@ func TestFlags(t *testing.T) {
 		{"--config /nonexistent --admin off", exitFailed, "no such file"},
 		{"--config /nonexistent --admin 0.0.0.0:0", exitFailed, "--admin-allow-remote"},
 	} {
-		cmd := exec.Command(binary, strings.Fields(tt.args)...)
+		cmd := program(t, strings.Fields(tt.args)...)
 		out, err := cmd.CombinedOutput()
 		if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
 			t.Fatal(err)
@@ -294,6 +294,10 @@ func TestWeight(t *testing.T) {
 			}
 		}
 	}
+	binary := filepath.Join(t.TempDir(), "edgeproxy")
+	if out, err := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
 	info, err := os.Stat(binary)
 	if err != nil {
 		t.Fatal(err)
@@ -303,9 +307,13 @@ func TestWeight(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "mesh.yaml")
 	put(t, path, smallest(deadAddress(t)))
-	p := start(t, t.TempDir(), "--config", path)
+	cmd := exec.Command(binary, "--config", path, "--admin", "127.0.0.1:0")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
 	time.Sleep(time.Second)
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}

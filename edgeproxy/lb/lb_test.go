@@ -1,6 +1,7 @@
 package lb
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -10,13 +11,16 @@ import (
 type fakeEndpoints struct {
 	down     []bool
 	inFlight []int
+	latency  []float64
 }
 
 func (f *fakeEndpoints) Usable(i int) bool  { return !f.down[i] }
 func (f *fakeEndpoints) InFlight(i int) int { return f.inFlight[i] }
 
+func (f *fakeEndpoints) Latency(i int) float64 { return f.latency[i] }
+
 func newFake(n int) *fakeEndpoints {
-	return &fakeEndpoints{down: make([]bool, n), inFlight: make([]int, n)}
+	return &fakeEndpoints{down: make([]bool, n), inFlight: make([]int, n), latency: make([]float64, n)}
 }
 
 // exactLeastRequest is the distribution that LeastRequest stands for: all ordered
@@ -191,21 +195,71 @@ func TestRoundRobinEvenSkipsInTurn(t *testing.T) {
 	}
 }
 
+// all makes a picker of every kind for the weights; loads are bounded on one ring.
+func all(weights []int) map[string]Picker {
+	ids := idsOf(len(weights))
+	return map[string]Picker{
+		"least request": NewLeastRequest(weights), "round robin": NewRoundRobin(weights, 7),
+		"random": NewRandom(weights), "peak EWMA": NewPeakEWMA(weights),
+		"ring hash": NewRingHash(weights, ids, 0), "bounded ring hash": NewRingHash(weights, ids, 1.25),
+		"maglev": NewMaglev(weights, ids),
+	}
+}
+
+// idsOf names n endpoints as a view does.
+func idsOf(n int) []uint64 {
+	ids := make([]uint64, n)
+	for i := range ids {
+		ids[i] = Hash(fmt.Sprintf("default/echo 10.0.0.%d:8080", i))
+	}
+	return ids
+}
+
 func TestNothingLeft(t *testing.T) {
 	for name, weights := range map[string][]int{"none": nil, "zero": {0, 0}, "negative": {-1}, "down": {1, 2}, "even": {1, 1}} {
 		f := newFake(len(weights))
 		for i := range f.down {
 			f.down[i] = true
 		}
-		for _, p := range []Picker{NewLeastRequest(weights), NewRoundRobin(weights, 7)} {
+		for kind, p := range all(weights) {
 			if i, ok := p.Pick(f, nil, 9); ok {
-				t.Errorf("%s: %T picked %d", name, p, i)
+				t.Errorf("%s: %s picked %d", name, kind, i)
 			}
 		}
 		clear(f.down)
-		for _, p := range []Picker{NewLeastRequest(weights), NewRoundRobin(weights, 7)} {
+		for kind, p := range all(weights) {
 			if i, ok := p.Pick(f, []int{0, 1}, 9); ok {
-				t.Errorf("%s: %T picked %d, which was tried", name, p, i)
+				t.Errorf("%s: %s picked %d, which was tried", name, kind, i)
+			}
+		}
+	}
+}
+
+// TestOnlyWhatMayBePicked holds every picker to health, weights and what was tried.
+func TestOnlyWhatMayBePicked(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 6))
+	for range 300 {
+		n := 1 + rnd.IntN(12)
+		weights, f := make([]int, n), newFake(n)
+		for i := range n {
+			weights[i] = rnd.IntN(4)
+			f.inFlight[i] = rnd.IntN(5)
+			f.latency[i] = float64(rnd.IntN(3)) * 1e6
+		}
+		for kind, p := range all(weights) {
+			for range 20 {
+				left := 0
+				tried := []int{rnd.IntN(n), rnd.IntN(n)}
+				for i := range n {
+					f.down[i] = rnd.IntN(2) == 0
+					if weights[i] > 0 && !f.down[i] && !slices.Contains(tried, i) {
+						left++
+					}
+				}
+				i, ok := p.Pick(f, tried, rnd.Uint64())
+				if ok != (left > 0) || ok && (weights[i] == 0 || f.down[i] || slices.Contains(tried, i)) {
+					t.Fatalf("%s: picked %d %v of weights %v, down %v, tried %v", kind, i, ok, weights, f.down, tried)
+				}
 			}
 		}
 	}
@@ -221,32 +275,36 @@ func TestNoAllocations(t *testing.T) {
 		weighted[i] = i%7 + 1
 	}
 	tried := []int{3, 4}
-	for name, p := range map[string]Picker{
-		"least request": NewLeastRequest(weighted), "round robin": NewRoundRobin(weighted, 0),
-	} {
+	for i := range f.latency {
+		f.latency[i] = float64(i)
+		f.inFlight[i] = i % 3
+	}
+	for kind, p := range all(weighted) {
 		r := uint64(0)
-		if n := testing.AllocsPerRun(1000, func() { r++; p.Pick(f, tried, r) }); n != 0 {
-			t.Errorf("%s allocates %v times", name, n)
+		if n := testing.AllocsPerRun(1000, func() { r += golden; p.Pick(f, tried, r) }); n != 0 {
+			t.Errorf("%s allocates %v times", kind, n)
 		}
 	}
 }
 
 func BenchmarkPick(b *testing.B) {
-	for name, n := range map[string]int{"4": 4, "100": 100} {
+	for _, n := range []int{4, 16, 100} {
 		even := slices.Repeat([]int{1}, n)
 		weighted := slices.Clone(even)
 		weighted[0] = 5
-		for kind, p := range map[string]Picker{
-			"leastRequest": NewLeastRequest(even), "leastRequestWeighted": NewLeastRequest(weighted),
-			"roundRobin": NewRoundRobin(even, 0), "roundRobinWeighted": NewRoundRobin(weighted, 0),
-		} {
-			b.Run(kind+"/"+name, func(b *testing.B) {
-				f, r := newFake(n), uint64(0)
-				for b.Loop() {
-					r += 0x9e3779b97f4a7c15
-					p.Pick(f, nil, r)
-				}
-			})
+		for shape, weights := range map[string][]int{"even": even, "weighted": weighted} {
+			for kind, p := range all(weights) {
+				b.Run(fmt.Sprintf("%s/%s/%d", kind, shape, n), func(b *testing.B) {
+					f, r := newFake(n), uint64(0)
+					for i := range n {
+						f.inFlight[i], f.latency[i] = i%3, float64(i+1)
+					}
+					for b.Loop() {
+						r += golden
+						p.Pick(f, nil, mix(r))
+					}
+				})
+			}
 		}
 	}
 }

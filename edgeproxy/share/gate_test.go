@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
@@ -282,5 +283,43 @@ func BenchmarkPick(b *testing.B) {
 				g.Pick(1e9+ms, 9, rnd.Uint64(), 0)
 			}
 		})
+	}
+}
+
+// Loops share the live state of a service while plans are swapped under them.
+func TestGate_concurrent(t *testing.T) {
+	var ledger Ledger
+	var wg sync.WaitGroup
+	for loop := range uint64(4) {
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(loop, 1))
+			for i := range int64(2000) {
+				g, err := Compile("", someplan(3), &ledger)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				k := g.Pick(i*ms, 9, rnd.Uint64(), 0)
+				if k < 0 {
+					continue
+				}
+				l := g.Live(k)
+				l.Start(i * ms)
+				switch rnd.IntN(8) {
+				case 0:
+					l.Fail(i*ms, rnd.IntN(4) == 0)
+				case 1:
+					l.Cancel()
+				default:
+					l.Answer(i*ms, rnd.IntN(20))
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, site := range []string{"s00", "s01", "s02"} {
+		if n := ledger.Live("default/echo", site).Outstanding(); n != 0 {
+			t.Errorf("%s: %d outstanding after all ended", site, n)
+		}
 	}
 }

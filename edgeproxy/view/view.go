@@ -93,6 +93,9 @@ func (s *Service) Usable(int) bool { return true }
 // InFlight counts the requests at home endpoint i.
 func (s *Service) InFlight(i int) int { return int(s.Home[i].InFlight.Load()) }
 
+// Latency is not measured.
+func (s *Service) Latency(int) float64 { return 0 }
+
 // HasPort reports whether the service has the port; 0 stands for its only port.
 func (s *Service) HasPort(port int) bool { return port == 0 && len(s.ports) == 1 || s.ports[port] }
 

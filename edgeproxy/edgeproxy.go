@@ -30,6 +30,10 @@ type Config struct {
 	// before its sender is no longer read; 0 means 64 KiB.
 	Watermark int
 
+	// Inherited are sockets of the process that this one takes over from. The first
+	// snapshot takes those that it names and closes the others.
+	Inherited []Socket
+
 	times worker.Times // of tests, which cannot wait that long
 }
 

@@ -145,12 +145,15 @@ func (s *Server) Apply(snap *mesh.Snapshot) error {
 	if err != nil {
 		err = errors.Join(err, s.swap(s.current()))
 		for _, l := range opened {
-			err = errors.Join(err, l.Listener.Close())
+			if !s.inherited(l.Listener) { // those are for the next try
+				err = errors.Join(err, l.Listener.Close())
+			}
 		}
 		return fmt.Errorf("snapshot %s not applied: %w", snap.Generation, err)
 	}
 	old := s.current()
 	s.state.Store(next)
+	err = s.dropInherited(next.Listeners)
 	s.registry.Retain(v.Endpoints())
 	for _, l := range opened {
 		socket := next.Sockets[l]
@@ -193,7 +196,7 @@ func (s *Server) bind(v *view.View) (next *worker.State, opened []*worker.Listen
 	for _, socket := range v.Sockets {
 		l := have[socket.Key]
 		if l == nil {
-			ln, listenErr := loop.Listen(socket.Key.Addr, socket.Key.Port)
+			ln, listenErr := s.listen(socket.Key)
 			if listenErr != nil {
 				err = errors.Join(err, fmt.Errorf("Gateway/%s: listeners %v: %w", socket.Gateway, socket.Listeners, listenErr))
 				continue
@@ -231,6 +234,11 @@ func (s *Server) Drain(ctx context.Context) error {
 	if err := s.refuse(); err != nil {
 		return err
 	}
+	return s.ended(ctx)
+}
+
+// ended returns when no client connection is left or ctx is done.
+func (s *Server) ended(ctx context.Context) error {
 	for {
 		done := make(chan int, 1)
 		// Asked on a loop, so that connections accepted before the drain are counted.
@@ -256,16 +264,8 @@ func (s *Server) Drain(ctx context.Context) error {
 func (s *Server) refuse() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	acks := make(chan struct{}, len(s.shared.Workers))
-	for _, w := range s.shared.Workers {
-		w.Loop.Post(loop.Func(func() { w.Drain(); acks <- struct{}{} }))
-	}
-	for range s.shared.Workers {
-		select {
-		case <-acks:
-		case <-s.stopped:
-			return nil
-		}
+	if !s.each((*worker.Worker).Drain) {
+		return nil
 	}
 	var err error
 	if st := s.state.Load(); st != nil {
@@ -274,6 +274,22 @@ func (s *Server) refuse() error {
 		}
 	}
 	return err
+}
+
+// each runs f on every loop and waits; false when the loops have ended.
+func (s *Server) each(f func(*worker.Worker)) bool {
+	acks := make(chan struct{}, len(s.shared.Workers))
+	for _, w := range s.shared.Workers {
+		w.Loop.Post(loop.Func(func() { f(w); acks <- struct{}{} }))
+	}
+	for range s.shared.Workers {
+		select {
+		case <-acks:
+		case <-s.stopped:
+			return false
+		}
+	}
+	return true
 }
 
 // Listeners returns what is bound now.

@@ -50,6 +50,7 @@ Examples:
 Signals:
   SIGHUP   read the configuration again
   SIGUSR1  open the access log again at its path
+  SIGUSR2  start this program anew, hand it the sockets and, once it serves, drain and exit 0
   SIGTERM  stop accepting, let requests end (--drain-timeout), exit 0; a second one ends at once
 
 Flags:

@@ -45,11 +45,17 @@ func run(args []string, stdout, stderr io.Writer) int {
 	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer cancel()
 	context.AfterFunc(stop, cancel) // the second signal takes its default action: at once
-	n, err := newNode(opts, log)
+	in, err := inherit()
 	if err == nil {
-		err = n.run(stop)
+		var n *node
+		if n, err = newNode(opts, in, log); err == nil {
+			err = n.run(stop)
+		}
 	}
 	if err != nil {
+		if terr := in.tell(err.Error()); terr != nil {
+			log.Warn("taking over", "err", terr)
+		}
 		log.Error("edgeproxy ends", "err", err)
 		return exitFailed
 	}

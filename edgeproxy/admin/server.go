@@ -12,7 +12,10 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/meridian-mesh/meridian/edgeproxy"
 	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
@@ -66,6 +69,49 @@ func Listen(addr string, remote bool, n Node, log *slog.Logger) (*Server, error)
 	if err != nil {
 		return nil, err
 	}
+	return newServer(l, local, n, log), nil
+}
+
+// Inherit is Listen on the socket of a process that this one takes over from; f
+// stays the caller's.
+func Inherit(f *os.File, n Node, log *slog.Logger) (*Server, error) {
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("admin: inherited socket: %w", err)
+	}
+	local := false
+	switch l := l.(type) {
+	case *net.UnixListener:
+		l.SetUnlinkOnClose(true)
+	case *net.TCPListener:
+		local = l.Addr().(*net.TCPAddr).IP.IsLoopback()
+	}
+	return newServer(l, local, n, log), nil
+}
+
+// Socket returns a new descriptor of the listening socket, for a process that
+// takes over, closed on exec.
+func (s *Server) Socket() (int, error) {
+	raw, err := s.listener.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	// Not by File, whose Fd would make the socket blocking for this process too.
+	fd, dupErr := -1, error(nil)
+	err = raw.Control(func(own uintptr) { fd, dupErr = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) })
+	return fd, errors.Join(err, dupErr)
+}
+
+// Leave stops accepting, as another process goes on with the socket, and lets
+// what was asked be answered until ctx ends.
+func (s *Server) Leave(ctx context.Context) error {
+	if l, ok := s.listener.(*net.UnixListener); ok {
+		l.SetUnlinkOnClose(false)
+	}
+	return s.http.Shutdown(ctx)
+}
+
+func newServer(l net.Listener, local bool, n Node, log *slog.Logger) *Server {
 	s := &Server{listener: l, address: l.Addr().String()}
 	if l.Addr().Network() == "unix" {
 		s.address = unixPrefix + s.address
@@ -81,7 +127,7 @@ func Listen(addr string, remote bool, n Node, log *slog.Logger) (*Server, error)
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	return s, nil
+	return s
 }
 
 // Address is where the server really listens ("127.0.0.1:41241", "unix:/run/x").

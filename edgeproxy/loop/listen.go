@@ -72,18 +72,20 @@ func listen(addr netip.AddrPort) (_ *Listener, err error) {
 	if err := unix.Listen(fd, backlog); err != nil {
 		return nil, os.NewSyscallError("listen", err)
 	}
-	sa, err := unix.Getsockname(fd)
-	if err != nil {
-		return nil, os.NewSyscallError("getsockname", err)
-	}
 	l := &Listener{fd: fd}
+	l.addr, err = boundAddr(fd)
+	return l, err
+}
+
+func boundAddr(fd int) (netip.AddrPort, error) {
+	sa, err := unix.Getsockname(fd)
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
-		l.addr = netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)), nil
 	case *unix.SockaddrInet6:
-		l.addr = netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port)), nil
 	}
-	return l, nil
+	return netip.AddrPort{}, os.NewSyscallError("getsockname", err)
 }
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {
@@ -105,8 +107,16 @@ func (l *Listener) Refuse() error {
 	return nil
 }
 
-// Close stops listening. Loops must have stopped accepting from it.
-func (l *Listener) Close() error { return unix.Close(l.fd) }
+// Close stops listening. Loops must have stopped accepting from it. It may be
+// called again.
+func (l *Listener) Close() error {
+	if l.fd < 0 {
+		return nil
+	}
+	fd := l.fd
+	l.fd = -1
+	return unix.Close(fd)
+}
 
 // Acceptor takes connections from a listener on one loop.
 type Acceptor struct {
@@ -139,6 +149,24 @@ func (a *Acceptor) Stop() {
 	if a.on {
 		a.on = false
 		a.loop.Del(a.fd, a.handle)
+	}
+}
+
+// Finish takes what waits and ends accepting, as another process goes on with the
+// socket: the kernel may have woken this loop, and nobody else, for a connection
+// that is still in the queue.
+func (a *Acceptor) Finish() {
+	a.Stop()
+	for {
+		a.loop.calls++
+		fd, e := sysAccept(a.fd, &a.peer)
+		if e == syscall.ECONNABORTED {
+			continue
+		}
+		if e != 0 {
+			return
+		}
+		a.take(fd, peerAddr(&a.peer))
 	}
 }
 

@@ -72,7 +72,7 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 		d.lost() // the listener went away between accepting and here
 		return
 	}
-	d.await(resting, d.w.shared.Times.KeepAlive)
+	d.await(resting, w.keepAlive())
 }
 
 // await notes what is waited for and how long. The timer stays where it is while
@@ -192,6 +192,9 @@ func (d *down) event(ev *stream.Event) {
 	w := d.w
 	if ev.Kind == stream.Head {
 		d.await(serving, d.w.shared.Times.Stall)
+		if w.leaving > 0 {
+			_ = d.codec.Close(nil)
+		}
 		w.begin(d, ev.Stream, ev.Head)
 		return
 	}
@@ -339,6 +342,24 @@ func (d *down) drain() {
 	}
 }
 
+// leave has the next response say that it is the last, this one where its head is
+// still to come.
+func (d *down) leave() {
+	if d.phase == resting {
+		d.await(resting, d.w.leaving)
+	} else if r := d.requests; r != nil && r.log.firstByte == 0 {
+		_ = d.codec.Close(nil)
+	}
+}
+
+// keepAlive is how long a client's connection may rest now.
+func (w *Worker) keepAlive() time.Duration {
+	if w.leaving > 0 {
+		return w.leaving
+	}
+	return w.shared.Times.KeepAlive
+}
+
 // Failed ends what the client has left.
 func (d *down) Failed(error) { d.lost() }
 
@@ -405,7 +426,7 @@ func (d *down) finished(r *request) {
 	case d.w.codecs.serial && !r.x.RequestDone():
 		d.close(true) // what still comes of the body is not worth reading
 	case d.requests == nil:
-		d.await(resting, d.w.shared.Times.KeepAlive)
+		d.await(resting, d.w.keepAlive())
 		d.conn.Resume()
 		d.restCodec()
 	}

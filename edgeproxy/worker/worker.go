@@ -107,7 +107,10 @@ type Worker struct {
 	entry     accesslog.Entry
 	acceptors map[*Listener]*loop.Acceptor
 	draining  bool
-	rnd       rand.PCG
+	// leaving is how long resting connections are kept while another process has
+	// taken the sockets over; 0 before.
+	leaving time.Duration
+	rnd     rand.PCG
 
 	downs  *down // all client connections
 	pool   *upstream.Pool[*up]
@@ -172,7 +175,7 @@ func (w *Worker) Serve(s *State) error {
 	kept := map[*Listener]bool{}
 	for _, l := range s.Listeners {
 		kept[l] = true
-		if w.acceptors[l] != nil || w.draining {
+		if w.acceptors[l] != nil || w.draining || w.leaving > 0 {
 			continue
 		}
 		a, err := w.Loop.Accept(l.Listener, func(fd int, from netip.AddrPort) { w.accepted(l, fd, from) })
@@ -200,6 +203,21 @@ func (w *Worker) Drain() {
 		delete(w.acceptors, l)
 	}
 	w.drain(nil)
+}
+
+// Leave stops accepting, as another process goes on with the sockets. No client
+// sees its connection end without a word: the next response says that it is the
+// last, and only a connection that rests for longer than rest is closed. It runs
+// on the loop.
+func (w *Worker) Leave(rest time.Duration) {
+	w.leaving = rest
+	for l, a := range w.acceptors {
+		a.Finish()
+		delete(w.acceptors, l)
+	}
+	for d := w.downs; d != nil; d = d.next {
+		d.leave()
+	}
 }
 
 // drain drains the connections of a listener, nil for all.

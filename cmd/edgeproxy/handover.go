@@ -43,7 +43,8 @@ type inheritance struct {
 // inherit reads what was passed: by a process that this one takes over from, or
 // by a supervisor (sd_listen_fds(3)). The variables are removed, so that what
 // this process starts inherits nothing by mistake.
-func inherit() (in inheritance, err error) {
+func inherit() (in *inheritance, err error) {
+	in = &inheritance{}
 	value := os.Getenv(handoverEnv)
 	passed, forPID := os.Getenv("LISTEN_FDS"), os.Getenv("LISTEN_PID")
 	for _, name := range []string{handoverEnv, "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"} {
@@ -57,7 +58,7 @@ func inherit() (in inheritance, err error) {
 		if err := json.Unmarshal([]byte(value), &h); err != nil {
 			return in, fmt.Errorf("%s: %w", handoverEnv, err)
 		}
-		return h.take()
+		return in, in.take(&h)
 	case passed != "" && forPID == strconv.Itoa(os.Getpid()):
 		n, err := strconv.Atoi(passed)
 		if err != nil {
@@ -75,7 +76,7 @@ func inherit() (in inheritance, err error) {
 	return in, nil
 }
 
-func (h *handover) take() (in inheritance, err error) {
+func (in *inheritance) take(h *handover) (err error) {
 	unix.CloseOnExec(h.Report)
 	in.report = os.NewFile(uintptr(h.Report), "handover")
 	if h.Admin != 0 {
@@ -90,7 +91,7 @@ func (h *handover) take() (in inheritance, err error) {
 		}
 		in.sockets = append(in.sockets, edgeproxy.Socket{Name: l.Name, Listener: ln})
 	}
-	return in, err
+	return err
 }
 
 // tell says how taking over went to the process that waits, if one does. A

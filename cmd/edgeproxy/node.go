@@ -38,21 +38,21 @@ type node struct {
 	requests *accesslog.Log // nil without --access-log
 
 	program    string // for an upgrade
-	inherited  inheritance
+	inherited  *inheritance
 	taking     sync.Mutex  // a snapshot into force, or the sockets over
 	handedOver atomic.Bool // another process serves on
 }
 
 // newNode opens what can fail before traffic is accepted: the state folder, the
 // admin address, keys.
-func newNode(o options, in inheritance, log *slog.Logger) (*node, error) {
+func newNode(o options, in *inheritance, log *slog.Logger) (*node, error) {
 	n := &node{opts: o, log: log, started: time.Now(), hangup: make(chan os.Signal, 1), reopen: make(chan os.Signal, 1), replace: make(chan os.Signal, 1), inherited: in}
 	// From the first moment on: unhandled, the signals would end the process.
 	signal.Notify(n.hangup, syscall.SIGHUP)
 	signal.Notify(n.reopen, syscall.SIGUSR1)
 	signal.Notify(n.replace, syscall.SIGUSR2)
 	var err error
-	if n.program, err = program(); err != nil {
+	if n.program, err = programPath(); err != nil {
 		return nil, err
 	}
 	if o.stateDir != "" {
@@ -285,11 +285,24 @@ func (n *node) reloadOnHangup(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-n.hangup:
-			n.notifyReloading()
-			n.source.Reload()
-			n.notify("READY=1")
+			n.reload(ctx)
 		}
 	}
+}
+
+// reload has the source read again and tells the supervisor when it did, or
+// after a while: a folder may be on a network that hangs.
+func (n *node) reload(ctx context.Context) {
+	n.notifyReloading()
+	was := n.source.State().CheckedAt
+	n.source.Reload()
+	for range 500 {
+		if n.bus != nil || ctx.Err() != nil || n.source.State().CheckedAt != was {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	n.notify("READY=1")
 }
 
 func (n *node) adminAddress() string {

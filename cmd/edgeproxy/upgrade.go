@@ -25,10 +25,10 @@ const (
 	restLimit = 10 * time.Second
 )
 
-// program is the path of this program for the next of its kind, with links kept:
+// programPath is the path of this program for the next of its kind, with links kept:
 // what is installed there later is what an upgrade starts. It is found at the
 // start, before a change of folder or of the file.
-func program() (string, error) {
+func programPath() (string, error) {
 	path, err := exec.LookPath(os.Args[0])
 	if err == nil {
 		path, err = filepath.Abs(path)

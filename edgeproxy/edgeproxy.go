@@ -30,6 +30,10 @@ type Config struct {
 	// before its sender is no longer read; 0 means 64 KiB.
 	Watermark int
 
+	// MemoryLimit is how many bytes the process may take: near it idle connections
+	// are closed, then new ones and requests refused; 0 means no limit, else at
+	// least [MinMemoryLimit].
+	MemoryLimit int64
 	// Inherited are sockets of the process that this one takes over from. The first
 	// snapshot takes those that it names and closes the others.
 	Inherited []Socket

@@ -35,10 +35,10 @@ func (s *Socket) fits(key view.SocketKey) bool {
 func (s *Server) listen(key view.SocketKey) (*loop.Listener, error) {
 	for i := range s.cfg.Inherited {
 		if in := &s.cfg.Inherited[i]; in.fits(key) {
-			return in.Listener, nil
+			return s.bounded(in.Listener, nil)
 		}
 	}
-	return loop.Listen(key.Addr, key.Port)
+	return s.bounded(loop.Listen(key.Addr, key.Port))
 }
 
 func (s *Server) inherited(l *loop.Listener) bool {

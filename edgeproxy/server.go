@@ -36,6 +36,8 @@ type Server struct {
 	started  chan struct{} // closed when Run has begun
 	stopped  chan struct{} // closed when the loops have ended
 
+	resident, sockets atomic.Int64 // bytes, as last looked
+
 	mu    sync.Mutex // serialises Apply and Drain
 	state atomic.Pointer[worker.State]
 }
@@ -49,6 +51,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	if cfg.Loops == 0 {
 		cfg.Loops = loop.Default(usable)
+	}
+	if cfg.MemoryLimit != 0 && cfg.MemoryLimit < MinMemoryLimit {
+		return nil, fmt.Errorf("memory limit: %d bytes are fewer than the %d that the proxy needs", cfg.MemoryLimit, MinMemoryLimit)
 	}
 	defaultTo(&cfg.MaxConnections, DefaultMaxConnections)
 	defaultTo(&cfg.MaxListenerConnections, DefaultMaxListenerConnections)
@@ -69,7 +74,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s.shared = &worker.Shared{
 		Watermark: cfg.Watermark, Times: cfg.times,
 		MaxConnections: cfg.MaxConnections, MaxListenerConnections: cfg.MaxListenerConnections,
-		Unrouted: s.registry.Service(""), AccessLog: deps.AccessLog,
+		Unrouted: s.registry.Service(""), AccessLog: deps.AccessLog, Memory: &worker.Memory{},
 	}
 	for i := range cfg.Loops {
 		w, err := worker.New(i, s.shared)
@@ -98,10 +103,17 @@ func (s *Server) Run(ctx context.Context) error {
 		loops.Go(func() { failed <- w.Loop.Run() })
 	}
 	close(s.started)
+	watched := make(chan error, 1)
+	watching, unwatch := context.WithCancel(ctx)
+	defer unwatch()
+	if s.cfg.MemoryLimit > 0 {
+		go func() { watched <- s.watchMemory(watching) }()
+	}
 	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
+	case err = <-watched:
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/meridian-mesh/meridian/edgeproxy"
 	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
 	"github.com/meridian-mesh/meridian/edgeproxy/admin"
 )
@@ -24,6 +25,7 @@ type options struct {
 	admin                      string
 	adminRemote                bool
 	loops                      int
+	memoryLimit                size
 	stateDir                   string
 	drainTimeout               time.Duration
 	natsTokenFile              string
@@ -69,6 +71,7 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 	fs.StringVar(&o.admin, "admin", admin.DefaultListen, "`address` of the admin server: host:port (port 0: any free one), unix:/path or off")
 	fs.BoolVar(&o.adminRemote, "admin-allow-remote", false, "let --admin be an address that other machines reach; it asks nobody who they are")
 	fs.IntVar(&o.loops, "loops", 0, "`number` of event loops; 0: half of the usable cores, at least one")
+	fs.TextVar(&o.memoryLimit, "memory-limit", size(0), "the most memory to take, a `size` such as 64MiB: near it idle connections are closed, then new ones and requests refused (503, flag UO); 0: none of its own")
 	fs.StringVar(&o.stateDir, "state-dir", os.Getenv("STATE_DIRECTORY"), "`folder` for the last good configuration and run.json; empty: nothing is kept")
 	fs.DurationVar(&o.drainTimeout, "drain-timeout", 30*time.Second, "how long requests may take to end after SIGTERM")
 	fs.StringVar(&o.natsTokenFile, "nats-token-file", "", "`file` with the token for nats://")
@@ -128,6 +131,8 @@ func (o options) validate() error {
 		return errors.New("--trust-key is for --config nats://: files are not signed")
 	case o.loops < 0:
 		return fmt.Errorf("--loops %d: want 0 or more", o.loops)
+	case o.memoryLimit != 0 && o.memoryLimit < edgeproxy.MinMemoryLimit:
+		return fmt.Errorf("--memory-limit %s: want at least %s, or 0 for none", o.memoryLimit, size(edgeproxy.MinMemoryLimit))
 	case o.drainTimeout < 0:
 		return fmt.Errorf("--drain-timeout %s: want 0 or more", o.drainTimeout)
 	case o.logFormat != "text" && o.logFormat != "json":

@@ -39,8 +39,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return check(opts.config, stdout, stderr)
 	}
 	log := slog.New(opts.logHandler(stderr))
-	if err := limitMemory(); err != nil {
-		log.Warn("memory limit is not set", "err", err)
+	if opts.memoryLimit == 0 { // else the proxy tells the collector as it goes
+		if err := limitMemory(); err != nil {
+			log.Warn("memory limit is not set", "err", err)
+		}
 	}
 	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer cancel()

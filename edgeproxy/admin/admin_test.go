@@ -37,6 +37,10 @@ func (fakeProxy) Endpoints() []edgeproxy.Endpoint {
 
 func (p fakeProxy) Problems() []string { return p.problems }
 
+func (fakeProxy) Memory() edgeproxy.Memory {
+	return edgeproxy.Memory{Limit: 64 << 20, Resident: 10 << 20, Sockets: 4096, ShedIdle: 1, ShedSlow: 2, RefusedConnections: 3, RefusedRequests: 4}
+}
+
 func (fakeProxy) Stats() edgeproxy.Stats {
 	return edgeproxy.Stats{
 		Connections: 2, ConnectionsTotal: 9,

@@ -13,6 +13,7 @@ type Proxy interface {
 	Endpoints() []edgeproxy.Endpoint
 	Problems() []string
 	Stats() edgeproxy.Stats
+	Memory() edgeproxy.Memory
 }
 
 var _ Proxy = (*edgeproxy.Server)(nil)
@@ -31,12 +32,34 @@ func (n Node) writeProxy(t *Text) {
 	t.Count(s.BytesSent)
 	t.Family("meridian_retries_total", counter, "Attempts after the first of a request.")
 	t.Count(s.Retries)
+	t.Family("meridian_mirrored_total", counter, "Copies of requests that a RequestMirror filter sent.")
+	t.Count(s.Mirrored)
+	t.Family("meridian_mirrors_dropped_total", counter, "Copies of requests that were given up or not sent because their backend was too slow.")
+	t.Count(s.MirrorsDropped)
 	t.Family("meridian_config_problems", gauge, "Parts of the configuration in force that cannot be served.")
 	t.Value(float64(len(n.Proxy.Problems())))
 	n.writeAccessLog(t)
+	writeMemory(t, n.Proxy.Memory())
 	writeLoops(t, s.Loops)
 	writeRequests(t, s)
 	writeUpstreams(t, n.Proxy.Endpoints())
+}
+
+func writeMemory(t *Text, m edgeproxy.Memory) {
+	if m.Limit == 0 {
+		return
+	}
+	t.Family("meridian_memory_limit_bytes", gauge, "What --memory-limit allows.")
+	t.Count(uint64(m.Limit))
+	t.Family("meridian_memory_used_bytes", gauge, "What counts against the limit: resident memory, and an estimate of the kernel's for sockets.")
+	t.Count(uint64(m.Resident), "what", "resident")
+	t.Count(uint64(m.Sockets), "what", "sockets")
+	t.Family("meridian_memory_shed_connections_total", counter, "Connections given up to stay within the limit: at rest, or slow to send or to read.")
+	t.Count(m.ShedIdle, "what", "idle")
+	t.Count(m.ShedSlow, "what", "slow")
+	t.Family("meridian_memory_refused_total", counter, "What was turned away to stay within the limit.")
+	t.Count(m.RefusedConnections, "what", "connection")
+	t.Count(m.RefusedRequests, "what", "request")
 }
 
 func (n Node) writeAccessLog(t *Text) {

@@ -42,6 +42,12 @@ func inherit(fd int) (*Listener, error) {
 	return l, err
 }
 
+// BoundUnsent has accepted sockets say that they are full when n bytes wait to be
+// sent for the first time (tcp(7), TCP_NOTSENT_LOWAT).
+func (l *Listener) BoundUnsent(n int) error {
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(l.fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, n))
+}
+
 // FD is the descriptor, for a process that is to inherit it. It stays the
 // Listener's.
 func (l *Listener) FD() int { return l.fd }

@@ -56,7 +56,7 @@ func (w *Worker) start(r *request, act *exchange.Action) {
 	if !(act.Fresh && last != nil) {
 		a.endpoint = nil
 		if flag := w.target(r, a); a.endpoint == nil {
-			w.step(r, &exchange.Event{Kind: exchange.NoTarget, Ref: a.ref, Flag: flag})
+			w.step(r, &exchange.Event{Kind: exchange.NoTarget, Ref: a.ref, Flag: flag, Status: r.local.status})
 			return
 		}
 	}
@@ -96,7 +96,7 @@ func (w *Worker) target(r *request, a *attempt) exchange.Flag {
 		return exchange.NoHealthy
 	}
 	a.connect, a.silence, a.gate = s.Connect, s.Silence, s.Gate
-	if s.Gate != nil && r.tries == 0 && !r.inbound {
+	if s.Gate != nil && r.tries == 0 && !r.stays() {
 		i := s.Gate.Pick(w.Loop.Now(), int(s.Service.InFlight.Load()), w.random())
 		if i >= 0 && i < len(s.Remotes) {
 			a.toRemote(s, i)
@@ -115,7 +115,7 @@ func (w *Worker) target(r *request, a *attempt) exchange.Flag {
 		a.endpoint, a.remote, a.slots = s.Home[i], upstream.Home, s.Slots[i]
 		return exchange.OK
 	}
-	if r.inbound {
+	if r.stays() {
 		return exchange.NoHealthy // never passed on again
 	}
 next:

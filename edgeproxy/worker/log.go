@@ -14,7 +14,9 @@ type logged struct {
 	firstByte int64 // of the response on the loop's clock, 0 before
 	sent      int64 // bytes of the response's body
 	route     string
-	response  [][]byte // values of the response's fields, kept
+	// As the client sent them: filters rewrite what is sent on.
+	authority, path []byte
+	response        [][]byte // values of the response's fields, kept
 }
 
 // answered notes the head of the response that goes to the client.
@@ -35,7 +37,7 @@ func (w *Worker) logRequest(r *request, status int, f exchange.Flag) {
 		Start: r.start, Duration: w.Loop.Now() - r.start, FirstByte: -1,
 		Status: status, Flag: f.String(), Attempts: r.tries, Received: r.received, Sent: r.log.sent,
 		Client: r.d.from, Gateway: r.d.socket.Gateway, Protocol: protocolHTTP1,
-		Method: r.head.Method, Authority: r.head.Authority, Path: r.head.Path, Route: r.log.route,
+		Method: r.head.Method, Authority: r.log.authority, Path: r.log.path, Route: r.log.route,
 		Request: r.head.Fields, Response: r.log.response,
 	}
 	if r.log.firstByte > 0 {

@@ -40,8 +40,7 @@ func (w *Worker) toClient(r *request, act *exchange.Action) {
 		if r.probe {
 			w.replyLoads(r)
 		} else {
-			d.reply(r.stream, act.Status, act.Flag)
-			r.log.sent = int64(len(act.Flag.Text()) + 1)
+			w.replyLocal(r, act)
 		}
 	case exchange.Abort:
 		d.abort(r.stream)
@@ -64,6 +63,9 @@ func (w *Worker) replyHead(r *request, a *attempt) {
 			w.msg.Fields = w.withoutInBand(r, a, fields)
 			break
 		}
+	}
+	if r.filters != nil {
+		w.msg.Fields = w.edited(r, w.msg.Fields)
 	}
 	if !r.inbound {
 		return

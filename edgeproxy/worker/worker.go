@@ -17,6 +17,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/limit"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
+	"github.com/meridian-mesh/meridian/edgeproxy/route"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
@@ -66,6 +67,8 @@ type Shared struct {
 	// Connections counts client connections now.
 	Connections upstream.Gauge
 
+	// Memory says how near the process is to its limit.
+	Memory *Memory
 	// AccessLog may be nil.
 	AccessLog *accesslog.Log
 
@@ -84,6 +87,7 @@ type Counters struct {
 	Accepted, Refused, Received, Sent atomic.Uint64
 	Connects, ConnectFailures, Reused atomic.Uint64
 	Retries                           atomic.Uint64
+	Mirrored, MirrorsDropped          atomic.Uint64
 	Open                              atomic.Int64
 	_                                 [64]byte
 }
@@ -110,7 +114,9 @@ type Worker struct {
 	// leaving is how long resting connections are kept while another process has
 	// taken the sockets over; 0 before.
 	leaving time.Duration
-	rnd     rand.PCG
+	// relieving says that makeRoom is to run.
+	relieving bool
+	rnd       rand.PCG
 
 	downs  *down // all client connections
 	pool   *upstream.Pool[*up]
@@ -128,7 +134,11 @@ type Worker struct {
 	scratch []byte         // of encodings larger than a slab
 	tried   []int
 	path    []byte // for normalised paths
-	load    []byte // for in-band reports
+	query   route.Request
+	url     []byte   // of redirects and rewrites
+	copies  *request // all mirrors under way
+	copying int      // their number
+	load    []byte   // for in-band reports
 	// loadEnds are where each of several reports in load ends.
 	loadEnds []int
 	site     []byte
@@ -237,6 +247,9 @@ func (w *Worker) Close() {
 	for w.downs != nil {
 		w.downs.lost()
 	}
+	for w.copies != nil {
+		w.stop(w.copies, exchange.ClientDisconnected, 0)
+	}
 	for {
 		u, ok := w.pool.Expired(1 << 62)
 		if !ok {
@@ -248,6 +261,11 @@ func (w *Worker) Close() {
 
 // accepted hands a new connection to the least busy worker.
 func (w *Worker) accepted(l *Listener, fd int, from netip.AddrPort) {
+	if w.full() {
+		w.shared.Memory.Connections.Add(1)
+		w.refuse(fd)
+		return
+	}
 	if int(l.Connections.Add(1)) > w.shared.MaxListenerConnections {
 		l.Connections.Add(-1)
 		w.refuse(fd)

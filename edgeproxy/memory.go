@@ -50,7 +50,7 @@ type Memory struct {
 
 // Memory returns the figures of the last look, a tenth of a second old at most.
 func (s *Server) Memory() Memory {
-	m := s.shared.Memory
+	m := &s.shared.Memory
 	return Memory{
 		Limit: s.cfg.MemoryLimit, Resident: s.resident.Load(), Sockets: s.sockets.Load(),
 		ShedIdle: m.Idle.Load(), ShedSlow: m.Slow.Load(),

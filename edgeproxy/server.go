@@ -74,7 +74,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s.shared = &worker.Shared{
 		Watermark: cfg.Watermark, Times: cfg.times,
 		MaxConnections: cfg.MaxConnections, MaxListenerConnections: cfg.MaxListenerConnections,
-		Unrouted: s.registry.Service(""), AccessLog: deps.AccessLog, Memory: &worker.Memory{},
+		Unrouted: s.registry.Service(""), AccessLog: deps.AccessLog,
 	}
 	for i := range cfg.Loops {
 		w, err := worker.New(i, s.shared)

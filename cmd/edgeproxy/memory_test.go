@@ -173,8 +173,8 @@ func TestMemoryLimit(t *testing.T) {
 			if served == 0 {
 				t.Error("nobody else was served")
 			}
-			if strings.Contains(metrics, `meridian_memory_shed_connections_total{what="idle"} 0`+"\n") &&
-				strings.Contains(metrics, `meridian_memory_shed_connections_total{what="slow"} 0`+"\n") {
+			if strings.Contains(metrics, `meridian_memory_shed_connections_total{reason="idle"} 0`+"\n") &&
+				strings.Contains(metrics, `meridian_memory_shed_connections_total{reason="slow"} 0`+"\n") {
 				t.Error("the flood was no threat: the test proves nothing")
 			}
 			eventually(t, "everybody is served again", func() bool {

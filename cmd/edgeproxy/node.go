@@ -82,6 +82,7 @@ func newNode(o options, in *inheritance, log *slog.Logger) (*node, error) {
 		asked := admin.Node{
 			Build:    build(),
 			Config:   n.source.State,
+			History:  n.source.History,
 			Proxy:    n.proxy,
 			Weights:  n.coop.Weights,
 			Draining: n.draining.Load,

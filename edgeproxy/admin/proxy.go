@@ -14,6 +14,8 @@ type Proxy interface {
 	Problems() []string
 	Stats() edgeproxy.Stats
 	Memory() edgeproxy.Memory
+	Connections(most int) []edgeproxy.Connection
+	Connection(id uint64) (edgeproxy.Connection, bool)
 }
 
 var _ Proxy = (*edgeproxy.Server)(nil)
@@ -51,15 +53,17 @@ func writeMemory(t *Text, m edgeproxy.Memory) {
 	}
 	t.Family("meridian_memory_limit_bytes", gauge, "What --memory-limit allows.")
 	t.Count(uint64(m.Limit))
-	t.Family("meridian_memory_used_bytes", gauge, "What counts against the limit: resident memory, and an estimate of the kernel's for sockets.")
-	t.Count(uint64(m.Resident), "what", "resident")
-	t.Count(uint64(m.Sockets), "what", "sockets")
+	t.Family("meridian_memory_resident_bytes", gauge, "Resident memory as last counted against the limit.")
+	t.Count(uint64(m.Resident))
+	t.Family("meridian_memory_sockets_bytes", gauge, "Estimate of the kernel's memory for client connections, which counts against the limit too.")
+	t.Count(uint64(m.Sockets))
 	t.Family("meridian_memory_shed_connections_total", counter, "Connections given up to stay within the limit: at rest, or slow to send or to read.")
-	t.Count(m.ShedIdle, "what", "idle")
-	t.Count(m.ShedSlow, "what", "slow")
-	t.Family("meridian_memory_refused_total", counter, "What was turned away to stay within the limit.")
-	t.Count(m.RefusedConnections, "what", "connection")
-	t.Count(m.RefusedRequests, "what", "request")
+	t.Count(m.ShedIdle, "reason", "idle")
+	t.Count(m.ShedSlow, "reason", "slow")
+	t.Family("meridian_memory_refused_connections_total", counter, "Connections closed at once to stay within the limit.")
+	t.Count(m.RefusedConnections)
+	t.Family("meridian_memory_refused_requests_total", counter, "Requests answered 503 to stay within the limit.")
+	t.Count(m.RefusedRequests)
 }
 
 func (n Node) writeAccessLog(t *Text) {

@@ -29,7 +29,9 @@ const DefaultListen = "127.0.0.1:15000"
 type Node struct {
 	Build  Build
 	Config func() source.State
-	Proxy  Proxy
+	// History lists the configurations that were in force, the newest first.
+	History func() ([]source.Kept, error)
+	Proxy   Proxy
 	// Weights returns the shares in force and the changes after since.
 	Weights func(since time.Time) edgeproxy.WeightsView
 	// Draining reports that the node is stopping.
@@ -215,6 +217,7 @@ func routes(n Node) http.Handler {
 	mux.HandleFunc("GET /readyz", n.readyz)
 	mux.HandleFunc("GET /metrics", n.metrics)
 	mux.HandleFunc("GET /config", n.config)
+	mux.HandleFunc("GET /connections", n.connections)
 	mux.HandleFunc("GET /upstreams", n.upstreams)
 	mux.HandleFunc("GET /weights", n.weights)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
@@ -230,7 +233,8 @@ const indexText = `edgeproxy
 /healthz            the process is alive
 /readyz             it serves (?verbose says what it looked at)
 /metrics            Prometheus text
-/config             the snapshot in force and the last one refused (?format=yaml)
+/config             the snapshot in force and the last one refused (?format=yaml), ?history lists those before
+/connections        clients' connections, ?id=N for the state of one
 /upstreams          endpoints: health, requests, connections (?format=text)
 /weights            shares between sites in force, and their history (?format=text, ?since=<Unix ms>)
 /debug/pprof/       Go profiles

@@ -22,6 +22,8 @@ type down struct {
 	decoding bool
 	timer    loop.Timer
 	deadline int64
+	id       uint64
+	born     int64
 	since    int64 // of the wait, while memory is given up
 	phase    phase
 	unpaid   int // request bytes received and not passed on
@@ -62,7 +64,7 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 	}
 	w.downs = d
 	w.Counters.Accepted.Add(1)
-	d.from = from
+	d.from, d.id, d.born = from, w.nextID(), w.Loop.Now()
 	d.peerLen = len(from.Addr().AppendTo(d.peer[:0]))
 	if err := d.conn.Open(w.Loop, fd, d, true); err != nil {
 		d.forget()

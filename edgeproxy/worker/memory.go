@@ -133,7 +133,7 @@ func (d *down) waitsSince() (int64, bool) {
 }
 
 func (w *Worker) giveUp(d *down) {
-	m := w.shared.Memory
+	m := &w.shared.Memory
 	if d.phase == resting {
 		m.Idle.Add(1)
 	} else {

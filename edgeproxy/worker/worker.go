@@ -68,7 +68,7 @@ type Shared struct {
 	Connections upstream.Gauge
 
 	// Memory says how near the process is to its limit.
-	Memory *Memory
+	Memory Memory
 	// AccessLog may be nil.
 	AccessLog *accesslog.Log
 
@@ -116,6 +116,7 @@ type Worker struct {
 	leaving time.Duration
 	// relieving says that makeRoom is to run.
 	relieving bool
+	accepts   uint64
 	rnd       rand.PCG
 
 	downs  *down // all client connections

@@ -20,7 +20,7 @@ type MeshServiceSpec struct {
 	Export *Export `json:"export,omitempty"`
 }
 
-// ServicePort is one port of a service. Protocol is http in this build.
+// ServicePort is one port of a service. Protocol is http (the default) or tcp.
 type ServicePort struct {
 	Name     string `json:"name,omitempty"`
 	Port     int    `json:"port"`

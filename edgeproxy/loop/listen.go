@@ -79,13 +79,10 @@ func listen(addr netip.AddrPort) (_ *Listener, err error) {
 
 func boundAddr(fd int) (netip.AddrPort, error) {
 	sa, err := unix.Getsockname(fd)
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)), nil
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port)), nil
+	if err != nil {
+		return netip.AddrPort{}, os.NewSyscallError("getsockname", err)
 	}
-	return netip.AddrPort{}, os.NewSyscallError("getsockname", err)
+	return addrPort(sa), nil
 }
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {

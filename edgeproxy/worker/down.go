@@ -2,6 +2,7 @@ package worker
 
 import (
 	"errors"
+	"io"
 	"net/netip"
 	"time"
 
@@ -24,6 +25,7 @@ type down struct {
 	deadline int64
 	id       uint64
 	born     int64
+	gateway  string
 	since    int64 // of the wait, while memory is given up
 	phase    phase
 	unpaid   int // request bytes received and not passed on
@@ -42,13 +44,18 @@ type down struct {
 type phase uint8
 
 const (
-	resting   phase = iota // a request's first byte
-	heading                // the rest of a head
-	serving                // a request is under way
-	lingering              // the client's close
+	resting    phase = iota // a request's first byte
+	heading                 // the rest of a head
+	serving                 // a request is under way
+	tunnelling              // bytes either way
+	lingering               // the client's close
 )
 
 func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
+	if s := w.state.Sockets[l]; s != nil && s.Streams != nil && !w.draining {
+		w.adoptStream(l, s, fd, from)
+		return
+	}
 	d := w.freeDown
 	if d == nil {
 		d = &down{w: w}
@@ -65,6 +72,9 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 	w.downs = d
 	w.Counters.Accepted.Add(1)
 	d.from, d.id, d.born = from, w.nextID(), w.Loop.Now()
+	if d.socket != nil {
+		d.gateway = d.socket.Gateway
+	}
 	d.peerLen = len(from.Addr().AppendTo(d.peer[:0]))
 	if err := d.conn.Open(w.Loop, fd, d, true); err != nil {
 		d.forget()
@@ -105,6 +115,8 @@ func (d *down) Expire(_ *loop.Timer, now int64) {
 		}
 	case serving:
 		d.stalled(now)
+	case tunnelling:
+		d.w.stop(d.requests, exchange.IdleTimeout, 0)
 	}
 }
 
@@ -142,6 +154,8 @@ func (d *down) Input(in []byte) int {
 	d.decoding = false
 	switch r := d.requests; {
 	case d.conn.Closed() || d.closing || d.conn.Paused():
+	case d.phase == tunnelling:
+		d.await(tunnelling, r.idle)
 	case d.phase == resting && used < len(in):
 		d.await(heading, w.shared.Times.Head)
 	case d.phase == resting:
@@ -294,7 +308,9 @@ func (d *down) refuse(f exchange.Flag, status int, id stream.ID) {
 func (d *down) Written(n, left int) {
 	if n > 0 {
 		d.w.Counters.Sent.Add(uint64(n))
-		if d.phase == serving && d.deadline < d.w.Loop.Now()+int64(d.w.shared.Times.Stall) {
+		if d.phase == tunnelling {
+			d.await(tunnelling, d.requests.idle)
+		} else if d.phase == serving && d.deadline < d.w.Loop.Now()+int64(d.w.shared.Times.Stall) {
 			d.deadline = d.w.Loop.Now() + int64(d.w.shared.Times.Stall)
 		}
 	}
@@ -357,7 +373,7 @@ func (d *down) drain() {
 func (d *down) leave() {
 	if d.phase == resting {
 		d.await(resting, d.w.leaving)
-	} else if r := d.requests; r != nil && r.log.firstByte == 0 {
+	} else if r := d.requests; r != nil && r.log.firstByte == 0 { // else the next response says it
 		_ = d.codec.Close(nil)
 	}
 }
@@ -370,8 +386,17 @@ func (w *Worker) keepAlive() time.Duration {
 	return w.shared.Times.KeepAlive
 }
 
-// Failed ends what the client has left.
-func (d *down) Failed(error) { d.lost() }
+// Failed ends what the client has left; of a tunnel an end is one direction's.
+func (d *down) Failed(err error) {
+	if d.phase == tunnelling && errors.Is(err, io.EOF) && !d.requests.x.RequestDone() {
+		d.conn.Pause()
+		if ev := &d.w.downEv; d.codec.EOF(ev) == nil && ev.Kind == stream.End {
+			d.w.step(d.requests, &exchange.Event{Kind: exchange.RequestEnd})
+			return
+		}
+	}
+	d.lost()
+}
 
 // lost closes at once.
 func (d *down) lost() {
@@ -428,6 +453,9 @@ func (d *down) finished(r *request) {
 	}
 	if d.w.codecs.serial {
 		d.unpaid = 0
+	}
+	if d.phase == tunnelling {
+		d.await(serving, d.w.shared.Times.Stall) // for what is still to be sent
 	}
 	switch {
 	case d.closing:

@@ -1,6 +1,10 @@
 package worker
 
-import "time"
+import (
+	"time"
+
+	"github.com/meridian-mesh/meridian/edgeproxy/l4"
+)
 
 // Connection is what a client's connection looks like at one moment. Times are
 // seconds before it.
@@ -9,7 +13,7 @@ type Connection struct {
 	Loop    int     `json:"loop"`
 	Client  string  `json:"client"`
 	Gateway string  `json:"gateway"`
-	State   string  `json:"state"` // resting, head, serving or closing
+	State   string  `json:"state"` // resting, head, serving, tunnel, closing; stream where it is passed on whole
 	Age     float64 `json:"ageSeconds"`
 	// Left is how long it may stay as it is before a timeout looks at it.
 	Left float64 `json:"timeoutInSeconds"`
@@ -46,7 +50,7 @@ type Attempt struct {
 }
 
 // phaseNames are the states by phase.
-var phaseNames = [...]string{resting: "resting", heading: "head", serving: "serving", lingering: "closing"}
+var phaseNames = [...]string{resting: "resting", heading: "head", serving: "serving", lingering: "closing", tunnelling: "tunnel"}
 
 // longestText bounds what is told of a client's own text.
 const longestText = 256
@@ -59,34 +63,63 @@ func (w *Worker) Inspect(dst []Connection, most int) []Connection {
 		dst = append(dst, d.inspect())
 		n++
 	}
+	w.streams.Each(func(s *l4.Session) {
+		if n++; n <= most {
+			dst = append(dst, w.inspectStream(s))
+		}
+	})
 	return dst
 }
 
 // InspectOne returns the connection with what it carries, false when there is
 // none of that id. It runs on the loop.
-func (w *Worker) InspectOne(id uint64) (Connection, bool) {
+func (w *Worker) InspectOne(id uint64) (c Connection, found bool) {
 	for d := w.downs; d != nil; d = d.next {
 		if d.id != id {
 			continue
 		}
-		c := d.inspect()
+		c = d.inspect()
 		for r := d.requests; r != nil; r = r.next {
 			c.Requests = append(c.Requests, r.inspect())
 		}
 		return c, true
 	}
-	return Connection{}, false
+	w.streams.Each(func(s *l4.Session) {
+		if w.streamID(s) == id {
+			c, found = w.inspectStream(s), true
+			c.Requests = []Request{w.inspectBytes(s)}
+		}
+	})
+	return c, found
+}
+
+// inspectStream looks at a connection that is passed on whole.
+func (w *Worker) inspectStream(s *l4.Session) Connection {
+	c := Connection{ID: w.streamID(s), Loop: w.id, Client: s.From.String(), State: "stream", Age: seconds(w.Loop.Now() - s.Born)}
+	if socket := w.state.Sockets[s.Owner.(*Listener)]; socket != nil {
+		c.Gateway = socket.Gateway
+	}
+	return c
+}
+
+// inspectBytes is what such a connection carries, in the words of a request.
+func (w *Worker) inspectBytes(s *l4.Session) Request {
+	q := Request{Age: seconds(w.Loop.Now() - s.Born), Received: s.FromClient, Sent: s.FromBackend, Attempts: []Attempt{}}
+	if s.Service != nil {
+		q.Service = string(s.Service.Key)
+	}
+	if s.Endpoint != nil {
+		q.Attempts = append(q.Attempts, Attempt{Endpoint: s.Endpoint.Addr.String(), State: "sent"})
+	}
+	return q
 }
 
 func (d *down) inspect() Connection {
 	now := d.w.Loop.Now()
 	c := Connection{
-		ID: d.id, Loop: d.w.id, Client: d.from.String(), State: phaseNames[d.phase],
+		ID: d.id, Loop: d.w.id, Client: d.from.String(), Gateway: d.gateway, State: phaseNames[d.phase],
 		Age: seconds(now - d.born), Left: seconds(d.deadline - now),
 		Unsent: d.conn.Unsent(), Unread: d.conn.Left(), Paused: d.phase == serving && d.conn.Paused() && !d.conn.Closed(),
-	}
-	if d.socket != nil {
-		c.Gateway = d.socket.Gateway
 	}
 	if r := d.requests; r != nil && r.x.RequestDone() {
 		c.Paused = false // nothing is to be read before the response is over
@@ -130,5 +163,13 @@ func text(b []byte) string { return string(b[:min(len(b), longestText)]) }
 // nextID numbers this loop's connections; no other loop's have the same.
 func (w *Worker) nextID() uint64 {
 	w.accepts++
-	return w.accepts*uint64(max(len(w.shared.Workers), 1)) + uint64(w.id)
+	return w.numbered(w.accepts)
+}
+
+// streamID numbers a connection that is passed on whole.
+func (w *Worker) streamID(s *l4.Session) uint64 { return w.numbered(s.Seq) + 1 }
+
+// numbered is the nth number of this loop, even; the next one is this loop's too.
+func (w *Worker) numbered(n uint64) uint64 {
+	return 2 * (n*uint64(len(w.shared.Workers)) + uint64(w.id))
 }

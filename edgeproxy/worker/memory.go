@@ -120,6 +120,8 @@ func (d *down) waitsSince() (int64, bool) {
 	switch {
 	case d.phase == resting:
 		return d.deadline - int64(d.w.keepAlive()), true
+	case d.phase == tunnelling:
+		return 0, false
 	case d.phase == lingering:
 		return d.deadline - int64(t.Linger), true
 	case d.phase == heading:

@@ -27,6 +27,8 @@ type request struct {
 	service *upstream.Service // nil where none was found
 	none    exchange.Flag     // why none was found
 	inbound bool              // from another site: served at home or not at all
+	idle    time.Duration     // bounds a tunnel's silence
+	took    time.Duration     // until a tunnel was there
 	demand  bool              // of this site's own users
 	bodyMax time.Duration     // bounds one attempt
 	start   int64
@@ -162,7 +164,7 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	} else if s, rule := w.find(r, head); s != nil {
 		r.service = s.Service
 		cfg.Retries = s.Retries
-		limit = s.Request
+		limit, r.idle = s.Request, s.Idle
 		if rule != nil {
 			r.bodyMax = rule.BackendRequest
 			limit = cmp.Or(rule.Request, limit)
@@ -204,6 +206,9 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 		Length: head.Length, Expect100: head.Expect100, TrailersOK: head.TrailersOK,
 	}
 	r.log.authority, r.log.path = r.head.Authority, r.head.Path
+	if mayTunnel(head) {
+		r.head.Upgrade = r.store.copy(w, head.Upgrade)
+	}
 	if r.inbound {
 		service, source := w.inbound(r, head)
 		s := v.Named(service)
@@ -328,7 +333,12 @@ func (w *Worker) finish(r *request, act *exchange.Action) {
 	if s == nil {
 		s = w.shared.Unrouted
 	}
-	w.count(s, act.Status, act.Flag, time.Duration(w.Loop.Now()-r.start))
+	took := time.Duration(w.Loop.Now() - r.start)
+	if r.x.Tunnel() {
+		w.Counters.Tunnels.Add(-1)
+		took = r.took
+	}
+	w.count(s, act.Status, act.Flag, took)
 	w.endCopies(r)
 	if r.d != nil {
 		w.logRequest(r, act.Status, act.Flag)

@@ -41,6 +41,8 @@ type Server struct {
 	started  chan struct{} // closed when Run has begun
 	stopped  chan struct{} // closed when the loops have ended
 
+	resident, sockets atomic.Int64 // bytes, as last looked
+
 	mu       sync.Mutex // serialises Apply and Drain
 	draining bool
 	state    atomic.Pointer[worker.State]
@@ -55,6 +57,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	if cfg.Loops == 0 {
 		cfg.Loops = loop.Default(usable)
+	}
+	if cfg.MemoryLimit != 0 && cfg.MemoryLimit < MinMemoryLimit {
+		return nil, fmt.Errorf("memory limit: %d bytes are fewer than the %d that the proxy needs", cfg.MemoryLimit, MinMemoryLimit)
 	}
 	defaultTo(&cfg.MaxConnections, DefaultMaxConnections)
 	defaultTo(&cfg.MaxListenerConnections, DefaultMaxListenerConnections)
@@ -75,7 +80,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s.shared = &worker.Shared{
 		Watermark: cfg.Watermark, Times: cfg.times,
 		MaxConnections: cfg.MaxConnections, MaxListenerConnections: cfg.MaxListenerConnections,
-		Unrouted: s.registry.Service(""),
+		Unrouted: s.registry.Service(""), AccessLog: deps.AccessLog,
 	}
 	for i := range cfg.Loops {
 		w, err := worker.New(i, s.shared)
@@ -105,10 +110,17 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	close(s.started)
 	go s.rebind()
+	watched := make(chan error, 1)
+	watching, unwatch := context.WithCancel(ctx)
+	defer unwatch()
+	if s.cfg.MemoryLimit > 0 {
+		go func() { watched <- s.watchMemory(watching) }()
+	}
 	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
+	case err = <-watched:
 	}
 	for _, w := range s.shared.Workers {
 		w.Loop.Post(loop.Func(w.Close))
@@ -162,12 +174,17 @@ func (s *Server) force(next *worker.State, opened []*worker.Listener) error {
 	if err := s.swap(next); err != nil {
 		err = errors.Join(err, s.swap(s.current()))
 		for _, l := range opened {
-			err = errors.Join(err, l.Listener.Close())
+			if !s.inherited(l.Listener) { // those are for the next try
+				err = errors.Join(err, l.Listener.Close())
+			}
 		}
 		return err
 	}
 	old := s.current()
 	s.state.Store(next)
+	if err := s.dropInherited(next.Listeners); err != nil {
+		s.deps.Log.Error("close inherited listener", "err", err)
+	}
 	for _, l := range opened {
 		socket := next.Sockets[l]
 		s.deps.Log.Info("listening", "address", l.Listener.Addr(), "gateway", socket.Gateway, "protocol", socket.Protocol)
@@ -246,7 +263,7 @@ func (s *Server) bind(v *view.View) (next *worker.State, opened []*worker.Listen
 	for _, socket := range v.Sockets {
 		l := have[socket.Key]
 		if l == nil {
-			ln, listenErr := loop.Listen(socket.Key.Addr, socket.Key.Port, leaving...)
+			ln, listenErr := s.listen(socket.Key, leaving...)
 			if listenErr != nil {
 				listenErr = fmt.Errorf("Gateway/%s: listeners %v: %w", socket.Gateway, socket.Listeners, listenErr)
 				next.Unbound = append(next.Unbound, listenErr.Error()+"; it is tried again every second")
@@ -289,6 +306,11 @@ func (s *Server) Drain(ctx context.Context) error {
 	if err := s.refuse(); err != nil {
 		return err
 	}
+	return s.ended(ctx)
+}
+
+// ended returns when no client connection is left or ctx is done.
+func (s *Server) ended(ctx context.Context) error {
 	for {
 		done := make(chan int, 1)
 		// Asked on a loop, so that connections accepted before the drain are counted.
@@ -315,16 +337,8 @@ func (s *Server) refuse() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.draining = true
-	acks := make(chan struct{}, len(s.shared.Workers))
-	for _, w := range s.shared.Workers {
-		w.Loop.Post(loop.Func(func() { w.Drain(); acks <- struct{}{} }))
-	}
-	for range s.shared.Workers {
-		select {
-		case <-acks:
-		case <-s.stopped:
-			return nil
-		}
+	if !s.each((*worker.Worker).Drain) {
+		return nil
 	}
 	var err error
 	if st := s.state.Load(); st != nil {
@@ -333,6 +347,22 @@ func (s *Server) refuse() error {
 		}
 	}
 	return err
+}
+
+// each runs f on every loop and waits; false when the loops have ended.
+func (s *Server) each(f func(*worker.Worker)) bool {
+	acks := make(chan struct{}, len(s.shared.Workers))
+	for _, w := range s.shared.Workers {
+		w.Loop.Post(loop.Func(func() { f(w); acks <- struct{}{} }))
+	}
+	for range s.shared.Workers {
+		select {
+		case <-acks:
+		case <-s.stopped:
+			return false
+		}
+	}
+	return true
 }
 
 // Listeners returns what is bound now.

@@ -37,6 +37,16 @@ func (fakeProxy) Endpoints() []edgeproxy.Endpoint {
 
 func (p fakeProxy) Problems() []string { return p.problems }
 
+func (fakeProxy) Memory() edgeproxy.Memory {
+	return edgeproxy.Memory{Limit: 64 << 20, Resident: 10 << 20, Sockets: 4096, ShedIdle: 1, ShedSlow: 2, RefusedConnections: 3, RefusedRequests: 4}
+}
+
+func (fakeProxy) Connections(int) []edgeproxy.Connection { return []edgeproxy.Connection{{ID: 7}} }
+
+func (fakeProxy) Connection(id uint64) (edgeproxy.Connection, bool) {
+	return edgeproxy.Connection{ID: id}, id == 7
+}
+
 func (fakeProxy) Stats() edgeproxy.Stats {
 	return edgeproxy.Stats{
 		Connections: 2, ConnectionsTotal: 9, Tunnels: 4,

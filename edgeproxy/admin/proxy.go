@@ -14,6 +14,9 @@ type Proxy interface {
 	Endpoints() []edgeproxy.Endpoint
 	Problems() []string
 	Stats() edgeproxy.Stats
+	Memory() edgeproxy.Memory
+	Connections(most int) []edgeproxy.Connection
+	Connection(id uint64) (edgeproxy.Connection, bool)
 }
 
 var _ Proxy = (*edgeproxy.Server)(nil)
@@ -51,10 +54,43 @@ func (n Node) writeProxy(t *Text) {
 	t.Count(s.MirrorsDropped)
 	t.Family("meridian_config_problems", gauge, "Parts of the configuration in force that cannot be served.")
 	t.Value(float64(len(n.Proxy.Problems())))
+	n.writeAccessLog(t)
+	writeMemory(t, n.Proxy.Memory())
 	writeLoops(t, s.Loops)
 	writeRequests(t, s)
 	writeStreams(t, s.Streams)
 	writeUpstreams(t, n.Proxy.Endpoints())
+}
+
+func writeMemory(t *Text, m edgeproxy.Memory) {
+	if m.Limit == 0 {
+		return
+	}
+	t.Family("meridian_memory_limit_bytes", gauge, "What --memory-limit allows.")
+	t.Count(uint64(m.Limit))
+	t.Family("meridian_memory_resident_bytes", gauge, "Resident memory as last counted against the limit.")
+	t.Count(uint64(m.Resident))
+	t.Family("meridian_memory_sockets_bytes", gauge, "Estimate of the kernel's memory for client connections, which counts against the limit too.")
+	t.Count(uint64(m.Sockets))
+	t.Family("meridian_memory_shed_connections_total", counter, "Connections given up to stay within the limit: at rest, or slow to send or to read.")
+	t.Count(m.ShedIdle, "reason", "idle")
+	t.Count(m.ShedSlow, "reason", "slow")
+	t.Family("meridian_memory_refused_connections_total", counter, "Connections closed at once to stay within the limit.")
+	t.Count(m.RefusedConnections)
+	t.Family("meridian_memory_refused_requests_total", counter, "Requests answered 503 to stay within the limit.")
+	t.Count(m.RefusedRequests)
+}
+
+func (n Node) writeAccessLog(t *Text) {
+	if n.Requests == nil {
+		return
+	}
+	s := n.Requests()
+	t.Family("meridian_access_log_lines_total", counter, "Lines written to the access log.")
+	t.Count(s.Written)
+	t.Family("meridian_access_log_lost_total", counter, "Lines that are missing in the access log: dropped because the writer did not keep up, failed because the file did not take them.")
+	t.Count(s.Dropped, "reason", "dropped")
+	t.Count(s.Failed, "reason", "failed")
 }
 
 func writeLoops(t *Text, loops []edgeproxy.LoopStats) {

@@ -71,11 +71,17 @@ func listen(addr netip.AddrPort, leaving []*Listener) (_ *Listener, err error) {
 	if err := bind(fd, addr, leaving); err != nil {
 		return nil, err
 	}
+	l := &Listener{fd: fd}
+	l.addr, err = boundAddr(fd)
+	return l, err
+}
+
+func boundAddr(fd int) (netip.AddrPort, error) {
 	sa, err := unix.Getsockname(fd)
 	if err != nil {
-		return nil, os.NewSyscallError("getsockname", err)
+		return netip.AddrPort{}, os.NewSyscallError("getsockname", err)
 	}
-	return &Listener{fd: fd, addr: addrPort(sa)}, nil
+	return addrPort(sa), nil
 }
 
 // bind takes the address and listens, beside listeners of the same port that are
@@ -120,8 +126,16 @@ func (l *Listener) Refuse() error {
 	return nil
 }
 
-// Close stops listening. Loops must have stopped accepting from it.
-func (l *Listener) Close() error { return unix.Close(l.fd) }
+// Close stops listening. Loops must have stopped accepting from it. It may be
+// called again.
+func (l *Listener) Close() error {
+	if l.fd < 0 {
+		return nil
+	}
+	fd := l.fd
+	l.fd = -1
+	return unix.Close(fd)
+}
 
 // Acceptor takes connections from a listener on one loop.
 type Acceptor struct {
@@ -154,6 +168,24 @@ func (a *Acceptor) Stop() {
 	if a.on {
 		a.on = false
 		a.loop.Del(a.fd, a.handle)
+	}
+}
+
+// Finish takes what waits and ends accepting, as another process goes on with the
+// socket: the kernel may have woken this loop, and nobody else, for a connection
+// that is still in the queue.
+func (a *Acceptor) Finish() {
+	a.Stop()
+	for {
+		a.loop.calls++
+		fd, e := sysAccept(a.fd, &a.peer)
+		if e == syscall.ECONNABORTED {
+			continue
+		}
+		if e != 0 {
+			return
+		}
+		a.take(fd, peerAddr(&a.peer))
 	}
 }
 

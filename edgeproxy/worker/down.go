@@ -25,11 +25,15 @@ type down struct {
 	balanced bool // a PROXY header comes first
 	timer    loop.Timer
 	deadline int64
+	id       uint64
+	born     int64
+	gateway  string
+	since    int64 // of the wait, while memory is given up
 	phase    phase
-	unpaid   int // request bytes received and not passed on
-	from     netip.Addr
+	unpaid   int      // request bytes received and not passed on
 	peer     [48]byte // from as text
 	peerLen  int
+	from     netip.AddrPort
 
 	closing bool // closed once all is sent
 	linger  bool // ... after reading what the client still sends
@@ -69,7 +73,11 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 	}
 	w.downs = d
 	w.Counters.Accepted.Add(1)
-	d.cameFrom(from.Addr())
+	d.id, d.born = w.nextID(), w.Loop.Now()
+	if d.socket != nil {
+		d.gateway = d.socket.Gateway
+	}
+	d.cameFrom(from)
 	if err := d.conn.Open(w.Loop, fd, d, true); err != nil {
 		d.forget()
 		d.Recycle()
@@ -83,11 +91,11 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 		d.await(resting, d.w.shared.Times.Head)
 		return
 	}
-	d.await(resting, d.w.shared.Times.KeepAlive)
+	d.await(resting, w.keepAlive())
 }
 
-func (d *down) cameFrom(a netip.Addr) {
-	d.from, d.peerLen = a, len(a.AppendTo(d.peer[:0]))
+func (d *down) cameFrom(a netip.AddrPort) {
+	d.from, d.peerLen = a, len(a.Addr().AppendTo(d.peer[:0]))
 }
 
 // header reads what a balancer says of the client before its first request.
@@ -101,10 +109,10 @@ func (d *down) header(in []byte) int {
 	case n == 0:
 		return 0
 	case !h.Local:
-		d.cameFrom(h.From.Addr())
+		d.cameFrom(h.From)
 	}
 	d.balanced = false
-	d.await(resting, d.w.shared.Times.KeepAlive)
+	d.await(resting, d.w.keepAlive())
 	if n == len(in) {
 		return n
 	}
@@ -173,6 +181,7 @@ func (d *down) Input(in []byte) int {
 	}
 	w := d.w
 	w.Counters.Received.Add(uint64(len(in)))
+	w.makeRoom()
 	if d.codec == nil {
 		d.codec = w.takeCodec()
 	}
@@ -237,6 +246,9 @@ func (d *down) event(ev *stream.Event) {
 	w := d.w
 	if ev.Kind == stream.Head {
 		d.await(serving, d.w.shared.Times.Stall)
+		if w.leaving > 0 {
+			_ = d.codec.Close(nil)
+		}
 		w.begin(d, ev.Stream, ev.Head)
 		return
 	}
@@ -322,6 +334,7 @@ func (d *down) malformed(err error, ev *stream.Event) {
 // refuse answers a request whose head never came whole.
 func (d *down) refuse(f exchange.Flag, status int, id stream.ID) {
 	d.w.count(d.w.shared.Unrouted, status, f, 0)
+	d.w.logRefused(d, status, f)
 	_ = d.codec.Close(nil)
 	d.reply(id, status, f)
 	d.close(true)
@@ -395,6 +408,24 @@ func (d *down) drain() {
 	if d.codec != nil {
 		_ = d.codec.Close(nil)
 	}
+}
+
+// leave has the next response say that it is the last, this one where its head is
+// still to come.
+func (d *down) leave() {
+	if d.phase == resting {
+		d.await(resting, d.w.leaving)
+	} else if r := d.requests; r != nil && r.log.firstByte == 0 { // else the next response says it
+		_ = d.codec.Close(nil)
+	}
+}
+
+// keepAlive is how long a client's connection may rest now.
+func (w *Worker) keepAlive() time.Duration {
+	if w.leaving > 0 {
+		return w.leaving
+	}
+	return w.shared.Times.KeepAlive
 }
 
 // Failed ends what the client has left; of a tunnel an end is one direction's. One
@@ -496,7 +527,7 @@ func (d *down) finished(r *request) {
 
 // proceed goes on to the next request.
 func (d *down) proceed() {
-	d.await(resting, d.w.shared.Times.KeepAlive)
+	d.await(resting, d.w.keepAlive())
 	d.conn.Resume()
 	d.restCodec()
 }
@@ -522,6 +553,9 @@ func (d *down) respond(id stream.ID, status int, fields []stream.Field, body []b
 	w.out = stream.Event{Kind: stream.Head, Stream: id, Head: &w.msg}
 	if d.conn.Closed() || !d.send(&w.out, roomFor(&w.msg)) {
 		return
+	}
+	if r := d.find(id); r != nil && !w.msg.NoBody && string(r.head.Method) != "HEAD" {
+		r.log.sent = int64(len(body))
 	}
 	if w.encodeData(&d.conn, d.codec, id, body) == nil {
 		w.out = stream.Event{Kind: stream.End, Stream: id}

@@ -60,7 +60,7 @@ func wayOf(f *stream.Field) ways {
 // false for a request that goes round in a loop.
 func (w *Worker) ingress(r *request, head *stream.Message) bool {
 	way := &r.d.socket.Forwarding
-	trusted := way.Trusts(r.d.from)
+	trusted := way.Trusts(r.d.from.Addr())
 	addresses := -1
 	id := false
 	var told ways

@@ -21,6 +21,7 @@ func (w *Worker) toClient(r *request, act *exchange.Action) {
 			_ = d.codec.Close(nil) // the rest of the request is not worth waiting for
 		}
 		w.replyHead(r, &r.attempts[act.Ref.Slot])
+		w.answered(r, w.msg.Fields)
 		w.out = stream.Event{Kind: stream.Head, Stream: r.stream, Head: &w.msg}
 		ok = d.send(&w.out, roomFor(&w.msg))
 		if ok && r.x.Tunnel() {
@@ -112,6 +113,7 @@ func (w *Worker) replyBody(r *request, act *exchange.Action) bool {
 	}
 	from, n := act.From, act.N
 	r.owed += n
+	r.log.sent += int64(n)
 	pieceFrom := r.reply - int64(len(r.replyPiece))
 	for n > 0 {
 		var p []byte

@@ -137,6 +137,7 @@ func (u *up) Expire(_ *loop.Timer, now int64) {
 // Input decodes responses.
 func (u *up) Input(in []byte) int {
 	w := u.w
+	w.makeRoom()
 	if a := u.attempts; a != nil {
 		u.deadline = w.Loop.Now() + int64(a.silence)
 	}

@@ -126,7 +126,9 @@ func (d *down) Expire(_ *loop.Timer, now int64) {
 	case resting, lingering:
 		d.lost()
 	case heading:
-		if id, ok := d.codec.Refuse(); ok {
+		if d.closing {
+			d.lost()
+		} else if id, ok := d.codec.Refuse(); ok {
 			d.refuse(exchange.ClientTimeout, exchange.ClientTimeout.Status(), id)
 		} else {
 			d.lost()
@@ -249,7 +251,7 @@ func (d *down) event(ev *stream.Event) {
 		r.piece = nil
 		d.throttle()
 	case stream.Trailers:
-		r.trailers = r.store.fields(w, r.trailers[:0], ev.Fields)
+		r.trailers = r.store.trailers(w, r.trailers[:0], ev.Fields)
 	case stream.End:
 		d.deadline = w.Loop.Now() + int64(d.w.shared.Times.Stall)
 		if w.codecs.serial {
@@ -337,7 +339,12 @@ func (d *down) Written(n, left int) {
 		return
 	}
 	if d.w.codecs.serial && left <= d.w.shared.Watermark/2 {
-		if r := d.requests; r != nil && r.owed > 0 {
+		switch r := d.requests; {
+		case r == nil:
+			if d.phase == serving {
+				d.proceed()
+			}
+		case r.owed > 0:
 			owed := r.owed
 			r.owed = 0
 			d.w.step(r, &exchange.Event{Kind: exchange.ClientCredit, N: owed})
@@ -356,6 +363,7 @@ func (d *down) close(linger bool) {
 		d.sent()
 		return
 	}
+	d.await(serving, d.w.shared.Times.Stall)
 	d.conn.Dirty()
 }
 
@@ -375,8 +383,8 @@ func (d *down) sent() {
 
 // drain closes a resting connection; others end with their next response.
 func (d *down) drain() {
-	if d.requests == nil && d.phase == resting {
-		d.lost()
+	if d.requests == nil && d.phase != heading {
+		d.close(false)
 		return
 	}
 	if d.codec != nil {
@@ -384,28 +392,41 @@ func (d *down) drain() {
 	}
 }
 
-// Failed ends what the client has left; of a tunnel an end is one direction's.
+// Failed ends what the client has left; of a tunnel an end is one direction's. One
+// that only sends no more gets the rest of its last response; where a response is
+// still to come reading is paused, so that its end is not met before.
 func (d *down) Failed(err error) {
-	if d.phase == tunnelling && errors.Is(err, io.EOF) && !d.requests.x.RequestDone() {
+	if d.phase == tunnelling && err == io.EOF && !d.requests.x.RequestDone() {
 		d.conn.Pause()
 		if ev := &d.w.downEv; d.codec.EOF(ev) == nil && ev.Kind == stream.End {
 			d.w.step(d.requests, &exchange.Event{Kind: exchange.RequestEnd})
 			return
 		}
 	}
+	if err == io.EOF && d.requests == nil && d.conn.Unsent() > 0 {
+		d.close(false)
+		d.linger = false
+		return
+	}
 	d.lost()
 }
 
-// lost closes at once.
+// lost closes at once, by a reset where a response is cut short: one that runs
+// until the close would pass for whole.
 func (d *down) lost() {
 	if d.conn.Closed() {
 		return
 	}
+	cut := d.requests != nil || d.conn.Unsent() > 0
 	d.closing = true
 	for d.requests != nil {
 		d.w.step(d.requests, &exchange.Event{Kind: exchange.ClientGone})
 	}
-	d.conn.Close()
+	if cut {
+		d.conn.Reset()
+	} else {
+		d.conn.Close()
+	}
 	d.forget()
 }
 
@@ -461,11 +482,18 @@ func (d *down) finished(r *request) {
 		d.close(!r.x.RequestDone() || d.conn.Left() > 0)
 	case d.w.codecs.serial && !r.x.RequestDone():
 		d.close(true) // what still comes of the body is not worth reading
+	case d.w.codecs.serial && d.conn.Unsent() > d.w.shared.Watermark/2:
+		d.conn.Pause() // who asks on without taking the answers must wait
 	case d.requests == nil:
-		d.await(resting, d.w.shared.Times.KeepAlive)
-		d.conn.Resume()
-		d.restCodec()
+		d.proceed()
 	}
+}
+
+// proceed goes on to the next request.
+func (d *down) proceed() {
+	d.await(resting, d.w.shared.Times.KeepAlive)
+	d.conn.Resume()
+	d.restCodec()
 }
 
 // send encodes an event of the client's stream. A failure is a fault of the

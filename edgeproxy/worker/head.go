@@ -15,8 +15,11 @@ var (
 // inBand reports whether a field belongs to what Meridian's proxies tell each
 // other, which neither clients may send nor backends see.
 func inBand(f *stream.Field) bool {
-	const prefix = "meridian-"
-	if len(f.Name) < len(prefix) || f.Name[0]|0x20 != 'm' {
+	const prefix = "meridian"
+	if len(f.Name) <= len(prefix) || f.Name[0]|0x20 != 'm' {
+		return false
+	}
+	if c := f.Name[len(prefix)]; c != '-' && c != '_' { // CGI and its kin take one for the other
 		return false
 	}
 	return stream.Field{Name: f.Name[:len(prefix)]}.Is(prefix)

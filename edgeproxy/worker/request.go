@@ -102,6 +102,16 @@ func (s *store) fields(w *Worker, dst, from []stream.Field) []stream.Field {
 	return dst
 }
 
+// trailers copies those that are not the proxies' own, which stand in heads only.
+func (s *store) trailers(w *Worker, dst, from []stream.Field) []stream.Field {
+	for i := range from {
+		if !inBand(&from[i]) {
+			dst = append(dst, s.field(w, &from[i]))
+		}
+	}
+	return dst
+}
+
 func (w *Worker) newRequest(d *down, id stream.ID) *request {
 	r := w.freeReq
 	if r == nil {

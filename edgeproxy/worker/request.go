@@ -190,7 +190,7 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	}
 	w.budget.Request(r.start)
 	r.x.Begin(cfg)
-	if r.filters != nil && r.service != nil {
+	if r.filters != nil && r.service != nil && len(r.head.Upgrade) == 0 { // a tunnel has no copy
 		w.mirror(r, limit)
 	}
 	w.step(r, &exchange.Event{Kind: exchange.Request, More: head.Length != 0})

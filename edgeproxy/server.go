@@ -267,11 +267,19 @@ func (s *Server) bind(v *view.View) (next *worker.State, opened []*worker.Listen
 
 // swap gives every loop the new state and waits until all have it.
 func (s *Server) swap(next *worker.State) error {
+	err := s.each(func(w *worker.Worker) error { w.Serve(next); return nil })
+	if err != nil {
+		return err
+	}
+	return s.each((*worker.Worker).Accept)
+}
+
+// each does something on every loop and waits until it is done.
+func (s *Server) each(do func(*worker.Worker) error) (err error) {
 	acks := make(chan error, len(s.shared.Workers))
 	for _, w := range s.shared.Workers {
-		w.Loop.Post(loop.Func(func() { acks <- w.Serve(next) }))
+		w.Loop.Post(loop.Func(func() { acks <- do(w) }))
 	}
-	var err error
 	for range s.shared.Workers {
 		select {
 		case e := <-acks:

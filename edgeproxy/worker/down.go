@@ -27,7 +27,8 @@ type down struct {
 	deadline int64
 	phase    phase
 	unpaid   int // request bytes received and not passed on
-	peer     [48]byte
+	from     netip.Addr
+	peer     [48]byte // from as text
 	peerLen  int
 
 	closing bool // closed once all is sent
@@ -68,7 +69,7 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 	}
 	w.downs = d
 	w.Counters.Accepted.Add(1)
-	d.peerLen = len(from.Addr().AppendTo(d.peer[:0]))
+	d.cameFrom(from.Addr())
 	if err := d.conn.Open(w.Loop, fd, d, true); err != nil {
 		d.forget()
 		d.Recycle()
@@ -85,6 +86,10 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 	d.await(resting, d.w.shared.Times.KeepAlive)
 }
 
+func (d *down) cameFrom(a netip.Addr) {
+	d.from, d.peerLen = a, len(a.AppendTo(d.peer[:0]))
+}
+
 // header reads what a balancer says of the client before its first request.
 func (d *down) header(in []byte) int {
 	h, n, err := proxyproto.Parse(in)
@@ -96,7 +101,7 @@ func (d *down) header(in []byte) int {
 	case n == 0:
 		return 0
 	case !h.Local:
-		d.peerLen = len(h.From.Addr().AppendTo(d.peer[:0]))
+		d.cameFrom(h.From.Addr())
 	}
 	d.balanced = false
 	d.await(resting, d.w.shared.Times.KeepAlive)

@@ -223,7 +223,10 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 		}
 		return s, nil
 	}
-	w.ingress(r, head)
+	if !w.ingress(r, head) {
+		r.none = exchange.Loop
+		return nil, nil
+	}
 	q := &w.query
 	q.Host, q.Method, q.Path, q.Query, q.Fields = head.Authority, head.Method, path, nil, r.fields
 	if len(target) > len(path) {

@@ -121,6 +121,39 @@ func TestRemovedListener(t *testing.T) {
 	}
 }
 
+// TestListenerChangesProtocol makes a listener of clients one of other sites: a
+// connection that is there already must not pass for another site's.
+func TestListenerChangesProtocol(t *testing.T) {
+	b := backend(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })
+	probe, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := toOne(b)
+	o.Gateways[0].Spec.Listeners[0].Port = probe.Addr().(*net.TCPAddr).Port
+	probe.Close()
+	p := startProxy(t, Config{}, Deps{}, o)
+	c := p.dial("http")
+	in := bufio.NewReader(c)
+	ask := func() (*http.Response, error) {
+		io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nmeridian-service: default/echo\r\n\r\n")
+		res, err := http.ReadResponse(in, nil)
+		if err == nil {
+			io.Copy(io.Discard, res.Body)
+		}
+		return res, err
+	}
+	if res, err := ask(); err != nil || res.StatusCode != 200 {
+		t.Fatal(res, err)
+	}
+	o.Gateways = []*mesh.Gateway{gatewayOn("127.0.0.1", o.Gateways[0].Spec.Listeners[0])}
+	o.Gateways[0].Spec.Listeners[0].Protocol = mesh.ProtocolEastWest
+	p.apply(o)
+	if res, err := ask(); err == nil {
+		t.Errorf("an old client's connection is served as another site's: %d", res.StatusCode)
+	}
+}
+
 // TestUnboundListener has one of two listeners' ports taken: the other serves, the
 // fault is a problem until the port is free.
 func TestUnboundListener(t *testing.T) {

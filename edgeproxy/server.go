@@ -284,18 +284,17 @@ func (s *Server) bind(v *view.View) (next *worker.State, opened []*worker.Listen
 
 // swap gives every loop the new state and waits until all have it.
 func (s *Server) swap(next *worker.State) error {
-	acks := make(chan error, len(s.shared.Workers))
-	for _, w := range s.shared.Workers {
-		w.Loop.Post(loop.Func(func() { acks <- w.Serve(next) }))
+	if !s.each(func(w *worker.Worker) { w.Serve(next) }) {
+		return ErrStopped
 	}
+	accepted := make(chan error, len(s.shared.Workers))
+	if !s.each(func(w *worker.Worker) { accepted <- w.Accept() }) {
+		return ErrStopped
+	}
+	close(accepted)
 	var err error
-	for range s.shared.Workers {
-		select {
-		case e := <-acks:
-			err = errors.Join(err, e)
-		case <-s.stopped:
-			return ErrStopped
-		}
+	for e := range accepted {
+		err = errors.Join(err, e)
 	}
 	return err
 }

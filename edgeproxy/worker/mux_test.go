@@ -195,7 +195,8 @@ func TestManyStreams(t *testing.T) {
 	listener := &Listener{Key: v.Sockets[0].Key, Listener: ln}
 	served := make(chan error, 1)
 	w.Loop.Post(loop.Func(func() {
-		served <- w.Serve(&State{View: v, Listeners: []*Listener{listener}, Sockets: map[*Listener]*view.Socket{listener: v.Sockets[0]}})
+		w.Serve(&State{View: v, Listeners: []*Listener{listener}, Sockets: map[*Listener]*view.Socket{listener: v.Sockets[0]}})
+		served <- w.Accept()
 	}))
 	if err := <-served; err != nil {
 		t.Fatal(err)

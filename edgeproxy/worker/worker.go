@@ -181,18 +181,38 @@ func New(id int, shared *Shared) (*Worker, error) {
 	return w, nil
 }
 
-// Serve swaps to a new state: new listeners are accepted from, connections of
-// listeners that are gone are drained. It runs on the loop.
-func (w *Worker) Serve(s *State) error {
+// Serve swaps to a new state: connections of listeners that are gone, or that
+// serve others now, are drained. It runs on the loop.
+func (w *Worker) Serve(s *State) {
 	w.state = s
-	for d := w.downs; d != nil; d = d.next {
-		if socket := s.Sockets[d.listener]; socket != nil {
-			d.socket = socket // a listener that is gone serves out what it has
+	for d := w.downs; d != nil; {
+		next := d.next
+		switch socket := s.Sockets[d.listener]; {
+		case socket == nil || d.socket == nil: // serves out what it has
+		case socket.Protocol != d.socket.Protocol:
+			d.drain() // a client of one kind is not trusted as the other
+		default:
+			d.socket = socket
 		}
+		d = next
 	}
 	kept := map[*Listener]bool{}
 	for _, l := range s.Listeners {
 		kept[l] = true
+	}
+	for l, a := range w.acceptors {
+		if !kept[l] {
+			a.Stop()
+			delete(w.acceptors, l)
+			w.drain(l)
+		}
+	}
+}
+
+// Accept accepts from the listeners of the state. It runs on the loop, once every
+// worker serves the state: each hands connections to any other.
+func (w *Worker) Accept() error {
+	for _, l := range w.state.Listeners {
 		if w.acceptors[l] != nil || w.draining || w.leaving > 0 {
 			continue
 		}
@@ -201,13 +221,6 @@ func (w *Worker) Serve(s *State) error {
 			return err
 		}
 		w.acceptors[l] = a
-	}
-	for l, a := range w.acceptors {
-		if !kept[l] {
-			a.Stop()
-			delete(w.acceptors, l)
-			w.drain(l)
-		}
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/netip"
 
+	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 	"github.com/meridian-mesh/meridian/edgeproxy/worker"
 )
@@ -29,6 +30,14 @@ type Config struct {
 	// before its sender is no longer read; 0 means 64 KiB.
 	Watermark int
 
+	// MemoryLimit is how many bytes the process may take: near it idle connections
+	// are closed, then new ones and requests refused; 0 means no limit, else at
+	// least [MinMemoryLimit].
+	MemoryLimit int64
+	// Inherited are sockets of the process that this one takes over from. The first
+	// snapshot takes those that it names and closes the others.
+	Inherited []Socket
+
 	times worker.Times // of tests, which cannot wait that long
 }
 
@@ -37,6 +46,8 @@ type Deps struct {
 	Log *slog.Logger
 	// Sharing supplies gates and in-band reports for cooperation between sites.
 	Sharing upstream.Sharing
+	// AccessLog has a ring for each loop.
+	AccessLog *accesslog.Log
 }
 
 // Listener is a bound listener.

@@ -321,7 +321,7 @@ func mirrorTo(share string) string {
 }
 
 func TestMirror(t *testing.T) {
-	seen := make(chan string, 400) // more than there are requests: a full one would hold up the backend
+	seen := make(chan string, 1000) // more than are sent: a full one would hold the backend
 	copies := backend(t, func(w http.ResponseWriter, r *http.Request) {
 		b, err := io.ReadAll(r.Body)
 		seen <- fmt.Sprintf("%s %s %s %s %d %v", r.Method, r.Host, r.RequestURI, r.Header.Get("X-T"), len(b), err)

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
@@ -23,6 +25,9 @@ const (
 	DefaultWatermark              = 64 << 10
 )
 
+// rebindEvery is how often a listener is tried that could not be bound.
+const rebindEvery = time.Second
+
 // ErrStopped is the error of calls to a Server whose Run returned.
 var ErrStopped = errors.New("the proxy has stopped")
 
@@ -36,8 +41,11 @@ type Server struct {
 	started  chan struct{} // closed when Run has begun
 	stopped  chan struct{} // closed when the loops have ended
 
-	mu    sync.Mutex // serialises Apply and Drain
-	state atomic.Pointer[worker.State]
+	resident, sockets atomic.Int64 // bytes, as last looked
+
+	mu       sync.Mutex // serialises Apply and Drain
+	draining bool
+	state    atomic.Pointer[worker.State]
 }
 
 // New makes a Server; nothing is opened before Run and Apply but the loops' own
@@ -49,6 +57,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	if cfg.Loops == 0 {
 		cfg.Loops = loop.Default(usable)
+	}
+	if cfg.MemoryLimit != 0 && cfg.MemoryLimit < MinMemoryLimit {
+		return nil, fmt.Errorf("memory limit: %d bytes are fewer than the %d that the proxy needs", cfg.MemoryLimit, MinMemoryLimit)
 	}
 	defaultTo(&cfg.MaxConnections, DefaultMaxConnections)
 	defaultTo(&cfg.MaxListenerConnections, DefaultMaxListenerConnections)
@@ -69,7 +80,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s.shared = &worker.Shared{
 		Watermark: cfg.Watermark, Times: cfg.times,
 		MaxConnections: cfg.MaxConnections, MaxListenerConnections: cfg.MaxListenerConnections,
-		Unrouted: s.registry.Service(""),
+		Unrouted: s.registry.Service(""), AccessLog: deps.AccessLog,
 	}
 	for i := range cfg.Loops {
 		w, err := worker.New(i, s.shared)
@@ -98,19 +109,27 @@ func (s *Server) Run(ctx context.Context) error {
 		loops.Go(func() { failed <- w.Loop.Run() })
 	}
 	close(s.started)
+	go s.rebind()
+	watched := make(chan error, 1)
+	watching, unwatch := context.WithCancel(ctx)
+	defer unwatch()
+	if s.cfg.MemoryLimit > 0 {
+		go func() { watched <- s.watchMemory(watching) }()
+	}
 	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
+	case err = <-watched:
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for _, w := range s.shared.Workers {
 		w.Loop.Post(loop.Func(w.Close))
 		w.Loop.Stop()
 	}
 	loops.Wait()
-	close(s.stopped)
+	close(s.stopped) // before mu: who holds it may wait for a loop
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if st := s.state.Load(); st != nil {
 		for _, l := range st.Listeners {
 			err = errors.Join(err, l.Listener.Close())
@@ -140,18 +159,32 @@ func (s *Server) Apply(snap *mesh.Snapshot) error {
 	}
 	next, opened, err := s.bind(v)
 	if err == nil {
-		err = s.swap(next)
+		err = s.force(next, opened)
 	}
 	if err != nil {
+		return fmt.Errorf("snapshot %s not applied: %w", snap.Generation, err)
+	}
+	s.registry.Retain(v.Endpoints())
+	return nil
+}
+
+// force brings a state and its new listeners into force; on an error the previous
+// one stays, and the listeners are closed.
+func (s *Server) force(next *worker.State, opened []*worker.Listener) error {
+	if err := s.swap(next); err != nil {
 		err = errors.Join(err, s.swap(s.current()))
 		for _, l := range opened {
-			err = errors.Join(err, l.Listener.Close())
+			if !s.inherited(l.Listener) { // those are for the next try
+				err = errors.Join(err, l.Listener.Close())
+			}
 		}
-		return fmt.Errorf("snapshot %s not applied: %w", snap.Generation, err)
+		return err
 	}
 	old := s.current()
 	s.state.Store(next)
-	s.registry.Retain(v.Endpoints())
+	if err := s.dropInherited(next.Listeners); err != nil {
+		s.deps.Log.Error("close inherited listener", "err", err)
+	}
 	for _, l := range opened {
 		socket := next.Sockets[l]
 		s.deps.Log.Info("listening", "address", l.Listener.Addr(), "gateway", socket.Gateway, "protocol", socket.Protocol)
@@ -159,10 +192,40 @@ func (s *Server) Apply(snap *mesh.Snapshot) error {
 	for _, l := range old.Listeners {
 		if next.Sockets[l] == nil {
 			s.deps.Log.Info("stopped listening", "address", l.Listener.Addr(), "gateway", old.Sockets[l].Gateway)
-			err = errors.Join(err, l.Listener.Close())
+			if err := l.Listener.Close(); err != nil {
+				s.deps.Log.Error("close listener", "address", l.Listener.Addr(), "err", err)
+			}
 		}
 	}
-	return err
+	return nil
+}
+
+// rebind tries again, until the end, to bind what could not be bound: the one who
+// held the address may be gone.
+func (s *Server) rebind() {
+	tick := time.NewTicker(rebindEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.stopped:
+			return
+		case <-tick.C:
+		}
+		if st := s.state.Load(); st == nil || len(st.Unbound) == 0 {
+			continue
+		}
+		s.mu.Lock()
+		if !s.draining {
+			next, opened, err := s.bind(s.current().View)
+			if err == nil && len(opened) > 0 {
+				err = s.force(next, opened)
+			}
+			if err != nil && !errors.Is(err, ErrStopped) {
+				s.deps.Log.Error("bind again", "err", err)
+			}
+		}
+		s.mu.Unlock()
+	}
 }
 
 func (s *Server) site(snap *mesh.Snapshot) string {
@@ -181,7 +244,8 @@ func (s *Server) current() *worker.State {
 }
 
 // bind finds the listener of each socket: the one that listens already, else a
-// new one.
+// new one. A socket that cannot be bound costs its share; only where none can be
+// the error says why.
 func (s *Server) bind(v *view.View) (next *worker.State, opened []*worker.Listener, err error) {
 	have := map[view.SocketKey]*worker.Listener{}
 	if old := s.state.Load(); old != nil {
@@ -189,13 +253,21 @@ func (s *Server) bind(v *view.View) (next *worker.State, opened []*worker.Listen
 			have[l.Key] = l
 		}
 	}
+	var leaving []*loop.Listener
+	for key, l := range have {
+		if !slices.ContainsFunc(v.Sockets, func(socket *view.Socket) bool { return socket.Key == key }) {
+			leaving = append(leaving, l.Listener)
+		}
+	}
 	next = &worker.State{View: v, Sockets: map[*worker.Listener]*view.Socket{}}
 	for _, socket := range v.Sockets {
 		l := have[socket.Key]
 		if l == nil {
-			ln, listenErr := loop.Listen(socket.Key.Addr, socket.Key.Port)
+			ln, listenErr := s.listen(socket.Key, leaving...)
 			if listenErr != nil {
-				err = errors.Join(err, fmt.Errorf("Gateway/%s: listeners %v: %w", socket.Gateway, socket.Listeners, listenErr))
+				listenErr = fmt.Errorf("Gateway/%s: listeners %v: %w", socket.Gateway, socket.Listeners, listenErr)
+				next.Unbound = append(next.Unbound, listenErr.Error()+"; it is tried again every second")
+				err = errors.Join(err, listenErr)
 				continue
 			}
 			l = &worker.Listener{Key: socket.Key, Listener: ln}
@@ -203,6 +275,9 @@ func (s *Server) bind(v *view.View) (next *worker.State, opened []*worker.Listen
 		}
 		next.Listeners = append(next.Listeners, l)
 		next.Sockets[l] = socket
+	}
+	if len(next.Listeners) > 0 {
+		err = nil
 	}
 	return next, opened, err
 }
@@ -231,6 +306,11 @@ func (s *Server) Drain(ctx context.Context) error {
 	if err := s.refuse(); err != nil {
 		return err
 	}
+	return s.ended(ctx)
+}
+
+// ended returns when no client connection is left or ctx is done.
+func (s *Server) ended(ctx context.Context) error {
 	for {
 		done := make(chan int, 1)
 		// Asked on a loop, so that connections accepted before the drain are counted.
@@ -256,16 +336,9 @@ func (s *Server) Drain(ctx context.Context) error {
 func (s *Server) refuse() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	acks := make(chan struct{}, len(s.shared.Workers))
-	for _, w := range s.shared.Workers {
-		w.Loop.Post(loop.Func(func() { w.Drain(); acks <- struct{}{} }))
-	}
-	for range s.shared.Workers {
-		select {
-		case <-acks:
-		case <-s.stopped:
-			return nil
-		}
+	s.draining = true
+	if !s.each((*worker.Worker).Drain) {
+		return nil
 	}
 	var err error
 	if st := s.state.Load(); st != nil {
@@ -274,6 +347,22 @@ func (s *Server) refuse() error {
 		}
 	}
 	return err
+}
+
+// each runs f on every loop and waits; false when the loops have ended.
+func (s *Server) each(f func(*worker.Worker)) bool {
+	acks := make(chan struct{}, len(s.shared.Workers))
+	for _, w := range s.shared.Workers {
+		w.Loop.Post(loop.Func(func() { f(w); acks <- struct{}{} }))
+	}
+	for range s.shared.Workers {
+		select {
+		case <-acks:
+		case <-s.stopped:
+			return false
+		}
+	}
+	return true
 }
 
 // Listeners returns what is bound now.
@@ -296,7 +385,7 @@ func (s *Server) Listeners() []Listener {
 // requests they hit gets error responses, the rest is served.
 func (s *Server) Problems() []string {
 	if st := s.state.Load(); st != nil {
-		return st.View.Problems
+		return slices.Concat(st.View.Problems, st.Unbound)
 	}
 	return nil
 }

@@ -44,10 +44,12 @@ var (
 	formatHostname  = format{`^(\*\.)?` + dnsLabel + `(\.` + dnsLabel + `)*$`, checkHostname}
 	formatIP        = format{`^[0-9A-Fa-f:.]+(%.+)?$`, checkIP}
 	formatAddress   = format{`^([0-9.]+|\[[0-9A-Fa-f:.]+(%.+)?\]):[0-9]{1,5}$`, checkAddress}
+	formatCIDR      = format{`^[0-9A-Fa-f:.]+/[0-9]{1,3}$`, checkCIDR}
 	formatHostPort  = format{`^([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+(%.+)?\]):[0-9]{1,5}$`, checkHostPort}
 	formatPath      = format{`^/` + pathBytes + `*$`, checkPath}
 	formatHeader    = format{"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$", checkHeader}
 	formatLabelText = format{`^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$`, checkLabelText}
+	formatVia       = format{"^[-!#$%&'*+.^_`|~0-9A-Za-z]{1,64}$", checkVia}
 	formatGEP2257   = format{`^` + gepDuration + `$`, checkGEP2257}
 
 	formatPrecise      = format{`^` + dnsLabel + `(\.` + dnsLabel + `)*$`, checkPrecise}
@@ -98,6 +100,26 @@ func checkHostname(s string) (string, string) {
 func checkIP(s string) (string, string) {
 	if _, err := netip.ParseAddr(s); err != nil {
 		return fmt.Sprintf("%q is not an IP address", s), "such as 127.0.0.1 or ::1, without port or brackets"
+	}
+	return "", ""
+}
+
+func checkVia(s string) (string, string) {
+	if !viaName.MatchString(s) {
+		return fmt.Sprintf("%q is not a pseudonym", s), "up to 64 letters, digits and !#$%&'*+-.^_`|~, such as edge-7"
+	}
+	return "", ""
+}
+
+var viaName = regexp.MustCompile("^[-!#$%&'*+.^_`|~0-9A-Za-z]{1,64}$")
+
+func checkCIDR(s string) (string, string) {
+	p, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil:
+		return fmt.Sprintf("%q is not a network", s), "such as 10.0.0.0/8 or 2001:db8::/32; one address is 10.0.0.7/32"
+	case p != p.Masked():
+		return fmt.Sprintf("%q has bits beyond its prefix", s), "write " + p.Masked().String()
 	}
 	return "", ""
 }

@@ -16,13 +16,53 @@ type TrafficPolicySpec struct {
 	Timeouts       *PolicyTimeouts   `json:"timeouts,omitempty"`
 	Retries        *Retries          `json:"retries,omitempty"`
 	ClientPosition *ClientPosition   `json:"clientPosition,omitempty"`
+	// AcceptProxyProtocol and Forwarding are for targets of kind Gateway, all else
+	// for MeshService.
+	AcceptProxyProtocol *AcceptProxyProtocol `json:"acceptProxyProtocol,omitempty"`
+	SendProxyProtocol   *SendProxyProtocol   `json:"sendProxyProtocol,omitempty"`
+	Forwarding          *Forwarding          `json:"forwarding,omitempty"`
 }
 
-// PolicyTargetRef names a MeshService of the policy's namespace.
+// Forwarding says what requests tell backends of the way they came.
+type Forwarding struct {
+	// TrustedNetworks are those of the proxies in front of this one. From anybody
+	// else Forwarded and X-Forwarded-Proto, -Host and -Port are replaced.
+	TrustedNetworks []string `json:"trustedNetworks,omitempty"`
+	// Forwarded sends Forwarded (RFC 7239) too.
+	Forwarded bool `json:"forwarded,omitempty"`
+	// Via is the name of this proxy in Via (RFC 9110 7.6.3).
+	Via string `json:"via,omitempty"`
+}
+
+// DefaultVia is the name of a proxy in Via that no policy names.
+const DefaultVia = "meridian"
+
+// PolicyTargetRef names a MeshService of the policy's namespace, or a Gateway or
+// one of its listeners.
 type PolicyTargetRef struct {
 	Group string `json:"group,omitempty"`
 	Kind  string `json:"kind"`
 	Name  string `json:"name"`
+	// SectionName names a listener of a Gateway; empty means all.
+	SectionName string `json:"sectionName,omitempty"`
+}
+
+// AcceptProxyProtocol says whose connections begin with a PROXY header, version 1
+// or 2. From anybody else none is expected, and one that comes is not believed.
+type AcceptProxyProtocol struct {
+	From []string `json:"from"`
+}
+
+// Versions of the PROXY protocol.
+const (
+	ProxyV1 = "v1"
+	ProxyV2 = "v2"
+)
+
+// SendProxyProtocol has TCP connections to the service begin with a PROXY header
+// that names the client.
+type SendProxyProtocol struct {
+	Version string `json:"version,omitempty"`
 }
 
 // Balancing algorithms inside a site.

@@ -156,8 +156,14 @@ var rules = map[string]rule{
 	"Export.scope":                   {enum: []string{ScopeSite, ScopeMesh}, def: ScopeSite},
 	"Export.sites":                   {format: &formatLabel, unique: ".", doc: "The sites that may use the service; none with scope mesh means all."},
 	"TrafficPolicySpec.targetRefs":   {minItems: 1, maxItems: 64},
-	"PolicyTargetRef.group":          {enum: []string{MeshGroup}, def: MeshGroup},
-	"PolicyTargetRef.kind":           {enum: []string{KindMeshService}, unserved: []string{"Service", KindGateway, KindHTTPRoute}},
+	"PolicyTargetRef.group":          {enum: []string{MeshGroup, GatewayGroup}, def: MeshGroup},
+	"PolicyTargetRef.kind":           {enum: []string{KindMeshService, KindGateway}, unserved: []string{"Service", KindHTTPRoute}},
+	"PolicyTargetRef.sectionName":    {format: &formatSubdomain, doc: "A listener of the Gateway; absent means all."},
+	"AcceptProxyProtocol.from":       {minItems: 1, maxItems: 64, unique: ".", format: &formatCIDR, doc: "Networks of the balancers whose connections begin with a PROXY header."},
+	"Forwarding.trustedNetworks":     {maxItems: 64, unique: ".", format: &formatCIDR, doc: "Networks of the proxies in front of this one, whose Forwarded and X-Forwarded fields are kept."},
+	"Forwarding.forwarded":           {doc: "Send Forwarded (RFC 7239) beside the X-Forwarded fields."},
+	"Forwarding.via":                 {format: &formatVia, def: DefaultVia, doc: "Name of this proxy in Via; a request that has been here 8 times is refused (508)."},
+	"SendProxyProtocol.version":      {enum: []string{ProxyV1, ProxyV2}, def: ProxyV2},
 	"PolicyTargetRef.name":           {format: &formatSubdomain},
 	"LoadBalancing.algorithm":        {enum: []string{LBLeastRequest, LBRoundRobin}, unserved: []string{"weighted", "random", "peakEWMA", "ringHash", "maglev", "prequal", "fadingTable"}, def: LBLeastRequest},
 	"SiteSharing.policy":             {enum: []string{SharingCooperative, SharingNone, SharingRoundRobin, SharingWeightedRoundRobin}, def: SharingCooperative},
@@ -269,6 +275,12 @@ var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
 			fault("tls", "is for protocol "+ProtocolTLS+", not "+l.Protocol, "")
 		case l.Protocol == ProtocolTCP && l.Hostname != "":
 			fault("hostname", "connections of protocol "+ProtocolTCP+" name no host", "leave it out, or use protocol "+ProtocolTLS)
+		}
+	},
+	reflect.TypeFor[TrafficPolicySpec](): policyTargets,
+	reflect.TypeFor[PolicyTargetRef](): func(v reflect.Value, fault faultFunc) {
+		if t := v.Interface().(PolicyTargetRef); (t.Kind == KindGateway) != (t.Group == GatewayGroup) {
+			fault("group", "is not that of kind "+t.Kind, "write group: "+map[bool]string{true: GatewayGroup, false: MeshGroup}[t.Kind == KindGateway])
 		}
 	},
 	reflect.TypeFor[ClientPosition](): func(v reflect.Value, fault faultFunc) {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/meridian-mesh/meridian/edgeproxy"
+	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
 	"github.com/meridian-mesh/meridian/edgeproxy/admin"
 )
 
@@ -17,19 +19,21 @@ import (
 const adminOff = "off"
 
 type options struct {
-	config        string
-	check         bool
-	site, node    string
-	admin         string
-	adminRemote   bool
-	loops         int
-	stateDir      string
-	drainTimeout  time.Duration
-	natsTokenFile string
-	trustKey      string
-	logLevel      slog.Level
-	logFormat     string
-	version       bool
+	config                     string
+	check                      bool
+	site, node                 string
+	admin                      string
+	adminRemote                bool
+	loops                      int
+	memoryLimit                size
+	stateDir                   string
+	drainTimeout               time.Duration
+	natsTokenFile              string
+	trustKey                   string
+	logLevel                   slog.Level
+	logFormat                  string
+	accessLog, accessLogFormat string
+	version                    bool
 }
 
 const usageHead = `edgeproxy serves the traffic of one node: it listens where Gateways say and sends
@@ -47,6 +51,8 @@ Examples:
 
 Signals:
   SIGHUP   read the configuration again
+  SIGUSR1  open the access log again at its path
+  SIGUSR2  start this program anew, hand it the sockets and, once it serves, drain and exit 0
   SIGTERM  stop accepting, let requests end (--drain-timeout), exit 0; a second one ends at once
 
 Flags:
@@ -65,12 +71,15 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 	fs.StringVar(&o.admin, "admin", admin.DefaultListen, "`address` of the admin server: host:port (port 0: any free one), unix:/path or off")
 	fs.BoolVar(&o.adminRemote, "admin-allow-remote", false, "let --admin be an address that other machines reach; it asks nobody who they are")
 	fs.IntVar(&o.loops, "loops", 0, "`number` of event loops; 0: half of the usable cores, at least one")
+	fs.TextVar(&o.memoryLimit, "memory-limit", size(0), "the most memory to take, a `size` such as 64MiB: near it idle connections are closed, then new ones and requests refused (503, flag UO); 0: none of its own")
 	fs.StringVar(&o.stateDir, "state-dir", os.Getenv("STATE_DIRECTORY"), "`folder` for the last good configuration and run.json; empty: nothing is kept")
 	fs.DurationVar(&o.drainTimeout, "drain-timeout", 30*time.Second, "how long requests may take to end after SIGTERM")
 	fs.StringVar(&o.natsTokenFile, "nats-token-file", "", "`file` with the token for nats://")
 	fs.StringVar(&o.trustKey, "trust-key", "", "`file` with the Ed25519 public key that must have signed each snapshot from nats://")
 	fs.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "least `level` to log: debug, info, warn or error")
 	fs.StringVar(&o.logFormat, "log-format", "text", "text or json")
+	fs.StringVar(&o.accessLog, "access-log", "", "write a line for each request to stdout or a `file`; empty: no access log")
+	fs.StringVar(&o.accessLogFormat, "access-log-format", accesslog.FormatJSON, "json, or a `format` with Envoy's operators: '%START_TIME% %REQ(:METHOD)% %PATH% %RESPONSE_CODE% %RESPONSE_FLAGS% %DURATION%'")
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")
 	err := fs.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
@@ -122,10 +131,15 @@ func (o options) validate() error {
 		return errors.New("--trust-key is for --config nats://: files are not signed")
 	case o.loops < 0:
 		return fmt.Errorf("--loops %d: want 0 or more", o.loops)
+	case o.memoryLimit != 0 && o.memoryLimit < edgeproxy.MinMemoryLimit:
+		return fmt.Errorf("--memory-limit %s: want at least %s, or 0 for none", o.memoryLimit, size(edgeproxy.MinMemoryLimit))
 	case o.drainTimeout < 0:
 		return fmt.Errorf("--drain-timeout %s: want 0 or more", o.drainTimeout)
 	case o.logFormat != "text" && o.logFormat != "json":
 		return fmt.Errorf("--log-format %s: want text or json", o.logFormat)
+	}
+	if _, err := accesslog.Parse(o.accessLogFormat); err != nil {
+		return fmt.Errorf("--access-log-format: %w", err)
 	}
 	return nil
 }

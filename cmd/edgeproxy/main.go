@@ -39,17 +39,25 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return check(opts.config, stdout, stderr)
 	}
 	log := slog.New(opts.logHandler(stderr))
-	if err := limitMemory(); err != nil {
-		log.Warn("memory limit is not set", "err", err)
+	if opts.memoryLimit == 0 { // else the proxy tells the collector as it goes
+		if err := limitMemory(); err != nil {
+			log.Warn("memory limit is not set", "err", err)
+		}
 	}
 	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer cancel()
 	context.AfterFunc(stop, cancel) // the second signal takes its default action: at once
-	n, err := newNode(opts, log)
+	in, err := inherit()
 	if err == nil {
-		err = n.run(stop)
+		var n *node
+		if n, err = newNode(opts, in, log); err == nil {
+			err = n.run(stop)
+		}
 	}
 	if err != nil {
+		if terr := in.tell(err.Error()); terr != nil {
+			log.Warn("taking over", "err", terr)
+		}
 		log.Error("edgeproxy ends", "err", err)
 		return exitFailed
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy"
+	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
 	"github.com/meridian-mesh/meridian/edgeproxy/admin"
 	"github.com/meridian-mesh/meridian/edgeproxy/source"
 	"github.com/meridian-mesh/meridian/internal/bus"
@@ -32,14 +33,28 @@ type node struct {
 	admin    *admin.Server // nil with --admin off
 	draining atomic.Bool
 	hangup   chan os.Signal
+	reopen   chan os.Signal
+	replace  chan os.Signal
+	requests *accesslog.Log // nil without --access-log
+
+	program    string // for an upgrade
+	inherited  *inheritance
+	taking     sync.Mutex  // a snapshot into force, or the sockets over
+	handedOver atomic.Bool // another process serves on
 }
 
 // newNode opens what can fail before traffic is accepted: the state folder, the
 // admin address, keys.
-func newNode(o options, log *slog.Logger) (*node, error) {
-	n := &node{opts: o, log: log, started: time.Now(), hangup: make(chan os.Signal, 1)}
-	// From the first moment on: unhandled, the signal would end the process.
+func newNode(o options, in *inheritance, log *slog.Logger) (*node, error) {
+	n := &node{opts: o, log: log, started: time.Now(), hangup: make(chan os.Signal, 1), reopen: make(chan os.Signal, 1), replace: make(chan os.Signal, 1), inherited: in}
+	// From the first moment on: unhandled, the signals would end the process.
 	signal.Notify(n.hangup, syscall.SIGHUP)
+	signal.Notify(n.reopen, syscall.SIGUSR1)
+	signal.Notify(n.replace, syscall.SIGUSR2)
+	var err error
+	if n.program, err = programPath(); err != nil {
+		return nil, err
+	}
 	if o.stateDir != "" {
 		if err := os.MkdirAll(o.stateDir, 0o700); err != nil {
 			return nil, fmt.Errorf("--state-dir: %w", err)
@@ -50,8 +65,13 @@ func newNode(o options, log *slog.Logger) (*node, error) {
 		cooperation.Publish = n.publish
 	}
 	n.coop = edgeproxy.NewCooperation(cooperation)
-	var err error
-	n.proxy, err = edgeproxy.New(edgeproxy.Config{Site: o.site, Loops: o.loops}, edgeproxy.Deps{Log: log, Sharing: n.coop})
+	if n.requests, err = n.openAccessLog(); err != nil {
+		return nil, err
+	}
+	n.proxy, err = edgeproxy.New(
+		edgeproxy.Config{Site: o.site, Loops: n.loops(), MemoryLimit: int64(o.memoryLimit), Inherited: in.sockets},
+		edgeproxy.Deps{Log: log, Sharing: n.coop, AccessLog: n.requests},
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -59,14 +79,22 @@ func newNode(o options, log *slog.Logger) (*node, error) {
 		return nil, err
 	}
 	if o.admin != adminOff {
-		n.admin, err = admin.Listen(o.admin, o.adminRemote, admin.Node{
+		asked := admin.Node{
 			Build:    build(),
 			Config:   n.source.State,
+			History:  n.source.History,
 			Proxy:    n.proxy,
 			Weights:  n.coop.Weights,
 			Draining: n.draining.Load,
 			Turn:     n.proxy.Acquire,
-		}, log)
+			Requests: n.requestLog(),
+		}
+		if in.admin != nil {
+			n.admin, err = admin.Inherit(in.admin, asked, log)
+			err = errors.Join(err, in.admin.Close())
+		} else {
+			n.admin, err = admin.Listen(o.admin, o.adminRemote, asked, log)
+		}
 	}
 	return n, err
 }
@@ -94,6 +122,8 @@ func (n *node) openSource() (source.Source, error) {
 
 // apply takes a snapshot into force in every part. Calls are serial (source.Keeper).
 func (n *node) apply(s *mesh.Snapshot) error {
+	n.taking.Lock()
+	defer n.taking.Unlock()
 	if err := n.coop.Configure(s, func() error { return n.proxy.Apply(s) }); err != nil {
 		return err
 	}
@@ -119,11 +149,13 @@ func (n *node) run(stop context.Context) error {
 			}
 		})
 	}
+	defer n.startAccessLog()() // ends last, after the requests that the end cuts
 	defer parts.Wait()
 	defer cancel(nil)
 
 	part("proxy", n.proxy.Run)
-	if n.admin != nil {
+	takesOver := n.inherited.report != nil
+	if n.admin != nil && !takesOver {
 		part("admin", n.admin.Run)
 	}
 	part("cooperation", func(ctx context.Context) error { return n.coop.Run(ctx, n.proxy) })
@@ -138,31 +170,85 @@ func (n *node) run(stop context.Context) error {
 	}
 	part("source", func(context.Context) error { return n.source.Run(follow) })
 	part("reload", n.reloadOnHangup)
+	part("watchdog", n.feedWatchdog)
+	if takesOver {
+		if err := n.takeOver(ctx, stop); err != nil {
+			return err
+		}
+		if n.admin != nil {
+			part("admin", n.admin.Run)
+		}
+	}
+	n.notify("READY=1")
 	n.log.Info("edgeproxy runs", "version", version, "config", n.opts.config, "site", n.opts.site, "node", n.opts.node, "admin", n.adminAddress())
 
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-stop.Done():
+	if err := n.untilOver(ctx, stop); err != nil {
+		return err
 	}
 	unfollow()
 	n.draining.Store(true)
 	n.log.Info("draining", "timeout", n.opts.drainTimeout)
 	limit, done := context.WithTimeout(ctx, n.opts.drainTimeout)
 	defer done()
-	if err := n.proxy.Drain(limit); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+	drain := n.proxy.Drain
+	if n.handedOver.Load() {
+		drain = n.leave
+	} else {
+		n.notify("STOPPING=1")
+	}
+	if err := drain(limit); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("drain: %w", err)
 	}
 	if limit.Err() != nil {
 		n.log.Warn("requests were cut: --drain-timeout has passed", "timeout", n.opts.drainTimeout)
 	}
 	n.log.Info("edgeproxy stops")
+	if n.handedOver.Load() {
+		return nil // run.json is the other process's
+	}
 	return n.removeRunFile()
+}
+
+// untilOver returns when this process is to end: because stop is done, or because
+// another one has taken over.
+func (n *node) untilOver(ctx, stop context.Context) error {
+	defer signal.Stop(n.replace)
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-stop.Done():
+			return nil
+		case <-n.replace:
+			if n.upgrade(stop) {
+				return nil
+			}
+		}
+	}
+}
+
+// takeOver tells the process before this one to go, once a snapshot is in force.
+func (n *node) takeOver(ctx, stop context.Context) error {
+	t := time.NewTicker(10 * time.Millisecond)
+	defer t.Stop()
+	for n.source.State().Snapshot == nil {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-stop.Done():
+			return errors.New("stopped before it was ready")
+		case <-t.C:
+		}
+	}
+	return n.inherited.tell(handoverReady)
 }
 
 // publish sends a report to the controller; it is the acknowledgement of
 // snapshots too. Without a connection there is nobody to tell.
 func (n *node) publish(r *mesh.NodeReport) error {
+	if n.handedOver.Load() {
+		return nil // the other process reports
+	}
 	s := n.source.State()
 	if s.Snapshot != nil {
 		r.Applied = s.Snapshot.Generation
@@ -200,9 +286,24 @@ func (n *node) reloadOnHangup(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-n.hangup:
-			n.source.Reload()
+			n.reload(ctx)
 		}
 	}
+}
+
+// reload has the source read again and tells the supervisor when it did, or
+// after a while: a folder may be on a network that hangs.
+func (n *node) reload(ctx context.Context) {
+	n.notifyReloading()
+	was := n.source.State().CheckedAt
+	n.source.Reload()
+	for range 500 {
+		if n.bus != nil || ctx.Err() != nil || n.source.State().CheckedAt != was {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	n.notify("READY=1")
 }
 
 func (n *node) adminAddress() string {

@@ -37,10 +37,23 @@ func (fakeProxy) Endpoints() []edgeproxy.Endpoint {
 
 func (p fakeProxy) Problems() []string { return p.problems }
 
+func (fakeProxy) Memory() edgeproxy.Memory {
+	return edgeproxy.Memory{Limit: 64 << 20, Resident: 10 << 20, Sockets: 4096, ShedIdle: 1, ShedSlow: 2, RefusedConnections: 3, RefusedRequests: 4}
+}
+
+func (fakeProxy) Connections(int) []edgeproxy.Connection { return []edgeproxy.Connection{{ID: 7}} }
+
+func (fakeProxy) Connection(id uint64) (edgeproxy.Connection, bool) {
+	return edgeproxy.Connection{ID: id}, id == 7
+}
+
 func (fakeProxy) Stats() edgeproxy.Stats {
 	return edgeproxy.Stats{
-		Connections: 2, ConnectionsTotal: 9,
-		Requests: []edgeproxy.RequestCount{{Service: "default/echo", Class: 2, N: 8}, {Class: 0, Flag: `NR"\` + "\n", N: 1}},
+		Connections: 2, ConnectionsTotal: 9, Tunnels: 4,
+		Streams: []edgeproxy.StreamCount{{Ended: map[string]uint64{"NR": 1}},
+			{Service: "default/db", Open: 2, Ended: map[string]uint64{"": 1, "UF": 3}, FromClients: 10, FromBackend: 20}},
+		Listeners: []edgeproxy.ListenerCount{{Address: "127.0.0.1:5432", Connections: 1, RefusedListener: 5, RefusedProxy: 6}},
+		Requests:  []edgeproxy.RequestCount{{Service: "default/echo", Class: 2, N: 8}, {Class: 0, Flag: `NR"\` + "\n", N: 1}},
 		Latency: []edgeproxy.ServiceLatency{{
 			Service: "default/echo", Bounds: []time.Duration{time.Millisecond, 10 * time.Millisecond},
 			Counts: []uint64{5, 2, 1}, Sum: 80 * time.Millisecond,

@@ -39,6 +39,17 @@ type linkView struct {
 }
 
 func (n Node) config(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Query().Has("history") {
+		kept, err := n.History()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		writeJSON(w, struct {
+			History []source.Kept `json:"history"`
+		}{append([]source.Kept{}, kept...)})
+		return
+	}
 	c := n.Config()
 	if r.URL.Query().Get("format") == "yaml" {
 		configYAML(w, c)

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 
@@ -13,6 +14,9 @@ type Proxy interface {
 	Endpoints() []edgeproxy.Endpoint
 	Problems() []string
 	Stats() edgeproxy.Stats
+	Memory() edgeproxy.Memory
+	Connections(most int) []edgeproxy.Connection
+	Connection(id uint64) (edgeproxy.Connection, bool)
 }
 
 var _ Proxy = (*edgeproxy.Server)(nil)
@@ -23,8 +27,17 @@ func (n Node) writeProxy(t *Text) {
 	t.Count(s.Connections)
 	t.Family("meridian_connections_total", counter, "Client connections that were accepted.")
 	t.Count(s.ConnectionsTotal)
-	t.Family("meridian_connections_refused_total", counter, "Client connections over a limit, closed at once.")
+	t.Family("meridian_connections_refused_total", counter, "Client connections over a limit, reset at once.")
 	t.Count(s.ConnectionsRefused)
+	t.Family("meridian_listener_connections", gauge, "Client connections that are open, by listening address.")
+	for _, l := range s.Listeners {
+		t.Value(float64(l.Connections), "address", l.Address)
+	}
+	t.Family("meridian_listener_connections_refused_total", counter, "Client connections reset at once, by listening address and by the limit they were over: of the listener or of the whole proxy.")
+	for _, l := range s.Listeners {
+		t.Count(l.RefusedListener, "address", l.Address, "limit", "listener")
+		t.Count(l.RefusedProxy, "address", l.Address, "limit", "proxy")
+	}
 	t.Family("meridian_received_bytes_total", counter, "Bytes read from clients.")
 	t.Count(s.BytesReceived)
 	t.Family("meridian_sent_bytes_total", counter, "Bytes written to clients.")
@@ -41,9 +54,43 @@ func (n Node) writeProxy(t *Text) {
 	t.Count(s.MirrorsDropped)
 	t.Family("meridian_config_problems", gauge, "Parts of the configuration in force that cannot be served.")
 	t.Value(float64(len(n.Proxy.Problems())))
+	n.writeAccessLog(t)
+	writeMemory(t, n.Proxy.Memory())
 	writeLoops(t, s.Loops)
 	writeRequests(t, s)
+	writeStreams(t, s.Streams)
 	writeUpstreams(t, n.Proxy.Endpoints())
+}
+
+func writeMemory(t *Text, m edgeproxy.Memory) {
+	if m.Limit == 0 {
+		return
+	}
+	t.Family("meridian_memory_limit_bytes", gauge, "What --memory-limit allows.")
+	t.Count(uint64(m.Limit))
+	t.Family("meridian_memory_resident_bytes", gauge, "Resident memory as last counted against the limit.")
+	t.Count(uint64(m.Resident))
+	t.Family("meridian_memory_sockets_bytes", gauge, "Estimate of the kernel's memory for client connections, which counts against the limit too.")
+	t.Count(uint64(m.Sockets))
+	t.Family("meridian_memory_shed_connections_total", counter, "Connections given up to stay within the limit: at rest, or slow to send or to read.")
+	t.Count(m.ShedIdle, "reason", "idle")
+	t.Count(m.ShedSlow, "reason", "slow")
+	t.Family("meridian_memory_refused_connections_total", counter, "Connections closed at once to stay within the limit.")
+	t.Count(m.RefusedConnections)
+	t.Family("meridian_memory_refused_requests_total", counter, "Requests answered 503 to stay within the limit.")
+	t.Count(m.RefusedRequests)
+}
+
+func (n Node) writeAccessLog(t *Text) {
+	if n.Requests == nil {
+		return
+	}
+	s := n.Requests()
+	t.Family("meridian_access_log_lines_total", counter, "Lines written to the access log.")
+	t.Count(s.Written)
+	t.Family("meridian_access_log_lost_total", counter, "Lines that are missing in the access log: dropped because the writer did not keep up, failed because the file did not take them.")
+	t.Count(s.Dropped, "reason", "dropped")
+	t.Count(s.Failed, "reason", "failed")
 }
 
 func writeLoops(t *Text, loops []edgeproxy.LoopStats) {
@@ -83,6 +130,28 @@ func writeRequests(t *Text, s edgeproxy.Stats) {
 			bounds[i] = b.Seconds()
 		}
 		t.Histogram(bounds, l.Counts, l.Sum.Seconds(), "service", string(l.Service))
+	}
+}
+
+func writeStreams(t *Text, streams []edgeproxy.StreamCount) {
+	t.Family("meridian_tcp_connections", gauge, "TCP connections passed on whole that are open, by service.")
+	for _, c := range streams {
+		if c.Service != "" {
+			t.Value(float64(c.Open), "service", string(c.Service))
+		}
+	}
+	t.Family("meridian_tcp_connections_total", counter, "TCP connections passed on whole that ended, by service (empty: none was reached) and response flag (empty: both sides ended it).")
+	for _, c := range streams {
+		for _, flag := range slices.Sorted(maps.Keys(c.Ended)) {
+			t.Count(c.Ended[flag], "service", string(c.Service), "flag", flag)
+		}
+	}
+	t.Family("meridian_tcp_bytes_total", counter, "Bytes of TCP connections passed on, by who sent them: client or backend.")
+	for _, c := range streams {
+		if c.Service != "" {
+			t.Count(c.FromClients, "service", string(c.Service), "from", "client")
+			t.Count(c.FromBackend, "service", string(c.Service), "from", "backend")
+		}
 	}
 }
 

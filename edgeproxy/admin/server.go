@@ -12,9 +12,13 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/meridian-mesh/meridian/edgeproxy"
+	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
 	"github.com/meridian-mesh/meridian/edgeproxy/source"
 )
 
@@ -25,7 +29,9 @@ const DefaultListen = "127.0.0.1:15000"
 type Node struct {
 	Build  Build
 	Config func() source.State
-	Proxy  Proxy
+	// History lists the configurations that were in force, the newest first.
+	History func() ([]source.Kept, error)
+	Proxy   Proxy
 	// Weights returns the shares in force and the changes after since.
 	Weights func(since time.Time) edgeproxy.WeightsView
 	// Draining reports that the node is stopping.
@@ -33,6 +39,8 @@ type Node struct {
 	// Turn takes a turn among the goroutines that may use the processor beside
 	// the event loops, and returns what gives it back.
 	Turn func(context.Context) (done func(), err error)
+	// Requests returns the access log's figures; nil without one.
+	Requests func() accesslog.Stats
 }
 
 // Build says which program this is.
@@ -63,6 +71,49 @@ func Listen(addr string, remote bool, n Node, log *slog.Logger) (*Server, error)
 	if err != nil {
 		return nil, err
 	}
+	return newServer(l, local, n, log), nil
+}
+
+// Inherit is Listen on the socket of a process that this one takes over from; f
+// stays the caller's.
+func Inherit(f *os.File, n Node, log *slog.Logger) (*Server, error) {
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("admin: inherited socket: %w", err)
+	}
+	local := false
+	switch l := l.(type) {
+	case *net.UnixListener:
+		l.SetUnlinkOnClose(true)
+	case *net.TCPListener:
+		local = l.Addr().(*net.TCPAddr).IP.IsLoopback()
+	}
+	return newServer(l, local, n, log), nil
+}
+
+// Socket returns a new descriptor of the listening socket, for a process that
+// takes over, closed on exec.
+func (s *Server) Socket() (int, error) {
+	raw, err := s.listener.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	// Not by File, whose Fd would make the socket blocking for this process too.
+	fd, dupErr := -1, error(nil)
+	err = raw.Control(func(own uintptr) { fd, dupErr = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) })
+	return fd, errors.Join(err, dupErr)
+}
+
+// Leave stops accepting, as another process goes on with the socket, and lets
+// what was asked be answered until ctx ends.
+func (s *Server) Leave(ctx context.Context) error {
+	if l, ok := s.listener.(*net.UnixListener); ok {
+		l.SetUnlinkOnClose(false)
+	}
+	return s.http.Shutdown(ctx)
+}
+
+func newServer(l net.Listener, local bool, n Node, log *slog.Logger) *Server {
 	s := &Server{listener: l, address: l.Addr().String()}
 	if l.Addr().Network() == "unix" {
 		s.address = unixPrefix + s.address
@@ -78,7 +129,7 @@ func Listen(addr string, remote bool, n Node, log *slog.Logger) (*Server, error)
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	return s, nil
+	return s
 }
 
 // Address is where the server really listens ("127.0.0.1:41241", "unix:/run/x").
@@ -166,6 +217,7 @@ func routes(n Node) http.Handler {
 	mux.HandleFunc("GET /readyz", n.readyz)
 	mux.HandleFunc("GET /metrics", n.metrics)
 	mux.HandleFunc("GET /config", n.config)
+	mux.HandleFunc("GET /connections", n.connections)
 	mux.HandleFunc("GET /upstreams", n.upstreams)
 	mux.HandleFunc("GET /weights", n.weights)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
@@ -181,7 +233,8 @@ const indexText = `edgeproxy
 /healthz            the process is alive
 /readyz             it serves (?verbose says what it looked at)
 /metrics            Prometheus text
-/config             the snapshot in force and the last one refused (?format=yaml)
+/config             the snapshot in force and the last one refused (?format=yaml), ?history lists those before
+/connections        clients' connections, ?id=N for the state of one
 /upstreams          endpoints: health, requests, connections (?format=text)
 /weights            shares between sites in force, and their history (?format=text, ?since=<Unix ms>)
 /debug/pprof/       Go profiles

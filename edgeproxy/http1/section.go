@@ -55,6 +55,7 @@ type scratch struct {
 	expect100  bool
 	trailersOK bool
 	upgrade    []byte
+	offers     int // protocols that Upgrade fields name
 }
 
 // search looks for the end of a section that did not come whole. A head that is
@@ -142,7 +143,7 @@ func lineEnds(in []byte, i int) bool { return i+1 < len(in) && in[i] == '\r' && 
 // does not show. It may fail in any way where in ends before the empty line.
 func (s *scratch) parse(in []byte, i int) (end int, err *stream.ProtocolError) {
 	s.fields, s.connection = s.fields[:0], s.connection[:0]
-	s.options, s.host, s.length, s.upgrade = 0, nil, -1, nil
+	s.options, s.host, s.length, s.upgrade, s.offers = 0, nil, -1, nil, 0
 	s.chunked, s.expect100, s.trailersOK = false, false, false
 	for lines := 0; !lineEnds(in, i); lines++ {
 		if lines == s.limits.Fields {
@@ -166,6 +167,9 @@ func (s *scratch) parse(in []byte, i int) (end int, err *stream.ProtocolError) {
 	}
 	if s.chunked && s.length >= 0 {
 		return 0, errLengthCoding
+	}
+	if s.offers != 1 || fold(s.upgrade, "h2c") {
+		s.upgrade = nil // of several the backend might choose one that nobody here allowed
 	}
 	if len(s.connection) > 0 {
 		err = s.nominated()
@@ -210,10 +214,11 @@ func (s *scratch) control(k kind, v []byte) *stream.ProtocolError {
 			s.trailersOK = s.trailersOK || fold(m, "trailers")
 		}
 	case upgrade:
-		for len(v) > 0 && s.upgrade == nil {
+		for len(v) > 0 {
 			var m []byte
-			if m, v = member(v); len(m) > 0 && !fold(m, "h2c") {
+			if m, v = member(v); len(m) > 0 {
 				s.upgrade = m
+				s.offers++
 			}
 		}
 	}

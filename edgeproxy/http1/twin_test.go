@@ -340,18 +340,21 @@ func twinRequests(in string) string {
 			text += " te"
 		}
 		if !m.old && slices.Contains(m.options, "upgrade") {
+			var offers []string
 			for _, u := range strings.Split(strings.Join(values(m.fields, "Upgrade"), ","), ",") {
-				if u = strings.Trim(u, " \t"); u != "" && strings.ToLower(u) != "h2c" {
-					text += " upgrade=" + u
-					break
+				if u = strings.Trim(u, " \t"); u != "" {
+					offers = append(offers, u)
 				}
+			}
+			if len(offers) == 1 && strings.ToLower(offers[0]) != "h2c" {
+				text += " upgrade=" + offers[0]
 			}
 		}
 		body, rest, done := twinBody(rest, m.chunked, length)
 		if events = append(append(events, text), body...); !done {
 			return strings.Join(events, "; ")
 		}
-		if m.closes() {
+		if m.closes() || line[1] == "CONNECT" {
 			events = append(events, "close")
 			return left(rest)
 		}

@@ -60,6 +60,7 @@ type Engine struct {
 	head     time.Duration // bounds what comes before the first byte passed on
 	sessions *Session
 	free     *Session
+	started  uint64
 	scratch  []byte // for a fragmented hello
 
 	turn           int64

@@ -24,6 +24,12 @@ type Session struct {
 	Endpoint *upstream.Endpoint
 	Tried    [exchange.MaxAttempts + 1]*upstream.Endpoint
 	Tries    int
+	// Seq numbers the engine's sessions from 1; Born is when this one came, on the
+	// loops' clock.
+	Seq  uint64
+	Born int64
+	// FromClient and FromBackend are bytes passed on, for the host to count.
+	FromClient, FromBackend int64
 
 	e           *Engine
 	to          netip.AddrPort // what the client connected to, where a PROXY header said it
@@ -60,7 +66,9 @@ func (e *Engine) Start(fd int, from netip.AddrPort, header, hello bool, owner an
 		s.next.prev = s
 	}
 	e.sessions = s
+	e.started++
 	s.active = e.loop.Now()
+	s.Seq, s.Born = e.started, s.active
 	if s.register(&s.client) != nil {
 		s.end(exchange.Overload, true)
 		return

@@ -43,9 +43,10 @@ type slot struct {
 
 // Stats are a loop's counters, readable from any goroutine.
 type Stats struct {
-	Turns, SlowTurns, Syscalls, Mapped atomic.Uint64
-	LongestTurnNS                      atomic.Int64
-	_                                  [64]byte
+	// Mapped is the address space of buffers, InUse what of it is handed out; bytes.
+	Turns, SlowTurns, Syscalls, Mapped, InUse atomic.Uint64
+	LongestTurnNS                             atomic.Int64
+	_                                         [64]byte
 }
 
 // Loop is one event loop. Only its own goroutine may call its methods, except
@@ -285,6 +286,7 @@ func (l *Loop) account() {
 		l.Stats.LongestTurnNS.Store(took)
 	}
 	l.Stats.Mapped.Store(uint64(l.Slabs.mapped))
+	l.Stats.InUse.Store(uint64(l.Slabs.InUse()))
 }
 
 // wait fetches events: at once when there is work, else with a short raw block,

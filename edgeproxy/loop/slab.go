@@ -102,6 +102,15 @@ func (s *Slabs) Trim(limit int) int {
 	return given
 }
 
+// Release gives the pages of free slabs back to the kernel, however lately they
+// were used, at most limit of them.
+func (s *Slabs) Release(limit int) {
+	for _, c := range []*class{&s.small, &s.large} {
+		c.low = len(c.free)
+	}
+	s.Trim(limit)
+}
+
 // Mapped is how many bytes of address space the slabs take.
 func (s *Slabs) Mapped() int64 { return s.mapped }
 

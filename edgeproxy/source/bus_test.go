@@ -202,7 +202,7 @@ func TestStore_damage(t *testing.T) {
 		}
 	}
 	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 1 {
+	if err != nil || len(entries) != 2 || entries[0].Name() != historyDir {
 		t.Errorf("state folder holds %v (%v)", entries, err)
 	}
 }

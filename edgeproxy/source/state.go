@@ -19,6 +19,9 @@ type Source interface {
 	Reload()
 	// State may be called at any time.
 	State() State
+	// History lists the configurations that were in force and are kept on disk, the
+	// newest first. It may be called at any time.
+	History() ([]Kept, error)
 }
 
 // State is what a source knows of the configuration in force.

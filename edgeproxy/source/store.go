@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 )
@@ -32,6 +33,7 @@ var ErrDamaged = errors.New("last good snapshot is damaged")
 type Store struct {
 	dir    string
 	source string
+	now    func() time.Time
 }
 
 type saved struct {
@@ -41,7 +43,7 @@ type saved struct {
 
 // NewStore keeps the copy in dir, which must exist. source names where the
 // snapshots come from; a copy from elsewhere is not offered by Load.
-func NewStore(dir, source string) *Store { return &Store{dir: dir, source: source} }
+func NewStore(dir, source string) *Store { return &Store{dir: dir, source: source, now: time.Now} }
 
 // Save replaces the copy. After a crash at any moment the old or the new one is
 // there, whole.
@@ -60,7 +62,10 @@ func (s *Store) Save(snap *mesh.Snapshot) error {
 	data = hex.AppendEncode(data, sum[:])
 	data = append(data, '\n')
 	data = append(data, body...)
-	return WriteFile(filepath.Join(s.dir, lastGood), data, 0o600)
+	if err := WriteFile(filepath.Join(s.dir, lastGood), data, 0o600); err != nil {
+		return err
+	}
+	return s.record(snap)
 }
 
 // Load returns the copy, nil when there is none or it is another source's.

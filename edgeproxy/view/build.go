@@ -182,6 +182,7 @@ func (b *builder) policy(p *mesh.TrafficPolicy) {
 
 // complete adds what depends on policies.
 func (b *builder) complete(s *Service) {
+	s.SendProxy = b.sendProxy(s.Key)
 	weights := b.weights[s.Key]
 	for i := range b.loops {
 		if b.lb[s.Key] == mesh.LBRoundRobin {
@@ -232,6 +233,7 @@ func (b *builder) gateway(g *mesh.Gateway) {
 			continue
 		}
 		s := Socket{Gateway: name, Protocol: first.Protocol}
+		s.Balancers = b.balancers(g, group)
 		for _, l := range group {
 			s.Listeners = append(s.Listeners, l.Name)
 		}
@@ -245,6 +247,7 @@ func (b *builder) gateway(g *mesh.Gateway) {
 		case mesh.ProtocolHTTP:
 			table, faults := route.Build(g, group, b.snap.Objects.HTTPRoutes, b.snap.Objects.LocalResponses)
 			s.Routes = table
+			s.Forwarding = newForwarding(mesh.ForwardingOf(&b.snap.Objects, g.Metadata, first.Name))
 			for _, f := range faults {
 				b.problem("%s", f.Error())
 			}

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"slices"
 	"time"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
@@ -85,8 +86,8 @@ func (a *attempt) broke() {
 	}
 }
 
-// target picks where an attempt goes: at first as the gate says, then wherever it
-// has not been, home first.
+// target picks where an attempt goes: as the gate says, and where there is none
+// wherever the request has not been, home first.
 func (w *Worker) target(r *request, a *attempt) exchange.Flag {
 	if r.service == nil {
 		return r.none
@@ -96,39 +97,65 @@ func (w *Worker) target(r *request, a *attempt) exchange.Flag {
 		return exchange.NoHealthy
 	}
 	a.connect, a.silence, a.gate = s.Connect, s.Silence, s.Gate
-	if s.Gate != nil && r.tries == 0 && !r.stays() {
-		i := s.Gate.Pick(w.Loop.Now(), int(s.Service.InFlight.Load()), w.random())
-		if i >= 0 && i < len(s.Remotes) {
-			a.toRemote(s, i)
-			return exchange.OK
-		}
+	if s.Gate != nil && !r.stays() {
+		return w.asTheGateSays(r, a, s)
 	}
-	w.tried = w.tried[:0]
-	for i, e := range s.Home {
-		for _, t := range r.tried[:r.tries] {
-			if t == e {
-				w.tried = append(w.tried, i)
-			}
-		}
-	}
-	if i, ok := s.Pickers[w.id].Pick(s, w.tried, w.random()); ok {
-		a.endpoint, a.remote, a.slots = s.Home[i], upstream.Home, s.Slots[i]
+	if w.toHome(r, a, s) {
 		return exchange.OK
 	}
 	if r.stays() {
 		return exchange.NoHealthy // never passed on again
 	}
-next:
 	for i := range s.Remotes {
-		for _, t := range r.tried[:r.tries] {
-			if t == s.Remotes[i].Endpoint {
-				continue next
-			}
+		if !r.wasAt(s.Remotes[i].Endpoint) {
+			a.toRemote(s, i)
+			return exchange.OK
 		}
-		a.toRemote(s, i)
-		return exchange.OK
 	}
 	return exchange.NoHealthy
+}
+
+func (w *Worker) asTheGateSays(r *request, a *attempt, s *view.Service) exchange.Flag {
+	var tried upstream.Tried
+	if r.tries > 0 {
+		for i := range s.Remotes {
+			if r.wasAt(s.Remotes[i].Endpoint) {
+				tried = tried.With(i)
+			}
+		}
+	}
+	for {
+		switch i := s.Gate.Pick(w.Loop.Now(), int(s.Service.InFlight.Load()), w.random(), tried); {
+		case i >= 0 && i < len(s.Remotes):
+			a.toRemote(s, i)
+			return exchange.OK
+		case i != upstream.Home || tried.Has(upstream.Home):
+			return exchange.NoHealthy
+		case w.toHome(r, a, s):
+			return exchange.OK
+		}
+		tried = tried.With(upstream.Home) // no endpoint here is left to try
+	}
+}
+
+// wasAt reports whether the request was sent to the endpoint already.
+func (r *request) wasAt(e *upstream.Endpoint) bool {
+	return slices.Contains(r.tried[:r.tries], e)
+}
+
+// toHome picks an endpoint of this site where the request was not yet.
+func (w *Worker) toHome(r *request, a *attempt, s *view.Service) bool {
+	w.tried = w.tried[:0]
+	for i, e := range s.Home {
+		if r.tries > 0 && r.wasAt(e) {
+			w.tried = append(w.tried, i)
+		}
+	}
+	if i, ok := s.Pickers[w.id].Pick(s, w.tried, w.random()); ok {
+		a.endpoint, a.remote, a.slots = s.Home[i], upstream.Home, s.Slots[i]
+		return true
+	}
+	return false
 }
 
 func (a *attempt) toRemote(s *view.Service, i int) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
+	"github.com/meridian-mesh/meridian/edgeproxy/proxyproto"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
 )
@@ -21,12 +22,18 @@ type down struct {
 	socket   *view.Socket // of the listener in the present view
 	requests *request     // open streams
 	decoding bool
+	balanced bool // a PROXY header comes first
 	timer    loop.Timer
 	deadline int64
+	id       uint64
+	born     int64
+	gateway  string
+	since    int64 // of the wait, while memory is given up
 	phase    phase
-	unpaid   int // request bytes received and not passed on
-	peer     [48]byte
+	unpaid   int      // request bytes received and not passed on
+	peer     [48]byte // from as text
 	peerLen  int
+	from     netip.AddrPort
 
 	closing bool // closed once all is sent
 	linger  bool // ... after reading what the client still sends
@@ -66,7 +73,11 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 	}
 	w.downs = d
 	w.Counters.Accepted.Add(1)
-	d.peerLen = len(from.Addr().AppendTo(d.peer[:0]))
+	d.id, d.born = w.nextID(), w.Loop.Now()
+	if d.socket != nil {
+		d.gateway = d.socket.Gateway
+	}
+	d.cameFrom(from)
 	if err := d.conn.Open(w.Loop, fd, d, true); err != nil {
 		d.forget()
 		d.Recycle()
@@ -76,7 +87,36 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 		d.lost() // the listener went away between accepting and here
 		return
 	}
-	d.await(resting, d.w.shared.Times.KeepAlive)
+	if d.balanced = d.socket.FromBalancer(from.Addr()); d.balanced {
+		d.await(resting, d.w.shared.Times.Head)
+		return
+	}
+	d.await(resting, w.keepAlive())
+}
+
+func (d *down) cameFrom(a netip.AddrPort) {
+	d.from, d.peerLen = a, len(a.Addr().AppendTo(d.peer[:0]))
+}
+
+// header reads what a balancer says of the client before its first request.
+func (d *down) header(in []byte) int {
+	h, n, err := proxyproto.Parse(in)
+	switch {
+	case err != nil:
+		d.w.count(d.w.shared.Unrouted, 0, exchange.ClientProtocol, 0)
+		d.lost()
+		return len(in)
+	case n == 0:
+		return 0
+	case !h.Local:
+		d.cameFrom(h.From)
+	}
+	d.balanced = false
+	d.await(resting, d.w.keepAlive())
+	if n == len(in) {
+		return n
+	}
+	return n + d.Input(in[n:])
 }
 
 // await notes what is waited for and how long. The timer stays where it is while
@@ -99,7 +139,9 @@ func (d *down) Expire(_ *loop.Timer, now int64) {
 	case resting, lingering:
 		d.lost()
 	case heading:
-		if id, ok := d.codec.Refuse(); ok {
+		if d.closing {
+			d.lost()
+		} else if id, ok := d.codec.Refuse(); ok {
 			d.refuse(exchange.ClientTimeout, exchange.ClientTimeout.Status(), id)
 		} else {
 			d.lost()
@@ -134,8 +176,12 @@ func (d *down) Input(in []byte) int {
 	if d.phase == lingering {
 		return len(in)
 	}
+	if d.balanced {
+		return d.header(in)
+	}
 	w := d.w
 	w.Counters.Received.Add(uint64(len(in)))
+	w.makeRoom()
 	if d.codec == nil {
 		d.codec = w.takeCodec()
 	}
@@ -200,6 +246,9 @@ func (d *down) event(ev *stream.Event) {
 	w := d.w
 	if ev.Kind == stream.Head {
 		d.await(serving, d.w.shared.Times.Stall)
+		if w.leaving > 0 {
+			_ = d.codec.Close(nil)
+		}
 		w.begin(d, ev.Stream, ev.Head)
 		return
 	}
@@ -219,7 +268,7 @@ func (d *down) event(ev *stream.Event) {
 		r.piece = nil
 		d.throttle()
 	case stream.Trailers:
-		r.trailers = r.store.fields(w, r.trailers[:0], ev.Fields)
+		r.trailers = r.store.trailers(w, r.trailers[:0], ev.Fields)
 	case stream.End:
 		d.deadline = w.Loop.Now() + int64(d.w.shared.Times.Stall)
 		if w.codecs.serial {
@@ -285,6 +334,7 @@ func (d *down) malformed(err error, ev *stream.Event) {
 // refuse answers a request whose head never came whole.
 func (d *down) refuse(f exchange.Flag, status int, id stream.ID) {
 	d.w.count(d.w.shared.Unrouted, status, f, 0)
+	d.w.logRefused(d, status, f)
 	_ = d.codec.Close(nil)
 	d.reply(id, status, f)
 	d.close(true)
@@ -307,7 +357,12 @@ func (d *down) Written(n, left int) {
 		return
 	}
 	if d.w.codecs.serial && left <= d.w.shared.Watermark/2 {
-		if r := d.requests; r != nil && r.owed > 0 {
+		switch r := d.requests; {
+		case r == nil:
+			if d.phase == serving {
+				d.proceed()
+			}
+		case r.owed > 0:
 			owed := r.owed
 			r.owed = 0
 			d.w.step(r, &exchange.Event{Kind: exchange.ClientCredit, N: owed})
@@ -326,6 +381,7 @@ func (d *down) close(linger bool) {
 		d.sent()
 		return
 	}
+	d.await(serving, d.w.shared.Times.Stall)
 	d.conn.Dirty()
 }
 
@@ -345,8 +401,8 @@ func (d *down) sent() {
 
 // drain closes a resting connection; others end with their next response.
 func (d *down) drain() {
-	if d.requests == nil && d.phase == resting {
-		d.lost()
+	if d.requests == nil && d.phase != heading {
+		d.close(false)
 		return
 	}
 	if d.codec != nil {
@@ -354,28 +410,59 @@ func (d *down) drain() {
 	}
 }
 
-// Failed ends what the client has left; of a tunnel an end is one direction's.
+// leave has the next response say that it is the last, this one where its head is
+// still to come.
+func (d *down) leave() {
+	if d.phase == resting {
+		d.await(resting, d.w.leaving)
+	} else if r := d.requests; r != nil && r.log.firstByte == 0 { // else the next response says it
+		_ = d.codec.Close(nil)
+	}
+}
+
+// keepAlive is how long a client's connection may rest now.
+func (w *Worker) keepAlive() time.Duration {
+	if w.leaving > 0 {
+		return w.leaving
+	}
+	return w.shared.Times.KeepAlive
+}
+
+// Failed ends what the client has left; of a tunnel an end is one direction's. One
+// that only sends no more gets the rest of its last response; where a response is
+// still to come reading is paused, so that its end is not met before.
 func (d *down) Failed(err error) {
-	if d.phase == tunnelling && errors.Is(err, io.EOF) && !d.requests.x.RequestDone() {
+	if d.phase == tunnelling && err == io.EOF && !d.requests.x.RequestDone() {
 		d.conn.Pause()
 		if ev := &d.w.downEv; d.codec.EOF(ev) == nil && ev.Kind == stream.End {
 			d.w.step(d.requests, &exchange.Event{Kind: exchange.RequestEnd})
 			return
 		}
 	}
+	if err == io.EOF && d.requests == nil && d.conn.Unsent() > 0 {
+		d.close(false)
+		d.linger = false
+		return
+	}
 	d.lost()
 }
 
-// lost closes at once.
+// lost closes at once, by a reset where a response is cut short: one that runs
+// until the close would pass for whole.
 func (d *down) lost() {
 	if d.conn.Closed() {
 		return
 	}
+	cut := d.requests != nil || d.conn.Unsent() > 0
 	d.closing = true
 	for d.requests != nil {
 		d.w.step(d.requests, &exchange.Event{Kind: exchange.ClientGone})
 	}
-	d.conn.Close()
+	if cut {
+		d.conn.Reset()
+	} else {
+		d.conn.Close()
+	}
 	d.forget()
 }
 
@@ -431,11 +518,18 @@ func (d *down) finished(r *request) {
 		d.close(!r.x.RequestDone() || d.conn.Left() > 0)
 	case d.w.codecs.serial && !r.x.RequestDone():
 		d.close(true) // what still comes of the body is not worth reading
+	case d.w.codecs.serial && d.conn.Unsent() > d.w.shared.Watermark/2:
+		d.conn.Pause() // who asks on without taking the answers must wait
 	case d.requests == nil:
-		d.await(resting, d.w.shared.Times.KeepAlive)
-		d.conn.Resume()
-		d.restCodec()
+		d.proceed()
 	}
+}
+
+// proceed goes on to the next request.
+func (d *down) proceed() {
+	d.await(resting, d.w.keepAlive())
+	d.conn.Resume()
+	d.restCodec()
 }
 
 // send encodes an event of the client's stream. A failure is a fault of the
@@ -459,6 +553,9 @@ func (d *down) respond(id stream.ID, status int, fields []stream.Field, body []b
 	w.out = stream.Event{Kind: stream.Head, Stream: id, Head: &w.msg}
 	if d.conn.Closed() || !d.send(&w.out, roomFor(&w.msg)) {
 		return
+	}
+	if r := d.find(id); r != nil && !w.msg.NoBody && string(r.head.Method) != "HEAD" {
+		r.log.sent = int64(len(body))
 	}
 	if w.encodeData(&d.conn, d.codec, id, body) == nil {
 		w.out = stream.Event{Kind: stream.End, Stream: id}

@@ -22,6 +22,7 @@ type request struct {
 	stream stream.ID
 	next   *request // of the connection, or free
 	life   uint32   // counts the requests this memory has served
+	log    logged
 
 	service *upstream.Service // nil where none was found
 	none    exchange.Flag     // why none was found
@@ -102,6 +103,16 @@ func (s *store) fields(w *Worker, dst, from []stream.Field) []stream.Field {
 	return dst
 }
 
+// trailers copies those that are not the proxies' own, which stand in heads only.
+func (s *store) trailers(w *Worker, dst, from []stream.Field) []stream.Field {
+	for i := range from {
+		if !inBand(&from[i]) {
+			dst = append(dst, s.field(w, &from[i]))
+		}
+	}
+	return dst
+}
+
 func (w *Worker) newRequest(d *down, id stream.ID) *request {
 	r := w.freeReq
 	if r == nil {
@@ -133,6 +144,8 @@ func (w *Worker) freeRequest(r *request) {
 	r.replyKept.Free(s)
 	r.d, r.service, r.none, r.bodyMax = nil, nil, exchange.OK, 0
 	r.inbound, r.demand = false, false
+	r.log = logged{response: r.log.response[:0]}
+	r.head = stream.Message{}
 	r.fields, r.trailers, r.replyTrailers = r.fields[:0], r.trailers[:0], r.replyTrailers[:0]
 	r.received, r.keptFrom, r.reply, r.replyKeptFrom = 0, 0, 0, 0
 	r.owed, r.source, r.from, r.probe, r.tries = 0, 0, nil, false, 0
@@ -155,7 +168,10 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 		ClientCredit: w.shared.Watermark,
 	}
 	var limit time.Duration
-	if s, rule := w.find(r, head); s != nil {
+	if w.full() {
+		w.shared.Memory.Requests.Add(1)
+		r.none = exchange.Overload
+	} else if s, rule := w.find(r, head); s != nil {
 		r.service = s.Service
 		cfg.Retries = s.Retries
 		limit, r.idle = s.Request, s.Idle
@@ -187,6 +203,8 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 	target, path, ok := route.Normalize(head.Path, w.path[:0])
 	if !ok {
 		r.none = exchange.ClientProtocol
+		r.head.Method = r.store.copy(w, head.Method)
+		r.log.authority, r.log.path = r.store.copy(w, head.Authority), r.store.copy(w, head.Path)
 		return nil, nil
 	}
 	if len(head.Path) > 0 && &target[0] != &head.Path[0] {
@@ -197,6 +215,7 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 		Method: r.store.copy(w, head.Method), Authority: r.store.copy(w, head.Authority), Path: r.store.copy(w, target),
 		Length: head.Length, Expect100: head.Expect100, TrailersOK: head.TrailersOK,
 	}
+	r.log.authority, r.log.path = r.head.Authority, r.head.Path
 	if mayTunnel(head) {
 		r.head.Upgrade = r.store.copy(w, head.Upgrade)
 	}
@@ -213,7 +232,10 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 		}
 		return s, nil
 	}
-	w.ingress(r, head)
+	if !w.ingress(r, head) {
+		r.none = exchange.Loop
+		return nil, nil
+	}
 	q := &w.query
 	q.Host, q.Method, q.Path, q.Query, q.Fields = head.Authority, head.Method, path, nil, r.fields
 	if len(target) > len(path) {
@@ -224,6 +246,7 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 		r.none = exchange.NoRoute
 		return nil, nil
 	}
+	r.log.route = rule.Key
 	backend := rule.Pick(w.random())
 	filters := rule.Filters
 	if backend != nil {
@@ -331,6 +354,7 @@ func (w *Worker) finish(r *request, act *exchange.Action) {
 	w.count(s, act.Status, act.Flag, took)
 	w.endCopies(r)
 	if r.d != nil {
+		w.logRequest(r, act.Status, act.Flag)
 		r.d.finished(r)
 	} else {
 		w.forgetCopy(r)

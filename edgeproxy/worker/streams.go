@@ -89,6 +89,8 @@ func (h *streams) Connected(s *l4.Session, ok bool) {
 // Moved counts bytes.
 func (h *streams) Moved(s *l4.Session, fromClient, fromBackend int) {
 	w := (*Worker)(h)
+	s.FromClient += int64(fromClient)
+	s.FromBackend += int64(fromBackend)
 	c := &s.Service.Cells[w.id]
 	c.FromClients.Add(uint64(fromClient))
 	c.FromBackend.Add(uint64(fromBackend))
@@ -115,6 +117,7 @@ func (h *streams) Ended(s *l4.Session, f exchange.Flag) {
 		}
 	}
 	svc.Cells[w.id].Streams[f].Add(1)
+	w.logStream(s, f)
 }
 
 var (

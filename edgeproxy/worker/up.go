@@ -137,6 +137,7 @@ func (u *up) Expire(_ *loop.Timer, now int64) {
 // Input decodes responses.
 func (u *up) Input(in []byte) int {
 	w := u.w
+	w.makeRoom()
 	if a := u.attempts; a != nil {
 		u.deadline = w.Loop.Now() + int64(a.silence)
 	}
@@ -199,7 +200,7 @@ func (u *up) event(ev *stream.Event) {
 			u.conn.Pause()
 		}
 	case stream.Trailers:
-		r.replyTrailers = r.store.fields(w, r.replyTrailers[:0], ev.Fields)
+		r.replyTrailers = r.store.trailers(w, r.replyTrailers[:0], ev.Fields)
 	case stream.End:
 		w.step(r, &exchange.Event{Kind: exchange.ResponseEnd, Ref: a.ref})
 	case stream.Reset:
@@ -312,7 +313,14 @@ func (u *up) detach(a *attempt, ok bool) {
 			u.endTunnel(ok)
 			return
 		}
-		if !ok || u.codec.Active() > 0 || !u.codec.Reusable() || u.conn.Left() > 0 {
+		if !ok {
+			u.conn.Reset() // an end would say: answer me all the same
+			u.close()
+			return
+		}
+		// What the socket has not taken of a request that is answered already may
+		// be taken for the next one, as may what was not encoded (the class CL.0).
+		if u.codec.Active() > 0 || !u.codec.Reusable() || u.conn.Left() > 0 || u.conn.Unsent() > 0 {
 			u.close()
 			return
 		}

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/l4"
 	"github.com/meridian-mesh/meridian/edgeproxy/limit"
@@ -65,6 +66,11 @@ type Shared struct {
 	// Connections counts client connections now.
 	Connections upstream.Gauge
 
+	// Memory says how near the process is to its limit.
+	Memory Memory
+	// AccessLog may be nil.
+	AccessLog *accesslog.Log
+
 	Workers []*Worker
 }
 
@@ -73,6 +79,9 @@ type Listener struct {
 	Key         view.SocketKey
 	Listener    *loop.Listener
 	Connections upstream.Gauge
+	// Full and ProxyFull count connections refused over the listener's limit and
+	// over that of all.
+	Full, ProxyFull atomic.Uint64
 }
 
 // Counters are one worker's, readable from any goroutine.
@@ -91,6 +100,8 @@ type State struct {
 	View      *view.View
 	Listeners []*Listener
 	Sockets   map[*Listener]*view.Socket
+	// Unbound says of each socket of the view that has no listener why.
+	Unbound []string
 }
 
 // Worker is one loop's share.
@@ -101,8 +112,16 @@ type Worker struct {
 	id        int
 	shared    *Shared
 	state     *State
+	log       *accesslog.Ring // nil without an access log
+	entry     accesslog.Entry
 	acceptors map[*Listener]*loop.Acceptor
 	draining  bool
+	// leaving is how long resting connections are kept while another process has
+	// taken the sockets over; 0 before.
+	leaving time.Duration
+	// relieving says that makeRoom is to run.
+	relieving bool
+	accepts   uint64
 	rnd       rand.PCG
 
 	downs   *down // all client connections with a codec
@@ -153,6 +172,9 @@ func New(id int, shared *Shared) (*Worker, error) {
 		budget:    limit.RetryBudget{Ratio: 0.2, MinPerSecond: 1},
 		codecs:    http1Codecs,
 	}
+	if shared.AccessLog != nil {
+		w.log = shared.AccessLog.Ring(id)
+	}
 	w.rnd.Seed(rand.Uint64(), rand.Uint64())
 	w.sweep.Owner = (*sweeper)(w)
 	w.streams = l4.NewEngine(l, (*streams)(w), shared.Times.Head)
@@ -171,7 +193,7 @@ func (w *Worker) Serve(s *State) error {
 	kept := map[*Listener]bool{}
 	for _, l := range s.Listeners {
 		kept[l] = true
-		if w.acceptors[l] != nil || w.draining {
+		if w.acceptors[l] != nil || w.draining || w.leaving > 0 {
 			continue
 		}
 		a, err := w.Loop.Accept(l.Listener, func(fd int, from netip.AddrPort) { w.accepted(l, fd, from) })
@@ -199,6 +221,21 @@ func (w *Worker) Drain() {
 		delete(w.acceptors, l)
 	}
 	w.drain(nil)
+}
+
+// Leave stops accepting, as another process goes on with the sockets. No client
+// sees its connection end without a word: the next response says that it is the
+// last, and only a connection that rests for longer than rest is closed. It runs
+// on the loop.
+func (w *Worker) Leave(rest time.Duration) {
+	w.leaving = rest
+	for l, a := range w.acceptors {
+		a.Finish()
+		delete(w.acceptors, l)
+	}
+	for d := w.downs; d != nil; d = d.next {
+		d.leave()
+	}
 }
 
 // drain drains the connections of a listener, nil for all.
@@ -233,14 +270,21 @@ func (w *Worker) Close() {
 
 // accepted hands a new connection to the least busy worker.
 func (w *Worker) accepted(l *Listener, fd int, from netip.AddrPort) {
+	if w.full() {
+		w.shared.Memory.Connections.Add(1)
+		w.refuse(fd)
+		return
+	}
 	if int(l.Connections.Add(1)) > w.shared.MaxListenerConnections {
 		l.Connections.Add(-1)
+		l.Full.Add(1)
 		w.refuse(fd)
 		return
 	}
 	if int(w.shared.Connections.Add(1)) > w.shared.MaxConnections {
 		l.Connections.Add(-1)
 		w.shared.Connections.Add(-1)
+		l.ProxyFull.Add(1)
 		w.refuse(fd)
 		return
 	}

@@ -1,0 +1,108 @@
+package edgeproxy
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/meridian-mesh/meridian/edgeproxy/loop"
+	"github.com/meridian-mesh/meridian/edgeproxy/view"
+	"github.com/meridian-mesh/meridian/edgeproxy/worker"
+)
+
+// Socket is a listening socket that passes from one process to the next.
+type Socket struct {
+	// Name tells sockets apart whose port the kernel chose; empty for others.
+	Name     string
+	Listener *loop.Listener
+}
+
+// fits reports whether the socket is what a view asks for.
+func (s *Socket) fits(key view.SocketKey) bool {
+	if s.Name != "" || key.Name != "" {
+		return s.Name == key.Name
+	}
+	at := s.Listener.Addr()
+	if !key.Addr.IsValid() {
+		return at.Port() == key.Port && at.Addr().IsUnspecified()
+	}
+	return at == netip.AddrPortFrom(key.Addr, key.Port)
+}
+
+// listen takes an inherited socket, else it opens one.
+func (s *Server) listen(key view.SocketKey, leaving ...*loop.Listener) (*loop.Listener, error) {
+	for i := range s.cfg.Inherited {
+		if in := &s.cfg.Inherited[i]; in.fits(key) {
+			return s.bounded(in.Listener, nil)
+		}
+	}
+	return s.bounded(loop.Listen(key.Addr, key.Port, leaving...))
+}
+
+func (s *Server) inherited(l *loop.Listener) bool {
+	return slices.ContainsFunc(s.cfg.Inherited, func(in Socket) bool { return in.Listener == l })
+}
+
+// dropInherited closes what the first snapshot in force has no use for.
+func (s *Server) dropInherited(used []*worker.Listener) error {
+	var err error
+	for _, in := range s.cfg.Inherited {
+		if !slices.ContainsFunc(used, func(l *worker.Listener) bool { return l.Listener == in.Listener }) {
+			err = errors.Join(err, in.Listener.Close())
+		}
+	}
+	s.cfg.Inherited = nil
+	return err
+}
+
+// Sockets are the listening sockets in use, for a process that takes over. They
+// stay open until Run returns.
+func (s *Server) Sockets() []Socket {
+	st := s.state.Load()
+	if st == nil {
+		return nil
+	}
+	var out []Socket
+	for _, l := range st.Listeners {
+		out = append(out, Socket{Name: l.Key.Name, Listener: l.Listener})
+	}
+	return out
+}
+
+// Leave drains as [Server.Drain] does, for the benefit of another process that
+// goes on with the sockets: the kernel refuses nobody, and clients are told with
+// their next response; a connection without a request for longer than rest is closed.
+func (s *Server) Leave(ctx context.Context, rest time.Duration) error {
+	s.mu.Lock()
+	served := s.each(func(w *worker.Worker) { w.Leave(rest) })
+	var err error
+	if served {
+		// A socket that the other process did not want must refuse, not be silent.
+		for _, l := range s.current().Listeners {
+			err = errors.Join(err, l.Listener.Close())
+		}
+	}
+	s.mu.Unlock()
+	if !served || err != nil {
+		return err
+	}
+	return s.ended(ctx)
+}
+
+// Alive returns when every loop has answered, or why that cannot be said.
+func (s *Server) Alive(ctx context.Context) error {
+	for _, w := range s.shared.Workers {
+		answered := make(chan struct{})
+		w.Loop.Post(loop.Func(func() { close(answered) }))
+		select {
+		case <-answered:
+		case <-s.stopped:
+			return ErrStopped
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}

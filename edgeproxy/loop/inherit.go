@@ -1,0 +1,53 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Inherit makes a Listener of a listening TCP socket that another process opened.
+// It owns fd from then on, also when it fails.
+func Inherit(fd int) (*Listener, error) {
+	l, err := inherit(fd)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("descriptor %d: %w", fd, err), unix.Close(fd))
+	}
+	return l, nil
+}
+
+func inherit(fd int) (*Listener, error) {
+	listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	if err != nil {
+		return nil, os.NewSyscallError("getsockopt", err)
+	}
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	if err != nil {
+		return nil, os.NewSyscallError("getsockopt", err)
+	}
+	if listening == 0 || kind != unix.IPPROTO_TCP {
+		return nil, errors.New("not a listening TCP socket")
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	unix.CloseOnExec(fd)
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+		return nil, os.NewSyscallError("setsockopt", err)
+	}
+	l := &Listener{fd: fd}
+	l.addr, err = boundAddr(fd)
+	return l, err
+}
+
+// BoundUnsent has accepted sockets say that they are full when n bytes wait to be
+// sent for the first time (tcp(7), TCP_NOTSENT_LOWAT).
+func (l *Listener) BoundUnsent(n int) error {
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(l.fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, n))
+}
+
+// FD is the descriptor, for a process that is to inherit it. It stays the
+// Listener's.
+func (l *Listener) FD() int { return l.fd }

@@ -1,0 +1,93 @@
+package worker
+
+import (
+	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
+	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
+	"github.com/meridian-mesh/meridian/edgeproxy/l4"
+	"github.com/meridian-mesh/meridian/edgeproxy/stream"
+)
+
+// protocolHTTP1 is the version that this proxy speaks, whichever 1.x the client does.
+const (
+	protocolHTTP1 = "HTTP/1.1"
+	protocolTCP   = "TCP"
+)
+
+// logged is what the access log needs of a request beyond what it is served with.
+type logged struct {
+	firstByte int64 // of the response on the loop's clock, 0 before
+	sent      int64 // bytes of the response's body
+	route     string
+	// As the client sent them: filters rewrite what is sent on.
+	authority, path []byte
+	response        [][]byte // values of the response's fields, kept
+}
+
+// answered notes the head of the response that goes to the client.
+func (w *Worker) answered(r *request, fields []stream.Field) {
+	r.log.firstByte = w.Loop.Now()
+	if w.log != nil && w.log.Captures() {
+		r.log.response = w.log.Capture(r.log.response[:0], fields, func(v []byte) []byte { return r.store.copy(w, v) })
+	}
+}
+
+// logRequest hands the access log a request that is over.
+func (w *Worker) logRequest(r *request, status int, f exchange.Flag) {
+	if w.log == nil {
+		return
+	}
+	e := &w.entry
+	*e = accesslog.Entry{
+		Start: r.start, Duration: w.Loop.Now() - r.start, FirstByte: -1,
+		Status: status, Flag: f.String(), Attempts: r.tries, Received: r.received, Sent: r.log.sent,
+		Client: r.d.from, Gateway: r.d.gateway, Protocol: protocolHTTP1,
+		Method: r.head.Method, Authority: r.log.authority, Path: r.log.path, Route: r.log.route,
+		Request: r.head.Fields, Response: r.log.response,
+	}
+	if r.log.firstByte > 0 {
+		e.FirstByte = r.log.firstByte - r.start
+	}
+	if r.service != nil {
+		e.Service = string(r.service.Key)
+	}
+	if r.tries > 0 {
+		if to := r.tried[r.tries-1]; to != nil {
+			e.Upstream, e.Site = to.Addr, to.Site
+		}
+	}
+	w.log.Add(e)
+}
+
+// logRefused hands the access log a request whose head never came whole.
+func (w *Worker) logRefused(d *down, status int, f exchange.Flag) {
+	if w.log == nil {
+		return
+	}
+	w.entry = accesslog.Entry{
+		Start: w.Loop.Now(), FirstByte: -1, Status: status, Flag: f.String(),
+		Client: d.from, Gateway: d.gateway, Protocol: protocolHTTP1,
+	}
+	w.log.Add(&w.entry)
+}
+
+// logStream hands the access log a connection that was passed on whole.
+func (w *Worker) logStream(s *l4.Session, f exchange.Flag) {
+	if w.log == nil {
+		return
+	}
+	e := &w.entry
+	*e = accesslog.Entry{
+		Start: s.Born, Duration: w.Loop.Now() - s.Born, FirstByte: -1, Flag: f.String(), Attempts: s.Tries,
+		Received: s.FromClient, Sent: s.FromBackend, Client: s.From, Protocol: protocolTCP,
+	}
+	if socket := w.state.Sockets[s.Owner.(*Listener)]; socket != nil {
+		e.Gateway = socket.Gateway
+	}
+	if s.Service != nil {
+		e.Service = string(s.Service.Key)
+	}
+	if s.Endpoint != nil {
+		e.Upstream = s.Endpoint.Addr
+	}
+	w.log.Add(e)
+}

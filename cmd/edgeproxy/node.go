@@ -51,7 +51,10 @@ func newNode(o options, log *slog.Logger) (*node, error) {
 	}
 	n.coop = edgeproxy.NewCooperation(cooperation)
 	var err error
-	n.proxy, err = edgeproxy.New(edgeproxy.Config{Site: o.site, Loops: o.loops}, edgeproxy.Deps{Log: log, Sharing: n.coop})
+	n.proxy, err = edgeproxy.New(edgeproxy.Config{
+		Site: o.site, Loops: o.loops, Resolver: o.resolver,
+		ClientMaxAge: o.clientMaxAge, ClientMaxRequests: o.clientMaxReqs,
+	}, edgeproxy.Deps{Log: log, Sharing: n.coop})
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,8 @@ type down struct {
 	timer    loop.Timer
 	deadline int64
 	phase    phase
+	span     span
+	carried  int // requests
 	unpaid   int // request bytes received and not passed on
 	peer     [48]byte
 	peerLen  int
@@ -54,6 +56,7 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 		*d = down{w: w, timer: d.timer}
 	}
 	d.listener, d.socket = l, w.state.Sockets[l]
+	d.span = w.spanOf(w.shared.ClientMaxAge, w.shared.ClientMaxRequests)
 	d.next = w.downs
 	if d.next != nil {
 		d.next.prev = d

@@ -63,6 +63,7 @@ func (w *Worker) replyHead(r *request, a *attempt) {
 			break
 		}
 	}
+	w.setCookie(r, a)
 	if !r.inbound {
 		return
 	}

@@ -186,7 +186,7 @@ func (s *Server) conditionsWith(set *mesh.Objects) []mesh.Condition {
 	if set != nil {
 		*all = mesh.Objects{
 			Gateways: set.Gateways, HTTPRoutes: set.HTTPRoutes, Sites: set.Sites,
-			Services: set.Services, TrafficPolicies: set.TrafficPolicies, Positions: set.Positions,
+			Services: set.Services, TrafficPolicies: set.TrafficPolicies, LocalResponses: set.LocalResponses, Positions: set.Positions,
 		}
 		for key := range set.All() {
 			named[key] = true
@@ -214,6 +214,7 @@ func (s *Server) conditionsWith(set *mesh.Objects) []mesh.Condition {
 
 var dangling = map[string]bool{
 	mesh.ReasonNoMatchingParent: true, mesh.ReasonBackendNotFound: true, mesh.ReasonTargetNotFound: true,
+	mesh.ReasonFilterNotFound: true,
 }
 
 func add(all *mesh.Objects, o world.Object) {
@@ -228,5 +229,7 @@ func add(all *mesh.Objects, o world.Object) {
 		all.Services = append(all.Services, d)
 	case *mesh.TrafficPolicy:
 		all.TrafficPolicies = append(all.TrafficPolicies, d)
+	case *mesh.LocalResponse:
+		all.LocalResponses = append(all.LocalResponses, d)
 	}
 }

@@ -110,6 +110,8 @@ func decodeObject(key mesh.Key, data []byte) (any, error) {
 		doc = one(&o.Services)
 	case mesh.KindTrafficPolicy:
 		doc = one(&o.TrafficPolicies)
+	case mesh.KindLocalResponse:
+		doc = one(&o.LocalResponses)
 	default:
 		return nil, fmt.Errorf("kind %s is not known to this build: upgrade it", key.Kind)
 	}

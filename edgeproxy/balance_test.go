@@ -41,8 +41,8 @@ func with(o mesh.Objects, spec mesh.TrafficPolicySpec) mesh.Objects {
 	return o
 }
 
-// ask sends a GET with a header and returns the status, the body and the cookies.
-func ask(t *testing.T, url, name, value string) (int, string, []*http.Cookie) {
+// visit sends a GET with a header and returns the status, the body and the cookies.
+func visit(t *testing.T, url, name, value string) (int, string, []*http.Cookie) {
 	t.Helper()
 	req, err := http.NewRequest(http.MethodGet, url, nil)
 	if err != nil {
@@ -73,7 +73,7 @@ func TestEveryAlgorithmServes(t *testing.T) {
 		p.apply(with(toOne(addrs...), mesh.TrafficPolicySpec{LoadBalancing: &mesh.LoadBalancing{Algorithm: algorithm}}))
 		got := map[string]int{}
 		for range 100 {
-			status, body, _ := ask(t, p.url("/"), "", "")
+			status, body, _ := visit(t, p.url("/"), "", "")
 			if status != 200 {
 				t.Fatalf("%s: status %d", algorithm, status)
 			}
@@ -96,7 +96,7 @@ func TestPeakEWMAAvoidsTheSlow(t *testing.T) {
 	p := startProxy(t, Config{Loops: 1}, Deps{}, o)
 	got := map[string]int{}
 	for range 200 {
-		_, body, _ := ask(t, p.url("/"), "", "")
+		_, body, _ := visit(t, p.url("/"), "", "")
 		got[body]++
 	}
 	if got["slow"] == 0 || got["slow"] > 20 {
@@ -119,7 +119,7 @@ func TestCookieSessions(t *testing.T) {
 		return o
 	}
 	p := startProxy(t, Config{}, Deps{}, objects(addrs...))
-	_, home, cookies := ask(t, p.url("/"), "", "")
+	_, home, cookies := visit(t, p.url("/"), "", "")
 	if len(cookies) != 1 {
 		t.Fatalf("cookies %v", cookies)
 	}
@@ -129,7 +129,7 @@ func TestCookieSessions(t *testing.T) {
 	}
 	session := "theme=dark; " + c.Name + "=" + c.Value
 	for range 30 {
-		status, body, again := ask(t, p.url("/"), "Cookie", session)
+		status, body, again := visit(t, p.url("/"), "Cookie", session)
 		if status != 200 || body != home || len(again) > 0 {
 			t.Fatalf("status %d from %s instead of %s, cookies %v", status, body, home, again)
 		}
@@ -143,19 +143,19 @@ func TestCookieSessions(t *testing.T) {
 		}
 	}
 	p.apply(objects(others[2], others[1], addrs[own]))
-	if _, body, again := ask(t, p.url("/"), "Cookie", session); body != home || len(again) > 0 {
+	if _, body, again := visit(t, p.url("/"), "Cookie", session); body != home || len(again) > 0 {
 		t.Errorf("after a reload %s instead of %s", body, home)
 	}
 	// A cookie that names nobody gives way to a new one.
 	for _, bad := range []string{"x", "0123456789abcdef", strings.ToUpper(c.Value)} {
-		if _, _, again := ask(t, p.url("/"), "Cookie", c.Name+"="+bad); len(again) != 1 {
+		if _, _, again := visit(t, p.url("/"), "Cookie", c.Name+"="+bad); len(again) != 1 {
 			t.Errorf("cookie %q is taken", bad)
 		}
 	}
 	// So does one of an endpoint that is ejected.
 	sick.Store(int32(own))
 	await(t, "a new place", func() bool {
-		_, body, again := ask(t, p.url("/"), "Cookie", session)
+		_, body, again := visit(t, p.url("/"), "Cookie", session)
 		return body != home && len(again) == 1
 	})
 }
@@ -183,7 +183,7 @@ func TestHashedSessions(t *testing.T) {
 		places, all := map[string]string{}, map[string]bool{}
 		for k := range 200 {
 			user := fmt.Sprint("user", k%40)
-			_, body, cookies := ask(t, p.url("/"), "x-user", user)
+			_, body, cookies := visit(t, p.url("/"), "x-user", user)
 			if places[user] == "" {
 				places[user] = body
 				all[body] = true
@@ -198,7 +198,7 @@ func TestHashedSessions(t *testing.T) {
 		// Without the header nothing keeps requests together.
 		all = map[string]bool{}
 		for range 60 {
-			_, body, _ := ask(t, p.url("/"), "", "")
+			_, body, _ := visit(t, p.url("/"), "", "")
 			all[body] = true
 		}
 		if len(all) < 4 {
@@ -209,7 +209,7 @@ func TestHashedSessions(t *testing.T) {
 	p := startProxy(t, Config{}, Deps{}, o)
 	all := map[string]bool{}
 	for range 30 {
-		_, body, _ := ask(t, p.url("/"), "", "")
+		_, body, _ := visit(t, p.url("/"), "", "")
 		all[body] = true
 	}
 	if len(all) != 1 {
@@ -229,18 +229,18 @@ func TestSessionsAcrossSites(t *testing.T) {
 	other := startProxy(t, Config{Site: "b"}, Deps{}, sticky(siteObjects(endpoints, nil)))
 	gate := &decided{pick: 0} // everything goes to b
 	p := startProxy(t, Config{Site: "a"}, Deps{Sharing: gate}, sticky(siteObjects(endpoints, map[string]string{"b": other.addr("eastwest").String()})))
-	_, body, cookies := ask(t, p.url("/"), "", "")
+	_, body, cookies := visit(t, p.url("/"), "", "")
 	if !strings.HasPrefix(body, "b") || len(cookies) != 1 {
 		t.Fatalf("%q %v", body, cookies)
 	}
 	gate.mu.Lock()
 	gate.pick = upstream.Home
 	gate.mu.Unlock()
-	if _, body, _ := ask(t, p.url("/"), "", ""); !strings.HasPrefix(body, "a") {
+	if _, body, _ := visit(t, p.url("/"), "", ""); !strings.HasPrefix(body, "a") {
 		t.Fatalf("%q without a session", body)
 	}
 	for range 10 {
-		if _, body, again := ask(t, p.url("/"), "Cookie", cookies[0].Name+"="+cookies[0].Value); !strings.HasPrefix(body, "b") || len(again) > 0 {
+		if _, body, again := visit(t, p.url("/"), "Cookie", cookies[0].Name+"="+cookies[0].Value); !strings.HasPrefix(body, "b") || len(again) > 0 {
 			t.Fatalf("the session is at %q, cookies %v", body, again)
 		}
 	}
@@ -268,7 +268,7 @@ func TestOutlierIsEjectedAndComesBack(t *testing.T) {
 	}
 	sick.Store(true)
 	await(t, "the ejection", func() bool {
-		ask(t, p.url("/"), "", "")
+		visit(t, p.url("/"), "", "")
 		return p.endpoint(addrs[1]).Health == Ejected
 	})
 	sick.Store(false)
@@ -277,7 +277,7 @@ func TestOutlierIsEjectedAndComesBack(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 	for range 20 {
-		if _, body, _ := ask(t, p.url("/"), "", ""); body == "1" && p.endpoint(addrs[1]).Health == Ejected {
+		if _, body, _ := visit(t, p.url("/"), "", ""); body == "1" && p.endpoint(addrs[1]).Health == Ejected {
 			t.Error("an ejected endpoint is asked")
 		}
 	}
@@ -286,7 +286,7 @@ func TestOutlierIsEjectedAndComesBack(t *testing.T) {
 		t.Errorf("after a reload %+v", e)
 	}
 	await(t, "the return", func() bool {
-		_, body, _ := ask(t, p.url("/"), "", "")
+		_, body, _ := visit(t, p.url("/"), "", "")
 		return body == "1" && p.endpoint(addrs[1]).Health == Healthy
 	})
 	for _, want := range []string{`msg="endpoint is ejected" service=default/echo endpoint=` + addrs[1], "endpoint is back"} {
@@ -318,14 +318,14 @@ func TestConnectFailuresEject(t *testing.T) {
 	addrs := append(backends(t, 2, nil), refused(t))
 	p := startProxy(t, Config{}, Deps{}, toOne(addrs...))
 	await(t, "the ejection", func() bool {
-		if status, _, _ := ask(t, p.url("/"), "", ""); status != 200 {
+		if status, _, _ := visit(t, p.url("/"), "", ""); status != 200 {
 			t.Fatalf("status %d", status)
 		}
 		return p.endpoint(addrs[2]).Health == Ejected
 	})
 	was := p.endpoint(addrs[2]).ConnectFailures
 	for range 50 {
-		ask(t, p.url("/"), "", "")
+		visit(t, p.url("/"), "", "")
 	}
 	if n := p.endpoint(addrs[2]).ConnectFailures; n != was {
 		t.Errorf("%d more tries", n-was)
@@ -342,7 +342,7 @@ func TestNeverAllOut(t *testing.T) {
 	}))
 	sick.Store(true)
 	await(t, "panic", func() bool {
-		status, _, _ := ask(t, p.url("/"), "", "")
+		status, _, _ := visit(t, p.url("/"), "", "")
 		if status != 500 {
 			t.Fatalf("status %d", status)
 		}
@@ -351,7 +351,7 @@ func TestNeverAllOut(t *testing.T) {
 	sick.Store(false)
 	got := map[string]bool{}
 	for range 40 {
-		status, body, _ := ask(t, p.url("/"), "", "")
+		status, body, _ := visit(t, p.url("/"), "", "")
 		if status != 200 {
 			t.Fatalf("status %d", status)
 		}
@@ -367,7 +367,7 @@ func TestDetectionCanBeSwitchedOff(t *testing.T) {
 	off := 0
 	p := startProxy(t, Config{}, Deps{}, with(toOne(addrs...), mesh.TrafficPolicySpec{OutlierDetection: &mesh.OutlierDetection{MaxEjectionPercent: &off}}))
 	for range 200 {
-		ask(t, p.url("/"), "", "")
+		visit(t, p.url("/"), "", "")
 	}
 	time.Sleep(3 * healthEvery)
 	if e := p.endpoint(addrs[0]); e.Health != Healthy || e.Requests < 50 {
@@ -393,7 +393,7 @@ func TestSlowStartOfANewEndpoint(t *testing.T) {
 	}
 	got := map[string]int{}
 	for range 300 {
-		_, body, _ := ask(t, p.url("/"), "", "")
+		_, body, _ := visit(t, p.url("/"), "", "")
 		got[body]++
 	}
 	if got["2"] > 30 || got["0"] < 80 || got["1"] < 80 {
@@ -401,7 +401,7 @@ func TestSlowStartOfANewEndpoint(t *testing.T) {
 	}
 	p.apply(slow(addrs[2])) // alone it takes everything
 	for range 50 {
-		if status, body, _ := ask(t, p.url("/"), "", ""); status != 200 || body != "2" {
+		if status, body, _ := visit(t, p.url("/"), "", ""); status != 200 || body != "2" {
 			t.Fatalf("%d %s", status, body)
 		}
 	}
@@ -411,7 +411,7 @@ func TestConnectionsEnd(t *testing.T) {
 	addrs := backends(t, 1, nil)
 	p := startProxy(t, Config{Loops: 1, ClientMaxRequests: 20}, Deps{}, with(toOne(addrs...), mesh.TrafficPolicySpec{Connections: &mesh.Connections{MaxRequests: 10}}))
 	for range 100 {
-		if status, _, _ := ask(t, p.url("/"), "", ""); status != 200 {
+		if status, _, _ := visit(t, p.url("/"), "", ""); status != 200 {
 			t.Fatalf("status %d", status)
 		}
 	}
@@ -429,7 +429,7 @@ func TestConnectionsAge(t *testing.T) {
 	p := startProxy(t, Config{Loops: 1, ClientMaxAge: time.Millisecond}, Deps{}, with(toOne(addrs...), mesh.TrafficPolicySpec{Connections: &mesh.Connections{MaxAge: span(time.Millisecond)}}))
 	for range 10 {
 		time.Sleep(2 * time.Millisecond)
-		ask(t, p.url("/"), "", "")
+		visit(t, p.url("/"), "", "")
 	}
 	if s := p.Stats(); s.UpstreamConnects < 9 || s.ConnectionsTotal < 5 || s.Connections > 1 {
 		t.Errorf("%d to the backend, %d from clients, %d open", s.UpstreamConnects, s.ConnectionsTotal, s.Connections)

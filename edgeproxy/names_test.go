@@ -101,7 +101,7 @@ func TestEndpointsByName(t *testing.T) {
 	reach := func() string {
 		got := map[string]bool{}
 		for range 12 {
-			status, body, _ := ask(t, p.url("/"), "", "")
+			status, body, _ := visit(t, p.url("/"), "", "")
 			got[fmt.Sprint(status, body)] = true
 		}
 		var names []string
@@ -148,7 +148,7 @@ func TestNameThatIsNotThere(t *testing.T) {
 	z := startZone(t)
 	port := backendsAt(t, "127.0.0.11")
 	p := startProxy(t, Config{Loops: 1, Resolver: z.addr}, Deps{}, toOne("late.test:"+port))
-	if status, _, _ := ask(t, p.url("/"), "", ""); status != 503 {
+	if status, _, _ := visit(t, p.url("/"), "", ""); status != 503 {
 		t.Errorf("status %d", status)
 	}
 	if got := strings.Join(p.Problems(), "\n"); !strings.Contains(got, "late.test") || !strings.Contains(got, "ServerFailure") {
@@ -156,7 +156,7 @@ func TestNameThatIsNotThere(t *testing.T) {
 	}
 	z.set("late.test.", "127.0.0.11")
 	await(t, "the endpoint", func() bool {
-		status, _, _ := ask(t, p.url("/"), "", "")
+		status, _, _ := visit(t, p.url("/"), "", "")
 		return status == 200
 	})
 	if got := p.Problems(); len(got) > 0 {

@@ -33,9 +33,12 @@ type Stats struct {
 	BytesReceived, BytesSent                          uint64 // client side
 	UpstreamConnects, UpstreamConnectFailures         uint64
 	UpstreamReused, Retries                           uint64
-	Loops                                             []LoopStats
-	Requests                                          []RequestCount
-	Latency                                           []ServiceLatency
+	// Mirrored counts requests of which a copy was sent, MirrorsDropped copies
+	// given up because their backend was slow.
+	Mirrored, MirrorsDropped uint64
+	Loops                    []LoopStats
+	Requests                 []RequestCount
+	Latency                  []ServiceLatency
 }
 
 // LoopStats are one event loop's figures.
@@ -51,7 +54,7 @@ type LoopStats struct {
 type RequestCount struct {
 	Service mesh.ServiceKey // empty where no service was reached
 	Class   int             // status / 100; 0 when no response was sent
-	Flag    string          // Envoy's response flag; empty when the backend answered
+	Flag    string          // Envoy's response flag; empty when the backend or a filter answered
 	N       uint64
 }
 
@@ -77,6 +80,8 @@ func (s *Server) Stats() Stats {
 		st.UpstreamConnectFailures += c.ConnectFailures.Load()
 		st.UpstreamReused += c.Reused.Load()
 		st.Retries += c.Retries.Load()
+		st.Mirrored += c.Mirrored.Load()
+		st.MirrorsDropped += c.MirrorsDropped.Load()
 		st.Loops = append(st.Loops, LoopStats{
 			Turns: l.Turns.Load(), Syscalls: l.Syscalls.Load(), SlowTurns: l.SlowTurns.Load(),
 			LongestTurn: time.Duration(l.LongestTurnNS.Load()), MappedBytes: l.Mapped.Load(),

@@ -7,7 +7,7 @@ import (
 
 // Relations between the fields of what balances a service.
 
-func relateLoadBalancing(v reflect.Value, fault func(field, message, hint string)) {
+func relateLoadBalancing(v reflect.Value, fault faultFunc) {
 	l := v.Interface().(LoadBalancing)
 	switch {
 	case l.HashBalanceFactor > 0 && l.Algorithm != LBRingHash:
@@ -17,14 +17,14 @@ func relateLoadBalancing(v reflect.Value, fault func(field, message, hint string
 	}
 }
 
-func relateOutlierDetection(v reflect.Value, fault func(field, message, hint string)) {
+func relateOutlierDetection(v reflect.Value, fault faultFunc) {
 	o := v.Interface().(OutlierDetection)
 	if o.BaseEjectionTime != nil && o.MaxEjectionTime != nil && *o.MaxEjectionTime < *o.BaseEjectionTime {
 		fault("maxEjectionTime", "is shorter than baseEjectionTime", "")
 	}
 }
 
-func relateSessionAffinity(v reflect.Value, fault func(field, message, hint string)) {
+func relateSessionAffinity(v reflect.Value, fault faultFunc) {
 	a := v.Interface().(SessionAffinity)
 	permanent := a.CookieConfig != nil && a.CookieConfig.LifetimeType == CookiePermanent
 	cookie := a.Type == "" || a.Type == AffinityCookie

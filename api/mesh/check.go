@@ -22,6 +22,7 @@ const (
 	ReasonUnknownPort                = "UnknownPort"
 	ReasonUnknownSite                = "UnknownSite"
 	ReasonNoEndpoints                = "NoEndpoints"
+	ReasonFilterNotFound             = "FilterNotFound"
 )
 
 // Condition is something that is wrong between objects that are each valid. It
@@ -50,6 +51,11 @@ func Check(o *Objects) []Condition {
 		gateways: map[string]*Gateway{},
 		services: map[ServiceKey]*MeshService{},
 		sites:    map[string]*Site{},
+
+		responses: map[string]*LocalResponse{},
+	}
+	for _, r := range o.LocalResponses {
+		c.responses[r.Metadata.Namespace+"/"+r.Metadata.Name] = r
 	}
 	for _, g := range o.Gateways {
 		c.gateways[g.Metadata.Namespace+"/"+g.Metadata.Name] = g
@@ -75,11 +81,12 @@ func Check(o *Objects) []Condition {
 }
 
 type checker struct {
-	o        *Objects
-	gateways map[string]*Gateway // namespace/name
-	services map[ServiceKey]*MeshService
-	sites    map[string]*Site
-	found    []Condition
+	o         *Objects
+	gateways  map[string]*Gateway // namespace/name
+	services  map[ServiceKey]*MeshService
+	sites     map[string]*Site
+	responses map[string]*LocalResponse // namespace/name
+	found     []Condition
 }
 
 func (c *checker) add(kind string, m ObjectMeta, path, reason, message string, args ...any) {
@@ -176,18 +183,42 @@ func (c *checker) route(r *HTTPRoute) {
 		}
 	}
 	for i, rule := range r.Spec.Rules {
+		c.filters(r, fmt.Sprintf("spec.rules[%d]", i), rule.Filters)
 		for j, b := range rule.BackendRefs {
 			path := fmt.Sprintf("spec.rules[%d].backendRefs[%d]", i, j)
-			s := c.services[b.ServiceKey()]
-			switch {
-			case b.Namespace != r.Metadata.Namespace:
-				add(path, ReasonRefNotPermitted, "MeshService %s is in another namespace, and no ReferenceGrant is served by this version", b.ServiceKey())
-			case s == nil:
-				add(path, ReasonBackendNotFound, "there is no MeshService %s%s", b.ServiceKey(), c.perhaps(b.Name, c.services))
-			case b.Port == 0 && len(s.Spec.Ports) > 1:
-				add(path+".port", ReasonUnknownPort, "MeshService %s has several ports (%s), name one", b.ServiceKey(), ports(s))
-			case b.Port != 0 && !slices.ContainsFunc(s.Spec.Ports, func(p ServicePort) bool { return p.Port == b.Port }):
-				add(path+".port", ReasonUnknownPort, "MeshService %s has no port %d, it has %s", b.ServiceKey(), b.Port, ports(s))
+			c.backend(r, path, b.Namespace, b.Name, b.Port)
+			c.filters(r, path, b.Filters)
+		}
+	}
+}
+
+func (c *checker) backend(r *HTTPRoute, path, namespace, name string, port int) {
+	add := func(path, reason, message string, args ...any) {
+		c.add(KindHTTPRoute, r.Metadata, path, reason, message, args...)
+	}
+	key := ServiceKey(namespace + "/" + name)
+	s := c.services[key]
+	switch {
+	case namespace != r.Metadata.Namespace:
+		add(path, ReasonRefNotPermitted, "MeshService %s is in another namespace, and no ReferenceGrant is served by this version", key)
+	case s == nil:
+		add(path, ReasonBackendNotFound, "there is no MeshService %s%s", key, c.perhaps(name, c.services))
+	case port == 0 && len(s.Spec.Ports) > 1:
+		add(path+".port", ReasonUnknownPort, "MeshService %s has several ports (%s), name one", key, ports(s))
+	case port != 0 && !slices.ContainsFunc(s.Spec.Ports, func(p ServicePort) bool { return p.Port == port }):
+		add(path+".port", ReasonUnknownPort, "MeshService %s has no port %d, it has %s", key, port, ports(s))
+	}
+}
+
+func (c *checker) filters(r *HTTPRoute, path string, filters []HTTPRouteFilter) {
+	for i, f := range filters {
+		at := fmt.Sprintf("%s.filters[%d]", path, i)
+		if m := f.RequestMirror; m != nil {
+			c.backend(r, at+".requestMirror.backendRef", m.BackendRef.Namespace, m.BackendRef.Name, m.BackendRef.Port)
+		}
+		if e := f.ExtensionRef; e != nil {
+			if key := r.Metadata.Namespace + "/" + e.Name; c.responses[key] == nil {
+				c.add(KindHTTPRoute, r.Metadata, at+".extensionRef", ReasonFilterNotFound, "there is no LocalResponse %s%s", key, c.perhaps(e.Name, c.responses))
 			}
 		}
 	}
@@ -244,6 +275,10 @@ func (c *checker) perhaps(name string, known any) string {
 	case map[ServiceKey]*MeshService:
 		for _, s := range m {
 			names = append(names, s.Metadata.Name)
+		}
+	case map[string]*LocalResponse:
+		for _, r := range m {
+			names = append(names, r.Metadata.Name)
 		}
 	case map[string]*Site:
 		for n := range m {

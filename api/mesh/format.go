@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,9 +19,11 @@ type format struct {
 }
 
 const (
-	dnsLabel  = `[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?`
-	pathBytes = `([-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})`
-	srvName   = `_[A-Za-z0-9-]{1,62}\._[A-Za-z0-9-]{1,62}\.[A-Za-z0-9.-]+`
+	dnsLabel   = `[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?`
+	pathBytes  = `([-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})`
+	srvName    = `_[A-Za-z0-9-]{1,62}\._[A-Za-z0-9-]{1,62}\.[A-Za-z0-9.-]+`
+	origin     = `^(\*|https?://(\*|(\*\.)?([-a-zA-Z0-9]+\.)*[-a-zA-Z0-9]+)(:[0-9]{1,5})?)$`
+	fieldValue = `^[!-~]([\t -~]*[!-~])?$`
 	// goDuration is what time.ParseDuration takes, without a sign.
 	goDuration = `(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)`
 	// gepDuration is GEP-2257, which is what the Gateway API's durations are.
@@ -48,6 +51,16 @@ var (
 	formatHeader    = format{"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$", checkHeader}
 	formatLabelText = format{`^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$`, checkLabelText}
 	formatGEP2257   = format{`^` + gepDuration + `$`, checkGEP2257}
+
+	formatPrecise      = format{`^` + dnsLabel + `(\.` + dnsLabel + `)*$`, checkPrecise}
+	formatPrefix       = format{`^(/` + pathBytes + `*)?$`, checkPrefix}
+	formatField        = format{"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$", checkField}
+	formatRequestField = format{"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$", checkRequestField}
+	formatFieldValue   = format{fieldValue, checkFieldValue}
+	formatMatchValue   = format{`^.+$`, checkLength(1, 4096)}
+	formatQueryValue   = format{`^.+$`, checkLength(1, 1024)}
+	formatBody         = format{``, checkLength(0, 64<<10)}
+	formatOrigin       = format{origin, checkOrigin}
 )
 
 func checkLabel(s string) (string, string) {
@@ -208,6 +221,83 @@ func checkGEP2257(s string) (string, string) {
 			return fmt.Sprintf("%q is not a duration of the Gateway API", s), "whole numbers of h, m, s and ms, such as 1s500ms (GEP-2257)"
 		}
 		return fmt.Sprintf("%q is not a duration", s), "such as 500ms, 10s or 1h30m"
+	}
+	return "", ""
+}
+
+func checkPrecise(s string) (string, string) {
+	if strings.HasPrefix(s, "*") {
+		return fmt.Sprintf("%q is a wildcard", s), "write one host, such as shop.example.com"
+	}
+	return checkHostname(s)
+}
+
+func checkPrefix(s string) (string, string) {
+	if s == "" {
+		return "", ""
+	}
+	return checkPath(s)
+}
+
+// framed are fields that belong to one connection or to the framing of a message.
+// The proxy writes its own, so a filter or match of them would be without effect.
+var framed = []string{"connection", "proxy-connection", "keep-alive", "te", "trailer", "transfer-encoding", "transfer_encoding",
+	"upgrade", "content-length", "content_length", "host", "expect", "http2-settings"}
+
+func checkField(s string) (string, string) {
+	lower := strings.ToLower(s)
+	switch {
+	case lower == "host":
+		return "Host is not a field that can be edited", "use a URLRewrite filter with hostname"
+	case slices.Contains(framed, lower):
+		return fmt.Sprintf("%s is the proxy's own to write", s), ""
+	case strings.HasPrefix(lower, "meridian-"):
+		return fmt.Sprintf("%s is reserved: proxies speak to each other in meridian- fields", s), ""
+	}
+	return checkHeader(s)
+}
+
+func checkRequestField(s string) (string, string) {
+	if strings.EqualFold(s, "host") {
+		return "Host is not matched as a header", "use hostnames of the route"
+	}
+	return checkField(s)
+}
+
+var reFieldValue = regexp.MustCompile(fieldValue)
+
+func checkFieldValue(s string) (string, string) {
+	switch {
+	case len(s) > 4096:
+		return fmt.Sprintf("is %d bytes long", len(s)), "at most 4096"
+	case !reFieldValue.MatchString(s):
+		return fmt.Sprintf("%q is not a header value", s), "visible ASCII, with spaces and tabs between"
+	}
+	return "", ""
+}
+
+func checkLength(least, most int) func(string) (string, string) {
+	return func(s string) (string, string) {
+		switch {
+		case len(s) < least:
+			return "is empty", ""
+		case len(s) > most:
+			return fmt.Sprintf("is %d bytes long", len(s)), fmt.Sprintf("at most %d", most)
+		}
+		return "", ""
+	}
+}
+
+var reOrigin = regexp.MustCompile(origin)
+
+func checkOrigin(s string) (string, string) {
+	if len(s) > 253 || !reOrigin.MatchString(s) {
+		return fmt.Sprintf("%q is not an origin", s), "such as https://shop.example.com, https://*.example.com or *"
+	}
+	if i := strings.LastIndexByte(s, ':'); i > len("https") {
+		if n, err := strconv.Atoi(s[i+1:]); err != nil || n < 1 || n > 65535 {
+			return fmt.Sprintf("%q has no valid port", s), "1 to 65535"
+		}
 	}
 	return "", ""
 }

@@ -65,21 +65,27 @@ type ParentRef struct {
 // HTTPRouteRule matches requests and names the backends that share them.
 // No match means every request; no backend means 500 (Gateway API).
 type HTTPRouteRule struct {
-	Name        string           `json:"name,omitempty"`
-	Matches     []HTTPRouteMatch `json:"matches,omitempty"`
-	BackendRefs []BackendRef     `json:"backendRefs,omitempty"`
-	Timeouts    *RouteTimeouts   `json:"timeouts,omitempty"`
+	Name        string            `json:"name,omitempty"`
+	Matches     []HTTPRouteMatch  `json:"matches,omitempty"`
+	Filters     []HTTPRouteFilter `json:"filters,omitempty"`
+	BackendRefs []BackendRef      `json:"backendRefs,omitempty"`
+	Timeouts    *RouteTimeouts    `json:"timeouts,omitempty"`
 }
 
-// HTTPRouteMatch is one alternative of a rule.
+// HTTPRouteMatch is one alternative of a rule. All of its parts must hold.
 type HTTPRouteMatch struct {
-	Path *PathMatch `json:"path,omitempty"`
+	Path        *PathMatch        `json:"path,omitempty"`
+	Headers     []HeaderMatch     `json:"headers,omitempty"`
+	QueryParams []QueryParamMatch `json:"queryParams,omitempty"`
+	Method      string            `json:"method,omitempty"`
 }
 
-// Path match types.
+// Match types. Expressions are RE2's and must match the whole value.
 const (
-	PathExact  = "Exact"
-	PathPrefix = "PathPrefix"
+	PathExact              = "Exact"
+	PathPrefix             = "PathPrefix"
+	MatchExact             = "Exact"
+	MatchRegularExpression = "RegularExpression"
 )
 
 // PathMatch compares the normalised request path. PathPrefix compares whole
@@ -89,7 +95,23 @@ type PathMatch struct {
 	Value string `json:"value,omitempty"`
 }
 
+// HeaderMatch compares a request header, its name without regard to case. The
+// values of repeated field lines are compared as one, joined by commas.
+type HeaderMatch struct {
+	Type  string `json:"type,omitempty"`
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// QueryParamMatch compares the first parameter of the name, percent-decoded.
+type QueryParamMatch struct {
+	Type  string `json:"type,omitempty"`
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
 // BackendRef is a weighted share of a rule's requests. Weight defaults to 1.
+// Filters are applied to that share, after those of the rule.
 //
 // Group and Kind must be written: where they are absent the Gateway API means a
 // core Service, and the same document has to mean the same in a cluster.
@@ -100,6 +122,8 @@ type BackendRef struct {
 	Name      string `json:"name"`
 	Port      int    `json:"port,omitempty"`
 	Weight    *int   `json:"weight,omitempty"`
+
+	Filters []HTTPRouteFilter `json:"filters,omitempty"`
 }
 
 // RouteTimeouts bound a request: Request the whole exchange with the client,

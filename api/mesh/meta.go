@@ -26,6 +26,7 @@ const (
 	KindSite          = "Site"
 	KindMeshService   = "MeshService"
 	KindTrafficPolicy = "TrafficPolicy"
+	KindLocalResponse = "LocalResponse"
 )
 
 // TypeMeta says what a document is.
@@ -130,6 +131,7 @@ type Objects struct {
 	Sites           []*Site          `json:"sites,omitempty"`
 	Services        []*MeshService   `json:"services,omitempty"`
 	TrafficPolicies []*TrafficPolicy `json:"trafficPolicies,omitempty"`
+	LocalResponses  []*LocalResponse `json:"localResponses,omitempty"`
 	// Positions say where each object was read, for messages; objects from
 	// elsewhere have none.
 	Positions map[Key]Position `json:"-"`

@@ -36,6 +36,7 @@ var kinds = []struct {
 	{GatewayAPIVersion, reflect.TypeFor[HTTPRoute]()},
 	{MeshAPIVersion, reflect.TypeFor[MeshService]()},
 	{MeshAPIVersion, reflect.TypeFor[TrafficPolicy]()},
+	{MeshAPIVersion, reflect.TypeFor[LocalResponse]()},
 }
 
 // unservedKinds are defined by the two API groups and refused by name.

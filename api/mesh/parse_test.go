@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -153,11 +154,19 @@ spec:
 	}
 }
 
+func named(n int) string {
+	list := ""
+	for i := range n {
+		list += fmt.Sprintf("{name: a%d, value: b},", i)
+	}
+	return list
+}
+
 func TestAliasBombs(t *testing.T) {
 	const limit = "aliases expand to more than"
 	for name, tc := range map[string]struct{ spec, want string }{
-		"a list of many aliases to many values": {"  rules:\n  - &r {matches: [" + strings.Repeat("{path: {value: /}},", 64) + "], backendRefs: [" +
-			strings.Repeat("{name: a, group: mesh.meridian.dev, kind: MeshService},", 64) + "]}\n" + strings.Repeat("  - *r\n", 250), limit},
+		"a list of many aliases to many values": {"  rules:\n  - &r {matches: [" + strings.Repeat("{path: {value: /}, headers: &h ["+
+			named(16)+"], queryParams: *h},", 64) + "]}\n" + strings.Repeat("  - *r\n", 15), limit},
 		"merge keys that multiply at each level": {"  a: &a {x: 1}\n  b: &b {<<: [" + strings.Repeat("*a,", 100) + "]}\n  c: &c {<<: [" + strings.Repeat("*b,", 100) +
 			"]}\n  d: &d {<<: [" + strings.Repeat("*c,", 100) + "]}\n  <<: [" + strings.Repeat("*d,", 100) + "]\n", limit},
 		"a value that holds itself":    {"  rules: &r\n  - backendRefs: *r\n", "spec.rules[0].backendRefs[0]"},

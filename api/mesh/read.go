@@ -336,6 +336,15 @@ func (r *reader) readScalar(n *yaml.Node, v reflect.Value, ru *rule, p *path) bo
 			return false
 		}
 		v.SetString(n.Value)
+	case v.Kind() == reflect.Bool:
+		if tag != "!!bool" {
+			hint := "true or false"
+			if tag == "!!str" && (n.Value == "true" || n.Value == "false") {
+				hint = "remove the quotes"
+			}
+			return wrong("a boolean", hint)
+		}
+		v.SetBool(n.Value == "true" || n.Value == "True" || n.Value == "TRUE")
 	case v.CanInt():
 		if tag == "!!str" && reWhole.MatchString(n.Value) {
 			return wrong("a whole number", "remove the quotes")

@@ -88,8 +88,8 @@ var rules = map[string]rule{
 		doc: "HTTP from users, or mesh.meridian.dev/EastWest from other sites' proxies: what arrives there is served at this site and never passed on."},
 
 	"HTTPRouteSpec.parentRefs":       {minItems: 1, maxItems: 32, hint: "name the Gateway that the route joins"},
-	"HTTPRouteSpec.hostnames":        {format: &formatHostname, unique: ".", doc: "Hosts of the route; none means those of the listener."},
-	"HTTPRouteSpec.rules":            {minItems: 1, maxItems: 256},
+	"HTTPRouteSpec.hostnames":        {format: &formatHostname, maxItems: 16, unique: ".", doc: "Hosts of the route; none means those of the listener."},
+	"HTTPRouteSpec.rules":            {minItems: 1, maxItems: 16, hint: "split the route: routes of the same hostnames are matched as one"},
 	"ParentRef.group":                {enum: []string{GatewayGroup}, def: GatewayGroup},
 	"ParentRef.kind":                 {enum: []string{KindGateway}, unserved: []string{"Service", "XListenerSet", "ListenerSet"}, def: KindGateway},
 	"ParentRef.namespace":            {format: &formatLabel},
@@ -98,15 +98,26 @@ var rules = map[string]rule{
 	"ParentRef.port":                 {span: realPort, doc: "Port of the listeners to join; absent joins all."},
 	"HTTPRouteRule.name":             {format: &formatSubdomain},
 	"HTTPRouteRule.matches":          {maxItems: 64, doc: "Alternatives; none matches every request."},
-	"HTTPRouteRule.backendRefs":      {maxItems: 64, doc: "Services that share the rule's requests by weight; none answers 500."},
-	"PathMatch.type":                 {enum: []string{PathExact, PathPrefix}, unserved: []string{"RegularExpression"}, def: PathPrefix},
-	"PathMatch.value":                {format: &formatPath, def: "/"},
+	"HTTPRouteRule.filters":          {maxItems: 16, doc: "What is done to the rule's requests and responses."},
+	"HTTPRouteRule.backendRefs":      {maxItems: 16, doc: "Services that share the rule's requests by weight; none answers 500."},
+	"HTTPRouteMatch.headers":         {maxItems: 16, unique: "name"},
+	"HTTPRouteMatch.queryParams":     {maxItems: 16, unique: "name"},
+	"HTTPRouteMatch.method":          {enum: routedMethods, unserved: []string{"CONNECT"}},
+	"PathMatch.type":                 {enum: []string{PathExact, PathPrefix, MatchRegularExpression}, def: PathPrefix},
+	"PathMatch.value":                {def: "/", doc: "A path, or an expression (RE2) that must match the whole path."},
+	"HeaderMatch.type":               {enum: []string{MatchExact, MatchRegularExpression}, def: MatchExact},
+	"HeaderMatch.name":               {format: &formatRequestField},
+	"HeaderMatch.value":              {format: &formatMatchValue},
+	"QueryParamMatch.type":           {enum: []string{MatchExact, MatchRegularExpression}, def: MatchExact},
+	"QueryParamMatch.name":           {format: &formatHeader},
+	"QueryParamMatch.value":          {format: &formatQueryValue},
 	"BackendRef.group":               {enum: []string{MeshGroup}, hint: "add group: " + MeshGroup + "; " + meansCoreService},
 	"BackendRef.kind":                {enum: []string{KindMeshService}, unserved: []string{"Service", "ServiceImport"}, hint: "add kind: " + KindMeshService + "; " + meansCoreService},
 	"BackendRef.namespace":           {format: &formatLabel},
 	"BackendRef.name":                {format: &formatSubdomain},
 	"BackendRef.port":                {span: realPort, doc: "Port of the service; may be left out where it has only one."},
 	"BackendRef.weight":              {span: weights, def: 1, doc: "Share among the rule's backends; 0 takes none."},
+	"BackendRef.filters":             {maxItems: 16, doc: "What is done to this share's requests and responses, after the rule's filters."},
 	"RouteTimeouts.request":          {format: &formatGEP2257, doc: "Bound of the whole exchange with the client; 0s is none."},
 	"RouteTimeouts.backendRequest":   {format: &formatGEP2257, doc: "Bound of one attempt; 0s is none."},
 	"SiteSpec.location":              {doc: "GeoJSON Point, longitude first (RFC 7946).", hint: "such as {type: Point, coordinates: [144.96, -37.81]}, longitude first"},
@@ -173,7 +184,46 @@ var rules = map[string]rule{
 	"CookieConfig.lifetimeType":            {enum: []string{CookieSession, CookiePermanent}, def: CookieSession},
 	"CookieConfig.path":                    {format: &formatPath, def: "/"},
 	"CookieConfig.sameSite":                {enum: []string{"Lax", "Strict", "None"}, def: "Lax", doc: "None makes the cookie Secure too, as browsers ask."},
+
+	"HTTPRouteFilter.type": {enum: []string{FilterRequestHeaderModifier, FilterResponseHeaderModifier, FilterRequestMirror, FilterRequestRedirect,
+		FilterURLRewrite, FilterCORS, FilterExtensionRef}, unserved: []string{"ExternalAuth"}},
+	"HeaderModifier.set":              {maxItems: 16, unique: "name"},
+	"HeaderModifier.add":              {maxItems: 16, unique: "name"},
+	"HeaderModifier.remove":           {format: &formatField, maxItems: 16, unique: "."},
+	"HeaderValue.name":                {format: &formatField},
+	"HeaderValue.value":               {format: &formatFieldValue},
+	"RequestMirror.percent":           {span: &span{lo: 0, hi: 100}, doc: "Percentage of the requests that are copied; neither percent nor fraction is all."},
+	"Fraction.numerator":              {span: notNegative},
+	"Fraction.denominator":            {span: &span{lo: 1, hi: math.MaxInt32}, def: 100},
+	"RequestRedirect.scheme":          {enum: []string{"http", "https"}},
+	"RequestRedirect.hostname":        {format: &formatPrecise},
+	"RequestRedirect.port":            {span: realPort, doc: "Port in the Location; absent is the port of the scheme where one is written, else the listener's."},
+	"RequestRedirect.statusCode":      {span: &span{lo: 301, hi: 308}, def: 302, doc: "301, 302, 303, 307 or 308."},
+	"URLRewrite.hostname":             {format: &formatPrecise, doc: "The Host that the backend sees."},
+	"PathModifier.type":               {enum: []string{ReplaceFullPath, ReplacePrefixMatch}},
+	"PathModifier.replaceFullPath":    {format: &formatPath},
+	"PathModifier.replacePrefixMatch": {format: &formatPrefix, doc: "What stands for the matched prefix; empty takes it out."},
+	"CORS.allowOrigins":               {format: &formatOrigin, maxItems: 64, unique: ".", doc: "Origins that may read responses, such as https://shop.example.com or https://*.example.com; * alone is all."},
+	"CORS.allowMethods":               {enum: append([]string{"*"}, append([]string{"CONNECT"}, routedMethods...)...), maxItems: 9, unique: "."},
+	"CORS.allowHeaders":               {format: &formatHeader, maxItems: 64, unique: "."},
+	"CORS.exposeHeaders":              {format: &formatHeader, maxItems: 64, unique: "."},
+	"CORS.maxAge":                     {span: &span{lo: 1, hi: math.MaxInt32}, def: 5, doc: "Seconds for which a browser may keep the answer to a preflight request."},
+	"LocalObjectRef.group":            {enum: []string{MeshGroup}},
+	"LocalObjectRef.kind":             {enum: []string{KindLocalResponse}},
+	"LocalObjectRef.name":             {format: &formatSubdomain},
+	"BackendObjectRef.group":          {enum: []string{MeshGroup}, hint: "add group: " + MeshGroup + "; " + meansCoreService},
+	"BackendObjectRef.kind":           {enum: []string{KindMeshService}, unserved: []string{"Service", "ServiceImport"}, hint: "add kind: " + KindMeshService + "; " + meansCoreService},
+	"BackendObjectRef.namespace":      {format: &formatLabel},
+	"BackendObjectRef.name":           {format: &formatSubdomain},
+	"BackendObjectRef.port":           {span: realPort, doc: "Port of the service; may be left out where it has only one."},
+	"LocalResponseSpec.statusCode":    {span: &span{lo: 200, hi: 599}, doc: "Default 200; of an error page that of the error."},
+	"LocalResponseSpec.contentType":   {format: &formatFieldValue, def: "text/plain; charset=utf-8"},
+	"LocalResponseSpec.body":          {format: &formatBody},
+	"LocalResponseSpec.replaces":      {span: &span{lo: 400, hi: 599}, maxItems: 32, doc: "The proxy's own error responses for which this is the page; none answers every request."},
 }
+
+// routedMethods are those of the Gateway API but CONNECT, which no HTTP listener takes.
+var routedMethods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"}
 
 // unserved are fields that the API defines and this version refuses by name:
 // ignoring a match or a filter would serve requests that the author excluded.
@@ -181,9 +231,8 @@ var unserved = map[string][]string{
 	"GatewaySpec":       {"infrastructure", "allowedListeners", "tls", "backendTLS", "defaultScope"},
 	"Listener":          {"tls", "allowedRoutes"},
 	"HTTPRouteSpec":     {"useDefaultGateways"},
-	"HTTPRouteRule":     {"filters", "retry", "sessionPersistence"},
-	"HTTPRouteMatch":    {"headers", "queryParams", "method"},
-	"BackendRef":        {"filters"},
+	"HTTPRouteRule":     {"retry", "sessionPersistence"},
+	"HTTPRouteFilter":   {"externalAuth"},
 	"SiteSpec":          {"coverage", "capacity"},
 	"SiteLink":          {"budget"},
 	"SessionAffinity":   {"idleTimeout"},
@@ -195,9 +244,32 @@ var unserved = map[string][]string{
 var clusterFields = []string{"status", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp",
 	"deletionGracePeriodSeconds", "managedFields", "ownerReferences", "finalizers", "selfLink", "generateName"}
 
+// faultFunc reports a fault of a field, or of an item of a list (name[1]).
+type faultFunc func(field, message, hint string)
+
+func related[T any](check func(v *T, fault faultFunc)) func(reflect.Value, faultFunc) {
+	return func(v reflect.Value, fault faultFunc) {
+		t := v.Interface().(T)
+		check(&t, fault)
+	}
+}
+
 // relations are rules between the fields of one struct.
-var relations = map[reflect.Type]func(v reflect.Value, fault func(field, message, hint string)){
-	reflect.TypeFor[Export](): func(v reflect.Value, fault func(field, message, hint string)) {
+var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
+	reflect.TypeFor[HTTPRouteSpec]():   related(httpRouteRelations),
+	reflect.TypeFor[HTTPRouteRule]():   related(routeRuleRelations),
+	reflect.TypeFor[BackendRef]():      related(backendRelations),
+	reflect.TypeFor[PathMatch]():       related(pathMatchRelations),
+	reflect.TypeFor[HeaderMatch]():     related(headerMatchRelations),
+	reflect.TypeFor[QueryParamMatch](): related(queryMatchRelations),
+	reflect.TypeFor[HTTPRouteFilter](): related(filterRelations),
+	reflect.TypeFor[HeaderModifier]():  related(headerModifierRelations),
+	reflect.TypeFor[RequestMirror]():   related(mirrorRelations),
+	reflect.TypeFor[Fraction]():        related(fractionRelations),
+	reflect.TypeFor[RequestRedirect](): related(redirectRelations),
+	reflect.TypeFor[PathModifier]():    related(pathModifierRelations),
+	reflect.TypeFor[CORS]():            related(corsRelations),
+	reflect.TypeFor[Export](): func(v reflect.Value, fault faultFunc) {
 		if e := v.Interface().(Export); len(e.Sites) > 0 && e.Scope != ScopeMesh {
 			fault("sites", "sites are named but scope is not "+ScopeMesh, "add scope: "+ScopeMesh)
 		}
@@ -205,19 +277,19 @@ var relations = map[reflect.Type]func(v reflect.Value, fault func(field, message
 	reflect.TypeFor[LoadBalancing]():    relateLoadBalancing,
 	reflect.TypeFor[OutlierDetection](): relateOutlierDetection,
 	reflect.TypeFor[SessionAffinity]():  relateSessionAffinity,
-	reflect.TypeFor[ClientPosition](): func(v reflect.Value, fault func(field, message, hint string)) {
+	reflect.TypeFor[ClientPosition](): func(v reflect.Value, fault faultFunc) {
 		c := v.Interface().(ClientPosition)
 		if (c.LatitudeHeader == "") != (c.LongitudeHeader == "") {
 			fault("", "one of latitudeHeader and longitudeHeader is missing", "a position needs both")
 		}
 	},
-	reflect.TypeFor[RouteTimeouts](): func(v reflect.Value, fault func(field, message, hint string)) {
+	reflect.TypeFor[RouteTimeouts](): func(v reflect.Value, fault faultFunc) {
 		t := v.Interface().(RouteTimeouts)
 		if t.Request != nil && t.BackendRequest != nil && *t.Request > 0 && *t.BackendRequest > *t.Request {
 			fault("backendRequest", "is longer than request", "an attempt cannot outlast the request")
 		}
 	},
-	reflect.TypeFor[geoPoint](): func(v reflect.Value, fault func(field, message, hint string)) {
+	reflect.TypeFor[geoPoint](): func(v reflect.Value, fault faultFunc) {
 		c := v.Interface().(geoPoint).Coordinates
 		if len(c) < 2 {
 			return

@@ -73,9 +73,34 @@ var between = map[string]map[string]any{
 			map[string]any{"properties": map[string]any{"scope": map[string]any{"const": ScopeMesh}}, "required": []string{"scope"}},
 		}}}},
 	"ClientPosition": {"dependentRequired": map[string]any{"latitudeHeader": []string{"longitudeHeader"}, "longitudeHeader": []string{"latitudeHeader"}}},
+	"PathMatch": {
+		"if":   map[string]any{"properties": map[string]any{"type": map[string]any{"const": MatchRegularExpression}}, "required": []string{"type"}},
+		"else": map[string]any{"properties": map[string]any{"value": map[string]any{"pattern": formatPath.pattern}}},
+	},
+	"HTTPRouteFilter": oneOfField("type", filterFields),
+	"PathModifier":    oneOfField("type", pathModifierFields),
+	"RequestRedirect": {"properties": map[string]any{"statusCode": map[string]any{"enum": redirectCodes}}},
+	"RequestMirror":   {"not": map[string]any{"required": []string{"percent", "fraction"}}},
 	"geoPoint": {"properties": map[string]any{"coordinates": map[string]any{"prefixItems": []any{
 		map[string]any{"minimum": -180, "maximum": 180}, map[string]any{"minimum": -90, "maximum": 90},
 	}}}},
+}
+
+// oneOfField says that the discriminator's value names the one field that is
+// there besides it.
+func oneOfField(discriminator string, fields []union) map[string]any {
+	var cases []any
+	for _, f := range fields {
+		absent := map[string]any{}
+		for _, other := range fields {
+			if other != f {
+				absent[other.field] = false
+			}
+		}
+		absent[discriminator] = map[string]any{"const": f.value}
+		cases = append(cases, map[string]any{"properties": absent, "required": []string{discriminator, f.field}})
+	}
+	return map[string]any{"oneOf": cases}
 }
 
 type schemaWriter struct{ defs map[string]any }
@@ -166,10 +191,12 @@ func (s *schemaWriter) typed(t reflect.Type, r *rule) map[string]any {
 		v := map[string]any{"type": "string"}
 		if len(r.enum) > 0 {
 			v["enum"] = r.enum
-		} else if r.format != nil {
+		} else if r.format != nil && r.format.pattern != "" {
 			v["pattern"] = r.format.pattern
 		}
 		return v
+	case reflect.Bool:
+		return map[string]any{"type": "boolean"}
 	case reflect.Int:
 		return r.span.schema(map[string]any{"type": "integer"})
 	case reflect.Float64:

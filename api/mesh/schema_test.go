@@ -105,6 +105,28 @@ spec:
     matches: [{}, {path: {type: Exact, value: "/a%20b"}}, {path: {}}]
     timeouts: {request: 1s500ms, backendRequest: 0s}
     backendRefs: [{group: mesh.meridian.dev, kind: MeshService, namespace: shop, name: echo, weight: 0, port: 65535}]
+  - matches:
+    - path: {type: RegularExpression, value: "/v[0-9]+(/.*)?"}
+      method: POST
+      headers: [{name: X-Version, value: two}, {type: RegularExpression, name: x-color, value: "blue|green"}]
+      queryParams: [{type: Exact, name: full, value: "true"}]
+    filters:
+    - {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: X-Set, value: a b}], add: [{name: X-Add, value: "1"}], remove: [X-Gone]}}
+    - {type: ResponseHeaderModifier, responseHeaderModifier: {remove: [Server]}}
+    - {type: RequestMirror, requestMirror: {backendRef: {group: mesh.meridian.dev, kind: MeshService, namespace: shop, name: echo, port: 80}, percent: 5}}
+    - {type: RequestMirror, requestMirror: {backendRef: {group: mesh.meridian.dev, kind: MeshService, name: echo}, fraction: {numerator: 1, denominator: 1000}}}
+    - {type: URLRewrite, urlRewrite: {hostname: one.example.org, path: {type: ReplaceFullPath, replaceFullPath: /new}}}
+    - {type: CORS, cors: {allowOrigins: ["https://*.example.com", "http://a.example:8080"], allowCredentials: true, allowMethods: [GET, PUT], allowHeaders: [x-a], exposeHeaders: [x-b], maxAge: 60}}
+    - {type: ExtensionRef, extensionRef: {group: mesh.meridian.dev, kind: LocalResponse, name: sorry}}
+    backendRefs:
+    - {group: mesh.meridian.dev, kind: MeshService, name: echo, filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [X-Internal]}}]}
+  - matches: [{path: {type: PathPrefix, value: /old}}]
+    filters: [{type: RequestRedirect, requestRedirect: {scheme: https, hostname: b.example.com, port: 8443, statusCode: 308, path: {type: ReplacePrefixMatch, replacePrefixMatch: ""}}}]
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: LocalResponse
+metadata: {name: sorry, namespace: shop}
+spec: {statusCode: 503, contentType: text/html, body: "<h1>later</h1>", replaces: [502, 503]}
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
 kind: Site
@@ -192,8 +214,21 @@ func TestSchemaAgreesWithParseYAML(t *testing.T) {
 		{"port: 8080, protocol: HTTP}", "port: 8080}"}, {"listeners: [{name: http, port: 8080, protocol: HTTP}]", "listeners: []"},
 		{"  parentRefs: [{name: ingress}]\n", ""}, {"group: mesh.meridian.dev, kind: MeshService, name: echo, port: 80", "name: echo, port: 80"},
 		{"kind: MeshService, name: echo, port: 80", "kind: Service, name: echo, port: 80"}, {"port: 80}]\n---", "port: 80, weight: 1.5}]\n---"},
-		{"port: 80}]\n---", "port: 80, weight: -1}]\n---"}, {"port: 80}]\n---", "port: 80, filters: []}]\n---"}, {"name: echo, port: 80", "name: echo, port: 0"},
-		{"type: Exact", "type: RegularExpression"}, {"/a%20b", "a"}, {"/a%20b", "/a b"}, {"/a%20b", "/a%2"}, {"/a%20b", "/a?b"},
+		{"port: 80}]\n---", "port: 80, weight: -1}]\n---"}, {"port: 80}]\n---", "port: 80, filters: [{}]}]\n---"}, {"name: echo, port: 80", "name: echo, port: 0"},
+		{"type: Exact", "type: Regex"}, {"type: RegularExpression, value: \"/v[0-9]+(/.*)?\"", "type: Exact, value: \"/v[0-9]+(/.*)?\""},
+		{"method: POST", "method: CONNECT"}, {"method: POST", "method: post"}, {"name: X-Version, value: two", "name: X Version, value: two"},
+		{"name: X-Version, value: two", "name: X-Version"}, {"name: X-Version, value: two", "name: X-Version, value: \"\""},
+		{"type: Exact, name: full", "type: Prefix, name: full"}, {"value: a b", "value: \" a\""}, {"value: a b", "value: \"a\\nb\""},
+		{"remove: [X-Gone]", "remove: [X-Gone, X-Gone]"}, {"remove: [X-Gone]", "remove: [\"X:\"]"}, {"type: RequestHeaderModifier", "type: ExternalAuth"},
+		{"type: RequestHeaderModifier, requestHeader", "type: ResponseHeaderModifier, requestHeader"}, {"{type: CORS, cors", "{type: CORS, corss"},
+		{", percent: 5", ", percent: 101"}, {", percent: 5", ", percent: 5, fraction: {numerator: 1}"}, {"denominator: 1000", "denominator: 0"}, {"numerator: 1,", "numerator: -1,"},
+		{"backendRef: {group: mesh.meridian.dev, kind: MeshService, name: echo}", "backendRef: {name: echo}"}, {"hostname: one.example.org", "hostname: \"*.example.org\""},
+		{"replaceFullPath: /new", "replaceFullPath: new"}, {"replaceFullPath: /new", "replacePrefixMatch: /new"}, {"type: ReplaceFullPath, ", ""},
+		{"https://*.example.com", "ftp://a.example"}, {"https://*.example.com", "https://a.*.example"}, {"https://*.example.com", "https://a.example/x"},
+		{"allowCredentials: true", "allowCredentials: 1"}, {"allowCredentials: true", "allowCredentials: \"true\""}, {"[GET, PUT]", "[GET, GETS]"}, {"maxAge: 60", "maxAge: -1"},
+		{"kind: LocalResponse, name: sorry", "kind: Filter, name: sorry"}, {"scheme: https", "scheme: ws"}, {"port: 8443", "port: 0"}, {"statusCode: 308", "statusCode: 304"},
+		{"replacePrefixMatch: \"\"", "replacePrefixMatch: x"}, {"statusCode: 503", "statusCode: 100"}, {"replaces: [502, 503]", "replaces: [302]"},
+		{"/a%20b", "a"}, {"/a%20b", "/a b"}, {"/a%20b", "/a%2"}, {"/a%20b", "/a?b"},
 		{"a.example.com]", "A.example.com]"}, {"a.example.com]", "a.example.com, a.example.com]"}, {`["*.example.com"`, `["*"`}, {`["*.example.com"`, `["a.*.com"`},
 		{"request: 1s500ms", "request: 1.5s"}, {"request: 1s500ms", "request: 1"}, {"request: 1s500ms", "request: -1s"},
 		{`app: "1"`, "app: 1"}, {`app: "1"`, `app: "a b"`}, {"[-180, 90, 12]", "[-181, 90]"}, {"[-180, 90, 12]", "[0, -90.1]"}, {"[-180, 90, 12]", "[0]"},

@@ -84,10 +84,21 @@ func defaultRoute(r *HTTPRoute) {
 				rule.Matches[j].Path = &PathMatch{Type: PathPrefix, Value: "/"}
 			}
 		}
+		mirrors(rule.Filters, r.Metadata.Namespace)
 		for j := range rule.BackendRefs {
-			if b := &rule.BackendRefs[j]; b.Namespace == "" {
+			b := &rule.BackendRefs[j]
+			if b.Namespace == "" {
 				b.Namespace = r.Metadata.Namespace
 			}
+			mirrors(b.Filters, r.Metadata.Namespace)
+		}
+	}
+}
+
+func mirrors(filters []HTTPRouteFilter, namespace string) {
+	for i := range filters {
+		if m := filters[i].RequestMirror; m != nil && m.BackendRef.Namespace == "" {
+			m.BackendRef.Namespace = namespace
 		}
 	}
 }

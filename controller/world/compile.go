@@ -42,6 +42,10 @@ func (w *World) Compile(site string) mesh.Objects {
 			if here(d.Metadata, site) {
 				out.TrafficPolicies = append(out.TrafficPolicies, d)
 			}
+		case *mesh.LocalResponse:
+			if here(d.Metadata, site) {
+				out.LocalResponses = append(out.LocalResponses, d)
+			}
 		}
 	}
 	return out

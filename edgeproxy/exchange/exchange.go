@@ -40,7 +40,8 @@ const (
 	// Ready: the attempt has a stream, with N bytes of credit. Reused says its
 	// connection has served before.
 	Ready
-	// NoTarget: there is nowhere to send it; Flag says why.
+	// NoTarget: there is nowhere to send it; Flag says why. Status overrides the
+	// flag's.
 	NoTarget
 	// Failed: the attempt ended without (the whole of) an answer; Flag says how.
 	Failed
@@ -290,7 +291,7 @@ func (x *Exchange) backend(a *attempt, ev *Event, out []Action) []Action {
 		if x.failure == OK {
 			x.failure = ev.Flag
 		}
-		return x.giveUp(x.failure, 0, out)
+		return x.giveUp(x.failure, ev.Status, out)
 	case Failed:
 		return x.failed(a, ev, out)
 	case AttemptTimeout:

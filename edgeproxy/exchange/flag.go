@@ -27,7 +27,7 @@ var flagText = [Flags]struct {
 }{
 	OK:                 {"", 200, ""},
 	NoRoute:            {"NR", 404, "no route matches this request"},
-	NoCluster:          {"NC", 500, "the route's backend does not exist"},
+	NoCluster:          {"NC", 500, "the route names something that does not exist"},
 	NoHealthy:          {"UH", 503, "the service has no endpoint that can take this request"},
 	ConnectFailure:     {"UF", 503, "the backend could not be reached"},
 	UpstreamReset:      {"UC", 502, "the backend ended the connection before its response"},

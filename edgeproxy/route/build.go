@@ -3,9 +3,11 @@ package route
 import (
 	"cmp"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 )
@@ -23,14 +25,19 @@ func (f Fault) Error() string { return f.Object.String() + ": " + f.Field + ": "
 type builder struct {
 	gateway   *mesh.Gateway
 	listeners []mesh.Listener
+	responses []*mesh.LocalResponse
 	table     *Table
 	faults    []Fault
 }
 
 // Build compiles the routes that join the listeners, which are those of one port
-// of the gateway. The order of routes does not matter.
-func Build(gateway *mesh.Gateway, listeners []mesh.Listener, routes []*mesh.HTTPRoute) (*Table, []Fault) {
-	b := &builder{gateway: gateway, listeners: listeners, table: &Table{listeners: newHosts[*listener]()}}
+// of the gateway, with the local responses that filters name. The order of routes
+// does not matter.
+func Build(gateway *mesh.Gateway, listeners []mesh.Listener, routes []*mesh.HTTPRoute, responses []*mesh.LocalResponse) (*Table, []Fault) {
+	b := &builder{gateway: gateway, listeners: listeners, responses: responses, table: &Table{listeners: newHosts[*listener]()}}
+	if len(listeners) > 0 {
+		b.table.Port = listeners[0].Port
+	}
 	for i := range listeners {
 		name := strings.ToLower(listeners[i].Hostname)
 		if b.table.listeners.get(name) == nil {
@@ -62,7 +69,11 @@ func (b *builder) route(r *mesh.HTTPRoute) {
 		}
 		joined = true
 		name := strings.ToLower(b.listeners[i].Hostname)
-		tables = append(tables, b.tables(b.table.listeners.get(name), name, r.Spec.Hostnames)...)
+		for _, p := range b.tables(b.table.listeners.get(name), name, r.Spec.Hostnames) {
+			if !slices.Contains(tables, p) {
+				tables = append(tables, p)
+			}
+		}
 	}
 	switch {
 	case !joined:
@@ -101,7 +112,7 @@ func (b *builder) tables(l *listener, name string, hostnames []string) []*paths 
 		}
 		p := l.hosts.get(pattern)
 		if p == nil {
-			p = &paths{exact: map[string]*Rule{}, prefix: map[string]*Rule{}}
+			p = &paths{exact: map[string]*place{}, prefix: map[string]*place{}}
 			l.hosts.set(pattern, p)
 		}
 		tables = append(tables, p)
@@ -115,43 +126,43 @@ func (b *builder) rule(route *mesh.HTTPRoute, index int, tables []*paths) {
 		Key: route.Metadata.Namespace + "/" + route.Metadata.Name + "/" + cmp.Or(spec.Name, strconv.Itoa(index)),
 	}
 	if t := spec.Timeouts; t != nil {
-		if t.Request != nil {
-			r.Request = t.Request.D()
-		}
-		if t.BackendRequest != nil {
-			r.BackendRequest = t.BackendRequest.D()
-		}
-	}
-	for i := range spec.BackendRefs {
-		backend := b.backend(route, &spec.BackendRefs[i])
-		if backend.Invalid != "" {
-			b.fault(route, backend.Invalid, "spec.rules[%d].backendRefs[%d]", index, i)
-		}
-		r.total += uint64(backend.Weight)
-		r.Backends = append(r.Backends, backend)
+		r.Request, r.BackendRequest = bound(t.Request), bound(t.BackendRequest)
 	}
 	matches := spec.Matches
 	if len(matches) == 0 {
 		matches = []mesh.HTTPRouteMatch{{}}
 	}
-	used := false
+	used, prefix := false, ""
 	for i := range matches {
-		kind, value := mesh.PathPrefix, "/"
-		if p := matches[i].Path; p != nil {
-			kind, value = cmp.Or(p.Type, mesh.PathPrefix), cmp.Or(p.Value, "/")
+		kind, value, ok := b.path(route, matches[i].Path, index, i)
+		if !ok {
+			continue
 		}
-		normal, path, ok := Normalize([]byte(value), nil)
-		switch {
-		case !ok || value == "*" || len(path) != len(normal):
-			b.fault(route, fmt.Sprintf("%q is not a path that a request can have", value), "spec.rules[%d].matches[%d].path.value", index, i)
-		case kind != mesh.PathExact && kind != mesh.PathPrefix:
-			b.fault(route, fmt.Sprintf("%q is not served: use %s or %s", kind, mesh.PathExact, mesh.PathPrefix), "spec.rules[%d].matches[%d].path.type", index, i)
-		default:
-			for _, t := range tables {
-				t.add(kind, string(path), r)
-			}
-			used = true
+		c, field, err := compile(&matches[i])
+		if err != nil {
+			b.fault(route, err.Error(), "spec.rules[%d].matches[%d].%s", index, i, field)
+			continue
 		}
+		if err := addTo(tables, kind, value, c, r); err != nil {
+			b.fault(route, err.Error(), "spec.rules[%d].matches[%d].path.value", index, i)
+			continue
+		}
+		if kind == mesh.PathPrefix {
+			prefix = value
+		}
+		used = true
+	}
+	field := fmt.Sprintf("spec.rules[%d]", index)
+	r.Filters = b.filters(route, spec.Filters, nil, prefix, field)
+	for i := range spec.BackendRefs {
+		at := fmt.Sprintf("%s.backendRefs[%d]", field, i)
+		backend := b.backend(route, &spec.BackendRefs[i])
+		if backend.Invalid != "" {
+			b.fault(route, backend.Invalid, "%s", at)
+		}
+		backend.Filters = b.filters(route, spec.BackendRefs[i].Filters, r.Filters, prefix, at)
+		r.total += uint64(backend.Weight)
+		r.Backends = append(r.Backends, backend)
 	}
 	if used {
 		r.Index = len(b.table.Rules)
@@ -159,20 +170,75 @@ func (b *builder) rule(route *mesh.HTTPRoute, index int, tables []*paths) {
 	}
 }
 
-// add registers a rule unless an earlier one, which has precedence, is there.
-func (p *paths) add(kind, path string, r *Rule) {
-	if kind == mesh.PathExact {
-		if p.exact[path] == nil {
-			p.exact[path] = r
+func bound(d *mesh.Duration) time.Duration {
+	switch {
+	case d == nil:
+		return 0
+	case *d == 0:
+		return Unbounded
+	}
+	return d.D()
+}
+
+// path returns a match's path in the form in which requests have it.
+func (b *builder) path(route *mesh.HTTPRoute, p *mesh.PathMatch, rule, match int) (kind, value string, ok bool) {
+	kind, value = mesh.PathPrefix, "/"
+	if p != nil {
+		kind, value = cmp.Or(p.Type, mesh.PathPrefix), cmp.Or(p.Value, "/")
+	}
+	switch kind {
+	case mesh.MatchRegularExpression:
+		return kind, value, true
+	case mesh.PathExact, mesh.PathPrefix:
+	default:
+		b.fault(route, fmt.Sprintf("%q is not served: use %s, %s or %s", kind, mesh.PathExact, mesh.PathPrefix, mesh.MatchRegularExpression),
+			"spec.rules[%d].matches[%d].path.type", rule, match)
+		return "", "", false
+	}
+	normal, path, ok := Normalize([]byte(value), nil)
+	if !ok || value == "*" || len(path) != len(normal) {
+		b.fault(route, fmt.Sprintf("%q is not a path that a request can have", value), "spec.rules[%d].matches[%d].path.value", rule, match)
+		return "", "", false
+	}
+	return kind, string(path), true
+}
+
+// addTo registers a rule under a path. What came before it has precedence.
+func addTo(tables []*paths, kind, path string, c conditions, r *Rule) error {
+	var compiled *regexp.Regexp
+	if kind == mesh.MatchRegularExpression {
+		var err error
+		if compiled, err = mesh.CompileRegexp(path); err != nil {
+			return err
 		}
-		return
 	}
-	path = strings.TrimSuffix(path, "/")
-	if p.prefix[path] == nil {
-		p.prefix[path] = r
+	for _, p := range tables {
+		p.place(kind, path, compiled).add(c, r)
 	}
-	p.elements = max(p.elements, strings.Count(path, "/"))
-	p.length = max(p.length, len(path))
+	return nil
+}
+
+func (p *paths) place(kind, path string, compiled *regexp.Regexp) *place {
+	set := p.exact
+	switch kind {
+	case mesh.MatchRegularExpression:
+		at, there := slices.BinarySearchFunc(p.expressions, path, func(e expression, text string) int {
+			return cmp.Or(cmp.Compare(len(text), len(e.text)), cmp.Compare(e.text, text))
+		})
+		if !there {
+			p.expressions = slices.Insert(p.expressions, at, expression{Regexp: compiled, text: path})
+		}
+		return &p.expressions[at].place
+	case mesh.PathPrefix:
+		set = p.prefix
+		path = strings.TrimSuffix(path, "/")
+		p.elements = max(p.elements, strings.Count(path, "/"))
+		p.length = max(p.length, len(path))
+	}
+	if set[path] == nil {
+		set[path] = &place{}
+	}
+	return set[path]
 }
 
 func (b *builder) backend(route *mesh.HTTPRoute, ref *mesh.BackendRef) Backend {
@@ -184,9 +250,15 @@ func (b *builder) backend(route *mesh.HTTPRoute, ref *mesh.BackendRef) Backend {
 	if ref.Weight != nil {
 		backend.Weight = max(*ref.Weight, 0)
 	}
-	if ref.Group != mesh.MeshGroup || ref.Kind != mesh.KindMeshService {
-		backend.Invalid = fmt.Sprintf("backend of group %q and kind %q is not served: write group: %s, kind: %s",
-			ref.Group, cmp.Or(ref.Kind, "Service"), mesh.MeshGroup, mesh.KindMeshService)
-	}
+	backend.Invalid = unserved(ref.Group, ref.Kind)
 	return backend
+}
+
+// unserved says why a reference's kind is not served, empty when it is.
+func unserved(group, kind string) string {
+	if group == mesh.MeshGroup && kind == mesh.KindMeshService {
+		return ""
+	}
+	return fmt.Sprintf("backend of group %q and kind %q is not served: write group: %s, kind: %s",
+		group, cmp.Or(kind, "Service"), mesh.MeshGroup, mesh.KindMeshService)
 }

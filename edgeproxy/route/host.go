@@ -46,13 +46,7 @@ func isWild(pattern string) bool { return strings.HasPrefix(pattern, "*.") }
 // canonical returns the name of a Host field's value: without port and trailing
 // dot, in lower case. It borrows from host, or from buf when case has to change.
 func canonical(host []byte, buf *[maxHost]byte) []byte {
-	if len(host) > 0 && host[0] == '[' {
-		if i := bytes.IndexByte(host, ']'); i >= 0 {
-			host = host[:i+1]
-		}
-	} else if i := bytes.IndexByte(host, ':'); i >= 0 {
-		host = host[:i]
-	}
+	host = withoutPort(host)
 	if n := len(host); n > 0 && host[n-1] == '.' {
 		host = host[:n-1]
 	}
@@ -84,4 +78,15 @@ func intersect(a, b string) (string, bool) {
 		return a, true
 	}
 	return "", false
+}
+
+func withoutPort(host []byte) []byte {
+	if len(host) > 0 && host[0] == '[' {
+		if i := bytes.IndexByte(host, ']'); i >= 0 {
+			return host[:i+1]
+		}
+	} else if i := bytes.IndexByte(host, ':'); i >= 0 {
+		return host[:i]
+	}
+	return host
 }

@@ -1,21 +1,26 @@
 // Package route compiles the HTTPRoutes of a port into a table that answers, for
-// a host and a path, which rule serves the request. It is pure: [Build] is called
-// when a snapshot comes, [Table.Match] on every request, where it allocates
-// nothing and costs a few hash look-ups whatever the number of routes.
+// a request, which rule serves it and what is done to it there. It is pure: [Build]
+// is called when a snapshot comes, [Table.Match] on every request, where it
+// allocates nothing and costs a few hash look-ups whatever the number of routes.
 //
 // Precedence is the Gateway API's. Of a port's listeners the one with the most
 // specific hostname that matches takes the request. Among the rules that match,
 // the more specific hostname wins (a name before the longest wildcard before
-// none), then an Exact path before the longest PathPrefix, then the route first
-// in namespace/name order, then the first rule. A request that matches no rule of
-// its most specific hostname falls through to the next one, because the Gateway
-// API orders matching rules and not hosts.
+// none), then an Exact path before the longest RegularExpression before the longest
+// PathPrefix (where the Gateway API leaves expressions to the implementation),
+// then a match with a method, that with the most headers, that with the most query
+// parameters, then the route first in namespace/name order, then the first rule. A
+// request that matches no rule of its most specific hostname falls through to the
+// next one, because the Gateway API orders matching rules and not hosts.
 //
 // Paths are compared in the form of [Normalize], configured ones too.
 package route
 
 import (
+	"bytes"
 	"math/bits"
+	"regexp"
+	"slices"
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
@@ -24,7 +29,9 @@ import (
 // Table is immutable after Build and may be read concurrently.
 type Table struct {
 	// Rules are all rules of the table; Rules[i].Index is i.
-	Rules     []*Rule
+	Rules []*Rule
+	// Port is the listeners', 0 where the kernel chose it.
+	Port      int
 	listeners hosts[*listener]
 }
 
@@ -35,11 +42,19 @@ type listener struct {
 
 // paths is the rules of one host pattern by path.
 type paths struct {
-	exact  map[string]*Rule
-	prefix map[string]*Rule // without trailing slash: "" is every path
+	exact       map[string]*place
+	expressions []expression      // the longest first
+	prefix      map[string]*place // without trailing slash: "" is every path
 	// Bounds of the prefixes, so that a long path costs no more look-ups than
 	// the deepest prefix needs.
 	elements, length int
+}
+
+// expression is a regular expression of paths.
+type expression struct {
+	*regexp.Regexp
+	text string
+	place
 }
 
 // Rule is one rule of an HTTPRoute.
@@ -51,11 +66,37 @@ type Rule struct {
 	Index    int
 	Backends []Backend
 	// Request bounds the whole exchange with the client, BackendRequest one
-	// attempt; 0 means no bound here.
+	// attempt; 0 where the rule does not say, [Unbounded] where it says none.
 	Request, BackendRequest time.Duration
+	// Filters are for requests that no backend takes, nil for none.
+	Filters *Filters
 
 	total uint64 // of the backends' weights
 }
+
+// Mirrors lists the mirrors of the rule and of its backends.
+func (r *Rule) Mirrors() []Mirror {
+	var all []Mirror
+	add := func(f *Filters) {
+		for i := range f.Mirrors {
+			if !slices.Contains(all, f.Mirrors[i]) {
+				all = append(all, f.Mirrors[i])
+			}
+		}
+	}
+	if r.Filters != nil {
+		add(r.Filters)
+	}
+	for i := range r.Backends {
+		if f := r.Backends[i].Filters; f != nil {
+			add(f)
+		}
+	}
+	return all
+}
+
+// Unbounded is a timeout that is written as zero.
+const Unbounded time.Duration = -1
 
 // Backend is a share of a rule's requests.
 type Backend struct {
@@ -66,6 +107,8 @@ type Backend struct {
 	// Invalid says why the share cannot be served (answer 500), empty otherwise.
 	// Whether the service exists is for the caller to find.
 	Invalid string
+	// Filters are the rule's and then the backend's own, nil for none.
+	Filters *Filters
 }
 
 // Pick chooses a backend by weight; random is uniform over all uint64. It returns
@@ -82,16 +125,15 @@ func (r *Rule) Pick(random uint64) *Backend {
 	return nil
 }
 
-// Match finds the rule for a Host field's value (with or without port) and a path
-// that Normalize made; false means no rule matches (answer 404).
-func (t *Table) Match(host, path []byte) (*Rule, bool) {
+// Match finds the rule for a request; false means no rule matches (answer 404).
+func (t *Table) Match(q *Request) (*Rule, bool) {
 	var buf [maxHost]byte
-	name := canonical(host, &buf)
+	name := canonical(q.Host, &buf)
 	l := t.listener(name)
 	if l == nil {
 		return nil, false
 	}
-	if r := l.hosts.exact[string(name)].match(path); r != nil {
+	if r := l.hosts.exact[string(name)].match(q); r != nil {
 		return r, true
 	}
 	if len(l.hosts.wild) > 0 {
@@ -99,12 +141,12 @@ func (t *Table) Match(host, path []byte) (*Rule, bool) {
 			if c != '.' || i == 0 {
 				continue
 			}
-			if r := l.hosts.wild[string(name[i:])].match(path); r != nil {
+			if r := l.hosts.wild[string(name[i:])].match(q); r != nil {
 				return r, true
 			}
 		}
 	}
-	r := l.hosts.any.match(path)
+	r := l.hosts.any.match(q)
 	return r, r != nil
 }
 
@@ -125,25 +167,43 @@ func (t *Table) listener(name []byte) *listener {
 	return t.listeners.any
 }
 
-func (p *paths) match(path []byte) *Rule {
+func (p *paths) match(q *Request) *Rule {
 	if p == nil {
 		return nil
 	}
+	path := q.Path
 	if len(p.exact) > 0 {
-		if r := p.exact[string(path)]; r != nil {
-			return r
+		if at := p.exact[string(path)]; at != nil {
+			if r := at.match(q); r != nil {
+				return r
+			}
 		}
 	}
-	best := p.prefix[""]
-	elements := 0
-	for i := 1; i <= len(path) && i <= p.length && elements < p.elements; i++ {
-		if i < len(path) && path[i] != '/' {
-			continue
-		}
-		elements++
-		if r := p.prefix[string(path[:i])]; r != nil {
-			best = r
+	for i := range p.expressions {
+		if e := &p.expressions[i]; e.Match(path) {
+			if r := e.match(q); r != nil {
+				return r
+			}
 		}
 	}
-	return best
+	for end := p.deepest(path); end >= 0; end = bytes.LastIndexByte(path[:end], '/') {
+		if at := p.prefix[string(path[:end])]; at != nil {
+			if r := at.match(q); r != nil {
+				return r
+			}
+		}
+	}
+	return nil
+}
+
+// deepest returns where the longest prefix that the path can have ends.
+func (p *paths) deepest(path []byte) int {
+	end := 0
+	for i, elements := 1, 0; i <= len(path) && i <= p.length && elements < p.elements; i++ {
+		if path[0] == '/' && (i == len(path) || path[i] == '/') {
+			end = i
+			elements++
+		}
+	}
+	return end
 }

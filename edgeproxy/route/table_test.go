@@ -43,9 +43,11 @@ func rt(name string, hostnames []string, rules ...string) *mesh.HTTPRoute {
 	return r
 }
 
+func to(host, path string) *Request { return &Request{Host: []byte(host), Path: []byte(path)} }
+
 func build(t testing.TB, listeners []mesh.Listener, routes ...*mesh.HTTPRoute) *Table {
 	t.Helper()
-	table, faults := Build(gateway(listeners...), listeners, routes)
+	table, faults := Build(gateway(listeners...), listeners, routes, nil)
 	for _, f := range faults {
 		t.Error(f)
 	}
@@ -97,7 +99,7 @@ func TestMatch(t *testing.T) {
 		{"host beyond DNS", strings.Repeat("A.", 200) + "example.org", "/", "default/a-any/0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r, ok := table.Match([]byte(c.host), []byte(c.path))
+			r, ok := table.Match(to(c.host, c.path))
 			if !ok || r.Key != c.want {
 				t.Errorf("%s%s: got %+v, want %s", c.host, c.path, r, c.want)
 			}
@@ -133,7 +135,7 @@ func TestListeners(t *testing.T) {
 		{"x.org", "/", ""},
 	} {
 		got := ""
-		if r, ok := table.Match([]byte(c.host), []byte(c.path)); ok {
+		if r, ok := table.Match(to(c.host, c.path)); ok {
 			got = r.Key
 		}
 		if got != c.want {
@@ -145,10 +147,10 @@ func TestListeners(t *testing.T) {
 func TestFaults(t *testing.T) {
 	r := rt("default/bad", nil, "/ok", "no-slash", "/a/../../b", "/a?b", "*", "/good")
 	r.Spec.Rules[0].BackendRefs = append(r.Spec.Rules[0].BackendRefs, mesh.BackendRef{Name: "core", Port: 80})
-	r.Spec.Rules[5].Matches[0].Path.Type = "RegularExpression"
+	r.Spec.Rules[5].Matches[0].Path.Type = "Wildcard"
 	stranger := rt("default/host", []string{"x.org"}, "/")
 	listeners := []mesh.Listener{{Name: "l", Hostname: "*.example.com", Port: 80}}
-	table, faults := Build(gateway(listeners...), listeners, []*mesh.HTTPRoute{r, stranger})
+	table, faults := Build(gateway(listeners...), listeners, []*mesh.HTTPRoute{r, stranger}, nil)
 	var fields []string
 	for _, f := range faults {
 		fields = append(fields, f.Object.String()+" "+f.Field)
@@ -165,7 +167,7 @@ func TestFaults(t *testing.T) {
 	if !slices.Equal(fields, want) {
 		t.Errorf("got %q\nwant %q", fields, want)
 	}
-	m, ok := table.Match([]byte("a.example.com"), []byte("/ok"))
+	m, ok := table.Match(to("a.example.com", "/ok"))
 	if !ok || len(m.Backends) != 2 || m.Backends[0].Invalid != "" || m.Backends[1].Invalid == "" {
 		t.Errorf("the rule with one bad backend: %+v", m)
 	}
@@ -174,7 +176,7 @@ func TestFaults(t *testing.T) {
 func TestConfiguredPathsAreNormalised(t *testing.T) {
 	table := build(t, anyHost, rt("default/a", nil, "/caf%c3%a9//%61/"))
 	_, path, _ := Normalize([]byte("/./caf%C3%A9/a/x"), nil)
-	if _, ok := table.Match(nil, path); !ok {
+	if _, ok := table.Match(&Request{Path: path}); !ok {
 		t.Errorf("%s does not match", path)
 	}
 }
@@ -324,7 +326,7 @@ func TestMatchTwin(t *testing.T) {
 			host := pick([]string{"a.com", "b.a.com", "C.b.a.com", "z.a.com:80", "z.z.b.a.com", "d.org.", "e.org", "com", ""})
 			path := randomPath()
 			got := ""
-			if r, ok := table.Match([]byte(host), []byte(path)); ok {
+			if r, ok := table.Match(to(host, path)); ok {
 				got = r.Key
 			}
 			if want := naiveMatch(routes, host, path); got != want {
@@ -354,7 +356,7 @@ func TestNoAllocations(t *testing.T) {
 			if !ok {
 				t.Fatal("refused")
 			}
-			r, ok := table.Match(h, path)
+			r, ok := table.Match(&Request{Host: h, Path: path})
 			if !ok {
 				t.Fatal("no rule")
 			}
@@ -377,7 +379,7 @@ func TestLongPathIsNotDear(t *testing.T) {
 	if p.elements != 3 || p.length != 6 {
 		t.Fatalf("bounds %d %d", p.elements, p.length)
 	}
-	if r, ok := table.Match(nil, path); !ok || r.Key != "default/a/0" {
+	if r, ok := table.Match(&Request{Path: path}); !ok || r.Key != "default/a/0" {
 		t.Errorf("got %v", r)
 	}
 }
@@ -390,7 +392,7 @@ func BenchmarkMatch(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				_, path, _ := Normalize(target, nil)
-				if _, ok := table.Match(host, path); !ok {
+				if _, ok := table.Match(&Request{Host: host, Path: path}); !ok {
 					b.Fatal("no rule")
 				}
 			}

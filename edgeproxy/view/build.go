@@ -1,7 +1,6 @@
 package view
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -245,7 +244,7 @@ func (b *builder) gateway(g *mesh.Gateway) {
 			s.Listeners = append(s.Listeners, l.Name)
 		}
 		if !s.EastWest() {
-			table, faults := route.Build(g, group, b.snap.Objects.HTTPRoutes)
+			table, faults := route.Build(g, group, b.snap.Objects.HTTPRoutes, b.snap.Objects.LocalResponses)
 			s.Routes = table
 			for _, f := range faults {
 				b.problem("%s", f.Error())
@@ -284,21 +283,26 @@ func ports(listeners []mesh.Listener) [][]mesh.Listener {
 	return groups
 }
 
-// backends says which references of a table lead nowhere; their share gets 500.
+// backends says which references of a table lead nowhere: their share gets 500,
+// and a mirror that leads nowhere gets nothing.
 func (b *builder) backends(t *route.Table) {
 	for _, r := range t.Rules {
 		for i := range r.Backends {
-			ref := &r.Backends[i]
-			if ref.Invalid != "" {
-				continue
-			}
-			s := b.view.Services[ref.Service]
-			switch {
-			case s == nil:
-				b.problem("HTTPRoute/%s: backendRefs[%d]: MeshService %q does not exist", r.Key, i, ref.Service)
-			case !s.HasPort(ref.Port):
-				b.problem("HTTPRoute/%s: backendRefs[%d]: MeshService %q has no port %s", r.Key, i, ref.Service, cmp.Or(strconv.Itoa(ref.Port), "0"))
+			if ref := &r.Backends[i]; ref.Invalid == "" {
+				b.reference(r.Key, fmt.Sprintf("backendRefs[%d]", i), ref.Service, ref.Port)
 			}
 		}
+		for _, m := range r.Mirrors() {
+			b.reference(r.Key, "requestMirror", m.Service, m.Port)
+		}
+	}
+}
+
+func (b *builder) reference(rule, field string, service mesh.ServiceKey, port int) {
+	switch s := b.view.Services[service]; {
+	case s == nil:
+		b.problem("HTTPRoute/%s: %s: MeshService %q does not exist", rule, field, service)
+	case !s.HasPort(port):
+		b.problem("HTTPRoute/%s: %s: MeshService %q has no port %d", rule, field, service, port)
 	}
 }

@@ -63,7 +63,7 @@ func (w *Worker) start(r *request, act *exchange.Action) {
 	if !(act.Fresh && last != nil) {
 		a.endpoint = nil
 		if flag := w.target(r, a); a.endpoint == nil {
-			w.step(r, &exchange.Event{Kind: exchange.NoTarget, Ref: a.ref, Flag: flag})
+			w.step(r, &exchange.Event{Kind: exchange.NoTarget, Ref: a.ref, Flag: flag, Status: r.local.status})
 			return
 		}
 	}

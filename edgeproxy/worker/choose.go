@@ -32,7 +32,7 @@ func (w *Worker) target(r *request, a *attempt) exchange.Flag {
 		if s.Cookie != nil && w.session(r, a, s) {
 			return exchange.OK
 		}
-		if s.Gate != nil && !r.inbound {
+		if s.Gate != nil && !r.stays() {
 			i := s.Gate.Pick(w.Loop.Now(), int(s.Service.InFlight.Load()), w.random())
 			if i >= 0 && i < len(s.Remotes) {
 				a.toRemote(s, i)
@@ -61,7 +61,7 @@ func (w *Worker) target(r *request, a *attempt) exchange.Flag {
 		a.toHome(s, i)
 		return exchange.OK
 	}
-	if r.inbound {
+	if r.stays() {
 		return exchange.NoHealthy // never passed on again
 	}
 next:
@@ -87,8 +87,8 @@ func (a *attempt) toRemote(s *view.Service, i int) {
 
 // session goes where the request's cookie says, unless that is nowhere now.
 func (w *Worker) session(r *request, a *attempt, s *view.Service) bool {
-	for i := range r.fields {
-		f := &r.fields[i]
+	for i := range r.head.Fields {
+		f := &r.head.Fields[i]
 		if !f.Is("cookie") {
 			continue
 		}
@@ -103,7 +103,7 @@ func (w *Worker) session(r *request, a *attempt, s *view.Service) bool {
 			r.token = token
 			a.toHome(s, place.Home)
 			return true
-		case place.Home == upstream.Home && !r.inbound:
+		case place.Home == upstream.Home && !r.stays():
 			a.toRemote(s, place.Remote)
 			return true
 		}
@@ -128,18 +128,18 @@ func key(r *request, s *view.Service) (hash uint64, ok bool) {
 	case s.KeyBy == view.ByHeader && s.KeyHeader == "host":
 		return lb.Hash(r.head.Authority), true
 	case s.KeyBy == view.ByHeader:
-		for i := range r.fields {
-			if r.fields[i].Is(s.KeyHeader) {
-				return lb.Hash(r.fields[i].Value), true
+		for i := range r.head.Fields {
+			if r.head.Fields[i].Is(s.KeyHeader) {
+				return lb.Hash(r.head.Fields[i].Value), true
 			}
 		}
 		return 0, false
-	case !r.inbound:
+	case !r.stays():
 		return lb.Hash(r.d.peer[:r.d.peerLen]), true
 	}
 	// The proxy of the client's site has put the client's address last.
-	for i := range r.fields {
-		if f := &r.fields[i]; f.Is("x-forwarded-for") {
+	for i := range r.head.Fields {
+		if f := &r.head.Fields[i]; f.Is("x-forwarded-for") {
 			from := len(f.Value)
 			for from > 0 && f.Value[from-1] != ',' && f.Value[from-1] != ' ' {
 				from--

@@ -205,6 +205,9 @@ func (d *down) event(ev *stream.Event) {
 		d.unpaid += len(ev.Data)
 		r.received += int64(len(ev.Data))
 		r.piece = ev.Data
+		if r.copies != nil {
+			w.copyData(r)
+		}
 		w.step(r, &exchange.Event{Kind: exchange.RequestData, N: len(ev.Data)})
 		r.piece = nil
 		d.throttle()
@@ -214,6 +217,9 @@ func (d *down) event(ev *stream.Event) {
 		d.deadline = w.Loop.Now() + int64(d.w.shared.Times.Stall)
 		if w.codecs.serial {
 			d.conn.Pause()
+		}
+		if r.copies != nil {
+			w.copyEnd(r)
 		}
 		if !r.x.RequestDone() {
 			w.step(r, &exchange.Event{Kind: exchange.RequestEnd})
@@ -420,26 +426,34 @@ func (d *down) send(ev *stream.Event, room int) bool {
 	return d.w.encode(&d.conn, d.codec, ev, room) == nil
 }
 
-// reply sends a whole own response.
+// reply sends a whole own response that says the flag.
 func (d *down) reply(id stream.ID, status int, f exchange.Flag) {
+	d.respond(id, status, localFields, localBodies[f])
+}
+
+// respond sends a whole own response.
+func (d *down) respond(id stream.ID, status int, fields []stream.Field, body []byte) {
 	w := d.w
-	text := f.Text()
-	w.scratch = append(append(w.scratch[:0], text...), '\n')
-	body := w.scratch
-	w.scratch = nil // encode may want it
-	w.msg = stream.Message{Status: status, Fields: localFields, Length: int64(len(body))}
+	w.msg = stream.Message{Status: status, Fields: fields, Length: int64(len(body)), NoBody: status == 204 || status == 304}
 	w.out = stream.Event{Kind: stream.Head, Stream: id, Head: &w.msg}
-	if d.send(&w.out, roomFor(&w.msg)) {
-		w.out = stream.Event{Kind: stream.Data, Stream: id, Data: body}
-		d.send(&w.out, len(body)+framing)
+	if d.conn.Closed() || !d.send(&w.out, roomFor(&w.msg)) {
+		return
+	}
+	if w.encodeData(&d.conn, d.codec, id, body) == nil {
 		w.out = stream.Event{Kind: stream.End, Stream: id}
 		d.send(&w.out, framing)
 	}
-	w.scratch = body[:0]
 }
 
-var localFields = []stream.Field{
-	{Name: []byte("content-type"), Value: []byte("text/plain; charset=utf-8")},
-}
+var textPlain = []byte("text/plain; charset=utf-8")
+
+var localFields = []stream.Field{{Name: nameContentType, Value: textPlain}}
+
+var localBodies = func() (bodies [exchange.Flags][]byte) {
+	for f := range exchange.Flags {
+		bodies[f] = append([]byte(f.Text()), '\n')
+	}
+	return bodies
+}()
 
 var _ loop.Peer = (*down)(nil)

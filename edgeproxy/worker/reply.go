@@ -39,7 +39,7 @@ func (w *Worker) toClient(r *request, act *exchange.Action) {
 		if r.probe {
 			w.replyLoads(r)
 		} else {
-			d.reply(r.stream, act.Status, act.Flag)
+			w.replyLocal(r, act)
 		}
 	case exchange.Abort:
 		d.abort(r.stream)
@@ -62,6 +62,9 @@ func (w *Worker) replyHead(r *request, a *attempt) {
 			w.msg.Fields = w.withoutInBand(r, a, fields)
 			break
 		}
+	}
+	if r.filters != nil {
+		w.msg.Fields = w.edited(r, w.msg.Fields)
 	}
 	w.setCookie(r, a)
 	if !r.inbound {

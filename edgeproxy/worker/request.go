@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
@@ -47,6 +48,13 @@ type request struct {
 	replyHead     *stream.Message
 	replyTrailers []stream.Field
 	owed          int // credit for the response that the client has not got back
+
+	filters *route.Filters // nil for none
+	origin  []byte         // allowed to read the response (CORS), nil when not
+	local   local
+	// copies are this request's mirrors that are not over; of a copy, of is the
+	// request while that is not over, and d is nil.
+	copies, of, sibling *request
 
 	source   int    // of an inbound request
 	from     []byte // its name, as the other site says it
@@ -106,8 +114,12 @@ func (w *Worker) newRequest(d *down, id stream.ID) *request {
 		w.freeReq = r.next
 	}
 	r.d, r.stream = d, id
-	r.next = d.requests
-	d.requests = r
+	list := &w.copies
+	if d != nil {
+		list = &d.requests
+	}
+	r.next = *list
+	*list = r
 	r.start = w.Loop.Now()
 	return r
 }
@@ -124,6 +136,7 @@ func (w *Worker) freeRequest(r *request) {
 	r.received, r.keptFrom, r.reply, r.replyKeptFrom = 0, 0, 0, 0
 	r.owed, r.source, r.from, r.probe, r.tries, r.token = 0, 0, nil, false, 0, 0
 	r.tried = [len(r.tried)]*upstream.Endpoint{}
+	r.filters, r.origin, r.local = nil, nil, local{}
 	for i := range r.attempts {
 		r.attempts[i].endpoint, r.attempts[i].gate = nil, nil
 	}
@@ -147,9 +160,7 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 		limit = s.Request
 		if rule != nil {
 			r.bodyMax = rule.BackendRequest
-			if rule.Request > 0 {
-				limit = rule.Request
-			}
+			limit = cmp.Or(rule.Request, limit)
 		}
 		if r.inbound {
 			s.Cells[w.id].From[r.source].Add(1)
@@ -165,6 +176,9 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	}
 	w.budget.Request(r.start)
 	r.x.Begin(cfg)
+	if r.filters != nil && r.service != nil {
+		w.mirror(r, limit)
+	}
 	w.step(r, &exchange.Event{Kind: exchange.Request, More: head.Length != 0})
 }
 
@@ -176,6 +190,9 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 	if !ok {
 		r.none = exchange.ClientProtocol
 		return nil, nil
+	}
+	if len(head.Path) > 0 && &target[0] != &head.Path[0] {
+		w.path = target[:0]
 	}
 	r.inbound = r.d.socket.EastWest()
 	r.head = stream.Message{
@@ -195,14 +212,26 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 		}
 		return s, nil
 	}
-	rule, ok := r.d.socket.Routes.Match(head.Authority, path)
+	w.ingress(r, head)
+	q := &w.query
+	q.Host, q.Method, q.Path, q.Query, q.Fields = head.Authority, head.Method, path, nil, r.fields
+	if len(target) > len(path) {
+		q.Query = target[len(path)+1:]
+	}
+	rule, ok := r.d.socket.Routes.Match(q)
 	if !ok {
 		r.none = exchange.NoRoute
 		return nil, nil
 	}
-	w.ingress(r, head)
 	backend := rule.Pick(w.random())
+	filters := rule.Filters
+	if backend != nil {
+		filters = backend.Filters
+	}
 	r.none = exchange.NoCluster
+	if filters != nil && !w.filter(r, filters, q) {
+		return nil, nil
+	}
 	if backend == nil || backend.Invalid != "" {
 		return nil, nil
 	}
@@ -212,6 +241,9 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 	}
 	return s, rule
 }
+
+// stays reports whether the request is served at this site or not at all.
+func (r *request) stays() bool { return r.inbound || r.d == nil }
 
 // idempotent reports whether a request of the method may be sent twice (RFC 9110 9.2.2).
 func idempotent(method []byte) bool {
@@ -263,7 +295,9 @@ func (w *Worker) do(r *request, act *exchange.Action) {
 		r.kept.Drop(&w.Loop.Slabs, n)
 		r.keptFrom += int64(n)
 	case exchange.CreditClient:
-		r.d.credit(r, act.N)
+		if r.d != nil {
+			r.d.credit(r, act.N)
+		}
 	case exchange.KeepReply:
 		if r.replyKept.Len() == 0 {
 			r.replyKeptFrom = act.From
@@ -276,7 +310,9 @@ func (w *Worker) do(r *request, act *exchange.Action) {
 	case exchange.Finish:
 		w.finish(r, act)
 	default:
-		w.toClient(r, act)
+		if r.d != nil {
+			w.toClient(r, act)
+		}
 	}
 }
 
@@ -287,7 +323,12 @@ func (w *Worker) finish(r *request, act *exchange.Action) {
 		s = w.shared.Unrouted
 	}
 	w.count(s, act.Status, act.Flag, time.Duration(w.Loop.Now()-r.start))
-	r.d.finished(r)
+	w.endCopies(r)
+	if r.d != nil {
+		r.d.finished(r)
+	} else {
+		w.forgetCopy(r)
+	}
 	w.freeRequest(r)
 }
 

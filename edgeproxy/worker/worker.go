@@ -16,6 +16,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/limit"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
+	"github.com/meridian-mesh/meridian/edgeproxy/route"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
@@ -83,6 +84,7 @@ type Counters struct {
 	Accepted, Refused, Received, Sent atomic.Uint64
 	Connects, ConnectFailures, Reused atomic.Uint64
 	Retries                           atomic.Uint64
+	Mirrored, MirrorsDropped          atomic.Uint64
 	Open                              atomic.Int64
 	_                                 [64]byte
 }
@@ -124,7 +126,11 @@ type Worker struct {
 	choice  view.Choice
 	cookie  []byte
 	path    []byte // for normalised paths
-	load    []byte // for in-band reports
+	query   route.Request
+	url     []byte   // of redirects and rewrites
+	copies  *request // all mirrors under way
+	copying int      // their number
+	load    []byte   // for in-band reports
 	// loadEnds are where each of several reports in load ends.
 	loadEnds []int
 	site     []byte
@@ -215,6 +221,9 @@ func (w *Worker) Close() {
 	w.Drain()
 	for w.downs != nil {
 		w.downs.lost()
+	}
+	for w.copies != nil {
+		w.stop(w.copies, exchange.ClientDisconnected, 0)
 	}
 	for {
 		u, ok := w.pool.Expired(1 << 62)

@@ -185,7 +185,7 @@ func (s *Server) conditionsWith(set *mesh.Objects) []mesh.Condition {
 	named := map[mesh.Key]bool{}
 	if set != nil {
 		*all = mesh.Objects{
-			Gateways: set.Gateways, HTTPRoutes: set.HTTPRoutes, Sites: set.Sites,
+			Gateways: set.Gateways, HTTPRoutes: set.HTTPRoutes, TCPRoutes: set.TCPRoutes, TLSRoutes: set.TLSRoutes, Sites: set.Sites,
 			Services: set.Services, TrafficPolicies: set.TrafficPolicies, LocalResponses: set.LocalResponses, Positions: set.Positions,
 		}
 		for key := range set.All() {
@@ -223,6 +223,10 @@ func add(all *mesh.Objects, o world.Object) {
 		all.Gateways = append(all.Gateways, d)
 	case *mesh.HTTPRoute:
 		all.HTTPRoutes = append(all.HTTPRoutes, d)
+	case *mesh.TCPRoute:
+		all.TCPRoutes = append(all.TCPRoutes, d)
+	case *mesh.TLSRoute:
+		all.TLSRoutes = append(all.TLSRoutes, d)
 	case *mesh.Site:
 		all.Sites = append(all.Sites, d)
 	case *mesh.MeshService:

@@ -104,6 +104,10 @@ func decodeObject(key mesh.Key, data []byte) (any, error) {
 		doc = one(&o.Gateways)
 	case mesh.KindHTTPRoute:
 		doc = one(&o.HTTPRoutes)
+	case mesh.KindTCPRoute:
+		doc = one(&o.TCPRoutes)
+	case mesh.KindTLSRoute:
+		doc = one(&o.TLSRoutes)
 	case mesh.KindSite:
 		doc = one(&o.Sites)
 	case mesh.KindMeshService:

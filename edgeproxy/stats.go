@@ -33,12 +33,24 @@ type Stats struct {
 	BytesReceived, BytesSent                          uint64 // client side
 	UpstreamConnects, UpstreamConnectFailures         uint64
 	UpstreamReused, Retries                           uint64
+	Tunnels                                           int // now: connections that switched protocols
+	TunnelsTotal                                      uint64
 	// Mirrored counts requests of which a copy was sent, MirrorsDropped copies
 	// given up because their backend was slow.
 	Mirrored, MirrorsDropped uint64
 	Loops                    []LoopStats
 	Requests                 []RequestCount
 	Latency                  []ServiceLatency
+	Streams                  []StreamCount
+}
+
+// StreamCount counts the TCP connections of one service.
+type StreamCount struct {
+	Service mesh.ServiceKey // empty where no service was reached
+	Open    int
+	// Ended counts by response flag, empty where both sides ended it.
+	Ended                    map[string]uint64
+	FromClients, FromBackend uint64 // bytes passed on
 }
 
 // LoopStats are one event loop's figures.
@@ -80,6 +92,8 @@ func (s *Server) Stats() Stats {
 		st.UpstreamConnectFailures += c.ConnectFailures.Load()
 		st.UpstreamReused += c.Reused.Load()
 		st.Retries += c.Retries.Load()
+		st.Tunnels += int(c.Tunnels.Load())
+		st.TunnelsTotal += c.TunnelsTotal.Load()
 		st.Mirrored += c.Mirrored.Load()
 		st.MirrorsDropped += c.MirrorsDropped.Load()
 		st.Loops = append(st.Loops, LoopStats{
@@ -90,8 +104,27 @@ func (s *Server) Stats() Stats {
 	}
 	for _, h := range s.registry.Services() {
 		st.add(h)
+		st.addStreams(h)
 	}
 	return st
+}
+
+func (st *Stats) addStreams(h *upstream.Service) {
+	c := StreamCount{Service: h.Key, Ended: map[string]uint64{}}
+	for i := range h.Cells {
+		cell := &h.Cells[i]
+		c.Open += int(cell.StreamsOpen.Load())
+		c.FromClients += cell.FromClients.Load()
+		c.FromBackend += cell.FromBackend.Load()
+		for flag := range exchange.Flags {
+			if n := cell.Streams[flag].Load(); n > 0 {
+				c.Ended[flag.String()] += n
+			}
+		}
+	}
+	if c.Open != 0 || len(c.Ended) > 0 {
+		st.Streams = append(st.Streams, c)
+	}
 }
 
 func (st *Stats) add(h *upstream.Service) {

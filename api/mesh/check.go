@@ -20,6 +20,7 @@ const (
 	ReasonTargetNotFound             = "TargetNotFound"
 	ReasonConflicted                 = "Conflicted"
 	ReasonUnknownPort                = "UnknownPort"
+	ReasonUnsupportedProtocol        = "UnsupportedProtocol"
 	ReasonUnknownSite                = "UnknownSite"
 	ReasonNoEndpoints                = "NoEndpoints"
 	ReasonFilterNotFound             = "FilterNotFound"
@@ -70,6 +71,7 @@ func Check(o *Objects) []Condition {
 	for _, r := range o.HTTPRoutes {
 		c.route(r)
 	}
+	c.streamRoutes()
 	for _, s := range o.Sites {
 		c.site(s)
 	}
@@ -186,35 +188,46 @@ func (c *checker) route(r *HTTPRoute) {
 		c.filters(r, fmt.Sprintf("spec.rules[%d]", i), rule.Filters)
 		for j, b := range rule.BackendRefs {
 			path := fmt.Sprintf("spec.rules[%d].backendRefs[%d]", i, j)
-			c.backend(r, path, b.Namespace, b.Name, b.Port)
+			c.backend(KindHTTPRoute, r.Metadata, path, b.Namespace, b.Name, b.Port, PortHTTP)
 			c.filters(r, path, b.Filters)
 		}
 	}
 }
 
-func (c *checker) backend(r *HTTPRoute, path, namespace, name string, port int) {
+// backend checks a reference of a route whose backends have to speak protocol.
+func (c *checker) backend(kind string, m ObjectMeta, path, namespace, name string, port int, protocol string) {
 	add := func(path, reason, message string, args ...any) {
-		c.add(KindHTTPRoute, r.Metadata, path, reason, message, args...)
+		c.add(kind, m, path, reason, message, args...)
 	}
 	key := ServiceKey(namespace + "/" + name)
 	s := c.services[key]
 	switch {
-	case namespace != r.Metadata.Namespace:
+	case namespace != m.Namespace:
 		add(path, ReasonRefNotPermitted, "MeshService %s is in another namespace, and no ReferenceGrant is served by this version", key)
+		return
 	case s == nil:
 		add(path, ReasonBackendNotFound, "there is no MeshService %s%s", key, c.perhaps(name, c.services))
+		return
 	case port == 0 && len(s.Spec.Ports) > 1:
 		add(path+".port", ReasonUnknownPort, "MeshService %s has several ports (%s), name one", key, ports(s))
-	case port != 0 && !slices.ContainsFunc(s.Spec.Ports, func(p ServicePort) bool { return p.Port == port }):
-		add(path+".port", ReasonUnknownPort, "MeshService %s has no port %d, it has %s", key, port, ports(s))
+		return
 	}
+	for _, p := range s.Spec.Ports {
+		if port == 0 || p.Port == port {
+			if p.Protocol != protocol {
+				add(path+".port", ReasonUnsupportedProtocol, "port %d of MeshService %s speaks %s, a backend of %s has to speak %s", p.Port, key, p.Protocol, kind, protocol)
+			}
+			return
+		}
+	}
+	add(path+".port", ReasonUnknownPort, "MeshService %s has no port %d, it has %s", key, port, ports(s))
 }
 
 func (c *checker) filters(r *HTTPRoute, path string, filters []HTTPRouteFilter) {
 	for i, f := range filters {
 		at := fmt.Sprintf("%s.filters[%d]", path, i)
 		if m := f.RequestMirror; m != nil {
-			c.backend(r, at+".requestMirror.backendRef", m.BackendRef.Namespace, m.BackendRef.Name, m.BackendRef.Port)
+			c.backend(KindHTTPRoute, r.Metadata, at+".requestMirror.backendRef", m.BackendRef.Namespace, m.BackendRef.Name, m.BackendRef.Port, PortHTTP)
 		}
 		if e := f.ExtensionRef; e != nil {
 			if key := r.Metadata.Namespace + "/" + e.Name; c.responses[key] == nil {

@@ -21,7 +21,7 @@ type GatewayAddress struct {
 	Value string `json:"value"`
 }
 
-// ProtocolHTTP and ProtocolEastWest are the listener protocols this build serves.
+// ProtocolHTTP and ProtocolEastWest are the listener protocols for requests.
 // EastWest is HTTP/1.1 from other sites' proxies: what arrives there is served at
 // this site and never passed on, which is a property of the listener and never
 // of a header. The prefixed name is the Gateway API's extension point.
@@ -36,6 +36,8 @@ type Listener struct {
 	Hostname string `json:"hostname,omitempty"`
 	Port     int    `json:"port"`
 	Protocol string `json:"protocol"`
+	// TLS is for protocol TLS.
+	TLS *ListenerTLS `json:"tls,omitempty"`
 }
 
 // HTTPRoute sends requests of a Gateway's listeners to services (Gateway API, HTTPRoute).

@@ -128,6 +128,8 @@ func (c Compat) Check() error {
 type Objects struct {
 	Gateways        []*Gateway       `json:"gateways,omitempty"`
 	HTTPRoutes      []*HTTPRoute     `json:"httpRoutes,omitempty"`
+	TCPRoutes       []*TCPRoute      `json:"tcpRoutes,omitempty"`
+	TLSRoutes       []*TLSRoute      `json:"tlsRoutes,omitempty"`
 	Sites           []*Site          `json:"sites,omitempty"`
 	Services        []*MeshService   `json:"services,omitempty"`
 	TrafficPolicies []*TrafficPolicy `json:"trafficPolicies,omitempty"`

@@ -34,13 +34,15 @@ var kinds = []struct {
 	{MeshAPIVersion, reflect.TypeFor[Site]()},
 	{GatewayAPIVersion, reflect.TypeFor[Gateway]()},
 	{GatewayAPIVersion, reflect.TypeFor[HTTPRoute]()},
+	{StreamRouteAPIVersion, reflect.TypeFor[TCPRoute]()},
+	{StreamRouteAPIVersion, reflect.TypeFor[TLSRoute]()},
 	{MeshAPIVersion, reflect.TypeFor[MeshService]()},
 	{MeshAPIVersion, reflect.TypeFor[TrafficPolicy]()},
 	{MeshAPIVersion, reflect.TypeFor[LocalResponse]()},
 }
 
 // unservedKinds are defined by the two API groups and refused by name.
-var unservedKinds = []string{"GatewayClass", "GRPCRoute", "TLSRoute", "TCPRoute", "UDPRoute", "ReferenceGrant", "BackendTLSPolicy",
+var unservedKinds = []string{"GatewayClass", "GRPCRoute", "UDPRoute", "ReferenceGrant", "BackendTLSPolicy",
 	"ListenerSet", "NetworkFunction", "ServiceChain", "AuthorizationPolicy", "GeoFence"}
 
 func typeMetaOf(kind string) TypeMeta {

@@ -223,3 +223,12 @@ func corsRelations(c *CORS, fault faultFunc) {
 		}
 	}
 }
+
+func localResponseRelations(s *LocalResponseSpec, fault faultFunc) {
+	switch s.StatusCode {
+	case 204, 205, 304:
+		if s.Body != "" {
+			fault("body", fmt.Sprintf("is there, but responses of status %d have none", s.StatusCode), "")
+		}
+	}
+}

@@ -84,9 +84,17 @@ var rules = map[string]rule{
 	"Listener.name":                {format: &formatSubdomain},
 	"Listener.hostname":            {format: &formatHostname, doc: "Host that requests must name; *.example.com matches all below it. Absent matches every host."},
 	"Listener.port":                {span: anyPort, doc: "TCP port; 0 asks the kernel for a free one."},
-	"Listener.protocol": {enum: []string{ProtocolHTTP, ProtocolEastWest}, unserved: []string{"HTTPS", "TLS", "TCP", "UDP"},
-		doc: "HTTP from users, or mesh.meridian.dev/EastWest from other sites' proxies: what arrives there is served at this site and never passed on."},
+	"Listener.protocol": {enum: []string{ProtocolHTTP, ProtocolTCP, ProtocolTLS, ProtocolEastWest}, unserved: []string{"HTTPS", "UDP"},
+		doc: "HTTP from users, TCP for whole connections, TLS for whole connections by the server name they ask for, or mesh.meridian.dev/EastWest from other sites' proxies: what arrives there is served at this site and never passed on."},
 
+	"ListenerTLS.mode":               {enum: []string{TLSPassthrough}, unserved: []string{"Terminate"}, doc: "Passthrough leaves the session to the backend."},
+	"TCPRouteSpec.parentRefs":        {minItems: 1, maxItems: 32, hint: "name the Gateway that the route joins"},
+	"TCPRouteSpec.rules":             {minItems: 1, maxItems: 1},
+	"TLSRouteSpec.parentRefs":        {minItems: 1, maxItems: 32, hint: "name the Gateway that the route joins"},
+	"TLSRouteSpec.hostnames":         {format: &formatHostname, unique: ".", doc: "Server names of the route; none means those of the listener."},
+	"TLSRouteSpec.rules":             {minItems: 1, maxItems: 1},
+	"StreamRouteRule.name":           {format: &formatSubdomain},
+	"StreamRouteRule.backendRefs":    {minItems: 1, maxItems: 64, doc: "Services that share the connections by weight."},
 	"HTTPRouteSpec.parentRefs":       {minItems: 1, maxItems: 32, hint: "name the Gateway that the route joins"},
 	"HTTPRouteSpec.hostnames":        {format: &formatHostname, maxItems: 16, unique: ".", doc: "Hosts of the route; none means those of the listener."},
 	"HTTPRouteSpec.rules":            {minItems: 1, maxItems: 16, hint: "split the route: routes of the same hostnames are matched as one"},
@@ -135,7 +143,7 @@ var rules = map[string]rule{
 	"MeshServiceSpec.endpoints":      {unique: "address,site,node"},
 	"ServicePort.name":               {format: &formatLabel},
 	"ServicePort.port":               {span: realPort},
-	"ServicePort.protocol":           {enum: []string{"http"}, unserved: []string{"http2", "h2c", "grpc", "https", "tls", "tcp", "udp"}, def: "http"},
+	"ServicePort.protocol":           {enum: []string{PortHTTP, PortTCP}, unserved: []string{"http2", "h2c", "grpc", "https", "tls", "udp"}, def: PortHTTP, doc: "http, or tcp for whole connections (TCPRoute, TLSRoute)."},
 	"Endpoint.address":               {format: &formatAddress, doc: "ip:port of the process, IPv6 in brackets; or name:port, followed through DNS; or _service._proto.name of SRV records."},
 	"Endpoint.site":                  {format: &formatLabel},
 	"Endpoint.node":                  {format: &formatSubdomain},
@@ -229,7 +237,8 @@ var routedMethods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", 
 // ignoring a match or a filter would serve requests that the author excluded.
 var unserved = map[string][]string{
 	"GatewaySpec":       {"infrastructure", "allowedListeners", "tls", "backendTLS", "defaultScope"},
-	"Listener":          {"tls", "allowedRoutes"},
+	"Listener":          {"allowedRoutes"},
+	"ListenerTLS":       {"certificateRefs", "frontendValidation", "options"},
 	"HTTPRouteSpec":     {"useDefaultGateways"},
 	"HTTPRouteRule":     {"retry", "sessionPersistence"},
 	"HTTPRouteFilter":   {"externalAuth"},
@@ -256,19 +265,20 @@ func related[T any](check func(v *T, fault faultFunc)) func(reflect.Value, fault
 
 // relations are rules between the fields of one struct.
 var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
-	reflect.TypeFor[HTTPRouteSpec]():   related(httpRouteRelations),
-	reflect.TypeFor[HTTPRouteRule]():   related(routeRuleRelations),
-	reflect.TypeFor[BackendRef]():      related(backendRelations),
-	reflect.TypeFor[PathMatch]():       related(pathMatchRelations),
-	reflect.TypeFor[HeaderMatch]():     related(headerMatchRelations),
-	reflect.TypeFor[QueryParamMatch](): related(queryMatchRelations),
-	reflect.TypeFor[HTTPRouteFilter](): related(filterRelations),
-	reflect.TypeFor[HeaderModifier]():  related(headerModifierRelations),
-	reflect.TypeFor[RequestMirror]():   related(mirrorRelations),
-	reflect.TypeFor[Fraction]():        related(fractionRelations),
-	reflect.TypeFor[RequestRedirect](): related(redirectRelations),
-	reflect.TypeFor[PathModifier]():    related(pathModifierRelations),
-	reflect.TypeFor[CORS]():            related(corsRelations),
+	reflect.TypeFor[HTTPRouteSpec]():     related(httpRouteRelations),
+	reflect.TypeFor[HTTPRouteRule]():     related(routeRuleRelations),
+	reflect.TypeFor[BackendRef]():        related(backendRelations),
+	reflect.TypeFor[PathMatch]():         related(pathMatchRelations),
+	reflect.TypeFor[HeaderMatch]():       related(headerMatchRelations),
+	reflect.TypeFor[QueryParamMatch]():   related(queryMatchRelations),
+	reflect.TypeFor[HTTPRouteFilter]():   related(filterRelations),
+	reflect.TypeFor[HeaderModifier]():    related(headerModifierRelations),
+	reflect.TypeFor[RequestMirror]():     related(mirrorRelations),
+	reflect.TypeFor[Fraction]():          related(fractionRelations),
+	reflect.TypeFor[RequestRedirect]():   related(redirectRelations),
+	reflect.TypeFor[PathModifier]():      related(pathModifierRelations),
+	reflect.TypeFor[CORS]():              related(corsRelations),
+	reflect.TypeFor[LocalResponseSpec](): related(localResponseRelations),
 	reflect.TypeFor[Export](): func(v reflect.Value, fault faultFunc) {
 		if e := v.Interface().(Export); len(e.Sites) > 0 && e.Scope != ScopeMesh {
 			fault("sites", "sites are named but scope is not "+ScopeMesh, "add scope: "+ScopeMesh)
@@ -277,6 +287,16 @@ var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
 	reflect.TypeFor[LoadBalancing]():    relateLoadBalancing,
 	reflect.TypeFor[OutlierDetection](): relateOutlierDetection,
 	reflect.TypeFor[SessionAffinity]():  relateSessionAffinity,
+	reflect.TypeFor[Listener](): func(v reflect.Value, fault faultFunc) {
+		switch l := v.Interface().(Listener); {
+		case l.Protocol == ProtocolTLS && l.TLS == nil:
+			fault("tls", "is missing", "add tls: {mode: "+TLSPassthrough+"}")
+		case l.Protocol != ProtocolTLS && l.TLS != nil:
+			fault("tls", "is for protocol "+ProtocolTLS+", not "+l.Protocol, "")
+		case l.Protocol == ProtocolTCP && l.Hostname != "":
+			fault("hostname", "connections of protocol "+ProtocolTCP+" name no host", "leave it out, or use protocol "+ProtocolTLS)
+		}
+	},
 	reflect.TypeFor[ClientPosition](): func(v reflect.Value, fault faultFunc) {
 		c := v.Interface().(ClientPosition)
 		if (c.LatitudeHeader == "") != (c.LongitudeHeader == "") {

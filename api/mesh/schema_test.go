@@ -128,6 +128,35 @@ kind: LocalResponse
 metadata: {name: sorry, namespace: shop}
 spec: {statusCode: 503, contentType: text/html, body: "<h1>later</h1>", replaces: [502, 503]}
 ---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: streams}
+spec:
+  gatewayClassName: meridian
+  listeners:
+  - {name: db, port: 5432, protocol: TCP}
+  - {name: tls, port: 443, protocol: TLS, hostname: "*.example.com", tls: {mode: Passthrough}}
+---
+apiVersion: gateway.networking.k8s.io/v1alpha2
+kind: TCPRoute
+metadata: {name: db}
+spec:
+  parentRefs: [{name: streams, sectionName: db}]
+  rules: [{name: all, backendRefs: [{group: mesh.meridian.dev, kind: MeshService, name: db, port: 5432, weight: 3}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1alpha2
+kind: TLSRoute
+metadata: {name: db}
+spec:
+  parentRefs: [{name: streams, sectionName: tls}]
+  hostnames: [a.example.com, "*.b.example.com"]
+  rules: [{backendRefs: [{group: mesh.meridian.dev, kind: MeshService, name: db}]}]
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: MeshService
+metadata: {name: db}
+spec: {ports: [{port: 5432, protocol: tcp}]}
+---
 apiVersion: mesh.meridian.dev/v1alpha1
 kind: Site
 metadata: {name: b}

@@ -55,7 +55,7 @@ type CookieConfig struct {
 	SameSite     string `json:"sameSite,omitempty"`
 }
 
-// ServicePort is one port of a service. Protocol is http in this build.
+// ServicePort is one port of a service. Protocol is http (the default) or tcp.
 type ServicePort struct {
 	Name     string `json:"name,omitempty"`
 	Port     int    `json:"port"`

@@ -65,8 +65,13 @@ func Default(o *Objects) {
 			m.Set(reflect.ValueOf(typeMetaOf(v.Type().Name())))
 		}
 		setDefaults(v)
-		if r, ok := doc.(*HTTPRoute); ok {
+		switch r := doc.(type) {
+		case *HTTPRoute:
 			defaultRoute(r)
+		case *TCPRoute:
+			defaultRefs(r.Metadata.Namespace, r.Spec.ParentRefs, r.Spec.Rules)
+		case *TLSRoute:
+			defaultRefs(r.Metadata.Namespace, r.Spec.ParentRefs, r.Spec.Rules)
 		}
 	}
 }

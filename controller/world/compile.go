@@ -34,6 +34,14 @@ func (w *World) Compile(site string) mesh.Objects {
 			if here(d.Metadata, site) {
 				out.HTTPRoutes = append(out.HTTPRoutes, d)
 			}
+		case *mesh.TCPRoute:
+			if here(d.Metadata, site) {
+				out.TCPRoutes = append(out.TCPRoutes, d)
+			}
+		case *mesh.TLSRoute:
+			if here(d.Metadata, site) {
+				out.TLSRoutes = append(out.TLSRoutes, d)
+			}
 		case *mesh.MeshService:
 			if here(d.Metadata, site) {
 				out.Services = append(out.Services, service(d, o.Owner, site))

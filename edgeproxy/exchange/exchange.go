@@ -72,6 +72,9 @@ type Event struct {
 	Flag   Flag
 	More   bool // Request
 	Reused bool // Ready
+	// Switch, of Response: the head turns the stream into a tunnel. From here both
+	// directions carry Data until each is ended on its own.
+	Switch bool
 	// Unsent, of Failed: the peer certainly has not processed the request.
 	Unsent bool
 	Status int
@@ -189,6 +192,8 @@ type Exchange struct {
 	retries  int
 	failure  Flag
 	status   int
+	tunnel   bool
+	replied  bool // ReplyEnd was said
 
 	req    body
 	replay bool // the body is kept from its start, for another attempt
@@ -207,6 +212,9 @@ func (x *Exchange) Active() bool { return x.active }
 
 // RequestDone reports whether the whole request was received.
 func (x *Exchange) RequestDone() bool { return x.req.done }
+
+// Tunnel reports whether the streams carry a tunnel.
+func (x *Exchange) Tunnel() bool { return x.tunnel }
 
 // Committed reports whether the client has got a final head.
 func (x *Exchange) Committed() bool { return x.winner >= 0 }
@@ -257,6 +265,9 @@ func (x *Exchange) client(ev *Event, out []Action) []Action {
 		for i := range x.attempts {
 			out = x.pump(&x.attempts[i], out)
 		}
+		if x.tunnel {
+			return x.closed(out)
+		}
 	case ClientCredit:
 		x.credit += int64(ev.N)
 		return x.pumpReply(0, out)
@@ -282,7 +293,11 @@ func (x *Exchange) backend(a *attempt, ev *Event, out []Action) []Action {
 	case BackendCredit:
 		a.credit += int64(ev.N)
 		out = x.pump(a, out)
-		return x.tidy(0, out)
+		out = x.tidy(0, out)
+		if x.tunnel {
+			return x.closed(out)
+		}
+		return out
 	case NoTarget:
 		out = x.release(a, false, out)
 		if x.alive() {
@@ -312,6 +327,9 @@ func (x *Exchange) backend(a *attempt, ev *Event, out []Action) []Action {
 				out = x.release(b, false, out)
 			}
 		}
+		if ev.Switch {
+			x.tunnel, x.req.done, a.ended = true, false, false
+		}
 		out = append(out, Action{Kind: ReplyHead, Ref: a.ref, Status: ev.Status})
 		return x.tidy(0, out)
 	case ResponseData:
@@ -319,7 +337,9 @@ func (x *Exchange) backend(a *attempt, ev *Event, out []Action) []Action {
 		return x.pumpReply(int64(ev.N), out)
 	case ResponseEnd:
 		x.resp.done = true
-		out = x.release(a, true, out)
+		if !x.tunnel {
+			out = x.release(a, true, out)
+		}
 		return x.pumpReply(0, out)
 	}
 	return out
@@ -361,6 +381,14 @@ func (x *Exchange) pump(a *attempt, out []Action) []Action {
 	if x.req.done && a.sent == x.req.end {
 		a.ended = true
 		out = append(out, Action{Kind: SendEnd, Ref: a.ref})
+	}
+	return out
+}
+
+// closed finishes a tunnel whose two directions have ended.
+func (x *Exchange) closed(out []Action) []Action {
+	if a := &x.attempts[x.winner]; x.replied && a.ended {
+		return x.finish(x.status, OK, x.release(a, true, out))
 	}
 	return out
 }
@@ -431,8 +459,12 @@ func (x *Exchange) pumpReply(n int64, out []Action) []Action {
 	if from := max(x.sent, had); from < x.resp.end && n > 0 {
 		out = append(out, Action{Kind: KeepReply, From: from, N: int(x.resp.end - from)})
 	}
-	if x.resp.done && x.sent == x.resp.end {
+	if x.resp.done && x.sent == x.resp.end && !x.replied {
+		x.replied = true
 		out = append(out, Action{Kind: ReplyEnd})
+		if x.tunnel {
+			return x.closed(out)
+		}
 		return x.finish(x.status, OK, out)
 	}
 	return out

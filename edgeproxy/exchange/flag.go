@@ -17,6 +17,7 @@ const (
 	ClientDisconnected      // the client went away
 	ClientProtocol          // the request breaks the protocol or a limit
 	ClientTimeout           // the request took too long to arrive
+	IdleTimeout             // a tunnel or connection carried nothing for too long
 	Flags                   // their number
 )
 
@@ -37,6 +38,7 @@ var flagText = [Flags]struct {
 	ClientDisconnected: {"DC", 0, ""},
 	ClientProtocol:     {"DPE", 400, "the request is not valid"},
 	ClientTimeout:      {"DT", 408, "the request did not arrive in time"},
+	IdleTimeout:        {"SI", 408, "the connection carried nothing for too long"},
 }
 
 // String is the flag's letters, empty for OK.

@@ -24,6 +24,9 @@ type Client struct {
 	closing bool // the next head says that it is the last
 	last    bool // no exchange follows this one
 	interim int  // informational responses so far
+
+	asked   [maxProtocol]byte // the protocol that the request asks to switch to
+	askedLn int
 }
 
 var _ stream.Codec = (*Client)(nil)
@@ -108,7 +111,13 @@ func (c *Client) encodeHead(dst []byte, m *stream.Message) ([]byte, error) {
 	if m.Expect100 && m.Length != 0 {
 		dst = append(dst, "Expect: 100-continue\r\n"...)
 	}
+	c.askedLn = 0
+	if m.Length == 0 && validProtocol(m.Upgrade) { // with a body the request's end would not be clear
+		c.askedLn = copy(c.asked[:], m.Upgrade)
+	}
 	switch {
+	case c.askedLn > 0:
+		dst = appendSwitch(dst, c.asked[:c.askedLn])
 	case m.TrailersOK && c.closing:
 		dst = append(dst, "TE: trailers\r\nConnection: TE, close\r\n"...)
 	case m.TrailersOK:
@@ -210,7 +219,7 @@ func (c *Client) parseHead(in []byte) (int, *stream.ProtocolError) {
 		// RFC 9112 6.1 and RFC 9110 8.6 forbid both; a length of zero is common
 		// and does no harm.
 		return 0, errNoContent
-	case c.status.code == 101:
+	case c.status.code == 101 && (c.askedLn == 0 || c.options&optUpgrade == 0 || !foldEqual(c.upgrade, c.asked[:c.askedLn])):
 		return 0, errSwitch
 	}
 	return n, nil
@@ -220,6 +229,12 @@ func (c *Client) parseHead(in []byte) (int, *stream.ProtocolError) {
 func (c *Client) begin() *stream.ProtocolError {
 	c.msg = stream.Message{Status: c.status.code, Fields: c.fields, Length: c.length}
 	m := &c.msg
+	if m.Status == 101 {
+		m.Length, m.Upgrade = stream.LengthUnknown, c.upgrade
+		c.final, c.last, c.writing = true, true, true
+		c.body.phase, c.out = bodyClose, bodyWriter{framing: frameClose}
+		return nil
+	}
 	if m.Status < 200 {
 		m.Length, m.NoBody = 0, true
 		if c.interim++; c.interim > c.limits.Interim {

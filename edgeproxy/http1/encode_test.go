@@ -134,7 +134,9 @@ func TestEncodeRequest(t *testing.T) {
 			"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\nhi"},
 		{"trailers taken", []stream.Event{head(with(request("GET"), func(m *stream.Message) { m.TrailersOK = true })), end}, "GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\n\r\n"},
 		{"asterisk", []stream.Event{head(with(request("OPTIONS"), func(m *stream.Message) { m.Path = []byte("*") })), end}, "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"},
-		{"upgrade is not passed on", []stream.Event{head(with(request("GET"), func(m *stream.Message) { m.Upgrade = []byte("websocket") })), end}, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"},
+		{"upgrade", []stream.Event{head(with(request("GET"), func(m *stream.Message) { m.Upgrade = []byte("websocket") })), end}, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"},
+		{"upgrade with a body", []stream.Event{head(with(request("PUT"), func(m *stream.Message) { m.Upgrade, m.Length = []byte("websocket"), 1 })), data("x"), end}, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx"},
+		{"upgrade to no protocol", []stream.Event{head(with(request("GET"), func(m *stream.Message) { m.Upgrade = []byte("a b\r\nX: y") })), end}, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"},
 		{"scheme is the connection's matter", []stream.Event{head(with(request("GET"), func(m *stream.Message) { m.Scheme = []byte("http") })), end}, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -91,7 +91,7 @@ func read(t testing.TB, wire string) (got []string) {
 		fields := 0
 		for name, v := range q.Header {
 			switch name {
-			case "Te", "Expect", "Connection", "Content-Length":
+			case "Te", "Expect", "Connection", "Content-Length", "Upgrade":
 			default:
 				fields += len(v)
 			}

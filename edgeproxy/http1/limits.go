@@ -103,6 +103,7 @@ const (
 	errBody      encodeError = "body where none is allowed"
 	errBadField  encodeError = "field that cannot be written"
 	errBadHead   encodeError = "head that cannot be written"
+	errNotAsked  encodeError = "a switch of protocol that was not asked for"
 	errNoTunnels encodeError = "tunnels are not supported"
 )
 

@@ -24,6 +24,7 @@ type Server struct {
 	blank   bool // an empty line before the request line was skipped
 	head    bool // the request is HEAD
 	connect bool // the request is CONNECT
+	asked   bool // the request asks to switch protocols
 	old     bool // the request is HTTP/1.0
 	waiting bool // the client waits for 100 (Continue) before its body
 	closing bool // the next final head says that it is the last
@@ -154,6 +155,7 @@ func (s *Server) begin() {
 	if s.options&optUpgrade != 0 && !r.old {
 		s.msg.Upgrade = s.upgrade
 	}
+	s.asked = len(s.msg.Upgrade) > 0 && length == 0
 	s.body.start(s.chunked, s.length)
 	s.id++
 	s.reading, s.writing, s.started, s.blank = true, true, false, false
@@ -183,7 +185,7 @@ func (s *Server) EOF(ev *stream.Event) error {
 	}
 	s.reading = false
 	ev.Kind, ev.Stream = stream.End, s.id
-	if s.body.phase != bodyEnd {
+	if s.body.phase != bodyEnd && s.body.phase != bodyClose {
 		ev.Kind, ev.Reason = stream.Reset, stream.Truncated
 	}
 	return nil
@@ -233,7 +235,9 @@ func (s *Server) encodeHead(dst []byte, m *stream.Message) ([]byte, error) {
 		return dst, errOrder
 	case m.Status < 100 || m.Status > 599:
 		return dst, errBadHead
-	case m.Status == 101 || s.connect && m.Status/100 == 2:
+	case m.Status == 101 && (!s.asked || !validProtocol(m.Upgrade)):
+		return dst, errNotAsked
+	case s.connect && m.Status/100 == 2:
 		return dst, errNoTunnels
 	case m.Status < 200 && s.old:
 		return dst, nil // RFC 9110 15.2
@@ -243,6 +247,11 @@ func (s *Server) encodeHead(dst []byte, m *stream.Message) ([]byte, error) {
 	dst, err := appendFields(dst, m.Fields)
 	if err != nil {
 		return dst[:start], err
+	}
+	if m.Status == 101 {
+		s.out, s.body.phase = bodyWriter{framing: frameClose}, bodyClose
+		s.started, s.reading, s.last = true, true, true
+		return append(appendSwitch(dst, m.Upgrade), "\r\n"...), nil
 	}
 	if m.Status < 200 {
 		s.waiting = s.waiting && m.Status != 100

@@ -48,6 +48,7 @@ type Conn struct {
 	dialing    bool
 	broken     bool // a write failed; what was received is still read
 	watchClose bool
+	ending     bool // nothing is sent after what is queued
 	dirty      bool
 	inResumed  bool
 
@@ -70,20 +71,11 @@ func (c *Conn) Open(l *Loop, fd int, p Peer, watchClose bool) error {
 
 // Dial starts a connection; Connected or Failed follows.
 func (c *Conn) Dial(l *Loop, to netip.AddrPort, p Peer) error {
-	sa, domain := l.sockaddr(to)
-	l.calls += 3
-	fd, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	fd, err := l.Connect(to)
 	if err != nil {
 		return err
 	}
 	c.start(l, fd, p, false)
-	if err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err == nil {
-		err = unix.Connect(fd, sa)
-	}
-	if err != nil && err != unix.EINPROGRESS {
-		c.abandon()
-		return err
-	}
 	c.dialing = true
 	c.waits = unix.EPOLLOUT
 	if c.handle, err = l.Add(fd, c.waits, c); err != nil {
@@ -140,6 +132,21 @@ func (c *Conn) ShutdownWrite() {
 	c.loop.calls++
 	// Fails where the other side is gone, which reading finds out.
 	_ = unix.Shutdown(c.fd, unix.SHUT_WR)
+}
+
+// HalfClosable makes the end of the other side's stream wait its turn: it is a
+// failure (io.EOF) only once everything before it was taken, and sending may go on.
+func (c *Conn) HalfClosable() {
+	c.watchClose = false
+	if c.fd >= 0 {
+		c.update()
+	}
+}
+
+// CloseWrite tells the other side, after what is queued, that nothing more comes.
+func (c *Conn) CloseWrite() {
+	c.ending = true
+	c.Dirty()
 }
 
 // Left is how many received bytes the owner has not taken.
@@ -284,11 +291,7 @@ func (c *Conn) Ready(ev uint32) {
 }
 
 func (c *Conn) dialed() {
-	c.loop.calls++
-	errno, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR)
-	if err == nil && errno != 0 {
-		err = syscall.Errno(errno)
-	}
+	err := c.loop.SocketError(c.fd)
 	if err != nil {
 		c.peer.Failed(err)
 		return
@@ -370,6 +373,7 @@ func (c *Conn) flush() {
 	}
 	wire := c.t.Wire()
 	if wire.Len() == 0 {
+		c.end()
 		return
 	}
 	if c.broken {
@@ -393,7 +397,15 @@ func (c *Conn) flush() {
 	}
 	c.update()
 	if c.fd >= 0 {
+		c.end()
 		c.peer.Written(n, c.Out.Len()+wire.Len())
+	}
+}
+
+func (c *Conn) end() {
+	if c.ending && c.Unsent() == 0 {
+		c.ending = false
+		c.ShutdownWrite()
 	}
 }
 

@@ -76,14 +76,7 @@ func listen(addr netip.AddrPort) (_ *Listener, err error) {
 	if err != nil {
 		return nil, os.NewSyscallError("getsockname", err)
 	}
-	l := &Listener{fd: fd}
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		l.addr = netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
-	case *unix.SockaddrInet6:
-		l.addr = netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
-	}
-	return l, nil
+	return &Listener{fd: fd, addr: addrPort(sa)}, nil
 }
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {

@@ -87,7 +87,12 @@ func (b *builder) route(r *mesh.HTTPRoute) {
 	}
 }
 
+// joins reports whether a route refers to the listener, which takes routes of its
+// own namespace (Gateway API, allowedRoutes: Same).
 func (b *builder) joins(r *mesh.HTTPRoute, l *mesh.Listener) bool {
+	if r.Metadata.Namespace != b.gateway.Metadata.Namespace {
+		return false
+	}
 	for _, p := range r.Spec.ParentRefs {
 		if cmp.Or(p.Group, mesh.GatewayGroup) == mesh.GatewayGroup && cmp.Or(p.Kind, mesh.KindGateway) == mesh.KindGateway &&
 			cmp.Or(p.Namespace, r.Metadata.Namespace) == b.gateway.Metadata.Namespace && p.Name == b.gateway.Metadata.Name &&
@@ -250,13 +255,16 @@ func (b *builder) backend(route *mesh.HTTPRoute, ref *mesh.BackendRef) Backend {
 	if ref.Weight != nil {
 		backend.Weight = max(*ref.Weight, 0)
 	}
-	backend.Invalid = unserved(ref.Group, ref.Kind)
+	backend.Invalid = unserved(route, ref.Group, ref.Kind, ref.Namespace)
 	return backend
 }
 
-// unserved says why a reference's kind is not served, empty when it is.
-func unserved(group, kind string) string {
-	if group == mesh.MeshGroup && kind == mesh.KindMeshService {
+// unserved says why a reference is not served, empty when it is.
+func unserved(route *mesh.HTTPRoute, group, kind, namespace string) string {
+	switch {
+	case namespace != "" && namespace != route.Metadata.Namespace:
+		return "backend of namespace " + namespace + " is not served: no ReferenceGrant permits it"
+	case group == mesh.MeshGroup && kind == mesh.KindMeshService:
 		return ""
 	}
 	return fmt.Sprintf("backend of group %q and kind %q is not served: write group: %s, kind: %s",

@@ -186,7 +186,7 @@ func (m *Mirror) Takes(random uint64) bool {
 
 func compileMirror(m *mesh.RequestMirror, namespace string) Mirror {
 	c := Mirror{
-		Service: mesh.ServiceKey(cmp.Or(m.BackendRef.Namespace, namespace) + "/" + m.BackendRef.Name),
+		Service: mesh.ServiceKey(namespace + "/" + m.BackendRef.Name),
 		Port:    m.BackendRef.Port, numerator: 1, denominator: 1,
 	}
 	switch {
@@ -228,7 +228,7 @@ func (b *builder) filter(route *mesh.HTTPRoute, f *Filters, spec *mesh.HTTPRoute
 		f.Response = append(f.Response, compileEdits(spec.ResponseHeaderModifier))
 	case spec.RequestMirror != nil:
 		ref := &spec.RequestMirror.BackendRef
-		if what := unserved(ref.Group, ref.Kind); what != "" {
+		if what := unserved(route, ref.Group, ref.Kind, ref.Namespace); what != "" {
 			b.fault(route, what, "%s.filters[%d].requestMirror.backendRef", field, i)
 			return
 		}

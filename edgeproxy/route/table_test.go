@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +15,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 )
 
 func gateway(listeners ...mesh.Listener) *mesh.Gateway {
@@ -64,7 +68,8 @@ func TestMatch(t *testing.T) {
 		rt("default/c-wild", hosts("*.example.com"), "/", "/items"),
 		rt("default/d-long", hosts("*.shop.example.com"), "/deep"),
 		rt("default/e-later", hosts("shop.example.com"), "/items", "/later"),
-		rt("other/a", nil, "/api", "/other"),
+		rt("default/z-last", nil, "/api", "/other"),
+		rt("other/a", nil, "/stranger"),
 	)
 	for _, c := range []struct{ name, host, path, want string }{
 		{"no hostname", "x.org", "/", "default/a-any/0"},
@@ -75,7 +80,8 @@ func TestMatch(t *testing.T) {
 		{"prefix matches itself with a slash", "x.org", "/api/", "default/a-any/1"},
 		{"exact before prefix", "x.org", "/api/exact", "default/a-any/2"},
 		{"exact is exact", "x.org", "/api/exact/", "default/a-any/1"},
-		{"first route by name", "x.org", "/other", "other/a/1"},
+		{"last route by name", "x.org", "/other", "default/z-last/1"},
+		{"route of another namespace", "x.org", "/stranger", "default/a-any/0"},
 		{"exact host", "shop.example.com", "/items/1", "default/b-exact/0"},
 		{"exact host, exact path", "shop.example.com", "/items", "default/b-exact/1"},
 		{"second match of a rule", "shop.example.com", "/items/old", "default/b-exact/2"},
@@ -147,6 +153,9 @@ func TestListeners(t *testing.T) {
 func TestFaults(t *testing.T) {
 	r := rt("default/bad", nil, "/ok", "no-slash", "/a/../../b", "/a?b", "*", "/good")
 	r.Spec.Rules[0].BackendRefs = append(r.Spec.Rules[0].BackendRefs, mesh.BackendRef{Name: "core", Port: 80})
+	stray := r.Spec.Rules[1].BackendRefs[0]
+	stray.Namespace = "other"
+	r.Spec.Rules[0].BackendRefs = append(r.Spec.Rules[0].BackendRefs, stray)
 	r.Spec.Rules[5].Matches[0].Path.Type = "Wildcard"
 	stranger := rt("default/host", []string{"x.org"}, "/")
 	listeners := []mesh.Listener{{Name: "l", Hostname: "*.example.com", Port: 80}}
@@ -157,6 +166,7 @@ func TestFaults(t *testing.T) {
 	}
 	want := []string{
 		"HTTPRoute/default/bad spec.rules[0].backendRefs[1]",
+		"HTTPRoute/default/bad spec.rules[0].backendRefs[2]",
 		"HTTPRoute/default/bad spec.rules[1].matches[0].path.value",
 		"HTTPRoute/default/bad spec.rules[2].matches[0].path.value",
 		"HTTPRoute/default/bad spec.rules[3].matches[0].path.value",
@@ -168,7 +178,7 @@ func TestFaults(t *testing.T) {
 		t.Errorf("got %q\nwant %q", fields, want)
 	}
 	m, ok := table.Match(to("a.example.com", "/ok"))
-	if !ok || len(m.Backends) != 2 || m.Backends[0].Invalid != "" || m.Backends[1].Invalid == "" {
+	if !ok || len(m.Backends) != 3 || m.Backends[0].Invalid != "" || m.Backends[1].Invalid == "" {
 		t.Errorf("the rule with one bad backend: %+v", m)
 	}
 }
@@ -186,11 +196,11 @@ func TestRuleMembers(t *testing.T) {
 	r := rt("default/r", nil, "/", "/b")
 	r.Spec.Rules[1].Name = "named"
 	r.Spec.Rules[1].Timeouts = &mesh.RouteTimeouts{Request: &d}
-	r.Spec.Rules[1].BackendRefs[0].Namespace = "other"
+	r.Spec.Rules[1].BackendRefs[0].Namespace = "default"
 	table := build(t, anyHost, r)
 	got := *table.Rules[1]
 	if got.Key != "default/r/named" || got.Index != 1 || got.Request != 3*time.Second || got.BackendRequest != 0 ||
-		got.Backends[0].Service != "other/s" || got.Backends[0].Port != 80 || got.Backends[0].Weight != 1 {
+		got.Backends[0].Service != "default/s" || got.Backends[0].Port != 80 || got.Backends[0].Weight != 1 {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -238,13 +248,13 @@ func TestPick(t *testing.T) {
 
 // naiveMatch walks over all routes, rules and matches and keeps the best by the
 // words of the Gateway API. It knows one listener without hostname.
-func naiveMatch(routes []*mesh.HTTPRoute, host, path string) string {
+func naiveMatch(routes []*mesh.HTTPRoute, host, path string, q *Request) string {
 	host, _, _ = strings.Cut(strings.ToLower(host), ":")
 	host = strings.TrimSuffix(host, ".")
 	type candidate struct {
-		kind, hostLen, exact, pathLen int
-		route                         string
-		rule                          int
+		kind, hostLen, exact, pathLen, method, headers, params int
+		route                                                  string
+		rule                                                   int
 	}
 	var best *candidate
 	for _, r := range routes {
@@ -267,15 +277,23 @@ func naiveMatch(routes []*mesh.HTTPRoute, host, path string) string {
 				for _, m := range rule.Matches {
 					v, exact := m.Path.Value, 0
 					if m.Path.Type == mesh.PathExact {
-						if exact = 1; v != path {
+						if exact = 2; v != path {
+							continue
+						}
+					} else if m.Path.Type == mesh.MatchRegularExpression {
+						if exact = 1; regexp.MustCompile(v).FindString(path) != path {
 							continue
 						}
 					} else if v = strings.TrimSuffix(v, "/"); path != v && !strings.HasPrefix(path, v+"/") {
 						continue
 					}
-					c := &candidate{kind, len(h), exact, len(v), r.Metadata.Namespace + "/" + r.Metadata.Name, i}
+					if !naiveConditions(&m, q) {
+						continue
+					}
+					c := &candidate{kind, len(h), exact, len(v), min(len(m.Method), 1), len(m.Headers), len(m.QueryParams), r.Metadata.Namespace + "/" + r.Metadata.Name, i}
 					if best == nil || cmp.Or(cmp.Compare(c.kind, best.kind), cmp.Compare(c.hostLen, best.hostLen),
-						cmp.Compare(c.exact, best.exact), cmp.Compare(c.pathLen, best.pathLen),
+						cmp.Compare(c.exact, best.exact), cmp.Compare(c.pathLen, best.pathLen), cmp.Compare(c.method, best.method),
+						cmp.Compare(c.headers, best.headers), cmp.Compare(c.params, best.params),
 						-cmp.Compare(c.route, best.route), -cmp.Compare(c.rule, best.rule)) > 0 {
 						best = c
 					}
@@ -287,6 +305,32 @@ func naiveMatch(routes []*mesh.HTTPRoute, host, path string) string {
 		return ""
 	}
 	return fmt.Sprintf("%s/%d", best.route, best.rule)
+}
+
+// naiveConditions asks net/http and net/url.
+func naiveConditions(m *mesh.HTTPRouteMatch, q *Request) bool {
+	holds := func(kind, want, have string) bool {
+		if kind == mesh.MatchRegularExpression {
+			return regexp.MustCompile("^(?:" + want + ")$").MatchString(have)
+		}
+		return want == have
+	}
+	header := http.Header{}
+	for _, f := range q.Fields {
+		header.Add(string(f.Name), string(f.Value))
+	}
+	for _, h := range m.Headers {
+		if v := header.Values(h.Name); len(v) == 0 || !holds(h.Type, h.Value, strings.Join(v, ",")) {
+			return false
+		}
+	}
+	values, err := url.ParseQuery(string(q.Query))
+	for _, p := range m.QueryParams {
+		if v := values[p.Name]; err != nil || len(v) == 0 || !holds(p.Type, p.Value, v[0]) {
+			return false
+		}
+	}
+	return m.Method == "" || m.Method == string(q.Method)
 }
 
 func TestMatchTwin(t *testing.T) {
@@ -318,7 +362,25 @@ func TestMatchTwin(t *testing.T) {
 				}
 				rules = append(rules, m)
 			}
-			routes = append(routes, rt(fmt.Sprintf("%s/r%d", pick([]string{"ns", "default"}), i), hostnames, rules...))
+			r := rt(fmt.Sprintf("%s/r%d", "default", rnd.IntN(3)*10+i), hostnames, rules...)
+			for _, rule := range r.Spec.Rules {
+				for i := range rule.Matches {
+					m := &rule.Matches[i]
+					if rnd.IntN(3) == 0 {
+						m.Method = pick([]string{"GET", "PUT"})
+					}
+					for _, name := range []string{"A", "b", "C"}[rnd.IntN(4):] {
+						m.Headers = append(m.Headers, mesh.HeaderMatch{Type: pick([]string{"", mesh.MatchRegularExpression}), Name: name, Value: pick([]string{"1", "2|1", "1,2", ".*"})})
+					}
+					for _, name := range []string{"p", "q q"}[rnd.IntN(3):] {
+						m.QueryParams = append(m.QueryParams, mesh.QueryParamMatch{Type: pick([]string{"", mesh.MatchRegularExpression}), Name: name, Value: pick([]string{"1", "1 2", "[12 ]+"})})
+					}
+					if rnd.IntN(5) == 0 {
+						m.Path = &mesh.PathMatch{Type: mesh.MatchRegularExpression, Value: pick([]string{"/x", "/x/.*", "/[xy]+", "/x|/y", ".*/xy/?"})}
+					}
+				}
+			}
+			routes = append(routes, r)
 		}
 		rnd.Shuffle(len(routes), func(i, j int) { routes[i], routes[j] = routes[j], routes[i] })
 		table := build(t, anyHost, routes...)
@@ -326,11 +388,17 @@ func TestMatchTwin(t *testing.T) {
 			host := pick([]string{"a.com", "b.a.com", "C.b.a.com", "z.a.com:80", "z.z.b.a.com", "d.org.", "e.org", "com", ""})
 			path := randomPath()
 			got := ""
-			if r, ok := table.Match(to(host, path)); ok {
+			q := to(host, path)
+			q.Method = []byte(pick([]string{"GET", "PUT", "POST"}))
+			for range rnd.IntN(5) {
+				q.Fields = append(q.Fields, stream.Field{Name: []byte(pick([]string{"a", "A", "B", "c"})), Value: []byte(pick([]string{"1", "2", "", "1,2"}))})
+			}
+			q.Query = []byte(pick([]string{"", "p=1", "p=2&p=1", "q+q=1%202&p=1", "q%20q=1+2", "p", "&&p=1&", "p=1=1"}))
+			if r, ok := table.Match(q); ok {
 				got = r.Key
 			}
-			if want := naiveMatch(routes, host, path); got != want {
-				t.Fatalf("%q %q: got %q, twin says %q", host, path, got, want)
+			if want := naiveMatch(routes, host, path, q); got != want {
+				t.Fatalf("%q %q: %s ?%s %q: got %q, twin says %q", host, path, q.Method, q.Query, q.Fields, got, want)
 			}
 		}
 	}

@@ -83,7 +83,10 @@ type Message struct {
 	Expect100 bool
 	// NoBody reports that whatever Length says no body follows (answer to HEAD, 204, 304).
 	NoBody bool
-	// Upgrade is the protocol asked for or agreed to, empty when none.
+	// Upgrade is the protocol asked for or agreed to, empty when none. A response
+	// that agrees (101 in HTTP/1, 200 to an extended CONNECT in HTTP/2) makes the
+	// stream a tunnel: Data and End of each direction follow on their own, and the
+	// request, whatever was said of its end, goes on.
 	Upgrade []byte
 	// TrailersOK reports that the sender of a request takes trailers (TE: trailers).
 	TrailersOK bool

@@ -174,7 +174,12 @@ type ServiceCell struct {
 	UnqueuedNS     atomic.Uint64
 	UnqueuedSq     atomic.Uint64 // us^2
 	From           [MaxSources]atomic.Uint64
-	_              [64]byte
+	// Streams counts TCP connections that ended, by flag; StreamsOpen is how many
+	// there are.
+	Streams                  [Outcomes]atomic.Uint64
+	StreamsOpen              atomic.Int64
+	FromClients, FromBackend atomic.Uint64 // bytes
+	_                        [64]byte
 }
 
 // Classes and Outcomes are the dimensions of request counts: status / 100 (0 for

@@ -76,12 +76,12 @@ func (b *builder) service(m *mesh.MeshService) {
 	}
 	s := &Service{
 		Service: b.reg.Service(key),
-		Connect: ConnectTimeout, Silence: SilenceTimeout, Retries: Retries, MaxAge: MaxAge,
-		ports: map[int]bool{},
+		Connect: ConnectTimeout, Silence: SilenceTimeout, Idle: TunnelIdle, Retries: Retries, MaxAge: MaxAge,
+		ports: map[int]string{},
 	}
 	b.view.Services[key] = s
 	for _, p := range m.Spec.Ports {
-		s.ports[p.Port] = true
+		s.ports[p.Port] = p.Protocol
 		b.view.named[string(key)+":"+strconv.Itoa(p.Port)] = s
 	}
 	b.view.named[string(key)] = s
@@ -235,7 +235,7 @@ func (b *builder) gateway(g *mesh.Gateway) {
 		case mixed:
 			b.problem("Gateway/%s: listeners of port %d have different protocols, the port is not served", name, first.Port)
 			continue
-		case first.Protocol != mesh.ProtocolHTTP && first.Protocol != mesh.ProtocolEastWest:
+		case !slices.Contains(served, first.Protocol):
 			b.problem("Gateway/%s: listener %q: protocol %q is not served", name, first.Name, first.Protocol)
 			continue
 		}
@@ -243,7 +243,14 @@ func (b *builder) gateway(g *mesh.Gateway) {
 		for _, l := range group {
 			s.Listeners = append(s.Listeners, l.Name)
 		}
-		if !s.EastWest() {
+		switch first.Protocol {
+		case mesh.ProtocolTCP:
+			s.Streams = route.BuildTCP(g, group, b.snap.Objects.TCPRoutes)
+			b.streamBackends(mesh.KindTCPRoute, s.Streams)
+		case mesh.ProtocolTLS:
+			s.Streams = route.BuildTLS(g, group, b.snap.Objects.TLSRoutes)
+			b.streamBackends(mesh.KindTLSRoute, s.Streams)
+		case mesh.ProtocolHTTP:
 			table, faults := route.Build(g, group, b.snap.Objects.HTTPRoutes, b.snap.Objects.LocalResponses)
 			s.Routes = table
 			for _, f := range faults {
@@ -264,6 +271,28 @@ func (b *builder) gateway(g *mesh.Gateway) {
 			b.bound[at] = name
 			socket := s
 			b.view.Sockets = append(b.view.Sockets, &socket)
+		}
+	}
+}
+
+// served are the listener protocols of this build.
+var served = []string{mesh.ProtocolHTTP, mesh.ProtocolTCP, mesh.ProtocolTLS, mesh.ProtocolEastWest}
+
+// streamBackends says which references lead nowhere; their share of connections
+// is closed.
+func (b *builder) streamBackends(kind string, t *route.Streams) {
+	for _, r := range t.Rules {
+		for i := range r.Backends {
+			ref := &r.Backends[i]
+			s := b.view.Services[ref.Service]
+			switch {
+			case ref.Invalid != "":
+				b.problem("%s/%s: backendRefs[%d]: %s", kind, r.Key, i, ref.Invalid)
+			case s == nil:
+				b.problem("%s/%s: backendRefs[%d]: MeshService %q does not exist", kind, r.Key, i, ref.Service)
+			case !s.HasStreamPort(ref.Port):
+				b.problem("%s/%s: backendRefs[%d]: MeshService %q has no tcp port %d", kind, r.Key, i, ref.Service, ref.Port)
+			}
 		}
 	}
 }

@@ -23,6 +23,7 @@ func (b *builder) policy(s *Service) {
 	if o := p.Timeouts; o != nil {
 		set(&s.Connect, o.Connect)
 		set(&s.Silence, o.Idle)
+		set(&s.Idle, o.Idle)
 		set(&s.Request, o.Request)
 	}
 	if r := p.Retries; r != nil && r.Attempts != nil {

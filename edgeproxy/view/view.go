@@ -4,6 +4,7 @@
 package view
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"time"
@@ -21,6 +22,8 @@ const (
 	ConnectTimeout = time.Second
 	// SilenceTimeout is how long a backend may send nothing that it owes.
 	SilenceTimeout = 60 * time.Second
+	// TunnelIdle is how long a tunnel or a TCP connection may carry nothing.
+	TunnelIdle = time.Hour
 	// Retries is how many attempts may follow a failed one.
 	Retries = 2
 	// MaxAge is how old a connection to an endpoint may become.
@@ -58,7 +61,21 @@ type Socket struct {
 	Gateway   string   // namespace/name
 	Listeners []string // names
 	Protocol  string
-	Routes    *route.Table // nil for east-west
+	Routes    *route.Table   // of HTTP
+	Streams   *route.Streams // of TCP and TLS
+	// Balancers are the addresses whose connections begin with a PROXY header.
+	Balancers []netip.Prefix
+}
+
+// FromBalancer reports whether a connection from the address has to begin with a
+// PROXY header.
+func (s *Socket) FromBalancer(from netip.Addr) bool {
+	for _, p := range s.Balancers {
+		if p.Contains(from) {
+			return true
+		}
+	}
+	return false
 }
 
 // EastWest reports whether other sites' proxies are served.
@@ -102,16 +119,35 @@ type Service struct {
 	Name                      []byte
 	Connect, Silence, Request time.Duration
 	Retries                   int
+	// Idle is how long a tunnel or a TCP connection may carry nothing.
+	Idle time.Duration
 	// Declared capacity of the home endpoints.
 	Concurrency int
 	ServiceTime time.Duration
 
-	ports  map[int]bool
+	// SendProxy is the version of the PROXY header that endpoints get at the
+	// start of a TCP connection, 0 for none.
+	SendProxy int
+
+	ports  map[int]string   // protocols
 	places map[uint64]Place // of sessions; nil without a Cookie
 }
 
-// HasPort reports whether the service has the port; 0 stands for its only port.
-func (s *Service) HasPort(port int) bool { return port == 0 && len(s.ports) == 1 || s.ports[port] }
+// HasPort reports whether the service has the port, for requests; 0 stands for
+// its only port.
+func (s *Service) HasPort(port int) bool { return s.speaks(port, mesh.PortHTTP) }
+
+// HasStreamPort is HasPort for whole connections.
+func (s *Service) HasStreamPort(port int) bool { return s.speaks(port, mesh.PortTCP) }
+
+func (s *Service) speaks(port int, protocol string) bool {
+	if port == 0 && len(s.ports) == 1 {
+		for port = range s.ports {
+		}
+	}
+	p, ok := s.ports[port]
+	return ok && cmp.Or(p, mesh.PortHTTP) == protocol
+}
 
 // Named finds a service by the name that another site sends: namespace/name, with
 // or without :port.

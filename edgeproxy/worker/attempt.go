@@ -106,6 +106,9 @@ func (w *Worker) toBackend(r *request, a *attempt, act *exchange.Action) {
 		}
 		w.out = stream.Event{Kind: stream.End, Stream: a.stream}
 		a.send(&w.out, framing)
+		if r.x.Tunnel() && w.codecs.serial && a.up != nil {
+			a.up.conn.CloseWrite()
+		}
 	case exchange.CreditBackend:
 		a.up.credit(a, act.N)
 	}

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"errors"
+	"io"
 	"net/netip"
 	"time"
 
@@ -40,13 +41,18 @@ type down struct {
 type phase uint8
 
 const (
-	resting   phase = iota // a request's first byte
-	heading                // the rest of a head
-	serving                // a request is under way
-	lingering              // the client's close
+	resting    phase = iota // a request's first byte
+	heading                 // the rest of a head
+	serving                 // a request is under way
+	tunnelling              // bytes either way
+	lingering               // the client's close
 )
 
 func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
+	if s := w.state.Sockets[l]; s != nil && s.Streams != nil && !w.draining {
+		w.adoptStream(l, s, fd, from)
+		return
+	}
 	d := w.freeDown
 	if d == nil {
 		d = &down{w: w}
@@ -103,6 +109,8 @@ func (d *down) Expire(_ *loop.Timer, now int64) {
 		}
 	case serving:
 		d.stalled(now)
+	case tunnelling:
+		d.w.stop(d.requests, exchange.IdleTimeout, 0)
 	}
 }
 
@@ -139,6 +147,8 @@ func (d *down) Input(in []byte) int {
 	d.decoding = false
 	switch r := d.requests; {
 	case d.conn.Closed() || d.closing || d.conn.Paused():
+	case d.phase == tunnelling:
+		d.await(tunnelling, r.idle)
 	case d.phase == resting && used < len(in):
 		d.await(heading, w.shared.Times.Head)
 	case d.phase == resting:
@@ -287,7 +297,9 @@ func (d *down) refuse(f exchange.Flag, status int, id stream.ID) {
 func (d *down) Written(n, left int) {
 	if n > 0 {
 		d.w.Counters.Sent.Add(uint64(n))
-		if d.phase == serving && d.deadline < d.w.Loop.Now()+int64(d.w.shared.Times.Stall) {
+		if d.phase == tunnelling {
+			d.await(tunnelling, d.requests.idle)
+		} else if d.phase == serving && d.deadline < d.w.Loop.Now()+int64(d.w.shared.Times.Stall) {
 			d.deadline = d.w.Loop.Now() + int64(d.w.shared.Times.Stall)
 		}
 	}
@@ -345,8 +357,17 @@ func (d *down) drain() {
 	}
 }
 
-// Failed ends what the client has left.
-func (d *down) Failed(error) { d.lost() }
+// Failed ends what the client has left; of a tunnel an end is one direction's.
+func (d *down) Failed(err error) {
+	if d.phase == tunnelling && errors.Is(err, io.EOF) && !d.requests.x.RequestDone() {
+		d.conn.Pause()
+		if ev := &d.w.downEv; d.codec.EOF(ev) == nil && ev.Kind == stream.End {
+			d.w.step(d.requests, &exchange.Event{Kind: exchange.RequestEnd})
+			return
+		}
+	}
+	d.lost()
+}
 
 // lost closes at once.
 func (d *down) lost() {
@@ -403,6 +424,9 @@ func (d *down) finished(r *request) {
 	}
 	if d.w.codecs.serial {
 		d.unpaid = 0
+	}
+	if d.phase == tunnelling {
+		d.await(serving, d.w.shared.Times.Stall) // for what is still to be sent
 	}
 	switch {
 	case d.closing:

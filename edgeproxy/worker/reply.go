@@ -17,12 +17,15 @@ func (w *Worker) toClient(r *request, act *exchange.Action) {
 		w.out = stream.Event{Kind: stream.Head, Stream: r.stream, Head: &w.msg}
 		ok = d.send(&w.out, roomFor(&w.msg))
 	case exchange.ReplyHead:
-		if !r.x.RequestDone() && w.codecs.serial {
+		if !r.x.RequestDone() && w.codecs.serial && !r.x.Tunnel() {
 			_ = d.codec.Close(nil) // the rest of the request is not worth waiting for
 		}
 		w.replyHead(r, &r.attempts[act.Ref.Slot])
 		w.out = stream.Event{Kind: stream.Head, Stream: r.stream, Head: &w.msg}
 		ok = d.send(&w.out, roomFor(&w.msg))
+		if ok && r.x.Tunnel() {
+			w.tunnel(r, &r.attempts[act.Ref.Slot])
+		}
 	case exchange.ReplyData:
 		ok = w.replyBody(r, act)
 	case exchange.ReplyEnd:
@@ -32,6 +35,9 @@ func (w *Worker) toClient(r *request, act *exchange.Action) {
 		}
 		w.out = stream.Event{Kind: stream.End, Stream: r.stream}
 		ok = ok && d.send(&w.out, framing)
+		if r.x.Tunnel() && w.codecs.serial && !d.conn.Closed() {
+			d.conn.CloseWrite()
+		}
 	case exchange.Local:
 		if !r.x.RequestDone() {
 			_ = d.codec.Close(nil)

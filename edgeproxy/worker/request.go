@@ -26,6 +26,8 @@ type request struct {
 	service *upstream.Service // nil where none was found
 	none    exchange.Flag     // why none was found
 	inbound bool              // from another site: served at home or not at all
+	idle    time.Duration     // bounds a tunnel's silence
+	took    time.Duration     // until a tunnel was there
 	demand  bool              // of this site's own users
 	bodyMax time.Duration     // bounds one attempt
 	start   int64
@@ -157,7 +159,7 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	if s, rule := w.find(r, head); s != nil {
 		r.service = s.Service
 		cfg.Retries = s.Retries
-		limit = s.Request
+		limit, r.idle = s.Request, s.Idle
 		if rule != nil {
 			r.bodyMax = rule.BackendRequest
 			limit = cmp.Or(rule.Request, limit)
@@ -198,6 +200,9 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 	r.head = stream.Message{
 		Method: r.store.copy(w, head.Method), Authority: r.store.copy(w, head.Authority), Path: r.store.copy(w, target),
 		Length: head.Length, Expect100: head.Expect100, TrailersOK: head.TrailersOK,
+	}
+	if mayTunnel(head) {
+		r.head.Upgrade = r.store.copy(w, head.Upgrade)
 	}
 	if r.inbound {
 		service, source := w.inbound(r, head)
@@ -322,7 +327,12 @@ func (w *Worker) finish(r *request, act *exchange.Action) {
 	if s == nil {
 		s = w.shared.Unrouted
 	}
-	w.count(s, act.Status, act.Flag, time.Duration(w.Loop.Now()-r.start))
+	took := time.Duration(w.Loop.Now() - r.start)
+	if r.x.Tunnel() {
+		w.Counters.Tunnels.Add(-1)
+		took = r.took
+	}
+	w.count(s, act.Status, act.Flag, took)
 	w.endCopies(r)
 	if r.d != nil {
 		r.d.finished(r)

@@ -24,6 +24,8 @@ type up struct {
 	dialing  bool
 	used     bool // has carried a stream before
 	fresh    bool // nothing was written since the last stream was opened
+	closing  bool // closed once all is sent
+	ended    bool // a tunnel's backend has sent all
 	span     span
 	carried  int // requests
 	unpaid   int // response bytes received and not passed on
@@ -126,7 +128,9 @@ func (u *up) watch(silence time.Duration) {
 // Expire ends a dial or a silence that took too long.
 func (u *up) Expire(_ *loop.Timer, now int64) {
 	switch {
-	case u.attempts == nil: // at rest
+	case u.closing:
+		u.close()
+	case u.attempts == nil || u.attempts.r.x.Tunnel(): // at rest, or timed by the client's side
 	case u.conn.Paused():
 		u.deadline = now + int64(u.attempts.silence)
 		u.w.Loop.Wheel.Set(&u.timer, u.deadline)
@@ -190,12 +194,12 @@ func (u *up) event(ev *stream.Event) {
 	case stream.Head:
 		r.replyHead = ev.Head
 		kind := exchange.Response
-		if ev.Head.Status < 200 {
+		if ev.Head.Status < 200 && len(ev.Head.Upgrade) == 0 {
 			kind = exchange.Informational
 		} else {
 			w.answered(a, ev.Head.Status)
 		}
-		w.step(r, &exchange.Event{Kind: kind, Ref: a.ref, Status: ev.Head.Status})
+		w.step(r, &exchange.Event{Kind: kind, Ref: a.ref, Status: ev.Head.Status, Switch: len(ev.Head.Upgrade) > 0})
 		r.replyHead = nil
 	case stream.Data:
 		u.unpaid += len(ev.Data)
@@ -238,7 +242,7 @@ func (u *up) credit(a *attempt, n int) {
 		return
 	}
 	u.unpaid -= n
-	if u.conn.Paused() && u.unpaid < u.w.shared.Watermark/2 && !u.conn.Closed() {
+	if !u.ended && u.conn.Paused() && u.unpaid < u.w.shared.Watermark/2 && !u.conn.Closed() {
 		u.conn.Resume()
 	}
 }
@@ -247,6 +251,10 @@ func (u *up) credit(a *attempt, n int) {
 func (u *up) Written(n, left int) {
 	if n > 0 {
 		u.fresh = false
+	}
+	if u.closing && left == 0 {
+		u.close()
+		return
 	}
 	if a := u.attempts; a != nil && a.owed > 0 && u.w.codecs.serial && left <= u.w.shared.Watermark/2 {
 		owed := a.owed
@@ -272,6 +280,12 @@ func (u *up) Failed(err error) {
 	if errors.Is(err, io.EOF) && u.attempts != nil {
 		ev := &u.w.upEv
 		if err := u.codec.EOF(ev); err == nil && ev.Kind == stream.End {
+			if u.attempts.r.x.Tunnel() {
+				u.ended = true // the other direction goes on
+				u.conn.Pause()
+				u.event(ev)
+				return
+			}
 			u.event(ev) // a body that runs to the close
 		}
 	}
@@ -307,6 +321,10 @@ func (u *up) detach(a *attempt, ok bool) {
 	over := u.span.over(u.w.Loop.Now(), u.carried)
 	if u.w.codecs.serial {
 		u.unpaid = 0
+		if a.r.x.Tunnel() {
+			u.endTunnel(ok)
+			return
+		}
 		if !ok || over || u.codec.Active() > 0 || !u.codec.Reusable() || u.conn.Left() > 0 {
 			u.close()
 			return

@@ -11,9 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
+	"github.com/meridian-mesh/meridian/edgeproxy/l4"
 	"github.com/meridian-mesh/meridian/edgeproxy/limit"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 	"github.com/meridian-mesh/meridian/edgeproxy/route"
@@ -84,8 +83,9 @@ type Counters struct {
 	Accepted, Refused, Received, Sent atomic.Uint64
 	Connects, ConnectFailures, Reused atomic.Uint64
 	Retries                           atomic.Uint64
+	Open, Tunnels                     atomic.Int64
+	TunnelsTotal                      atomic.Uint64
 	Mirrored, MirrorsDropped          atomic.Uint64
-	Open                              atomic.Int64
 	_                                 [64]byte
 }
 
@@ -108,11 +108,12 @@ type Worker struct {
 	draining  bool
 	rnd       rand.PCG
 
-	downs  *down // all client connections
-	pool   *upstream.Pool[*up]
-	sweep  loop.Timer
-	budget limit.RetryBudget
-	codecs codecs
+	downs   *down // all client connections with a codec
+	streams *l4.Engine
+	pool    *upstream.Pool[*up]
+	sweep   loop.Timer
+	budget  limit.RetryBudget
+	codecs  codecs
 	// restCodecs are those of connections at rest, for the next that needs one.
 	restCodecs []serverCodec
 	freeDown   *down
@@ -160,6 +161,7 @@ func New(id int, shared *Shared) (*Worker, error) {
 	}
 	w.rnd.Seed(rand.Uint64(), rand.Uint64())
 	w.sweep.Owner = (*sweeper)(w)
+	w.streams = l4.NewEngine(l, (*streams)(w), shared.Times.Head)
 	return w, nil
 }
 
@@ -222,6 +224,7 @@ func (w *Worker) Close() {
 	for w.downs != nil {
 		w.downs.lost()
 	}
+	w.streams.Close()
 	for w.copies != nil {
 		w.stop(w.copies, exchange.ClientDisconnected, 0)
 	}
@@ -261,9 +264,11 @@ func (w *Worker) accepted(l *Listener, fd int, from netip.AddrPort) {
 	least.Loop.Post(loop.Func(func() { least.adopt(l, fd, from) }))
 }
 
+// refuse resets a connection over a limit: an ordinary end would look like an
+// answer of no bytes.
 func (w *Worker) refuse(fd int) {
 	w.Counters.Refused.Add(1)
-	_ = unix.Close(fd)
+	w.Loop.CloseSocket(fd, true)
 }
 
 // random returns 64 fresh bits.

@@ -6,6 +6,10 @@ import (
 	"github.com/meridian-mesh/meridian/testbed/scenario"
 )
 
+// stalledMS is how late the generator's p99 may be before the machine, not the
+// mesh, is what the figures show.
+const stalledMS = 50
+
 // Findings are sentences that say what the figures of a report show, and name a
 // loss as plainly as a win. Comparisons whose policy did not run are left out.
 func (r *Report) Findings() []string {
@@ -14,6 +18,12 @@ func (r *Report) Findings() []string {
 	for _, run := range r.Runs {
 		if run.Fault != "" {
 			say("%s: %s.", run.Policy, run.Fault)
+		}
+	}
+	for _, run := range r.Runs {
+		if run.GeneratorLateMS > stalledMS {
+			say("%s: one request in a hundred left the generator over %s late, so this machine was busy or stood still; that is in the figures of this run.",
+				run.Policy, millis(run.GeneratorLateMS))
 		}
 	}
 	coop := r.run(Cooperative)

@@ -281,5 +281,12 @@ func TestTableSaysLossesToo(t *testing.T) {
 	if got := strings.Join(r.Findings(), "\n"); !strings.Contains(got, "worse") {
 		t.Errorf("a loss is not called one:\n%s", got)
 	}
+	if strings.Contains(got, "stood still") {
+		t.Error("a generator on time is called late")
+	}
+	r.Runs[2].GeneratorLateMS = 1650
+	if got := strings.Join(r.Findings(), "\n"); !strings.Contains(got, "round-robin: one request in a hundred left the generator over 1.65 s late") {
+		t.Errorf("a stall is not named:\n%s", got)
+	}
 	t.Log("\n" + got)
 }

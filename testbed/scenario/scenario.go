@@ -32,8 +32,8 @@ const (
 
 	// In hundredths of a site's capacity: the background of every site, the least
 	// that is a background to speak of, and the hot site's demand.
-	calmLoad, minLoad    = 45, 15
-	maxFactor, minFactor = 220, 180
+	calmLoad, minLoad    = 40, 15
+	maxFactor, minFactor = 200, 180
 	fitLoad              = 0.78 // of the mesh's capacity in the hotspot: "fits" with room for randomness
 	hotShare, slowShare  = 3, 4 // one third and one quarter of the duration
 	calmShare            = 6

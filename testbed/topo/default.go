@@ -13,16 +13,17 @@ import (
 
 // victoria are six places in Victoria, Australia, with their real coordinates.
 // Slots, service times and the aggregation hop are assumptions: a metropolitan
-// ring takes half a millisecond, a regional town 3 ms to its exchange and back, a
-// remote one 8 ms. With them and [rtt.Prior]'s fibre the round trips between the
-// sites are 1 to 25 ms.
+// ring takes half a millisecond, a regional town 3.5 to 5 ms to its exchange and
+// back, a remote one 10 ms. With them and [rtt.Prior]'s fibre the round trips
+// between the sites are 1 to 25 ms, of the order of the service times: where a
+// request is served matters as much as how long it waits there.
 var victoria = []Site{
-	{Name: "melbourne", Title: "Melbourne CBD", Location: orb.Point{144.9631, -37.8136}, Slots: 8, ServiceTime: 20 * time.Millisecond, Access: 500 * time.Microsecond},
-	{Name: "footscray", Title: "Footscray", Location: orb.Point{144.8999, -37.8010}, Slots: 4, ServiceTime: 20 * time.Millisecond, Access: 500 * time.Microsecond},
-	{Name: "geelong", Title: "Geelong", Location: orb.Point{144.3607, -38.1499}, Slots: 4, ServiceTime: 25 * time.Millisecond, Access: 2 * time.Millisecond},
-	{Name: "ballarat", Title: "Ballarat", Location: orb.Point{143.8503, -37.5622}, Slots: 3, ServiceTime: 25 * time.Millisecond, Access: 3 * time.Millisecond},
-	{Name: "bendigo", Title: "Bendigo", Location: orb.Point{144.2794, -36.7570}, Slots: 3, ServiceTime: 30 * time.Millisecond, Access: 3 * time.Millisecond},
-	{Name: "mildura", Title: "Mildura", Location: orb.Point{142.1560, -34.2080}, Slots: 2, ServiceTime: 40 * time.Millisecond, Access: 8 * time.Millisecond},
+	{Name: "melbourne", Title: "Melbourne CBD", Location: orb.Point{144.9631, -37.8136}, Slots: 6, ServiceTime: 15 * time.Millisecond, Access: 500 * time.Microsecond},
+	{Name: "footscray", Title: "Footscray", Location: orb.Point{144.8999, -37.8010}, Slots: 3, ServiceTime: 15 * time.Millisecond, Access: 500 * time.Microsecond},
+	{Name: "geelong", Title: "Geelong", Location: orb.Point{144.3607, -38.1499}, Slots: 3, ServiceTime: 18 * time.Millisecond, Access: 3500 * time.Microsecond},
+	{Name: "ballarat", Title: "Ballarat", Location: orb.Point{143.8503, -37.5622}, Slots: 2, ServiceTime: 16 * time.Millisecond, Access: 4 * time.Millisecond},
+	{Name: "bendigo", Title: "Bendigo", Location: orb.Point{144.2794, -36.7570}, Slots: 2, ServiceTime: 20 * time.Millisecond, Access: 5 * time.Millisecond},
+	{Name: "mildura", Title: "Mildura", Location: orb.Point{142.1560, -34.2080}, Slots: 2, ServiceTime: 40 * time.Millisecond, Access: 10 * time.Millisecond},
 }
 
 // usersPerSlot is how many users live around a site for each of its slots.

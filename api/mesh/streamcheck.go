@@ -1,0 +1,71 @@
+package mesh
+
+import (
+	"fmt"
+	"slices"
+)
+
+// defaultRefs fills in the namespaces that references leave out.
+func defaultRefs(namespace string, parents []ParentRef, rules []StreamRouteRule) {
+	for i := range parents {
+		if parents[i].Namespace == "" {
+			parents[i].Namespace = namespace
+		}
+	}
+	for i := range rules {
+		for j := range rules[i].BackendRefs {
+			if b := &rules[i].BackendRefs[j]; b.Namespace == "" {
+				b.Namespace = namespace
+			}
+		}
+	}
+}
+
+// SelectsFor reports whether the reference joins the listener as the parent of a
+// route for the listener protocol; see [ParentRef.Selects].
+func (p *ParentRef) SelectsFor(protocol string, l *Listener) bool {
+	return l.Protocol == protocol && (p.SectionName == "" || p.SectionName == l.Name) && (p.Port == 0 || p.Port == l.Port)
+}
+
+// streamRoutes checks the routes for connections.
+func (c *checker) streamRoutes() {
+	for _, r := range c.o.TCPRoutes {
+		c.streamRoute(KindTCPRoute, ProtocolTCP, r.Metadata, r.Spec.ParentRefs, nil, r.Spec.Rules)
+	}
+	for _, r := range c.o.TLSRoutes {
+		c.streamRoute(KindTLSRoute, ProtocolTLS, r.Metadata, r.Spec.ParentRefs, r.Spec.Hostnames, r.Spec.Rules)
+	}
+}
+
+func (c *checker) streamRoute(kind, protocol string, m ObjectMeta, parents []ParentRef, hostnames []string, rules []StreamRouteRule) {
+	for i, p := range parents {
+		path := fmt.Sprintf("spec.parentRefs[%d]", i)
+		g := c.gateways[p.Namespace+"/"+p.Name]
+		switch {
+		case g == nil:
+			c.add(kind, m, path, ReasonNoMatchingParent, "there is no Gateway %s/%s%s", p.Namespace, p.Name, c.perhaps(p.Name, c.gateways))
+			continue
+		case p.Namespace != m.Namespace:
+			c.add(kind, m, path, ReasonNotAllowedByListeners, "Gateway %s/%s takes routes of its own namespace only", p.Namespace, p.Name)
+			continue
+		}
+		joined, hosts := false, false
+		for j := range g.Spec.Listeners {
+			if l := &g.Spec.Listeners[j]; p.SelectsFor(protocol, l) {
+				joined = true
+				hosts = hosts || len(hostnames) == 0 || slices.ContainsFunc(hostnames, func(h string) bool { return HostnamesOverlap(h, l.Hostname) })
+			}
+		}
+		switch {
+		case !joined:
+			c.add(kind, m, path, ReasonNoMatchingParent, "Gateway %s/%s has no %s listener%s", p.Namespace, p.Name, protocol, p.wanted())
+		case !hosts:
+			c.add(kind, m, path, ReasonNoMatchingListenerHostname, "no listener of Gateway %s/%s has a hostname that overlaps with the route's", p.Namespace, p.Name)
+		}
+	}
+	for i, rule := range rules {
+		for j, b := range rule.BackendRefs {
+			c.backend(kind, m, fmt.Sprintf("spec.rules[%d].backendRefs[%d]", i, j), b.Namespace, b.Name, b.Port, PortTCP)
+		}
+	}
+}

@@ -1,0 +1,67 @@
+package mesh
+
+// StreamRouteAPIVersion is the version of the Gateway API that TCPRoute and
+// TLSRoute are read in.
+const StreamRouteAPIVersion = "gateway.networking.k8s.io/v1alpha2"
+
+// Kinds of routes for connections.
+const (
+	KindTCPRoute = "TCPRoute"
+	KindTLSRoute = "TLSRoute"
+)
+
+// Listener protocols whose connections are passed on whole. Of a TLS listener
+// the server name that the client asks for is read and nothing is decrypted.
+const (
+	ProtocolTCP = "TCP"
+	ProtocolTLS = "TLS"
+)
+
+// TLSPassthrough is the TLS mode that leaves the session to the backend.
+const TLSPassthrough = "Passthrough"
+
+// Protocols of a service's port.
+const (
+	PortHTTP = "http"
+	PortTCP  = "tcp"
+)
+
+// ListenerTLS says what a listener does with TLS.
+type ListenerTLS struct {
+	Mode string `json:"mode"`
+}
+
+// TCPRoute sends the connections of a TCP listener to services (Gateway API, TCPRoute).
+type TCPRoute struct {
+	TypeMeta
+	Metadata ObjectMeta   `json:"metadata"`
+	Spec     TCPRouteSpec `json:"spec"`
+}
+
+// TCPRouteSpec is the desired state of a TCPRoute. Of several routes that join a
+// listener the first by namespace and name serves it.
+type TCPRouteSpec struct {
+	ParentRefs []ParentRef       `json:"parentRefs"`
+	Rules      []StreamRouteRule `json:"rules"`
+}
+
+// TLSRoute sends the connections of a TLS listener to services by the server
+// name that the client asks for (Gateway API, TLSRoute).
+type TLSRoute struct {
+	TypeMeta
+	Metadata ObjectMeta   `json:"metadata"`
+	Spec     TLSRouteSpec `json:"spec"`
+}
+
+// TLSRouteSpec is the desired state of a TLSRoute.
+type TLSRouteSpec struct {
+	ParentRefs []ParentRef       `json:"parentRefs"`
+	Hostnames  []string          `json:"hostnames,omitempty"`
+	Rules      []StreamRouteRule `json:"rules"`
+}
+
+// StreamRouteRule names the backends that share a route's connections by weight.
+type StreamRouteRule struct {
+	Name        string       `json:"name,omitempty"`
+	BackendRefs []BackendRef `json:"backendRefs"`
+}

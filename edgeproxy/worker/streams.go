@@ -1,0 +1,130 @@
+package worker
+
+import (
+	"net/netip"
+
+	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
+	"github.com/meridian-mesh/meridian/edgeproxy/l4"
+	"github.com/meridian-mesh/meridian/edgeproxy/lb"
+	"github.com/meridian-mesh/meridian/edgeproxy/view"
+)
+
+// streams is a worker as the host of the connections that it passes on whole.
+type streams Worker
+
+// adoptStream serves a connection of a TCP or TLS listener.
+func (w *Worker) adoptStream(l *Listener, socket *view.Socket, fd int, from netip.AddrPort) {
+	w.Counters.Accepted.Add(1)
+	w.streams.Start(fd, from, socket.FromBalancer(from.Addr()), socket.Streams.ByName, l)
+}
+
+// Route finds the service that a connection is for.
+func (h *streams) Route(s *l4.Session, server []byte) exchange.Flag {
+	w := (*Worker)(h)
+	socket := w.state.Sockets[s.Owner.(*Listener)]
+	if socket == nil || socket.Streams == nil {
+		return exchange.NoRoute // the listener went away meanwhile
+	}
+	rule, ok := socket.Streams.Match(server)
+	if !ok {
+		return exchange.NoRoute
+	}
+	b := rule.Pick(w.random())
+	if b == nil || b.Invalid != "" {
+		return exchange.NoCluster
+	}
+	svc := w.state.View.Services[b.Service]
+	if svc == nil || !svc.HasStreamPort(b.Port) {
+		return exchange.NoCluster
+	}
+	s.Plan = l4.Plan{Service: svc.Service, Connect: svc.Connect, Idle: svc.Idle, Retries: svc.Retries, Send: svc.SendProxy}
+	svc.Cells[w.id].StreamsOpen.Add(1)
+	svc.Service.InFlight.Add(1)
+	return exchange.OK
+}
+
+// Pick chooses an endpoint of the service at this site.
+func (h *streams) Pick(s *l4.Session) exchange.Flag {
+	w := (*Worker)(h)
+	svc := w.state.View.Services[s.Service.Key]
+	if svc == nil {
+		return exchange.NoHealthy
+	}
+	w.tried = w.tried[:0]
+	for i, e := range svc.Home {
+		for _, t := range s.Tried[:s.Tries] {
+			if t == e {
+				w.tried = append(w.tried, i)
+			}
+		}
+	}
+	draw, keyed := w.random(), false
+	if svc.KeyBy == view.BySource {
+		var text [48]byte
+		draw, keyed = lb.Hash(s.From.Addr().AppendTo(text[:0])), true
+	}
+	i, ok := w.choice.Pick(svc, w.tried, draw, keyed, w.Loop.Now())
+	if !ok {
+		return exchange.NoHealthy
+	}
+	e := svc.Home[i]
+	s.Endpoint, s.Tried[s.Tries] = e, e
+	s.Tries++
+	if s.Tries > 1 {
+		w.Counters.Retries.Add(1)
+	}
+	e.InFlight.Add(1)
+	e.Cells[w.id].Connects.Add(1)
+	w.Counters.Connects.Add(1)
+	return exchange.OK
+}
+
+// Connected counts how an attempt to connect went.
+func (h *streams) Connected(s *l4.Session, ok bool) {
+	w := (*Worker)(h)
+	c := &s.Endpoint.Cells[w.id]
+	if ok {
+		c.Requests.Add(1)
+		c.Good.Add(1)
+		return
+	}
+	s.Endpoint.InFlight.Add(-1)
+	c.ConnectFailures.Add(1)
+	c.Bad.Add(1)
+	w.Counters.ConnectFailures.Add(1)
+}
+
+// Moved counts bytes.
+func (h *streams) Moved(s *l4.Session, fromClient, fromBackend int) {
+	w := (*Worker)(h)
+	c := &s.Service.Cells[w.id]
+	c.FromClients.Add(uint64(fromClient))
+	c.FromBackend.Add(uint64(fromBackend))
+	w.Counters.Received.Add(uint64(fromClient))
+	w.Counters.Sent.Add(uint64(fromBackend))
+}
+
+// Ended closes the books of a connection.
+func (h *streams) Ended(s *l4.Session, f exchange.Flag) {
+	w := (*Worker)(h)
+	w.shared.Connections.Add(-1)
+	s.Owner.(*Listener).Connections.Add(-1)
+	w.Counters.Open.Add(-1)
+	svc := w.shared.Unrouted
+	if s.Service != nil {
+		svc = s.Service
+		svc.InFlight.Add(-1)
+		svc.Cells[w.id].StreamsOpen.Add(-1)
+	}
+	if e := s.Endpoint; e != nil {
+		e.InFlight.Add(-1)
+		if f == exchange.UpstreamReset {
+			e.Cells[w.id].Failures.Add(1)
+		}
+	}
+	svc.Cells[w.id].Streams[f].Add(1)
+}
+
+var (
+	_ l4.Host = (*streams)(nil)
+)

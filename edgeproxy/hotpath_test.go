@@ -197,6 +197,21 @@ func TestHotPath(t *testing.T) {
 		}
 	}
 	t.Run("mirror", func(t *testing.T) { hotPath(t, mirrored, 2, 30_000) })
+	for name, o := range map[string]mesh.Objects{
+		"peak EWMA, a new session each": balanced(hotObjects(backend), mesh.LBPeakEWMA, &mesh.SessionAffinity{}),
+		"ring hash by header":           balanced(hotObjects(backend), mesh.LBRingHash, &mesh.SessionAffinity{Type: mesh.AffinityHeader, SessionName: "X-Field-07"}),
+	} {
+		t.Run(name, func(t *testing.T) { hotPath(t, o, 1, 30_000) })
+	}
+}
+
+// balanced adds what balancing looks at beyond the default.
+func balanced(o mesh.Objects, algorithm string, affinity *mesh.SessionAffinity) mesh.Objects {
+	o = with(o, mesh.TrafficPolicySpec{
+		LoadBalancing: &mesh.LoadBalancing{Algorithm: algorithm, SlowStart: &mesh.SlowStart{Window: mesh.Duration(time.Minute)}},
+	})
+	o.Services[0].Spec.SessionAffinity = affinity
+	return o
 }
 
 // hotPath sends requests that reach a backend copies times each.

@@ -1,6 +1,7 @@
 package edgeproxy
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -13,6 +14,7 @@ import (
 	"math/big"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"syscall"
@@ -390,6 +392,9 @@ func TestConnectionCaps(t *testing.T) {
 		if got := p.Stats().ConnectionsRefused; got != uint64(i+1) {
 			t.Errorf("%d refused", got)
 		}
+		if l := p.Stats().Listeners[i]; l.RefusedListener+l.RefusedProxy != 1 || (l.RefusedProxy == 1) != (listener == "other") {
+			t.Errorf("%s: %+v", listener, l)
+		}
 	}
 	open[0].Close()
 	p.streamCount("default/echo", "", 1)
@@ -491,3 +496,71 @@ func TestPassthroughSlowHello(t *testing.T) {
 	}
 	p.streamCount("", "DT", 1)
 }
+
+func accepting(listener string, from ...string) *mesh.TrafficPolicy {
+	return &mesh.TrafficPolicy{
+		Metadata: mesh.ObjectMeta{Name: "accept-" + listener, Namespace: "default"},
+		Spec: mesh.TrafficPolicySpec{
+			TargetRefs:          []mesh.PolicyTargetRef{{Group: mesh.GatewayGroup, Kind: mesh.KindGateway, Name: "ingress", SectionName: listener}},
+			AcceptProxyProtocol: &mesh.AcceptProxyProtocol{From: from},
+		},
+	}
+}
+
+// TestProxyProtocol passes on what a trusted balancer says of its client, to a TCP
+// backend in a header and to an HTTP one in a field.
+func TestProxyProtocol(t *testing.T) {
+	got := make(chan string, 1)
+	b := tcpBackend(t, func(c *net.TCPConn) {
+		all, _ := io.ReadAll(c)
+		got <- string(all)
+	})
+	web := backend(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("X-Forwarded-For")) })
+	o := tcpTo(b)
+	o.Gateways[0].Spec.Listeners = append(o.Gateways[0].Spec.Listeners, httpListener("http", 0),
+		mesh.Listener{Name: "strange", Protocol: mesh.ProtocolTCP})
+	o.HTTPRoutes = []*mesh.HTTPRoute{routeTo("web", prefixRule("/", backendRef("web")))}
+	o.Services = append(o.Services, service("web", web))
+	o.TrafficPolicies = []*mesh.TrafficPolicy{accepting("tcp", "10.0.0.0/8", "127.0.0.0/8"), accepting("http", "127.0.0.1/32"),
+		accepting("strange", "10.0.0.0/8"), {
+			Metadata: mesh.ObjectMeta{Name: "send", Namespace: "default"},
+			Spec: mesh.TrafficPolicySpec{TargetRefs: []mesh.PolicyTargetRef{{Kind: mesh.KindMeshService, Name: "echo"}},
+				SendProxyProtocol: &mesh.SendProxyProtocol{Version: mesh.ProxyV1}},
+		}}
+	p := startProxy(t, Config{}, Deps{}, o)
+	const line = "PROXY TCP4 192.0.2.1 198.51.100.2 5 6\r\n"
+	send := func(listener, text string) *net.TCPConn {
+		c := p.stream(listener)
+		for _, part := range []string{text[:3], text[3:]} {
+			io.WriteString(c, part)
+			time.Sleep(5 * time.Millisecond)
+		}
+		return c
+	}
+	for _, header := range []string{line, "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\xc6\x33\x64\x02\x00\x05\x00\x06"} {
+		send("tcp", header+"hello").CloseWrite()
+		if all := <-got; all != line+"hello" {
+			t.Errorf("backend got %q", all)
+		}
+		c := send("http", header+"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body, _ := io.ReadAll(res.Body); string(body) != "192.0.2.1" {
+			t.Errorf("backend saw %q", body)
+		}
+	}
+	c := send("strange", line)
+	c.CloseWrite()
+	if all, want := <-got, fmt.Sprintf("PROXY TCP4 127.0.0.1 127.0.0.1 %d %d\r\n%s", port(c.LocalAddr()), port(c.RemoteAddr()), line); all != want {
+		t.Errorf("a header of a stranger is data: backend got %q, want %q", all, want)
+	}
+	send("tcp", "no header")
+	p.streamCount("", "DPE", 1)
+	if _, err := send("http", "GET / HTTP/1.1\r\nHost: x\r\n\r\n").Read(make([]byte, 1)); err == nil {
+		t.Error("a balancer's request without a header is served")
+	}
+}
+
+func port(a net.Addr) int { return a.(*net.TCPAddr).Port }

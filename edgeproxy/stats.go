@@ -42,6 +42,16 @@ type Stats struct {
 	Requests                 []RequestCount
 	Latency                  []ServiceLatency
 	Streams                  []StreamCount
+	Listeners                []ListenerCount
+}
+
+// ListenerCount counts the connections of one listening socket.
+type ListenerCount struct {
+	Address     string
+	Connections int
+	// RefusedListener were over the listener's own limit, RefusedProxy over that
+	// of the whole proxy.
+	RefusedListener, RefusedProxy uint64
 }
 
 // StreamCount counts the TCP connections of one service.
@@ -101,6 +111,14 @@ func (s *Server) Stats() Stats {
 			LongestTurn: time.Duration(l.LongestTurnNS.Load()), MappedBytes: l.Mapped.Load(),
 			Connections: c.Open.Load(),
 		})
+	}
+	if now := s.state.Load(); now != nil {
+		for _, l := range now.Listeners {
+			st.Listeners = append(st.Listeners, ListenerCount{
+				Address: l.Listener.Addr().String(), Connections: int(l.Connections.Load()),
+				RefusedListener: l.Full.Load(), RefusedProxy: l.ProxyFull.Load(),
+			})
+		}
 	}
 	for _, h := range s.registry.Services() {
 		st.add(h)

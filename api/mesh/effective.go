@@ -18,7 +18,7 @@ func (o *Objects) policiesOf(key ServiceKey) []*TrafficPolicy {
 	var ps []*TrafficPolicy
 	for _, p := range o.TrafficPolicies {
 		if slices.ContainsFunc(p.Spec.TargetRefs, func(t PolicyTargetRef) bool {
-			return ServiceKey(p.Metadata.Namespace+"/"+t.Name) == key
+			return t.Kind == KindMeshService && ServiceKey(p.Metadata.Namespace+"/"+t.Name) == key
 		}) {
 			ps = append(ps, p)
 		}
@@ -57,10 +57,15 @@ func (c *checker) policies() {
 		for i, t := range p.Spec.TargetRefs {
 			key := ServiceKey(p.Metadata.Namespace + "/" + t.Name)
 			path := fmt.Sprintf("spec.targetRefs[%d]", i)
+			if t.Kind == KindGateway {
+				c.gatewayTarget(p, path, &t)
+				continue
+			}
 			if c.services[key] == nil {
 				c.add(KindTrafficPolicy, p.Metadata, path, ReasonTargetNotFound, "there is no MeshService %s%s", key, c.perhaps(t.Name, c.services))
 				continue
 			}
+			c.sendsProxy(p, c.services[key])
 			for _, s := range sections {
 				mine := reflect.ValueOf(&p.Spec).Elem().FieldByIndex(s.index)
 				if mine.IsNil() {

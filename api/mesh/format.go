@@ -46,6 +46,7 @@ var (
 	formatHostname  = format{`^(\*\.)?` + dnsLabel + `(\.` + dnsLabel + `)*$`, checkHostname}
 	formatIP        = format{`^[0-9A-Fa-f:.]+(%.+)?$`, checkIP}
 	formatAddress   = format{`^(([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+(%.+)?\]):[0-9]{1,5}|` + srvName + `)$`, checkAddress}
+	formatCIDR      = format{`^[0-9A-Fa-f:.]+/[0-9]{1,3}$`, checkCIDR}
 	formatHostPort  = format{`^([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+(%.+)?\]):[0-9]{1,5}$`, checkHostPort}
 	formatPath      = format{`^/` + pathBytes + `*$`, checkPath}
 	formatHeader    = format{"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$", checkHeader}
@@ -100,6 +101,17 @@ func checkHostname(s string) (string, string) {
 func checkIP(s string) (string, string) {
 	if _, err := netip.ParseAddr(s); err != nil {
 		return fmt.Sprintf("%q is not an IP address", s), "such as 127.0.0.1 or ::1, without port or brackets"
+	}
+	return "", ""
+}
+
+func checkCIDR(s string) (string, string) {
+	p, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil:
+		return fmt.Sprintf("%q is not a network", s), "such as 10.0.0.0/8 or 2001:db8::/32; one address is 10.0.0.7/32"
+	case p != p.Masked():
+		return fmt.Sprintf("%q has bits beyond its prefix", s), "write " + p.Masked().String()
 	}
 	return "", ""
 }

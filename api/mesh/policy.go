@@ -18,13 +18,37 @@ type TrafficPolicySpec struct {
 	Retries          *Retries          `json:"retries,omitempty"`
 	Connections      *Connections      `json:"connections,omitempty"`
 	ClientPosition   *ClientPosition   `json:"clientPosition,omitempty"`
+	// AcceptProxyProtocol is for targets of kind Gateway, all else for MeshService.
+	AcceptProxyProtocol *AcceptProxyProtocol `json:"acceptProxyProtocol,omitempty"`
+	SendProxyProtocol   *SendProxyProtocol   `json:"sendProxyProtocol,omitempty"`
 }
 
-// PolicyTargetRef names a MeshService of the policy's namespace.
+// PolicyTargetRef names a MeshService of the policy's namespace, or a Gateway or
+// one of its listeners.
 type PolicyTargetRef struct {
 	Group string `json:"group,omitempty"`
 	Kind  string `json:"kind"`
 	Name  string `json:"name"`
+	// SectionName names a listener of a Gateway; empty means all.
+	SectionName string `json:"sectionName,omitempty"`
+}
+
+// AcceptProxyProtocol says whose connections begin with a PROXY header, version 1
+// or 2. From anybody else none is expected, and one that comes is not believed.
+type AcceptProxyProtocol struct {
+	From []string `json:"from"`
+}
+
+// Versions of the PROXY protocol.
+const (
+	ProxyV1 = "v1"
+	ProxyV2 = "v2"
+)
+
+// SendProxyProtocol has TCP connections to the service begin with a PROXY header
+// that names the client.
+type SendProxyProtocol struct {
+	Version string `json:"version,omitempty"`
 }
 
 // Balancing algorithms inside a site. All of them respect weights, health and

@@ -157,8 +157,11 @@ var rules = map[string]rule{
 	"Export.scope":                   {enum: []string{ScopeSite, ScopeMesh}, def: ScopeSite},
 	"Export.sites":                   {format: &formatLabel, unique: ".", doc: "The sites that may use the service; none with scope mesh means all."},
 	"TrafficPolicySpec.targetRefs":   {minItems: 1, maxItems: 64},
-	"PolicyTargetRef.group":          {enum: []string{MeshGroup}, def: MeshGroup},
-	"PolicyTargetRef.kind":           {enum: []string{KindMeshService}, unserved: []string{"Service", KindGateway, KindHTTPRoute}},
+	"PolicyTargetRef.group":          {enum: []string{MeshGroup, GatewayGroup}, def: MeshGroup},
+	"PolicyTargetRef.kind":           {enum: []string{KindMeshService, KindGateway}, unserved: []string{"Service", KindHTTPRoute}},
+	"PolicyTargetRef.sectionName":    {format: &formatSubdomain, doc: "A listener of the Gateway; absent means all."},
+	"AcceptProxyProtocol.from":       {minItems: 1, maxItems: 64, unique: ".", format: &formatCIDR, doc: "Networks of the balancers whose connections begin with a PROXY header."},
+	"SendProxyProtocol.version":      {enum: []string{ProxyV1, ProxyV2}, def: ProxyV2},
 	"PolicyTargetRef.name":           {format: &formatSubdomain},
 	"SiteSharing.policy":             {enum: []string{SharingCooperative, SharingNone, SharingRoundRobin, SharingWeightedRoundRobin}, def: SharingCooperative},
 	"SiteSharing.stayHome":           {span: &span{lo: 1, hi: 100}, def: 2, doc: "How many times dearer than the cheapest other site home may become before requests leave."},
@@ -295,6 +298,12 @@ var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
 			fault("tls", "is for protocol "+ProtocolTLS+", not "+l.Protocol, "")
 		case l.Protocol == ProtocolTCP && l.Hostname != "":
 			fault("hostname", "connections of protocol "+ProtocolTCP+" name no host", "leave it out, or use protocol "+ProtocolTLS)
+		}
+	},
+	reflect.TypeFor[TrafficPolicySpec](): policyTargets,
+	reflect.TypeFor[PolicyTargetRef](): func(v reflect.Value, fault faultFunc) {
+		if t := v.Interface().(PolicyTargetRef); (t.Kind == KindGateway) != (t.Group == GatewayGroup) {
+			fault("group", "is not that of kind "+t.Kind, "write group: "+map[bool]string{true: GatewayGroup, false: MeshGroup}[t.Kind == KindGateway])
 		}
 	},
 	reflect.TypeFor[ClientPosition](): func(v reflect.Value, fault faultFunc) {

@@ -144,6 +144,20 @@ spec:
   parentRefs: [{name: streams, sectionName: db}]
   rules: [{name: all, backendRefs: [{group: mesh.meridian.dev, kind: MeshService, name: db, port: 5432, weight: 3}]}]
 ---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: accept}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: streams, sectionName: db}]
+  acceptProxyProtocol: {from: [10.0.0.0/8, "2001:db8::/32"]}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: send}
+spec:
+  targetRefs: [{kind: MeshService, name: db}]
+  sendProxyProtocol: {version: v1}
+---
 apiVersion: gateway.networking.k8s.io/v1alpha2
 kind: TLSRoute
 metadata: {name: db}

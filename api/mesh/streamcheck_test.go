@@ -47,6 +47,27 @@ spec:
   rules: [{backendRefs: [{group: mesh.meridian.dev, kind: MeshService, name: db, port: 1}]}]
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: p}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: gg}, {group: gateway.networking.k8s.io, kind: Gateway, name: g, sectionName: x}]
+  acceptProxyProtocol: {from: [10.0.0.0/8]}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: q}
+spec:
+  targetRefs: [{kind: MeshService, name: plain}]
+  sendProxyProtocol: {}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: MeshService
+metadata: {name: plain}
+spec:
+  ports: [{port: 1}]
+  endpoints: [{address: "127.0.0.1:1"}]
+---
+apiVersion: mesh.meridian.dev/v1alpha1
 kind: MeshService
 metadata: {name: db}
 spec:
@@ -68,6 +89,9 @@ spec:
 		"TCPRoute spec.rules[0].backendRefs[5] RefNotPermitted",
 		"TLSRoute spec.parentRefs[0] NoMatchingParent",
 		"TLSRoute spec.parentRefs[1] NoMatchingListenerHostname",
+		"TrafficPolicy spec.targetRefs[0] TargetNotFound",
+		"TrafficPolicy spec.targetRefs[1].sectionName TargetNotFound",
+		"TrafficPolicy spec.sendProxyProtocol UnsupportedProtocol",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 
@@ -23,8 +24,17 @@ func (n Node) writeProxy(t *Text) {
 	t.Count(s.Connections)
 	t.Family("meridian_connections_total", counter, "Client connections that were accepted.")
 	t.Count(s.ConnectionsTotal)
-	t.Family("meridian_connections_refused_total", counter, "Client connections over a limit, closed at once.")
+	t.Family("meridian_connections_refused_total", counter, "Client connections over a limit, reset at once.")
 	t.Count(s.ConnectionsRefused)
+	t.Family("meridian_listener_connections", gauge, "Client connections that are open, by listening address.")
+	for _, l := range s.Listeners {
+		t.Value(float64(l.Connections), "address", l.Address)
+	}
+	t.Family("meridian_listener_connections_refused_total", counter, "Client connections reset at once, by listening address and by the limit they were over: of the listener or of the whole proxy.")
+	for _, l := range s.Listeners {
+		t.Count(l.RefusedListener, "address", l.Address, "limit", "listener")
+		t.Count(l.RefusedProxy, "address", l.Address, "limit", "proxy")
+	}
 	t.Family("meridian_received_bytes_total", counter, "Bytes read from clients.")
 	t.Count(s.BytesReceived)
 	t.Family("meridian_sent_bytes_total", counter, "Bytes written to clients.")
@@ -43,6 +53,7 @@ func (n Node) writeProxy(t *Text) {
 	t.Value(float64(len(n.Proxy.Problems())))
 	writeLoops(t, s.Loops)
 	writeRequests(t, s)
+	writeStreams(t, s.Streams)
 	writeUpstreams(t, n.Proxy.Endpoints())
 }
 
@@ -83,6 +94,28 @@ func writeRequests(t *Text, s edgeproxy.Stats) {
 			bounds[i] = b.Seconds()
 		}
 		t.Histogram(bounds, l.Counts, l.Sum.Seconds(), "service", string(l.Service))
+	}
+}
+
+func writeStreams(t *Text, streams []edgeproxy.StreamCount) {
+	t.Family("meridian_tcp_connections", gauge, "TCP connections passed on whole that are open, by service.")
+	for _, c := range streams {
+		if c.Service != "" {
+			t.Value(float64(c.Open), "service", string(c.Service))
+		}
+	}
+	t.Family("meridian_tcp_connections_total", counter, "TCP connections passed on whole that ended, by service (empty: none was reached) and response flag (empty: both sides ended it).")
+	for _, c := range streams {
+		for _, flag := range slices.Sorted(maps.Keys(c.Ended)) {
+			t.Count(c.Ended[flag], "service", string(c.Service), "flag", flag)
+		}
+	}
+	t.Family("meridian_tcp_bytes_total", counter, "Bytes of TCP connections passed on, by who sent them: client or backend.")
+	for _, c := range streams {
+		if c.Service != "" {
+			t.Count(c.FromClients, "service", string(c.Service), "from", "client")
+			t.Count(c.FromBackend, "service", string(c.Service), "from", "backend")
+		}
 	}
 }
 

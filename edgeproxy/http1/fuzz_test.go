@@ -2,8 +2,10 @@ package http1
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 
+	"github.com/meridian-mesh/meridian/edgeproxy/http1/hostiletest"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 )
 
@@ -13,6 +15,9 @@ func FuzzRequests(f *testing.F) {
 	for _, r := range append(requests, connections...) {
 		f.Add([]byte(r.in), uint16(len(r.in)/2))
 	}
+	for _, m := range hostiletest.Requests() {
+		f.Add([]byte(m.Raw), uint16(len(m.Raw)/2))
+	}
 	f.Fuzz(func(t *testing.T, in []byte, cut uint16) {
 		compareRequests(t, string(in), int(cut)%(len(in)+1))
 	})
@@ -21,6 +26,11 @@ func FuzzRequests(f *testing.F) {
 func FuzzChunked(f *testing.F) {
 	for _, r := range chunks {
 		f.Add([]byte(r.in), uint16(len(r.in)/2))
+	}
+	for _, m := range hostiletest.Requests() {
+		if body, ok := strings.CutPrefix(m.Raw, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"); ok {
+			f.Add([]byte(body), uint16(len(body)/2))
+		}
 	}
 	f.Fuzz(func(t *testing.T, body []byte, cut uint16) {
 		in := chunked + string(body)
@@ -32,6 +42,9 @@ func FuzzResponse(f *testing.F) {
 	for _, r := range responses {
 		method, in := splitMethod(r.in)
 		f.Add(method == "HEAD", []byte(in), uint16(len(in)/2))
+	}
+	for _, m := range hostiletest.Responses() {
+		f.Add(false, []byte(m.Raw), uint16(len(m.Raw)/2))
 	}
 	f.Fuzz(func(t *testing.T, isHead bool, in []byte, cut uint16) {
 		method := "GET"

@@ -161,7 +161,9 @@ func (s *Server) begin() {
 	s.reading, s.writing, s.started, s.blank = true, true, false, false
 	s.head, s.connect = bytes.Equal(r.method, headMethod), bytes.Equal(r.method, connect)
 	s.old, s.waiting = r.old, s.msg.Expect100
-	s.last = s.options&optClose != 0 || r.old && s.options&optKeepAlive == 0
+	// With CONNECT may come the first bytes of the tunnel it will not get, which
+	// another party may have chosen: they are no request.
+	s.last = s.connect || s.options&optClose != 0 || r.old && s.options&optKeepAlive == 0
 }
 
 // fail ends decoding for good and leaves one response to encode.

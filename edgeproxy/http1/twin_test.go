@@ -351,7 +351,7 @@ func twinRequests(in string) string {
 		if events = append(append(events, text), body...); !done {
 			return strings.Join(events, "; ")
 		}
-		if m.closes() {
+		if m.closes() || line[1] == "CONNECT" {
 			events = append(events, "close")
 			return left(rest)
 		}

@@ -323,3 +323,32 @@ func TestGate_concurrent(t *testing.T) {
 		}
 	}
 }
+
+// TestInForce_policy: what is shown as in force is what the gate does.
+func TestInForce_policy(t *testing.T) {
+	plan := someplan(3)
+	for policy, want := range map[string][]float64{
+		mesh.SharingCooperative:        {0.5, 0.5 / 3, 0.5 / 3, 0.5 / 3},
+		mesh.SharingNone:               {1, 0, 0, 0},
+		mesh.SharingRoundRobin:         {0.25, 0.25, 0.25, 0.25},
+		mesh.SharingWeightedRoundRobin: {0.25, 0.125, 0.25, 0.375}, // 2 slots at home; 1, 2, 3
+	} {
+		w := compile(t, policy, plan).inForce(*plan, true)
+		got := []float64{w.HomeWeight}
+		for _, r := range w.Remotes {
+			got = append(got, r.Weight)
+		}
+		for i := range want {
+			if math.Abs(got[i]-want[i]) > 0.01 {
+				t.Errorf("%s: shares %v, want %v", policy, got, want)
+				break
+			}
+		}
+	}
+	if w := compile(t, mesh.SharingNone, plan).inForce(*plan, false); w.HomeWeight != 0.5 {
+		t.Error("no endpoint at home: the shares are not the plan's, which the gate follows then")
+	}
+	if plan.Remotes[0].Weight != 0.5/3 {
+		t.Error("the plan itself was changed")
+	}
+}

@@ -331,6 +331,7 @@ func (n *Node) share(nowNS int64, s *service, c *Counters) Share {
 		panic("share: policy passed Configure and not Compile: " + err.Error())
 	}
 	out.Gate = gate
+	out.Weights = gate.inForce(out.Weights, c.Up)
 	for i := range gate.Len() {
 		gate.remotes[i].live.check(nowNS, gate.remotes[i].silentNS)
 	}

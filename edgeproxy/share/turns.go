@@ -2,6 +2,7 @@ package share
 
 import (
 	"math"
+	"slices"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 )
@@ -95,4 +96,27 @@ func (g *Gate) turn(nowNS int64, home bool, tried Mask) int {
 		}
 	}
 	return None
+}
+
+// inForce is the plan with the shares that the gate's policy really uses: the
+// plan's own only where the policy is to follow it.
+func (g *Gate) inForce(w mesh.ServiceWeights, home bool) mesh.ServiceWeights {
+	counts := make([]int, 1+len(g.remotes))
+	switch {
+	case len(g.turns) > 0:
+		for _, i := range g.turns {
+			counts[i+1]++
+		}
+	case g.policy == mesh.SharingNone && home:
+		counts[0] = 1
+	default:
+		return w
+	}
+	total := max(1, len(g.turns))
+	w.HomeWeight = float64(counts[0]) / float64(total)
+	w.Remotes = slices.Clone(w.Remotes)
+	for i := range g.remotes {
+		w.Remotes[i].Weight = float64(counts[i+1]) / float64(total)
+	}
+	return w
 }

@@ -198,6 +198,7 @@ func sorted(set map[string]bool) []string {
 // complete adds what depends on policies.
 func (b *builder) complete(s *Service) {
 	b.policy(s)
+	s.SendProxy = b.sendProxy(s.Key)
 	if b.sharing == nil {
 		return
 	}
@@ -240,6 +241,7 @@ func (b *builder) gateway(g *mesh.Gateway) {
 			continue
 		}
 		s := Socket{Gateway: name, Protocol: first.Protocol}
+		s.Balancers = b.balancers(g, group)
 		for _, l := range group {
 			s.Listeners = append(s.Listeners, l.Name)
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
+	"github.com/meridian-mesh/meridian/edgeproxy/proxyproto"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
 )
@@ -21,6 +22,7 @@ type down struct {
 	socket   *view.Socket // of the listener in the present view
 	requests *request     // open streams
 	decoding bool
+	balanced bool // a PROXY header comes first
 	timer    loop.Timer
 	deadline int64
 	phase    phase
@@ -79,7 +81,32 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 		d.lost() // the listener went away between accepting and here
 		return
 	}
+	if d.balanced = d.socket.FromBalancer(from.Addr()); d.balanced {
+		d.await(resting, d.w.shared.Times.Head)
+		return
+	}
 	d.await(resting, d.w.shared.Times.KeepAlive)
+}
+
+// header reads what a balancer says of the client before its first request.
+func (d *down) header(in []byte) int {
+	h, n, err := proxyproto.Parse(in)
+	switch {
+	case err != nil:
+		d.w.count(d.w.shared.Unrouted, 0, exchange.ClientProtocol, 0)
+		d.lost()
+		return len(in)
+	case n == 0:
+		return 0
+	case !h.Local:
+		d.peerLen = len(h.From.Addr().AppendTo(d.peer[:0]))
+	}
+	d.balanced = false
+	d.await(resting, d.w.shared.Times.KeepAlive)
+	if n == len(in) {
+		return n
+	}
+	return n + d.Input(in[n:])
 }
 
 // await notes what is waited for and how long. The timer stays where it is while
@@ -136,6 +163,9 @@ func (d *down) Connected() {}
 func (d *down) Input(in []byte) int {
 	if d.phase == lingering {
 		return len(in)
+	}
+	if d.balanced {
+		return d.header(in)
 	}
 	w := d.w
 	w.Counters.Received.Add(uint64(len(in)))

@@ -76,6 +76,9 @@ type Listener struct {
 	Key         view.SocketKey
 	Listener    *loop.Listener
 	Connections upstream.Gauge
+	// Full and ProxyFull count connections refused over the listener's limit and
+	// over that of all.
+	Full, ProxyFull atomic.Uint64
 }
 
 // Counters are one worker's, readable from any goroutine.
@@ -241,12 +244,14 @@ func (w *Worker) Close() {
 func (w *Worker) accepted(l *Listener, fd int, from netip.AddrPort) {
 	if int(l.Connections.Add(1)) > w.shared.MaxListenerConnections {
 		l.Connections.Add(-1)
+		l.Full.Add(1)
 		w.refuse(fd)
 		return
 	}
 	if int(w.shared.Connections.Add(1)) > w.shared.MaxConnections {
 		l.Connections.Add(-1)
 		w.shared.Connections.Add(-1)
+		l.ProxyFull.Add(1)
 		w.refuse(fd)
 		return
 	}

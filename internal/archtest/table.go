@@ -40,6 +40,8 @@ var rooms = []room{
 	{path: "edgeproxy/route", pure: true, may: with(vocabulary, "edgeproxy/stream")},
 	{path: "edgeproxy/lb", pure: true, may: with(vocabulary, decision...)},
 	{path: "edgeproxy/outlier", pure: true, may: vocabulary},
+	{path: "edgeproxy/clienthello", pure: true},
+	{path: "edgeproxy/proxyproto", pure: true},
 	{path: "edgeproxy/limit", pure: true, may: vocabulary},
 	{path: "edgeproxy/exchange", pure: true, may: with(vocabulary, "edgeproxy/stream", "edgeproxy/route", "edgeproxy/lb", "edgeproxy/limit", "edgeproxy/outlier")},
 	{path: "edgeproxy/inband", pure: true, may: vocabulary},

@@ -150,8 +150,8 @@ func key(r *request, s *view.Service) (hash uint64, ok bool) {
 	return 0, false
 }
 
-// answered notes how an attempt was answered.
-func (w *Worker) answered(a *attempt, status int) {
+// heard notes how an attempt was answered.
+func (w *Worker) heard(a *attempt, status int) {
 	a.how, a.status = upstream.Answered, status
 	if !a.timed || a.remote != upstream.Home {
 		return

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"math/bits"
 	"net"
 	"net/http"
 	"strconv"
@@ -21,6 +22,7 @@ import (
 type decided struct {
 	mu       sync.Mutex
 	pick     int
+	then     []int // on retries
 	inFlight []int
 	sites    []string
 	told     []string
@@ -37,10 +39,21 @@ func (d *decided) AppendLoad(dst, source []byte, inFlight int) []byte {
 	return strconv.AppendInt(append(append(dst, "for "...), source...), int64(inFlight), 10)
 }
 
-func (d *decided) Pick(_ int64, inFlight int, _ uint64) int {
+func (d *decided) Pick(_ int64, inFlight int, _ uint64, tried upstream.Tried) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.inFlight = append(d.inFlight, inFlight)
+	if n := bits.OnesCount64(uint64(tried)); n > 0 {
+		if n <= len(d.then) {
+			return d.then[n-1]
+		}
+		for i := upstream.Home; i < len(d.sites); i++ {
+			if !tried.Has(i) {
+				return i
+			}
+		}
+		return upstream.None
+	}
 	return d.pick
 }
 
@@ -241,6 +254,49 @@ func TestBrokenSite(t *testing.T) {
 	for _, e := range a.Endpoints() {
 		if e.InFlight != 0 {
 			t.Errorf("%s: %d in flight at rest", e.Address, e.InFlight)
+		}
+	}
+}
+
+// TestRetryAsksTheGate has a remote fail: where the request goes next, if anywhere,
+// is the gate's to say.
+func TestRetryAsksTheGate(t *testing.T) {
+	endpoints := map[string]string{"b": "127.0.0.1:1", "c": "127.0.0.1:1"}
+	for _, tt := range []struct {
+		then []int
+		home bool
+		want string
+		told string
+	}{
+		{[]int{upstream.None}, false, "503", "sent 1, done 1 1"},
+		{[]int{upstream.Home, upstream.None}, false, "503", "sent 1, done 1 1"},
+		{[]int{2, upstream.None}, false, "200 d", "sent 1, done 1 1, sent 2, done 2 0"},
+		{[]int{2}, true, "200 d", "sent 1, done 1 1, sent 2, done 2 0"},
+		{[]int{upstream.Home}, true, "200 a", "sent 1, done 1 1"},
+	} {
+		o := siteObjects(endpoints, map[string]string{"b": named(t, "b"), "c": refused(t)})
+		o.Sites = append(o.Sites, &mesh.Site{
+			Metadata: mesh.ObjectMeta{Name: "d", Namespace: "default"},
+			Spec:     mesh.SiteSpec{Gateways: []mesh.SiteGateway{{Address: named(t, "d")}}},
+		})
+		to := &o.Services[0].Spec.Endpoints
+		*to = append(*to, mesh.Endpoint{Address: "127.0.0.1:1", Site: "d"})
+		if tt.home {
+			*to = append(*to, mesh.Endpoint{Address: named(t, "a"), Site: "a"})
+		}
+		sharing := &decided{pick: 1, then: tt.then}
+		a := startProxy(t, Config{Site: "a"}, Deps{Sharing: sharing}, o)
+		status, body := get(t, a.url("/"))
+		if got := fmt.Sprint(status, " ", body); !strings.HasPrefix(got, tt.want) {
+			t.Errorf("then %v: %s, want %s", tt.then, got, tt.want)
+		}
+		told := ""
+		for told = sharing.heard(); strings.Count(told, "sent") > strings.Count(told, "done"); told += ", " + sharing.heard() {
+			time.Sleep(time.Millisecond)
+		}
+		told = strings.ReplaceAll(told, ", load 2 forged by a backend", "")
+		if told != tt.told {
+			t.Errorf("then %v: gate heard %q, want %q", tt.then, told, tt.told)
 		}
 	}
 }

@@ -230,7 +230,8 @@ func TestBackendTimeouts(t *testing.T) {
 }
 
 // TestClientGone has the client leave while the backend works: the backend's
-// request must be cancelled.
+// request must be cancelled. A client that only ends its sending side is still
+// there (TestHalfClose).
 func TestClientGone(t *testing.T) {
 	began, ended := make(chan bool), make(chan bool)
 	b := backend(t, func(_ http.ResponseWriter, r *http.Request) {
@@ -242,6 +243,7 @@ func TestClientGone(t *testing.T) {
 	c := p.dial("http")
 	io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 	<-began
+	c.(*net.TCPConn).SetLinger(0)
 	c.Close()
 	select {
 	case <-ended:

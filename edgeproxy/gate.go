@@ -1,6 +1,7 @@
 package edgeproxy
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -39,23 +40,60 @@ type gatePlan struct {
 	view []int
 	// up reports whether this site has an endpoint.
 	up bool
+	// strange are the plan's remotes that the view does not have.
+	strange share.Mask
 }
 
 var _ upstream.Gate = (*gate)(nil)
 
 // Pick implements upstream.Gate.
-func (g *gate) Pick(now int64, homeInFlight int, rnd uint64) int {
+func (g *gate) Pick(now int64, homeInFlight int, rnd uint64, tried upstream.Tried) int {
 	p := g.plan.Load()
 	if p == nil {
-		return upstream.Home
+		if !tried.Has(upstream.Home) {
+			return upstream.Home
+		}
+		return g.unplanned(nil, tried)
 	}
 	if !p.up {
 		homeInFlight = share.NoHome
 	}
-	if i := p.Gate.Pick(now, homeInFlight, rnd, 0); i >= 0 {
+	switch i := p.Gate.Pick(now, homeInFlight, rnd, p.tried(tried)); i {
+	case share.Home:
+		return upstream.Home
+	case share.None:
+		return g.unplanned(p.view, tried)
+	default:
 		return p.view[i]
 	}
-	return upstream.Home
+}
+
+// tried puts a set of the view's numbers into the plan's.
+func (p *gatePlan) tried(in upstream.Tried) share.Mask {
+	out := p.strange
+	if in == 0 {
+		return out
+	}
+	if in.Has(upstream.Home) {
+		out = out.With(share.Home)
+	}
+	for i, at := range p.view {
+		if at >= 0 && in.Has(at) {
+			out = out.With(i)
+		}
+	}
+	return out
+}
+
+// unplanned is the last resort: a site that no plan speaks of, because it has not
+// been heard of yet.
+func (g *gate) unplanned(planned []int, tried upstream.Tried) int {
+	for i := range g.remotes {
+		if !tried.Has(i) && !slices.Contains(planned, i) {
+			return i
+		}
+	}
+	return upstream.None
 }
 
 // Sent implements upstream.Gate.
@@ -183,6 +221,9 @@ func (g *gate) take(plan *share.Gate, up bool) {
 			if g.remotes[j].site == plan.Site(i) {
 				p.view[i] = j
 			}
+		}
+		if p.view[i] == upstream.Home {
+			p.strange = p.strange.With(i)
 		}
 	}
 	g.plan.Store(p)

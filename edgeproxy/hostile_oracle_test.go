@@ -165,7 +165,7 @@ func gullible(target string) string {
 }
 
 // hopByHop may not reach the next hop but as what the proxy says itself.
-var hopByHop = []string{"upgrade", "http2-settings", "keep-alive", "proxy-connection", "transfer_encoding", "content_length", "x-evil"}
+var hopByHop = []string{"http2-settings", "keep-alive", "proxy-connection", "transfer_encoding", "content_length", "x-evil"}
 
 var notInTrailers = []string{"host", "content-length", "transfer-encoding", "authorization", "cookie", "set-cookie", "x-forwarded-for", "x-evil"}
 
@@ -180,8 +180,14 @@ func unsafeFields(m *wireMessage) error {
 			return fmt.Errorf("trailer %s: %q", n, v)
 		}
 	}
-	switch c := m.one("connection"); c {
-	case "", "close", "TE", "TE, close", "keep-alive":
+	// One protocol may be switched to, by a client that asked for it in due form.
+	u := m.fields["upgrade"]
+	c := m.one("connection")
+	if asked := c == "Upgrade"; len(u) > 1 || asked != (len(u) == 1) || asked && u[0] != "websocket" {
+		return fmt.Errorf("connection %q, upgrade %q", c, u)
+	}
+	switch c {
+	case "", "close", "TE", "TE, close", "keep-alive", "Upgrade":
 	default:
 		return fmt.Errorf("connection %q", c)
 	}
@@ -205,6 +211,10 @@ func unsafeRequest(m *wireMessage) error {
 		return fmt.Errorf("x-forwarded-for %q", m.fields["x-forwarded-for"])
 	case m.one("x-forwarded-proto") != "http":
 		return fmt.Errorf("x-forwarded-proto %q", m.fields["x-forwarded-proto"])
+	case m.one("x-forwarded-host") != m.one("host") || m.fields["forwarded"] != nil:
+		return fmt.Errorf("x-forwarded-host %q, forwarded %q", m.fields["x-forwarded-host"], m.fields["forwarded"])
+	case !wireNumber.MatchString(m.one("x-forwarded-port")) || m.one("x-forwarded-port") == "66":
+		return fmt.Errorf("x-forwarded-port %q", m.fields["x-forwarded-port"])
 	}
 	return unsafeFields(m)
 }

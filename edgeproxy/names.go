@@ -73,7 +73,7 @@ func (s *Server) targets(address string) ([]view.Target, error) {
 func (s *Server) rebuild() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.snap == nil {
+	if s.snap == nil || s.draining {
 		return nil
 	}
 	return s.install(s.snap, keptSharing{s.current().View})

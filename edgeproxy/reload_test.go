@@ -121,7 +121,83 @@ func TestRemovedListener(t *testing.T) {
 	}
 }
 
-// TestBadSnapshotKeepsTheOld has a snapshot whose listener cannot be bound.
+// TestUnboundListener has one of two listeners' ports taken: the other serves, the
+// fault is a problem until the port is free.
+func TestUnboundListener(t *testing.T) {
+	b := backend(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := toOne(b)
+	o.Gateways[0].Spec.Listeners = append(o.Gateways[0].Spec.Listeners, httpListener("taken", taken.Addr().(*net.TCPAddr).Port))
+	p := startProxy(t, Config{}, Deps{}, o)
+	if status, _ := get(t, p.url("/")); status != 200 {
+		t.Errorf("the other listener: %d", status)
+	}
+	if ps := p.Problems(); len(ps) != 1 || !strings.Contains(ps[0], taken.Addr().String()) || !strings.Contains(ps[0], "default/ingress") {
+		t.Errorf("problems %q, want the gateway and the address named", ps)
+	}
+	taken.Close()
+	for range 2000 {
+		if len(p.Problems()) == 0 {
+			break
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	if status, _ := get(t, "http://"+taken.Addr().String()+"/"); status != 200 || len(p.Listeners()) != 2 {
+		t.Errorf("when the port is free: %d, listeners %v", status, p.Listeners())
+	}
+}
+
+// TestPortMoves moves a port between all addresses and one of them, both ways, in
+// single reloads, while somebody connects without pause.
+func TestPortMoves(t *testing.T) {
+	b := backend(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })
+	probe, err := net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := probe.Addr().(*net.TCPAddr).Port
+	probe.Close()
+	at := func(addresses ...string) mesh.Objects {
+		o := toOne(b)
+		o.Gateways[0] = gatewayOn("127.0.0.1", httpListener("http", port))
+		o.Gateways[0].Spec.Addresses = nil
+		for _, a := range addresses {
+			o.Gateways[0].Spec.Addresses = append(o.Gateways[0].Spec.Addresses, mesh.GatewayAddress{Value: a})
+		}
+		return o
+	}
+	p := startProxy(t, Config{Loops: 2}, Deps{}, at())
+	address := fmt.Sprintf("127.0.0.1:%d", port)
+	for range 5 {
+		for _, o := range []mesh.Objects{at("127.0.0.1"), at(), at("127.0.0.1", "127.0.0.2"), at("0.0.0.0"), at()} {
+			p.apply(o)
+			if ps := p.Problems(); len(ps) > 0 {
+				t.Fatalf("problems %q", ps)
+			}
+			for range 4 {
+				c, err := net.Dial("tcp", address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+				if got, err := io.ReadAll(c); err != nil || !strings.HasSuffix(string(got), "ok") {
+					t.Fatalf("%q %v", got, err)
+				}
+				c.Close()
+			}
+		}
+	}
+	// Nobody else may share the port.
+	if other, err := net.Listen("tcp", address); err == nil {
+		other.Close()
+		t.Error("the port can be taken twice")
+	}
+}
+
+// TestBadSnapshotKeepsTheOld has a snapshot none of whose listeners can be bound.
 func TestBadSnapshotKeepsTheOld(t *testing.T) {
 	b := backend(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })
 	p := startProxy(t, Config{}, Deps{}, toOne(b))
@@ -132,7 +208,7 @@ func TestBadSnapshotKeepsTheOld(t *testing.T) {
 	defer taken.Close()
 	o := toOne(b)
 	port := taken.Addr().(*net.TCPAddr).Port
-	o.Gateways[0].Spec.Listeners = append(o.Gateways[0].Spec.Listeners, httpListener("second", 0), httpListener("taken", port))
+	o.Gateways[0].Spec.Listeners = []mesh.Listener{httpListener("taken", port)}
 	next := p.snap
 	next.Objects = o
 	next.Generation.Counter++

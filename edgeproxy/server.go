@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
@@ -25,6 +26,9 @@ const (
 	DefaultWatermark              = 64 << 10
 )
 
+// rebindEvery is how often a listener is tried that could not be bound.
+const rebindEvery = time.Second
+
 // ErrStopped is the error of calls to a Server whose Run returned.
 var ErrStopped = errors.New("the proxy has stopped")
 
@@ -40,9 +44,10 @@ type Server struct {
 	started  chan struct{} // closed when Run has begun
 	stopped  chan struct{} // closed when the loops have ended
 
-	mu    sync.Mutex     // serialises Apply, Drain and what DNS changes
-	snap  *mesh.Snapshot // in force
-	state atomic.Pointer[worker.State]
+	mu       sync.Mutex     // serialises Apply, Drain and what DNS changes
+	snap     *mesh.Snapshot // in force
+	draining bool
+	state    atomic.Pointer[worker.State]
 }
 
 // New makes a Server; nothing is opened before Run and Apply but the loops' own
@@ -111,20 +116,21 @@ func (s *Server) Run(ctx context.Context) error {
 	tend, stopTending := context.WithCancel(ctx)
 	defer stopTending()
 	tending.Go(func() { s.tend(tend) })
+	go s.rebind()
 	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for _, w := range s.shared.Workers {
 		w.Loop.Post(loop.Func(w.Close))
 		w.Loop.Stop()
 	}
 	loops.Wait()
-	close(s.stopped)
+	close(s.stopped) // before mu: who holds it may wait for a loop
 	s.names.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if st := s.state.Load(); st != nil {
 		for _, l := range st.Listeners {
 			err = errors.Join(err, l.Listener.Close())
@@ -169,18 +175,27 @@ func (s *Server) install(snap *mesh.Snapshot, sharing upstream.Sharing) error {
 	s.health.tick(s.Now(), v)
 	next, opened, err := s.bind(v)
 	if err == nil {
-		err = s.swap(next)
+		err = s.force(next, opened)
 	}
 	if err != nil {
+		return fmt.Errorf("snapshot %s not applied: %w", snap.Generation, err)
+	}
+	s.registry.Retain(v.Endpoints())
+	return nil
+}
+
+// force brings a state and its new listeners into force; on an error the previous
+// one stays, and the listeners are closed.
+func (s *Server) force(next *worker.State, opened []*worker.Listener) error {
+	if err := s.swap(next); err != nil {
 		err = errors.Join(err, s.swap(s.current()))
 		for _, l := range opened {
 			err = errors.Join(err, l.Listener.Close())
 		}
-		return fmt.Errorf("snapshot %s not applied: %w", snap.Generation, err)
+		return err
 	}
 	old := s.current()
 	s.state.Store(next)
-	s.registry.Retain(v.Endpoints())
 	for _, l := range opened {
 		socket := next.Sockets[l]
 		s.deps.Log.Info("listening", "address", l.Listener.Addr(), "gateway", socket.Gateway, "protocol", socket.Protocol)
@@ -188,10 +203,40 @@ func (s *Server) install(snap *mesh.Snapshot, sharing upstream.Sharing) error {
 	for _, l := range old.Listeners {
 		if next.Sockets[l] == nil {
 			s.deps.Log.Info("stopped listening", "address", l.Listener.Addr(), "gateway", old.Sockets[l].Gateway)
-			err = errors.Join(err, l.Listener.Close())
+			if err := l.Listener.Close(); err != nil {
+				s.deps.Log.Error("close listener", "address", l.Listener.Addr(), "err", err)
+			}
 		}
 	}
-	return err
+	return nil
+}
+
+// rebind tries again, until the end, to bind what could not be bound: the one who
+// held the address may be gone.
+func (s *Server) rebind() {
+	tick := time.NewTicker(rebindEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.stopped:
+			return
+		case <-tick.C:
+		}
+		if st := s.state.Load(); st == nil || len(st.Unbound) == 0 {
+			continue
+		}
+		s.mu.Lock()
+		if !s.draining {
+			next, opened, err := s.bind(s.current().View)
+			if err == nil && len(opened) > 0 {
+				err = s.force(next, opened)
+			}
+			if err != nil && !errors.Is(err, ErrStopped) {
+				s.deps.Log.Error("bind again", "err", err)
+			}
+		}
+		s.mu.Unlock()
+	}
 }
 
 func (s *Server) site(snap *mesh.Snapshot) string {
@@ -210,7 +255,8 @@ func (s *Server) current() *worker.State {
 }
 
 // bind finds the listener of each socket: the one that listens already, else a
-// new one.
+// new one. A socket that cannot be bound costs its share; only where none can be
+// the error says why.
 func (s *Server) bind(v *view.View) (next *worker.State, opened []*worker.Listener, err error) {
 	have := map[view.SocketKey]*worker.Listener{}
 	if old := s.state.Load(); old != nil {
@@ -218,13 +264,21 @@ func (s *Server) bind(v *view.View) (next *worker.State, opened []*worker.Listen
 			have[l.Key] = l
 		}
 	}
+	var leaving []*loop.Listener
+	for key, l := range have {
+		if !slices.ContainsFunc(v.Sockets, func(socket *view.Socket) bool { return socket.Key == key }) {
+			leaving = append(leaving, l.Listener)
+		}
+	}
 	next = &worker.State{View: v, Sockets: map[*worker.Listener]*view.Socket{}}
 	for _, socket := range v.Sockets {
 		l := have[socket.Key]
 		if l == nil {
-			ln, listenErr := loop.Listen(socket.Key.Addr, socket.Key.Port)
+			ln, listenErr := loop.Listen(socket.Key.Addr, socket.Key.Port, leaving...)
 			if listenErr != nil {
-				err = errors.Join(err, fmt.Errorf("Gateway/%s: listeners %v: %w", socket.Gateway, socket.Listeners, listenErr))
+				listenErr = fmt.Errorf("Gateway/%s: listeners %v: %w", socket.Gateway, socket.Listeners, listenErr)
+				next.Unbound = append(next.Unbound, listenErr.Error()+"; it is tried again every second")
+				err = errors.Join(err, listenErr)
 				continue
 			}
 			l = &worker.Listener{Key: socket.Key, Listener: ln}
@@ -232,6 +286,9 @@ func (s *Server) bind(v *view.View) (next *worker.State, opened []*worker.Listen
 		}
 		next.Listeners = append(next.Listeners, l)
 		next.Sockets[l] = socket
+	}
+	if len(next.Listeners) > 0 {
+		err = nil
 	}
 	return next, opened, err
 }
@@ -285,6 +342,7 @@ func (s *Server) Drain(ctx context.Context) error {
 func (s *Server) refuse() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.draining = true
 	acks := make(chan struct{}, len(s.shared.Workers))
 	for _, w := range s.shared.Workers {
 		w.Loop.Post(loop.Func(func() { w.Drain(); acks <- struct{}{} }))
@@ -325,7 +383,7 @@ func (s *Server) Listeners() []Listener {
 // requests they hit gets error responses, the rest is served.
 func (s *Server) Problems() []string {
 	if st := s.state.Load(); st != nil {
-		return append(slices.Clone(st.View.Problems), s.names.Stale()...)
+		return slices.Concat(st.View.Problems, st.Unbound, s.names.Stale())
 	}
 	return nil
 }

@@ -51,6 +51,7 @@ var (
 	formatPath      = format{`^/` + pathBytes + `*$`, checkPath}
 	formatHeader    = format{"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$", checkHeader}
 	formatLabelText = format{`^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$`, checkLabelText}
+	formatVia       = format{"^[-!#$%&'*+.^_`|~0-9A-Za-z]{1,64}$", checkVia}
 	formatGEP2257   = format{`^` + gepDuration + `$`, checkGEP2257}
 
 	formatPrecise      = format{`^` + dnsLabel + `(\.` + dnsLabel + `)*$`, checkPrecise}
@@ -104,6 +105,15 @@ func checkIP(s string) (string, string) {
 	}
 	return "", ""
 }
+
+func checkVia(s string) (string, string) {
+	if !viaName.MatchString(s) {
+		return fmt.Sprintf("%q is not a pseudonym", s), "up to 64 letters, digits and !#$%&'*+-.^_`|~, such as edge-7"
+	}
+	return "", ""
+}
+
+var viaName = regexp.MustCompile("^[-!#$%&'*+.^_`|~0-9A-Za-z]{1,64}$")
 
 func checkCIDR(s string) (string, string) {
 	p, err := netip.ParsePrefix(s)

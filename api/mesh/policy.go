@@ -18,10 +18,26 @@ type TrafficPolicySpec struct {
 	Retries          *Retries          `json:"retries,omitempty"`
 	Connections      *Connections      `json:"connections,omitempty"`
 	ClientPosition   *ClientPosition   `json:"clientPosition,omitempty"`
-	// AcceptProxyProtocol is for targets of kind Gateway, all else for MeshService.
+	// AcceptProxyProtocol and Forwarding are for targets of kind Gateway, all else
+	// for MeshService.
 	AcceptProxyProtocol *AcceptProxyProtocol `json:"acceptProxyProtocol,omitempty"`
 	SendProxyProtocol   *SendProxyProtocol   `json:"sendProxyProtocol,omitempty"`
+	Forwarding          *Forwarding          `json:"forwarding,omitempty"`
 }
+
+// Forwarding says what requests tell backends of the way they came.
+type Forwarding struct {
+	// TrustedNetworks are those of the proxies in front of this one. From anybody
+	// else Forwarded and X-Forwarded-Proto, -Host and -Port are replaced.
+	TrustedNetworks []string `json:"trustedNetworks,omitempty"`
+	// Forwarded sends Forwarded (RFC 7239) too.
+	Forwarded bool `json:"forwarded,omitempty"`
+	// Via is the name of this proxy in Via (RFC 9110 7.6.3).
+	Via string `json:"via,omitempty"`
+}
+
+// DefaultVia is the name of a proxy in Via that no policy names.
+const DefaultVia = "meridian"
 
 // PolicyTargetRef names a MeshService of the policy's namespace, or a Gateway or
 // one of its listeners.

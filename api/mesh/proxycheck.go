@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"reflect"
 	"slices"
 )
@@ -16,7 +17,7 @@ func policyTargets(v reflect.Value, fault faultFunc) {
 	}
 	for _, s := range sections {
 		set := !v.FieldByIndex(s.index).IsNil()
-		switch of := s.typ == reflect.TypeFor[*AcceptProxyProtocol](); {
+		switch of := s.typ == reflect.TypeFor[*AcceptProxyProtocol]() || s.typ == reflect.TypeFor[*Forwarding](); {
 		case set && of && service:
 			fault(s.name, "is for targets of kind "+KindGateway, "make it a policy of its own")
 		case set && !of && gateway:
@@ -49,13 +50,32 @@ func (c *checker) sendsProxy(p *TrafficPolicy, s *MeshService) {
 // gateway begin with a PROXY header. Of several policies for the listener the
 // first by namespace and name counts.
 func ProxyProtocolFrom(o *Objects, gateway ObjectMeta, listener string) []string {
+	p := listenerPolicy(o, gateway, listener, func(s *TrafficPolicySpec) bool { return s.AcceptProxyProtocol != nil })
+	if p == nil {
+		return nil
+	}
+	return p.AcceptProxyProtocol.From
+}
+
+// ForwardingOf returns what requests to a listener of a gateway tell backends of
+// the way they came, as ProxyProtocolFrom; never nil.
+func ForwardingOf(o *Objects, gateway ObjectMeta, listener string) *Forwarding {
+	f := &Forwarding{}
+	if p := listenerPolicy(o, gateway, listener, func(s *TrafficPolicySpec) bool { return s.Forwarding != nil }); p != nil {
+		*f = *p.Forwarding
+	}
+	f.Via = cmp.Or(f.Via, DefaultVia)
+	return f
+}
+
+func listenerPolicy(o *Objects, gateway ObjectMeta, listener string, has func(*TrafficPolicySpec) bool) *TrafficPolicySpec {
 	for _, p := range slices.SortedStableFunc(slices.Values(o.TrafficPolicies), func(a, b *TrafficPolicy) int { return byName(a.Metadata, b.Metadata) }) {
-		if p.Spec.AcceptProxyProtocol == nil || p.Metadata.Namespace != gateway.Namespace {
+		if !has(&p.Spec) || p.Metadata.Namespace != gateway.Namespace {
 			continue
 		}
 		for _, t := range p.Spec.TargetRefs {
 			if t.Kind == KindGateway && t.Name == gateway.Name && (t.SectionName == "" || t.SectionName == listener) {
-				return p.Spec.AcceptProxyProtocol.From
+				return &p.Spec
 			}
 		}
 	}

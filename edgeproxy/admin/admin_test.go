@@ -39,8 +39,11 @@ func (p fakeProxy) Problems() []string { return p.problems }
 
 func (fakeProxy) Stats() edgeproxy.Stats {
 	return edgeproxy.Stats{
-		Connections: 2, ConnectionsTotal: 9,
-		Requests: []edgeproxy.RequestCount{{Service: "default/echo", Class: 2, N: 8}, {Class: 0, Flag: `NR"\` + "\n", N: 1}},
+		Connections: 2, ConnectionsTotal: 9, Tunnels: 4,
+		Streams: []edgeproxy.StreamCount{{Ended: map[string]uint64{"NR": 1}},
+			{Service: "default/db", Open: 2, Ended: map[string]uint64{"": 1, "UF": 3}, FromClients: 10, FromBackend: 20}},
+		Listeners: []edgeproxy.ListenerCount{{Address: "127.0.0.1:5432", Connections: 1, RefusedListener: 5, RefusedProxy: 6}},
+		Requests:  []edgeproxy.RequestCount{{Service: "default/echo", Class: 2, N: 8}, {Class: 0, Flag: `NR"\` + "\n", N: 1}},
 		Latency: []edgeproxy.ServiceLatency{{
 			Service: "default/echo", Bounds: []time.Duration{time.Millisecond, 10 * time.Millisecond},
 			Counts: []uint64{5, 2, 1}, Sum: 80 * time.Millisecond,

@@ -17,7 +17,7 @@ var (
 
 // labelsAllowed are all labels there may be: each is bounded by configuration or
 // by code, never by what clients send.
-var labelsAllowed = []string{"service", "site", "endpoint", "class", "flag", "reason", "source", "version", "revision", "goversion", "le", "loop"}
+var labelsAllowed = []string{"service", "site", "endpoint", "class", "flag", "reason", "source", "version", "revision", "goversion", "le", "loop", "from", "address", "limit"}
 
 // lint returns what is wrong with an exposition, by the text format 0.0.4 and
 // the naming practice of Prometheus.
@@ -105,6 +105,13 @@ func TestMetrics(t *testing.T) {
 		`meridian_request_duration_seconds_bucket{service="default/echo",le="0.001"} 5`,
 		`meridian_request_duration_seconds_bucket{service="default/echo",le="+Inf"} 8`,
 		`meridian_request_duration_seconds_sum{service="default/echo"} 0.08`,
+		`meridian_tcp_connections{service="default/db"} 2`,
+		`meridian_tcp_connections_total{service="default/db",flag="UF"} 3`,
+		`meridian_tcp_connections_total{service="",flag="NR"} 1`,
+		`meridian_tcp_bytes_total{service="default/db",from="client"} 10`,
+		`meridian_tcp_bytes_total{service="default/db",from="backend"} 20`,
+		`meridian_tunnels 4`,
+		`meridian_listener_connections_refused_total{address="127.0.0.1:5432",limit="proxy"} 6`,
 		`meridian_upstream_requests_total{service="default/echo",site="south",endpoint="10.0.0.1:15443"} 4`,
 		`meridian_share_ratio{service="default/echo",site="south"} 0.3`,
 		`meridian_remote_price_seconds{service="default/echo",site="south"} 0.0125`,

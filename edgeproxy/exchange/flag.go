@@ -18,6 +18,7 @@ const (
 	ClientProtocol          // the request breaks the protocol or a limit
 	ClientTimeout           // the request took too long to arrive
 	IdleTimeout             // a tunnel or connection carried nothing for too long
+	Loop                    // the request has been here before
 	Flags                   // their number
 )
 
@@ -38,6 +39,7 @@ var flagText = [Flags]struct {
 	ClientDisconnected: {"DC", 0, ""},
 	ClientProtocol:     {"DPE", 400, "the request is not valid"},
 	ClientTimeout:      {"DT", 408, "the request did not arrive in time"},
+	Loop:               {"LD", 508, "the request goes round in a loop"},
 	IdleTimeout:        {"SI", 408, "the connection carried nothing for too long"},
 }
 

@@ -58,6 +58,7 @@ var reasons = map[int]string{
 	451: "Unavailable For Legal Reasons",
 	500: "Internal Server Error", 501: "Not Implemented", 502: "Bad Gateway", 503: "Service Unavailable",
 	504: "Gateway Timeout", 505: "HTTP Version Not Supported",
+	508: "Loop Detected",
 }
 
 var statusLines = func() (lines [600]string) {

@@ -6,9 +6,13 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 )
 
-// spliceAfter is how much of one direction is copied before it is spliced: below
-// it the pipe costs more than the copy.
-const spliceAfter = 64 << 10
+const (
+	// spliceAfter is how much of one direction is copied before it is spliced.
+	spliceAfter = 64 << 10
+	// spliceLeast is what has to come at one time for that: for less the calls for
+	// the pipe cost more than the copy.
+	spliceLeast = 4 << 10
+)
 
 // end is one of a connection's two sockets. It is registered once, edge-triggered,
 // and remembers what it was told.
@@ -30,6 +34,7 @@ type flow struct {
 	ended    bool // from's end was read
 	done     bool // ... and passed on
 	moved    uint64
+	last     int // bytes that came at one time
 }
 
 // move passes on what it can within the budget of the turn. again says that the
@@ -55,7 +60,7 @@ func (f *flow) move(e *Engine) (again bool, broken *end) {
 		}
 		var n int
 		var err syscall.Errno
-		if f.moved >= spliceAfter && f.pipeReady(e) {
+		if f.moved >= spliceAfter && f.last >= spliceLeast && f.pipeReady(e) {
 			n, err = l.Splice(f.from.fd, f.pipe.w, f.pipe.size)
 			if err == 0 {
 				f.piped = n
@@ -73,6 +78,7 @@ func (f *flow) move(e *Engine) (again bool, broken *end) {
 			f.ended = true
 		}
 		e.budget -= n
+		f.last = n
 	}
 }
 

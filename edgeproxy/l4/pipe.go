@@ -4,9 +4,9 @@ import "golang.org/x/sys/unix"
 
 const (
 	// pipeBytes is how much a pipe is asked to hold; the kernel may grant less.
-	pipeBytes = 256 << 10
+	pipeBytes = 512 << 10
 	// maxPipes bounds a loop's pipes; connections past it are copied.
-	maxPipes = 128
+	maxPipes = 64
 	// restPipes is how many unused ones are kept.
 	restPipes = 8
 )

@@ -20,8 +20,9 @@ type Peer interface {
 	Connected()
 	// Written follows each flush that sent something or could not send all.
 	Written(n, left int)
-	// Failed says the connection is of no more use: io.EOF when the other side
-	// ended it, else the error. The owner calls Close.
+	// Failed says that nothing more will be read: io.EOF when the other side has
+	// sent all it will, which an owner may answer, else the error. The owner calls
+	// Close, after io.EOF also later.
 	Failed(err error)
 	// Recycle follows Close when no call of this connection is running any more.
 	Recycle()
@@ -47,7 +48,8 @@ type Conn struct {
 	paused     bool
 	dialing    bool
 	broken     bool // a write failed; what was received is still read
-	watchClose bool
+	ended      bool // nothing more will be read
+	watchReset bool
 	ending     bool // nothing is sent after what is queued
 	dirty      bool
 	inResumed  bool
@@ -55,10 +57,11 @@ type Conn struct {
 	nextDirty, nextResumed, nextDead *Conn
 }
 
-// Open starts using a connected non-blocking socket. With watchClose the end of
-// the other side's stream is a failure at once, even while paused.
-func (c *Conn) Open(l *Loop, fd int, p Peer, watchClose bool) error {
-	c.start(l, fd, p, watchClose)
+// Open starts using a connected non-blocking socket. With watchReset a reset is a
+// failure at once, even while paused; the end of the other side's stream is one
+// only when all before it was read.
+func (c *Conn) Open(l *Loop, fd int, p Peer, watchReset bool) error {
+	c.start(l, fd, p, watchReset)
 	c.waits = c.wanted()
 	h, err := l.Add(fd, c.waits, c)
 	if err != nil {
@@ -84,8 +87,8 @@ func (c *Conn) Dial(l *Loop, to netip.AddrPort, p Peer) error {
 	return err
 }
 
-func (c *Conn) start(l *Loop, fd int, p Peer, watchClose bool) {
-	*c = Conn{loop: l, fd: fd, peer: p, watchClose: watchClose}
+func (c *Conn) start(l *Loop, fd int, p Peer, watchReset bool) {
+	*c = Conn{loop: l, fd: fd, peer: p, watchReset: watchReset}
 	c.t = &c.raw
 }
 
@@ -134,10 +137,10 @@ func (c *Conn) ShutdownWrite() {
 	_ = unix.Shutdown(c.fd, unix.SHUT_WR)
 }
 
-// HalfClosable makes the end of the other side's stream wait its turn: it is a
-// failure (io.EOF) only once everything before it was taken, and sending may go on.
+// HalfClosable makes a reset wait its turn, too: while paused an end of both
+// directions looks like one.
 func (c *Conn) HalfClosable() {
-	c.watchClose = false
+	c.watchReset = false
 	if c.fd >= 0 {
 		c.update()
 	}
@@ -216,11 +219,11 @@ func (c *Conn) wanted() uint32 {
 	if c.dialing {
 		return unix.EPOLLOUT
 	}
-	if !c.paused {
+	if !c.paused && !c.ended {
 		w = unix.EPOLLIN
 	}
-	if c.watchClose {
-		w |= unix.EPOLLRDHUP
+	if c.watchReset {
+		w |= unix.EPOLLERR // which comes unasked where anything is registered
 	}
 	if c.t.Wire().Len() > 0 && !c.broken {
 		w |= unix.EPOLLOUT
@@ -270,15 +273,15 @@ func (c *Conn) Ready(ev uint32) {
 			return
 		}
 	}
-	if ev&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) == 0 {
+	if ev&(unix.EPOLLIN|unix.EPOLLHUP|unix.EPOLLERR) == 0 {
 		return
 	}
 	if !c.paused {
 		c.read()
 		return
 	}
-	if ev&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 && c.watchClose {
-		c.peer.Failed(io.EOF)
+	if ev&(unix.EPOLLHUP|unix.EPOLLERR) != 0 && c.watchReset {
+		c.peer.Failed(syscall.ECONNRESET)
 		return
 	}
 	if ev&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
@@ -322,7 +325,11 @@ func (c *Conn) read() {
 		c.peer.Failed(e)
 		return
 	case n == 0:
+		c.ended = true
 		c.peer.Failed(io.EOF)
+		if c.fd >= 0 {
+			c.update()
+		}
 		return
 	}
 	in := l.in[k : k+n]
@@ -373,6 +380,7 @@ func (c *Conn) flush() {
 	}
 	wire := c.t.Wire()
 	if wire.Len() == 0 {
+		wire.Free(&c.loop.Slabs) // an end of no bytes may have taken a slab
 		c.end()
 		return
 	}

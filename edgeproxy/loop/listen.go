@@ -24,19 +24,21 @@ type Listener struct {
 }
 
 // Listen opens a listening socket. An invalid address with a port listens on all
-// addresses of both families; port 0 lets the kernel choose.
-func Listen(addr netip.Addr, port uint16) (*Listener, error) {
+// addresses of both families; port 0 lets the kernel choose. Listeners that are
+// about to be closed are no hindrance, so that a port can move between all
+// addresses and one of them without a moment in which nobody listens.
+func Listen(addr netip.Addr, port uint16, leaving ...*Listener) (*Listener, error) {
 	if addr.IsValid() {
-		return listen(netip.AddrPortFrom(addr, port))
+		return listen(netip.AddrPortFrom(addr, port), leaving)
 	}
-	l, err := listen(netip.AddrPortFrom(netip.IPv6Unspecified(), port))
+	l, err := listen(netip.AddrPortFrom(netip.IPv6Unspecified(), port), leaving)
 	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL) {
-		return listen(netip.AddrPortFrom(netip.IPv4Unspecified(), port))
+		return listen(netip.AddrPortFrom(netip.IPv4Unspecified(), port), leaving)
 	}
 	return l, err
 }
 
-func listen(addr netip.AddrPort) (_ *Listener, err error) {
+func listen(addr netip.AddrPort, leaving []*Listener) (_ *Listener, err error) {
 	domain := unix.AF_INET6
 	if addr.Addr().Unmap().Is4() {
 		domain = unix.AF_INET
@@ -66,17 +68,37 @@ func listen(addr netip.AddrPort) (_ *Listener, err error) {
 			return nil, os.NewSyscallError("setsockopt", err)
 		}
 	}
-	if err := unix.Bind(fd, sockaddr(addr)); err != nil {
-		return nil, os.NewSyscallError("bind", err)
-	}
-	if err := unix.Listen(fd, backlog); err != nil {
-		return nil, os.NewSyscallError("listen", err)
+	if err := bind(fd, addr, leaving); err != nil {
+		return nil, err
 	}
 	sa, err := unix.Getsockname(fd)
 	if err != nil {
 		return nil, os.NewSyscallError("getsockname", err)
 	}
 	return &Listener{fd: fd, addr: addrPort(sa)}, nil
+}
+
+// bind takes the address and listens, beside listeners of the same port that are
+// about to go.
+// SO_REUSEPORT is set for that moment only: left on, another process of this user
+// could take a share of the connections, and a port taken twice would be no error.
+func bind(fd int, addr netip.AddrPort, leaving []*Listener) error {
+	share := func(fd, on int) {
+		// Where it fails the address stays in use, which bind says.
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, on)
+	}
+	for _, l := range leaving {
+		if addr.Port() != 0 && l.addr.Port() == addr.Port() {
+			share(l.fd, 1)
+			defer share(l.fd, 0)
+			share(fd, 1)
+			defer share(fd, 0)
+		}
+	}
+	if err := unix.Bind(fd, sockaddr(addr)); err != nil {
+		return os.NewSyscallError("bind", err)
+	}
+	return os.NewSyscallError("listen", unix.Listen(fd, backlog))
 }
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -207,14 +208,17 @@ func TestPause(t *testing.T) {
 		t.Errorf("%q %v", got, err)
 	}
 	on(l, e.conn.Pause)
+	if err := c.(*net.TCPConn).SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
 	c.Close()
 	select {
 	case err := <-e.failed:
-		if err != io.EOF {
+		if err != syscall.ECONNRESET {
 			t.Error(err)
 		}
 	case <-time.After(10 * time.Second):
-		t.Error("a paused connection that watches for the close did not see it")
+		t.Error("a paused connection that watches for a reset did not see it")
 	}
 }
 

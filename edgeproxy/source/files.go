@@ -72,7 +72,7 @@ func (f *Files) Reload() {
 // Start reads the files. When they cannot be served, the last good copy of the
 // same path is; without one the error names every fault.
 func (f *Files) Start(context.Context) error {
-	err := f.read(true)
+	err := f.serve(f.load())
 	if err == nil {
 		return nil
 	}
@@ -96,7 +96,7 @@ func (f *Files) Run(ctx context.Context) error {
 	defer w.Close()
 	for {
 		wait := pollSure
-		if err := f.follow(w); err != nil {
+		if err := f.follow(ctx, w); err != nil {
 			f.log.Warn("changes are found by reading every second", "err", err)
 			wait = pollBlind
 		}
@@ -106,12 +106,12 @@ func (f *Files) Run(ctx context.Context) error {
 			timer.Stop()
 			return nil
 		case <-f.reload:
-			f.readAndSay(true)
+			f.readAndSay(ctx, true)
 		case <-w.changed:
 			settle(ctx, w.changed)
-			f.readAndSay(false)
+			f.readAndSay(ctx, false)
 		case <-timer.C:
-			f.readAndSay(false)
+			f.readAndSay(ctx, false)
 		}
 		timer.Stop()
 	}
@@ -119,7 +119,7 @@ func (f *Files) Run(ctx context.Context) error {
 
 // follow watches what the path holds now; what changed before a watch was set
 // is read after it.
-func (f *Files) follow(w *watcher) error {
+func (f *Files) follow(ctx context.Context, w *watcher) error {
 	for range maxLinks {
 		set, err := watchSet(f.path)
 		if err != nil {
@@ -129,7 +129,7 @@ func (f *Files) follow(w *watcher) error {
 		if err != nil || !grew {
 			return err
 		}
-		f.readAndSay(false)
+		f.readAndSay(ctx, false)
 	}
 	return fmt.Errorf("%s: its folders change faster than they can be followed", f.path)
 }
@@ -142,9 +142,9 @@ func (f *Files) poll(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-f.reload:
-			f.readAndSay(true)
+			f.readAndSay(ctx, true)
 		case <-t.C:
-			f.readAndSay(false)
+			f.readAndSay(ctx, false)
 		}
 	}
 }
@@ -166,22 +166,56 @@ func settle(ctx context.Context, changed <-chan struct{}) {
 	}
 }
 
-// readAndSay reads; the keeper has already told people of a fault.
-func (f *Files) readAndSay(force bool) {
-	if err := f.read(force); err == nil && force {
+// readAndSay reads what has settled; the keeper has already told people of a fault.
+func (f *Files) readAndSay(ctx context.Context, force bool) {
+	d := f.load()
+	if d.digest == f.tried && !force {
+		return
+	}
+	d = f.settled(ctx, d)
+	if d.digest == f.tried && !force {
+		return
+	}
+	if err := f.serve(d); err == nil && force {
 		f.log.Info("configuration read again", "path", f.path)
 	}
 }
 
-// read brings the files into force, unless they are what was tried last and
-// force is false. The error is already recorded.
-func (f *Files) read(force bool) error {
-	docs, err := readAll(f.path)
-	digest := digestOf(docs, err)
-	if digest == f.tried && !force {
-		return nil
+// documents are what one reading found.
+type documents struct {
+	sources []mesh.Source
+	err     error
+	digest  [sha256.Size]byte
+}
+
+func (f *Files) load() documents {
+	sources, err := readAll(f.path)
+	return documents{sources, err, digestOf(sources, err)}
+}
+
+// settled reads again until the files stay as they are for a while: one that is
+// cut to nothing and then written looks empty for an instant, of which no event
+// tells.
+func (f *Files) settled(ctx context.Context, d documents) documents {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		select {
+		case <-time.After(quiet):
+		case <-ctx.Done():
+			return d
+		}
+		again := f.load()
+		if again.digest == d.digest {
+			return again
+		}
+		d = again
 	}
-	f.tried = digest
+	return d
+}
+
+// serve brings what was read into force. The error is already recorded.
+func (f *Files) serve(d documents) error {
+	f.tried = d.digest
+	docs, err := d.sources, d.err
 	var objects *mesh.Objects
 	if err == nil {
 		objects, err = parse(f.path, docs)

@@ -163,6 +163,45 @@ func TestFiles_broken(t *testing.T) {
 	}
 }
 
+// An editor cuts the file to nothing and writes it a moment later, while another
+// file of the folder has just changed and so is read.
+func TestFiles_instant(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a.yaml")
+	put(t, path, fmt.Sprintf(service, "echo"))
+	put(t, filepath.Join(dir, "b.yaml"), fmt.Sprintf(service, "b"))
+	var a applied
+	f := following(t, dir, "", &a)
+	for i := range 5 {
+		put(t, filepath.Join(dir, "b.yaml"), fmt.Sprintf(service, fmt.Sprint("b", i)))
+		time.Sleep(quiet - 20*time.Millisecond)
+		file, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+		if _, err := fmt.Fprintf(file, service, fmt.Sprint("echo", i)); err != nil {
+			t.Fatal(err)
+		}
+		if err := file.Close(); err != nil {
+			t.Fatal(err)
+		}
+		want := fmt.Sprintf("echo%d b%d", i, i)
+		eventually(t, want, func() bool { return names(f.State().Snapshot) == want })
+		if s := f.State(); s.Refusals != 0 {
+			t.Fatalf("a file that is being written is refused: %+v", s.Refused)
+		}
+	}
+	for _, s := range a.got {
+		if !strings.Contains(names(s), "echo") {
+			t.Errorf("a file that is being written passed for an empty one: %s in force", names(s))
+		}
+	}
+	put(t, path, "")
+	put(t, filepath.Join(dir, "b.yaml"), "")
+	eventually(t, "files that stay empty are a fault", func() bool { return f.State().Refused != nil })
+}
+
 // A ConfigMap volume: the file is a link into ..data, which is a link to a dated
 // folder; an update renames a new link over ..data and removes the old folder.
 func TestFiles_linkSwap(t *testing.T) {

@@ -2,8 +2,23 @@ package upstream
 
 import "github.com/meridian-mesh/meridian/api/mesh"
 
-// Home is what a Gate's Pick returns for "serve it at this site".
-const Home = -1
+// What a Gate's Pick returns besides the index of a remote.
+const (
+	// Home means this site.
+	Home = -1
+	// None means that no place is left to try.
+	None = -2
+)
+
+// Tried is a set of places: Home and remotes by index, of which it can hold the
+// first 63. The zero value is none.
+type Tried uint64
+
+// With returns the set with one place more.
+func (t Tried) With(i int) Tried { return t | 1<<uint(i+1) }
+
+// Has reports whether a place is in the set.
+func (t Tried) Has(i int) bool { return t&(1<<uint(i+1)) != 0 }
 
 // Outcome is how an attempt at another site ended.
 type Outcome uint8
@@ -26,9 +41,10 @@ const (
 // called from several event loops at once, must not block and must not allocate.
 // Times are nanoseconds of one monotonic clock (see edgeproxy.Server.Now).
 type Gate interface {
-	// Pick returns Home or the index of a remote site. homeInFlight counts the
-	// service's requests at this site's endpoints, rnd is 64 fresh random bits.
-	Pick(now int64, homeInFlight int, rnd uint64) int
+	// Pick returns Home, the index of a remote site, or None. homeInFlight counts
+	// the service's requests at this site's endpoints, rnd is 64 fresh random bits,
+	// tried are the places where this request failed already.
+	Pick(now int64, homeInFlight int, rnd uint64, tried Tried) int
 	// Sent follows when an attempt at the remote begins, with connecting.
 	Sent(remote int, now int64)
 	// Done follows each Sent once, when its attempt ended.

@@ -255,6 +255,7 @@ func (b *builder) gateway(g *mesh.Gateway) {
 		case mesh.ProtocolHTTP:
 			table, faults := route.Build(g, group, b.snap.Objects.HTTPRoutes, b.snap.Objects.LocalResponses)
 			s.Routes = table
+			s.Forwarding = newForwarding(mesh.ForwardingOf(&b.snap.Objects, g.Metadata, first.Name))
 			for _, f := range faults {
 				b.problem("%s", f.Error())
 			}

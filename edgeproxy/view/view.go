@@ -65,6 +65,8 @@ type Socket struct {
 	Streams   *route.Streams // of TCP and TLS
 	// Balancers are the addresses whose connections begin with a PROXY header.
 	Balancers []netip.Prefix
+	// Forwarding is what requests tell of their way; of HTTP.
+	Forwarding Forwarding
 }
 
 // FromBalancer reports whether a connection from the address has to begin with a

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"slices"
 	"time"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
@@ -17,7 +18,7 @@ const failureCost = time.Second
 var nameSetCookie = []byte("set-cookie")
 
 // target picks where an attempt goes: at first where its session is, else as the
-// gate says, then wherever it has not been, home first.
+// gate says, and where there is none wherever the request has not been, home first.
 func (w *Worker) target(r *request, a *attempt) exchange.Flag {
 	if r.service == nil {
 		return r.none
@@ -28,25 +29,62 @@ func (w *Worker) target(r *request, a *attempt) exchange.Flag {
 	}
 	a.connect, a.silence, a.gate = s.Connect, s.Silence, s.Gate
 	a.maxAge, a.maxRequests, a.timed, a.cookie = s.MaxAge, s.MaxRequests, s.Timed, s.Cookie
-	if r.tries == 0 {
-		if s.Cookie != nil && w.session(r, a, s) {
+	if s.Cookie != nil && r.tries == 0 && w.session(r, a, s) {
+		return exchange.OK
+	}
+	if s.Gate != nil && !r.stays() {
+		return w.asTheGateSays(r, a, s)
+	}
+	if w.home(r, a, s) {
+		return exchange.OK
+	}
+	if r.stays() {
+		return exchange.NoHealthy // never passed on again
+	}
+	for i := range s.Remotes {
+		if !r.wasAt(s.Remotes[i].Endpoint) {
+			a.toRemote(s, i)
 			return exchange.OK
 		}
-		if s.Gate != nil && !r.stays() {
-			i := s.Gate.Pick(w.Loop.Now(), int(s.Service.InFlight.Load()), w.random())
-			if i >= 0 && i < len(s.Remotes) {
-				a.toRemote(s, i)
-				return exchange.OK
+	}
+	return exchange.NoHealthy
+}
+
+func (w *Worker) asTheGateSays(r *request, a *attempt, s *view.Service) exchange.Flag {
+	var tried upstream.Tried
+	if r.tries > 0 {
+		for i := range s.Remotes {
+			if r.wasAt(s.Remotes[i].Endpoint) {
+				tried = tried.With(i)
 			}
 		}
 	}
+	for {
+		switch i := s.Gate.Pick(w.Loop.Now(), int(s.Service.InFlight.Load()), w.random(), tried); {
+		case i >= 0 && i < len(s.Remotes):
+			a.toRemote(s, i)
+			return exchange.OK
+		case i != upstream.Home || tried.Has(upstream.Home):
+			return exchange.NoHealthy
+		case w.home(r, a, s):
+			return exchange.OK
+		}
+		tried = tried.With(upstream.Home) // no endpoint here is left to try
+	}
+}
+
+// wasAt reports whether the request was sent to the endpoint already.
+func (r *request) wasAt(e *upstream.Endpoint) bool {
+	return slices.Contains(r.tried[:r.tries], e)
+}
+
+// home picks an endpoint of this site where the request was not yet.
+func (w *Worker) home(r *request, a *attempt, s *view.Service) bool {
 	w.tried = w.tried[:0]
 	if r.tries > 0 {
 		for i, e := range s.Home {
-			for _, t := range r.tried[:r.tries] {
-				if t == e {
-					w.tried = append(w.tried, i)
-				}
+			if r.wasAt(e) {
+				w.tried = append(w.tried, i)
 			}
 		}
 	}
@@ -57,24 +95,11 @@ func (w *Worker) target(r *request, a *attempt) exchange.Flag {
 	if !keyed {
 		draw = w.random()
 	}
-	if i, ok := w.choice.Pick(s, w.tried, draw, keyed, w.Loop.Now()); ok {
+	i, ok := w.choice.Pick(s, w.tried, draw, keyed, w.Loop.Now())
+	if ok {
 		a.toHome(s, i)
-		return exchange.OK
 	}
-	if r.stays() {
-		return exchange.NoHealthy // never passed on again
-	}
-next:
-	for i := range s.Remotes {
-		for _, t := range r.tried[:r.tries] {
-			if t == s.Remotes[i].Endpoint {
-				continue next
-			}
-		}
-		a.toRemote(s, i)
-		return exchange.OK
-	}
-	return exchange.NoHealthy
+	return ok
 }
 
 func (a *attempt) toHome(s *view.Service, i int) {

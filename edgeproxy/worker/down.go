@@ -29,7 +29,8 @@ type down struct {
 	span     span
 	carried  int // requests
 	unpaid   int // request bytes received and not passed on
-	peer     [48]byte
+	from     netip.Addr
+	peer     [48]byte // from as text
 	peerLen  int
 
 	closing bool // closed once all is sent
@@ -71,7 +72,7 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 	}
 	w.downs = d
 	w.Counters.Accepted.Add(1)
-	d.peerLen = len(from.Addr().AppendTo(d.peer[:0]))
+	d.cameFrom(from.Addr())
 	if err := d.conn.Open(w.Loop, fd, d, true); err != nil {
 		d.forget()
 		d.Recycle()
@@ -88,6 +89,10 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 	d.await(resting, d.w.shared.Times.KeepAlive)
 }
 
+func (d *down) cameFrom(a netip.Addr) {
+	d.from, d.peerLen = a, len(a.AppendTo(d.peer[:0]))
+}
+
 // header reads what a balancer says of the client before its first request.
 func (d *down) header(in []byte) int {
 	h, n, err := proxyproto.Parse(in)
@@ -99,7 +104,7 @@ func (d *down) header(in []byte) int {
 	case n == 0:
 		return 0
 	case !h.Local:
-		d.peerLen = len(h.From.Addr().AppendTo(d.peer[:0]))
+		d.cameFrom(h.From.Addr())
 	}
 	d.balanced = false
 	d.await(resting, d.w.shared.Times.KeepAlive)
@@ -129,7 +134,9 @@ func (d *down) Expire(_ *loop.Timer, now int64) {
 	case resting, lingering:
 		d.lost()
 	case heading:
-		if id, ok := d.codec.Refuse(); ok {
+		if d.closing {
+			d.lost()
+		} else if id, ok := d.codec.Refuse(); ok {
 			d.refuse(exchange.ClientTimeout, exchange.ClientTimeout.Status(), id)
 		} else {
 			d.lost()
@@ -252,7 +259,7 @@ func (d *down) event(ev *stream.Event) {
 		r.piece = nil
 		d.throttle()
 	case stream.Trailers:
-		r.trailers = r.store.fields(w, r.trailers[:0], ev.Fields)
+		r.trailers = r.store.trailers(w, r.trailers[:0], ev.Fields)
 	case stream.End:
 		d.deadline = w.Loop.Now() + int64(d.w.shared.Times.Stall)
 		if w.codecs.serial {
@@ -340,7 +347,12 @@ func (d *down) Written(n, left int) {
 		return
 	}
 	if d.w.codecs.serial && left <= d.w.shared.Watermark/2 {
-		if r := d.requests; r != nil && r.owed > 0 {
+		switch r := d.requests; {
+		case r == nil:
+			if d.phase == serving {
+				d.proceed()
+			}
+		case r.owed > 0:
 			owed := r.owed
 			r.owed = 0
 			d.w.step(r, &exchange.Event{Kind: exchange.ClientCredit, N: owed})
@@ -359,6 +371,7 @@ func (d *down) close(linger bool) {
 		d.sent()
 		return
 	}
+	d.await(serving, d.w.shared.Times.Stall)
 	d.conn.Dirty()
 }
 
@@ -378,8 +391,8 @@ func (d *down) sent() {
 
 // drain closes a resting connection; others end with their next response.
 func (d *down) drain() {
-	if d.requests == nil && d.phase == resting {
-		d.lost()
+	if d.requests == nil && d.phase != heading {
+		d.close(false)
 		return
 	}
 	if d.codec != nil {
@@ -387,28 +400,41 @@ func (d *down) drain() {
 	}
 }
 
-// Failed ends what the client has left; of a tunnel an end is one direction's.
+// Failed ends what the client has left; of a tunnel an end is one direction's. One
+// that only sends no more gets the rest of its last response; where a response is
+// still to come reading is paused, so that its end is not met before.
 func (d *down) Failed(err error) {
-	if d.phase == tunnelling && errors.Is(err, io.EOF) && !d.requests.x.RequestDone() {
+	if d.phase == tunnelling && err == io.EOF && !d.requests.x.RequestDone() {
 		d.conn.Pause()
 		if ev := &d.w.downEv; d.codec.EOF(ev) == nil && ev.Kind == stream.End {
 			d.w.step(d.requests, &exchange.Event{Kind: exchange.RequestEnd})
 			return
 		}
 	}
+	if err == io.EOF && d.requests == nil && d.conn.Unsent() > 0 {
+		d.close(false)
+		d.linger = false
+		return
+	}
 	d.lost()
 }
 
-// lost closes at once.
+// lost closes at once, by a reset where a response is cut short: one that runs
+// until the close would pass for whole.
 func (d *down) lost() {
 	if d.conn.Closed() {
 		return
 	}
+	cut := d.requests != nil || d.conn.Unsent() > 0
 	d.closing = true
 	for d.requests != nil {
 		d.w.step(d.requests, &exchange.Event{Kind: exchange.ClientGone})
 	}
-	d.conn.Close()
+	if cut {
+		d.conn.Reset()
+	} else {
+		d.conn.Close()
+	}
 	d.forget()
 }
 
@@ -464,11 +490,18 @@ func (d *down) finished(r *request) {
 		d.close(!r.x.RequestDone() || d.conn.Left() > 0)
 	case d.w.codecs.serial && !r.x.RequestDone():
 		d.close(true) // what still comes of the body is not worth reading
+	case d.w.codecs.serial && d.conn.Unsent() > d.w.shared.Watermark/2:
+		d.conn.Pause() // who asks on without taking the answers must wait
 	case d.requests == nil:
-		d.await(resting, d.w.shared.Times.KeepAlive)
-		d.conn.Resume()
-		d.restCodec()
+		d.proceed()
 	}
+}
+
+// proceed goes on to the next request.
+func (d *down) proceed() {
+	d.await(resting, d.w.shared.Times.KeepAlive)
+	d.conn.Resume()
+	d.restCodec()
 }
 
 // send encodes an event of the client's stream. A failure is a fault of the

@@ -13,7 +13,7 @@ func (w *Worker) toClient(r *request, act *exchange.Action) {
 	ok := true
 	switch act.Kind {
 	case exchange.ReplyInformational:
-		w.msg = *r.replyHead
+		w.takeInBand(r, &r.attempts[act.Ref.Slot])
 		w.out = stream.Event{Kind: stream.Head, Stream: r.stream, Head: &w.msg}
 		ok = d.send(&w.out, roomFor(&w.msg))
 	case exchange.ReplyHead:
@@ -58,17 +58,23 @@ func (w *Worker) toClient(r *request, act *exchange.Action) {
 	}
 }
 
-// replyHead makes w.msg the head for the client: what another site says in band
-// goes to the gate and no further, what this site says is added for the other.
-func (w *Worker) replyHead(r *request, a *attempt) {
+// takeInBand makes w.msg the head for the client without what another site says in
+// band: that goes to the gate and no further.
+func (w *Worker) takeInBand(r *request, a *attempt) {
 	w.msg = *r.replyHead
 	fields := w.msg.Fields
 	for i := range fields {
 		if inBand(&fields[i]) {
-			w.msg.Fields = w.withoutInBand(r, a, fields)
-			break
+			w.msg.Fields = w.withoutInBand(a, fields)
+			return
 		}
 	}
+}
+
+// replyHead makes w.msg the final head for the client, with what this site says
+// for another site.
+func (w *Worker) replyHead(r *request, a *attempt) {
+	w.takeInBand(r, a)
 	if r.filters != nil {
 		w.msg.Fields = w.edited(r, w.msg.Fields)
 	}
@@ -87,7 +93,7 @@ func (w *Worker) replyHead(r *request, a *attempt) {
 	w.msg.Fields = w.fields
 }
 
-func (w *Worker) withoutInBand(r *request, a *attempt, fields []stream.Field) []stream.Field {
+func (w *Worker) withoutInBand(a *attempt, fields []stream.Field) []stream.Field {
 	kept := w.fields[:0]
 	for i := range fields {
 		f := &fields[i]

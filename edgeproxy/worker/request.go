@@ -103,6 +103,16 @@ func (s *store) fields(w *Worker, dst, from []stream.Field) []stream.Field {
 	return dst
 }
 
+// trailers copies those that are not the proxies' own, which stand in heads only.
+func (s *store) trailers(w *Worker, dst, from []stream.Field) []stream.Field {
+	for i := range from {
+		if !inBand(&from[i]) {
+			dst = append(dst, s.field(w, &from[i]))
+		}
+	}
+	return dst
+}
+
 func (w *Worker) newRequest(d *down, id stream.ID) *request {
 	r := w.freeReq
 	if r == nil {
@@ -217,7 +227,10 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 		}
 		return s, nil
 	}
-	w.ingress(r, head)
+	if !w.ingress(r, head) {
+		r.none = exchange.Loop
+		return nil, nil
+	}
 	q := &w.query
 	q.Host, q.Method, q.Path, q.Query, q.Fields = head.Authority, head.Method, path, nil, r.fields
 	if len(target) > len(path) {

@@ -211,7 +211,7 @@ func (u *up) event(ev *stream.Event) {
 			u.conn.Pause()
 		}
 	case stream.Trailers:
-		r.replyTrailers = r.store.fields(w, r.replyTrailers[:0], ev.Fields)
+		r.replyTrailers = r.store.trailers(w, r.replyTrailers[:0], ev.Fields)
 	case stream.End:
 		w.step(r, &exchange.Event{Kind: exchange.ResponseEnd, Ref: a.ref})
 	case stream.Reset:
@@ -325,7 +325,14 @@ func (u *up) detach(a *attempt, ok bool) {
 			u.endTunnel(ok)
 			return
 		}
-		if !ok || over || u.codec.Active() > 0 || !u.codec.Reusable() || u.conn.Left() > 0 {
+		if !ok {
+			u.conn.Reset() // an end would say: answer me all the same
+			u.close()
+			return
+		}
+		// What the socket has not taken of a request that is answered already may
+		// be taken for the next one, as may what was not encoded (the class CL.0).
+		if over || u.codec.Active() > 0 || !u.codec.Reusable() || u.conn.Left() > 0 || u.conn.Unsent() > 0 {
 			u.close()
 			return
 		}

@@ -97,6 +97,8 @@ type State struct {
 	View      *view.View
 	Listeners []*Listener
 	Sockets   map[*Listener]*view.Socket
+	// Unbound says of each socket of the view that has no listener why.
+	Unbound []string
 }
 
 // Worker is one loop's share.

@@ -1,0 +1,38 @@
+package view
+
+import (
+	"net/netip"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+)
+
+// Forwarding is what a listener's requests tell backends of the way they came.
+type Forwarding struct {
+	// Pseudonym is this proxy in Via, and Via the line it adds.
+	Pseudonym, Via []byte
+	// Forwarded says to send Forwarded too.
+	Forwarded bool
+
+	trusted []netip.Prefix
+}
+
+func newForwarding(m *mesh.Forwarding) Forwarding {
+	f := Forwarding{Pseudonym: []byte(m.Via), Via: []byte("1.1 " + m.Via), Forwarded: m.Forwarded}
+	for _, n := range m.TrustedNetworks {
+		if p, err := netip.ParsePrefix(n); err == nil { // as validated
+			f.trusted = append(f.trusted, p)
+		}
+	}
+	return f
+}
+
+// Trusts reports whether what a peer says of the way so far is kept.
+func (f *Forwarding) Trusts(peer netip.Addr) bool {
+	peer = peer.Unmap()
+	for _, p := range f.trusted {
+		if p.Contains(peer) {
+			return true
+		}
+	}
+	return false
+}

@@ -10,6 +10,7 @@ package edgeproxy
 import (
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
@@ -29,6 +30,13 @@ type Config struct {
 	// Watermark is how many bytes of one body may wait for a slow receiver
 	// before its sender is no longer read; 0 means 64 KiB.
 	Watermark int
+	// ClientMaxAge and ClientMaxRequests bound the life of a client's connection,
+	// give or take a tenth: the response at hand is then its last. 0 does not.
+	ClientMaxAge      time.Duration
+	ClientMaxRequests int
+	// Resolver is the DNS server that endpoints' names are asked of; where it is not
+	// valid those of the system are.
+	Resolver netip.AddrPort
 
 	// MemoryLimit is how many bytes the process may take: near it idle connections
 	// are closed, then new ones and requests refused; 0 means no limit, else at

@@ -222,6 +222,12 @@ func TestHotPath(t *testing.T) {
 		}
 	}
 	t.Run("mirror", func(t *testing.T) { hotPath(t, Deps{}, mirrored, 2, 30_000) })
+	for name, o := range map[string]mesh.Objects{
+		"peak EWMA, a new session each": balanced(hotObjects(backend), mesh.LBPeakEWMA, &mesh.SessionAffinity{}),
+		"ring hash by header":           balanced(hotObjects(backend), mesh.LBRingHash, &mesh.SessionAffinity{Type: mesh.AffinityHeader, SessionName: "X-Field-07"}),
+	} {
+		t.Run(name, func(t *testing.T) { hotPath(t, Deps{}, o, 1, 30_000) })
+	}
 }
 
 // TestHotPath_accessLog holds that the access log allocates nothing either.
@@ -231,6 +237,15 @@ func TestHotPath_accessLog(t *testing.T) {
 	if s := log.Stats(); s.Written == 0 || s.Failed > 0 {
 		t.Errorf("access log: %+v", s)
 	}
+}
+
+// balanced adds what balancing looks at beyond the default.
+func balanced(o mesh.Objects, algorithm string, affinity *mesh.SessionAffinity) mesh.Objects {
+	o = with(o, mesh.TrafficPolicySpec{
+		LoadBalancing: &mesh.LoadBalancing{Algorithm: algorithm, SlowStart: &mesh.SlowStart{Window: mesh.Duration(time.Minute)}},
+	})
+	o.Services[0].Spec.SessionAffinity = affinity
+	return o
 }
 
 // hotPath sends requests that reach a backend copies times each.

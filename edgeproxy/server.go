@@ -13,6 +13,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
+	"github.com/meridian-mesh/meridian/edgeproxy/resolve"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
 	"github.com/meridian-mesh/meridian/edgeproxy/worker"
@@ -38,12 +39,15 @@ type Server struct {
 	registry *upstream.Registry
 	shared   *worker.Shared
 	tokens   loop.Tokens
+	names    *resolve.Resolver
+	health   *health
 	started  chan struct{} // closed when Run has begun
 	stopped  chan struct{} // closed when the loops have ended
 
 	resident, sockets atomic.Int64 // bytes, as last looked
 
-	mu       sync.Mutex // serialises Apply and Drain
+	mu       sync.Mutex     // serialises Apply, Drain and what DNS changes
+	snap     *mesh.Snapshot // in force
 	draining bool
 	state    atomic.Pointer[worker.State]
 }
@@ -74,12 +78,15 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		cfg: cfg, deps: deps,
 		registry: upstream.NewRegistry(cfg.Loops),
 		tokens:   loop.NewTokens(usable - cfg.Loops),
+		names:    resolve.New(cfg.Resolver),
+		health:   newHealth(deps.Log),
 		started:  make(chan struct{}),
 		stopped:  make(chan struct{}),
 	}
 	s.shared = &worker.Shared{
 		Watermark: cfg.Watermark, Times: cfg.times,
 		MaxConnections: cfg.MaxConnections, MaxListenerConnections: cfg.MaxListenerConnections,
+		ClientMaxAge: cfg.ClientMaxAge, ClientMaxRequests: cfg.ClientMaxRequests,
 		Unrouted: s.registry.Service(""), AccessLog: deps.AccessLog,
 	}
 	for i := range cfg.Loops {
@@ -109,6 +116,11 @@ func (s *Server) Run(ctx context.Context) error {
 		loops.Go(func() { failed <- w.Loop.Run() })
 	}
 	close(s.started)
+	var tending sync.WaitGroup
+	defer tending.Wait()
+	tend, stopTending := context.WithCancel(ctx)
+	defer stopTending()
+	tending.Go(func() { s.tend(tend) })
 	go s.rebind()
 	watched := make(chan error, 1)
 	watching, unwatch := context.WithCancel(ctx)
@@ -128,6 +140,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	loops.Wait()
 	close(s.stopped) // before mu: who holds it may wait for a loop
+	s.names.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if st := s.state.Load(); st != nil {
@@ -140,23 +153,38 @@ func (s *Server) Run(ctx context.Context) error {
 
 // Apply validates and builds a snapshot, binds new listeners, swaps every loop to
 // it and drains what went away. It waits for Run and returns after all loops
-// acknowledged; on an error the previous snapshot goes on serving. Calls are
-// serialised.
+// acknowledged; on an error the previous snapshot goes on serving. Names that are
+// new get a second to be resolved. Calls are serialised.
 func (s *Server) Apply(snap *mesh.Snapshot) error {
 	select {
 	case <-s.started:
 	case <-s.stopped:
 	}
+	names := s.namesOf(snap)
+	s.follow(names)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.install(snap, s.deps.Sharing); err != nil {
+		return err
+	}
+	s.snap = snap
+	s.names.Retain(names)
+	return nil
+}
+
+// install builds a snapshot's view and serves it. It needs mu.
+func (s *Server) install(snap *mesh.Snapshot, sharing upstream.Sharing) error {
 	if err := s.tokens.Acquire(context.Background()); err != nil {
 		return err
 	}
 	defer s.tokens.Release()
-	v, err := view.Build(snap, s.site(snap), s.registry, s.deps.Sharing, s.cfg.Loops)
+	v, err := view.Build(snap, view.Deps{
+		Site: s.site(snap), Registry: s.registry, Sharing: sharing, Loops: s.cfg.Loops, Names: s.targets,
+	})
 	if err != nil {
 		return err
 	}
+	s.health.tick(s.Now(), v)
 	next, opened, err := s.bind(v)
 	if err == nil {
 		err = s.force(next, opened)
@@ -384,7 +412,7 @@ func (s *Server) Listeners() []Listener {
 // requests they hit gets error responses, the rest is served.
 func (s *Server) Problems() []string {
 	if st := s.state.Load(); st != nil {
-		return slices.Concat(st.View.Problems, st.Unbound)
+		return slices.Concat(st.View.Problems, st.Unbound, s.names.Stale())
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package edgeproxy
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
@@ -180,8 +181,27 @@ type Endpoint struct {
 	InFlight int
 	Idle     int // connections at rest
 	// Cumulative since the endpoint is known.
-	Requests, Failures, Connects, ConnectFailures, Reused uint64
+	Requests, Failures, Connects, ConnectFailures, Reused, Ejections uint64
+	// Host is the DNS name that it is behind, empty for an address.
+	Host string
+	// Health is healthy, warming, ejected or, while too few are healthy, panic;
+	// empty for another site's gateway. Why says what an ejection is for and BackIn
+	// when it ends.
+	Health string
+	Why    string
+	BackIn time.Duration
+	// Share is the part of its weight that it takes now (0 to 1).
+	Share float64
 }
+
+// Values of [Endpoint.Health].
+const (
+	Healthy = "healthy"
+	Warming = "warming"
+	Ejected = "ejected"
+	// Panicking is an ejected endpoint that is used all the same.
+	Panicking = "panic"
+)
 
 // Endpoints lists the state of the endpoints in force.
 func (s *Server) Endpoints() []Endpoint {
@@ -195,8 +215,11 @@ func (s *Server) Endpoints() []Endpoint {
 		if svc == nil {
 			continue
 		}
-		for _, e := range svc.Home {
-			out = append(out, endpoint(e))
+		for i, e := range svc.Home {
+			x := endpoint(e)
+			x.Host = svc.Hosts[i]
+			x.judge(e, svc.Panic.Load(), s.Now())
+			out = append(out, x)
 		}
 		for _, r := range svc.Remotes {
 			out = append(out, endpoint(r.Endpoint))
@@ -205,8 +228,24 @@ func (s *Server) Endpoints() []Endpoint {
 	return out
 }
 
+// judge says how an endpoint at home is.
+func (e *Endpoint) judge(h *upstream.Endpoint, all bool, now int64) {
+	why, missing := h.Health.Load()
+	e.Health, e.Share = Healthy, 1-math.Round(1000*float64(missing)/(1<<16))/1000
+	switch {
+	case why != 0:
+		e.Why, e.BackIn = why.String(), max(0, time.Duration(h.EjectedUntil.Load()-now))
+		e.Health, e.Share = Ejected, 0
+		if all {
+			e.Health, e.Share = Panicking, 1
+		}
+	case missing > 0:
+		e.Health = Warming
+	}
+}
+
 func endpoint(e *upstream.Endpoint) Endpoint {
-	out := Endpoint{Service: e.Service, Address: e.Addr.String(), Site: e.Site, InFlight: int(e.InFlight.Load())}
+	out := Endpoint{Service: e.Service, Address: e.Addr.String(), Site: e.Site, InFlight: int(e.InFlight.Load()), Ejections: e.Ejections.Load()}
 	for i := range e.Cells {
 		c := &e.Cells[i]
 		out.Idle += int(c.Idle.Load())

@@ -21,6 +21,7 @@ type format struct {
 const (
 	dnsLabel   = `[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?`
 	pathBytes  = `([-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})`
+	srvName    = `_[A-Za-z0-9-]{1,62}\._[A-Za-z0-9-]{1,62}\.[A-Za-z0-9.-]+`
 	origin     = `^(\*|https?://(\*|(\*\.)?([-a-zA-Z0-9]+\.)*[-a-zA-Z0-9]+)(:[0-9]{1,5})?)$`
 	fieldValue = `^[!-~]([\t -~]*[!-~])?$`
 	// goDuration is what time.ParseDuration takes, without a sign.
@@ -34,6 +35,7 @@ var (
 	reSubdomain = regexp.MustCompile(`^` + dnsLabel + `(\.` + dnsLabel + `)*$`)
 	rePath      = regexp.MustCompile(`^/` + pathBytes + `*$`)
 	reToken     = regexp.MustCompile("^[-!#$%&'*+.^_`|~0-9A-Za-z]+$")
+	reSRVName   = regexp.MustCompile(`^` + srvName + `$`)
 	reGEP2257   = regexp.MustCompile(`^` + gepDuration + `$`)
 	reLabelText = regexp.MustCompile(`^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$`)
 )
@@ -43,7 +45,7 @@ var (
 	formatSubdomain = format{`^` + dnsLabel + `(\.` + dnsLabel + `)*$`, checkSubdomain}
 	formatHostname  = format{`^(\*\.)?` + dnsLabel + `(\.` + dnsLabel + `)*$`, checkHostname}
 	formatIP        = format{`^[0-9A-Fa-f:.]+(%.+)?$`, checkIP}
-	formatAddress   = format{`^([0-9.]+|\[[0-9A-Fa-f:.]+(%.+)?\]):[0-9]{1,5}$`, checkAddress}
+	formatAddress   = format{`^(([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+(%.+)?\]):[0-9]{1,5}|` + srvName + `)$`, checkAddress}
 	formatCIDR      = format{`^[0-9A-Fa-f:.]+/[0-9]{1,3}$`, checkCIDR}
 	formatHostPort  = format{`^([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+(%.+)?\]):[0-9]{1,5}$`, checkHostPort}
 	formatPath      = format{`^/` + pathBytes + `*$`, checkPath}
@@ -125,23 +127,36 @@ func checkCIDR(s string) (string, string) {
 }
 
 func checkAddress(s string) (string, string) {
+	if strings.HasPrefix(s, "_") {
+		return checkSRVName(s)
+	}
 	ap, err := netip.ParseAddrPort(s)
 	switch {
 	case err != nil:
-		hint := "such as 10.0.0.7:8080 or [2001:db8::7]:8080"
+		hint := "such as 10.0.0.7:8080, [2001:db8::7]:8080 or echo.example.com:8080"
 		if _, aerr := netip.ParseAddr(s); aerr == nil {
 			hint = "add the port"
 			if strings.Contains(s, ":") {
 				hint = "add brackets and the port, as in [" + s + "]:8080"
 			}
-		} else if m, _ := checkHostPort(s); m == "" {
-			return fmt.Sprintf("%q has a host name", s), "this version serves IP addresses only: write ip:port"
+		} else if m, h := checkHostPort(s); m == "" {
+			return "", ""
+		} else if h != "" && strings.Contains(s, ":") {
+			return m, h
 		}
-		return fmt.Sprintf("%q is not ip:port", s), hint
+		return fmt.Sprintf("%q is not ip:port or name:port", s), hint
 	case ap.Port() == 0:
 		return fmt.Sprintf("%q has port 0", s), "1 to 65535"
 	case ap.Addr().IsUnspecified() || ap.Addr().IsMulticast():
 		return fmt.Sprintf("%q cannot be connected to", s), "write the address of the process"
+	}
+	return "", ""
+}
+
+func checkSRVName(s string) (string, string) {
+	labels := strings.SplitN(strings.TrimSuffix(s, "."), ".", 3)
+	if len(s) > 253 || !reSRVName.MatchString(s) || !reSubdomain.MatchString(strings.ToLower(labels[2])) {
+		return fmt.Sprintf("%q is not the name of SRV records", s), "such as _http._tcp.echo.example.com, without a port"
 	}
 	return "", ""
 }

@@ -10,12 +10,14 @@ type TrafficPolicy struct {
 // TrafficPolicySpec is the desired state of a TrafficPolicy. What it leaves out
 // keeps its default.
 type TrafficPolicySpec struct {
-	TargetRefs     []PolicyTargetRef `json:"targetRefs"`
-	LoadBalancing  *LoadBalancing    `json:"loadBalancing,omitempty"`
-	SiteSharing    *SiteSharing      `json:"siteSharing,omitempty"`
-	Timeouts       *PolicyTimeouts   `json:"timeouts,omitempty"`
-	Retries        *Retries          `json:"retries,omitempty"`
-	ClientPosition *ClientPosition   `json:"clientPosition,omitempty"`
+	TargetRefs       []PolicyTargetRef `json:"targetRefs"`
+	LoadBalancing    *LoadBalancing    `json:"loadBalancing,omitempty"`
+	OutlierDetection *OutlierDetection `json:"outlierDetection,omitempty"`
+	SiteSharing      *SiteSharing      `json:"siteSharing,omitempty"`
+	Timeouts         *PolicyTimeouts   `json:"timeouts,omitempty"`
+	Retries          *Retries          `json:"retries,omitempty"`
+	Connections      *Connections      `json:"connections,omitempty"`
+	ClientPosition   *ClientPosition   `json:"clientPosition,omitempty"`
 	// AcceptProxyProtocol and Forwarding are for targets of kind Gateway, all else
 	// for MeshService.
 	AcceptProxyProtocol *AcceptProxyProtocol `json:"acceptProxyProtocol,omitempty"`
@@ -65,15 +67,70 @@ type SendProxyProtocol struct {
 	Version string `json:"version,omitempty"`
 }
 
-// Balancing algorithms inside a site.
+// Balancing algorithms inside a site. All of them respect weights, health and
+// what a request has tried before.
 const (
 	LBLeastRequest = "leastRequest" // P2C by requests in flight over weight
-	LBRoundRobin   = "roundRobin"
+	LBPeakEWMA     = "peakEWMA"     // P2C by latency times requests in flight
+	LBRoundRobin   = "roundRobin"   // in turn, smooth
+	LBRandom       = "random"
+	LBRingHash     = "ringHash" // consistent, by session affinity
+	LBMaglev       = "maglev"   // consistent by a table
 )
 
 // LoadBalancing picks among the endpoints of one site.
 type LoadBalancing struct {
 	Algorithm string `json:"algorithm,omitempty"`
+	// HashBalanceFactor bounds what ringHash sends to one endpoint: at most so many
+	// percent of its share of the requests in flight. 0 bounds nothing.
+	HashBalanceFactor int `json:"hashBalanceFactor,omitempty"`
+	// SlowStart lets endpoints that appear or recover take their share bit by bit.
+	SlowStart *SlowStart `json:"slowStart,omitempty"`
+}
+
+// SlowStart is the ramp of an endpoint's share from MinWeightPercent to all of it.
+type SlowStart struct {
+	Window Duration `json:"window"`
+	// Aggression bends it: the share after the part t of the window is
+	// t^(1/aggression). Default 1, a straight line.
+	Aggression float64 `json:"aggression,omitempty"`
+	// MinWeightPercent is where it starts. Default 10.
+	MinWeightPercent *int `json:"minWeightPercent,omitempty"`
+}
+
+// OutlierDetection takes endpoints that fail while their siblings do not out of
+// rotation for a while. It is on by default. A failure is a response with status
+// 500 or above, or none.
+type OutlierDetection struct {
+	// ConsecutiveFailures without a success between them eject; 0 switches this
+	// sign off. Default 5.
+	ConsecutiveFailures *int `json:"consecutiveFailures,omitempty"`
+	// SuccessRateMargin is how many percent below its siblings' together an
+	// endpoint's success rate may be over an Interval; 0 switches this sign off.
+	// Default 30. Endpoints with fewer than MinRequests are left out.
+	SuccessRateMargin *int      `json:"successRateMargin,omitempty"`
+	Interval          *Duration `json:"interval,omitempty"`
+	MinRequests       int       `json:"minRequests,omitempty"`
+	// BaseEjectionTime is the first ejection's; each further one doubles it up to
+	// MaxEjectionTime. Defaults 10s and 5m.
+	BaseEjectionTime *Duration `json:"baseEjectionTime,omitempty"`
+	MaxEjectionTime  *Duration `json:"maxEjectionTime,omitempty"`
+	// MaxEjectionPercent of the endpoints may be out at the same time, one always
+	// where there are several. 0 switches ejection off. Default 50.
+	MaxEjectionPercent *int `json:"maxEjectionPercent,omitempty"`
+	// PanicThreshold is the percentage of healthy endpoints below which health is
+	// not looked at, since the others could not carry the load. Whatever it is, all
+	// are used when none is healthy. Default 0.
+	PanicThreshold int `json:"panicThreshold,omitempty"`
+}
+
+// Connections bounds the life of a connection to an endpoint, so that load moves
+// to what is new. Each one's bounds vary by a tenth, so that they do not end together.
+type Connections struct {
+	// MaxAge ends it after the request at hand. Default 1h, 0s is no bound.
+	MaxAge *Duration `json:"maxAge,omitempty"`
+	// MaxRequests is how many requests it carries; 0 is no bound.
+	MaxRequests int `json:"maxRequests,omitempty"`
 }
 
 // Ways of sharing load between sites.

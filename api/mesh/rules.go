@@ -63,6 +63,7 @@ var (
 	weights     = &span{lo: 0, hi: 1e6}
 	notNegative = &span{lo: 0, hi: math.Inf(1)}
 	positive    = &span{lo: 0, hi: math.Inf(1), open: true}
+	percent     = &span{lo: 0, hi: 100}
 )
 
 const meansCoreService = "without it the Gateway API means a core Service, which this version does not serve"
@@ -143,7 +144,7 @@ var rules = map[string]rule{
 	"ServicePort.name":               {format: &formatLabel},
 	"ServicePort.port":               {span: realPort},
 	"ServicePort.protocol":           {enum: []string{PortHTTP, PortTCP}, unserved: []string{"http2", "h2c", "grpc", "https", "tls", "udp"}, def: PortHTTP, doc: "http, or tcp for whole connections (TCPRoute, TLSRoute)."},
-	"Endpoint.address":               {format: &formatAddress, doc: "ip:port of the process; IPv6 in brackets."},
+	"Endpoint.address":               {format: &formatAddress, doc: "ip:port of the process, IPv6 in brackets; or name:port, followed through DNS; or _service._proto.name of SRV records."},
 	"Endpoint.site":                  {format: &formatLabel},
 	"Endpoint.node":                  {format: &formatSubdomain},
 	"Endpoint.weight":                {span: weights, def: 1},
@@ -165,7 +166,6 @@ var rules = map[string]rule{
 	"Forwarding.via":                 {format: &formatVia, def: DefaultVia, doc: "Name of this proxy in Via; a request that has been here 8 times is refused (508)."},
 	"SendProxyProtocol.version":      {enum: []string{ProxyV1, ProxyV2}, def: ProxyV2},
 	"PolicyTargetRef.name":           {format: &formatSubdomain},
-	"LoadBalancing.algorithm":        {enum: []string{LBLeastRequest, LBRoundRobin}, unserved: []string{"weighted", "random", "peakEWMA", "ringHash", "maglev", "prequal", "fadingTable"}, def: LBLeastRequest},
 	"SiteSharing.policy":             {enum: []string{SharingCooperative, SharingNone, SharingRoundRobin, SharingWeightedRoundRobin}, def: SharingCooperative},
 	"SiteSharing.stayHome":           {span: &span{lo: 1, hi: 100}, def: 2, doc: "How many times dearer than the cheapest other site home may become before requests leave."},
 	"PolicyTimeouts.connect":         {span: positive},
@@ -175,6 +175,29 @@ var rules = map[string]rule{
 	"ClientPosition.geoHeader":       {format: &formatHeader, doc: "Header that holds an RFC 5870 geo URI."},
 	"ClientPosition.latitudeHeader":  {format: &formatHeader},
 	"ClientPosition.longitudeHeader": {format: &formatHeader},
+
+	"LoadBalancing.algorithm": {enum: []string{LBLeastRequest, LBPeakEWMA, LBRoundRobin, LBRandom, LBRingHash, LBMaglev}, unserved: []string{"prequal", "fadingTable"}, def: LBLeastRequest,
+		doc: "ringHash and maglev place requests by the hash of the session (header or source address), of the source address where the service has no session affinity."},
+	"LoadBalancing.hashBalanceFactor":      {span: &span{lo: 0, hi: 10000}, doc: "Bounds what ringHash sends to one endpoint, in percent of its share of the requests in flight; 0 bounds nothing."},
+	"SlowStart.window":                     {span: positive, doc: "How long an endpoint that appeared or recovered takes less than its share."},
+	"SlowStart.aggression":                 {span: positive, def: 1, doc: "Bends the ramp: 1 is a straight line, more rises earlier."},
+	"SlowStart.minWeightPercent":           {span: percent, def: 10, doc: "Part of its share that an endpoint takes at the start."},
+	"OutlierDetection.consecutiveFailures": {span: notNegative, def: 5, doc: "Failures without a success between them that eject an endpoint; 0 switches this sign off."},
+	"OutlierDetection.successRateMargin":   {span: percent, def: 30, doc: "How many percent below its siblings' an endpoint's success rate may be; 0 switches this sign off."},
+	"OutlierDetection.interval":            {span: positive, doc: "How long successes are counted before endpoints are compared, 10s by default."},
+	"OutlierDetection.minRequests":         {span: notNegative, def: 20, doc: "Endpoints with fewer requests in the interval are not compared."},
+	"OutlierDetection.baseEjectionTime":    {span: positive, doc: "How long the first ejection lasts, 10s by default; each further one doubles it."},
+	"OutlierDetection.maxEjectionTime":     {span: positive, doc: "Bound of an ejection, 5m by default."},
+	"OutlierDetection.maxEjectionPercent":  {span: percent, def: 50, doc: "Endpoints that may be out at the same time, in percent; one may always where there are several. 0 switches ejection off."},
+	"OutlierDetection.panicThreshold":      {span: percent, doc: "Percentage of healthy endpoints below which all are used."},
+	"Connections.maxAge":                   {doc: "Age, give or take a tenth, at which a connection to an endpoint ends after its request; 1h by default, 0s is no bound."},
+	"Connections.maxRequests":              {span: notNegative, doc: "Requests, give or take a tenth, that a connection to an endpoint carries; 0 is no bound."},
+	"SessionAffinity.type":                 {enum: []string{AffinityCookie, AffinityHeader, AffinitySourceAddress}, def: AffinityCookie},
+	"SessionAffinity.sessionName":          {format: &formatHeader, doc: "Name of the cookie (meridian-<service> by default) or of the header."},
+	"SessionAffinity.absoluteTimeout":      {format: &formatGEP2257, span: positive, doc: "How long a permanent cookie lives."},
+	"CookieConfig.lifetimeType":            {enum: []string{CookieSession, CookiePermanent}, def: CookieSession},
+	"CookieConfig.path":                    {format: &formatPath, def: "/"},
+	"CookieConfig.sameSite":                {enum: []string{"Lax", "Strict", "None"}, def: "Lax", doc: "None makes the cookie Secure too, as browsers ask."},
 
 	"HTTPRouteFilter.type": {enum: []string{FilterRequestHeaderModifier, FilterResponseHeaderModifier, FilterRequestMirror, FilterRequestRedirect,
 		FilterURLRewrite, FilterCORS, FilterExtensionRef}, unserved: []string{"ExternalAuth"}},
@@ -227,8 +250,8 @@ var unserved = map[string][]string{
 	"HTTPRouteFilter":   {"externalAuth"},
 	"SiteSpec":          {"coverage", "capacity"},
 	"SiteLink":          {"budget"},
-	"MeshServiceSpec":   {"sessionAffinity"},
-	"TrafficPolicySpec": {"outlierDetection", "rateLimit", "mirror", "circuitBreaker"},
+	"SessionAffinity":   {"idleTimeout"},
+	"TrafficPolicySpec": {"rateLimit", "mirror", "circuitBreaker"},
 }
 
 // clusterFields are written by a cluster, not by a person: they come along with
@@ -267,6 +290,9 @@ var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
 			fault("sites", "sites are named but scope is not "+ScopeMesh, "add scope: "+ScopeMesh)
 		}
 	},
+	reflect.TypeFor[LoadBalancing]():    relateLoadBalancing,
+	reflect.TypeFor[OutlierDetection](): relateOutlierDetection,
+	reflect.TypeFor[SessionAffinity]():  relateSessionAffinity,
 	reflect.TypeFor[Listener](): func(v reflect.Value, fault faultFunc) {
 		switch l := v.Interface().(Listener); {
 		case l.Protocol == ProtocolTLS && l.TLS == nil:

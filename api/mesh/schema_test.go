@@ -188,6 +188,9 @@ spec:
   ports: [{name: http, port: 65535, protocol: http}]
   endpoints:
   - {address: "[fe80::1%eth0]:80", site: b, node: n1.example, weight: 1000000, workload: {cluster: c, namespace: ns, name: w}, capacity: {concurrency: 4, serviceTime: 20ms, pool: box}}
+  - {address: "echo.example.com:80"}
+  - {address: _http._tcp.echo.example.com}
+  sessionAffinity: {type: Cookie, sessionName: sid, absoluteTimeout: 24h, cookieConfig: {lifetimeType: Permanent, path: /shop, sameSite: None}}
   export: {scope: mesh, sites: [b]}
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
@@ -195,10 +198,13 @@ kind: TrafficPolicy
 metadata: {name: p}
 spec:
   targetRefs: [{group: mesh.meridian.dev, kind: MeshService, name: echo}]
-  loadBalancing: {algorithm: roundRobin}
+  loadBalancing: {algorithm: ringHash, hashBalanceFactor: 125, slowStart: {window: 30s, aggression: 1.5, minWeightPercent: 5}}
+  outlierDetection:
+    {consecutiveFailures: 0, successRateMargin: 20, interval: 5s, minRequests: 10, baseEjectionTime: 5s, maxEjectionTime: 1m, maxEjectionPercent: 100, panicThreshold: 30}
   siteSharing: {policy: weightedRoundRobin, stayHome: 1.5}
   timeouts: {connect: 1s, idle: 1.5m, request: 10s}
   retries: {attempts: 0}
+  connections: {maxAge: 30m, maxRequests: 1000}
   clientPosition: {geoHeader: X-Geo, latitudeHeader: x-lat, longitudeHeader: x-lon}`
 
 func TestSchemaTakesValid(t *testing.T) {
@@ -273,9 +279,11 @@ func TestSchemaAgreesWithParseYAML(t *testing.T) {
 		{"[-180, 90, 12]", "[0, 0, 0, 0]"}, {"type: Point", "type: Polygon"}, {"edge.example.com:15443", "edge.example.com"}, {"edge.example.com:15443", "edge_1:80"},
 		{"rtt: 0.8ms", "rtt: 0s"}, {"rtt: 0.8ms", "rtt: 0.0ms"}, {"rtt: 0.8ms", "rtt: soon"}, {"rtt: 0.8ms", "rtt: 3"}, {"price: 0.5", "price: -0.5"},
 		{"price: 0.5", `price: "0.5"`}, {"{name: b}", "{name: b.c}"}, {"protocol: http}]\n  endpoints:\n", "protocol: grpc}]\n  endpoints:\n"},
-		{"127.0.0.1:9001", "localhost:9001"}, {"127.0.0.1:9001", "127.0.0.1"}, {"127.0.0.1:9001", "::1:80"}, {"weight: 1000000", "weight: 1000001"},
+		{"127.0.0.1:9001", "local_host:9001"}, {"127.0.0.1:9001", "127.0.0.1"}, {"127.0.0.1:9001", "::1:80"}, {"weight: 1000000", "weight: 1000001"},
 		{"concurrency: 4, ", ""}, {"concurrency: 4, ", "concurrency: 0, "}, {"namespace: ns, ", ""}, {"scope: mesh, ", ""}, {"scope: mesh, ", "scope: world, "},
-		{"sites: [b]", "sites: [b, b]"}, {"algorithm: roundRobin", "algorithm: best"}, {"policy: weightedRoundRobin", "policy: fair"}, {"stayHome: 1.5", "stayHome: 0.9"},
+		{"sites: [b]", "sites: [b, b]"}, {"algorithm: ringHash", "algorithm: best"}, {"sameSite: None", "sameSite: none"}, {"type: Cookie", "type: Magic"},
+		{"window: 30s, ", ""}, {"window: 30s", "window: 0s"}, {"consecutiveFailures: 0", "consecutiveFailures: -1"}, {"successRateMargin: 20", "successRateMargin: 101"}, {"maxRequests: 1000", "maxRequests: -1"},
+		{"_http._tcp.echo.example.com", "_http.echo.example.com"}, {"sessionName: sid", "sessionName: a b"}, {"absoluteTimeout: 24h", "absoluteTimeout: 1.5h"}, {"policy: weightedRoundRobin", "policy: fair"}, {"stayHome: 1.5", "stayHome: 0.9"},
 		{"connect: 1s", "connect: 0s"}, {"attempts: 0", "attempts: 11"}, {"attempts: 0", "attempts: -1"}, {"X-Geo", "X Geo"}, {", longitudeHeader: x-lon", ""},
 		{"targetRefs: [{group: mesh.meridian.dev, kind: MeshService, name: echo}]", "targetRefs: []"}, {"retries:", "retrys:"}, {"node: n1.example", "node: N1"},
 	} {

@@ -16,8 +16,43 @@ func (s *MeshService) Key() ServiceKey {
 type MeshServiceSpec struct {
 	Ports     []ServicePort `json:"ports"`
 	Endpoints []Endpoint    `json:"endpoints,omitempty"`
+	// SessionAffinity keeps the requests of one session at one endpoint.
+	SessionAffinity *SessionAffinity `json:"sessionAffinity,omitempty"`
 	// Export says who beyond this site may use the service. Default: this site only.
 	Export *Export `json:"export,omitempty"`
+}
+
+// Kinds of session affinity.
+const (
+	AffinityCookie        = "Cookie"        // a cookie of the proxy's own
+	AffinityHeader        = "Header"        // the hash of a request header
+	AffinitySourceAddress = "SourceAddress" // the hash of the client's address
+)
+
+// SessionAffinity says what makes requests belong together. It has the shape of
+// the Gateway API's SessionPersistence (GEP-1619).
+type SessionAffinity struct {
+	Type string `json:"type,omitempty"`
+	// SessionName is the name of the cookie or of the header. A cookie is called
+	// meridian-<service> by default.
+	SessionName string `json:"sessionName,omitempty"`
+	// AbsoluteTimeout is how long a permanent cookie lives.
+	AbsoluteTimeout *Duration     `json:"absoluteTimeout,omitempty"`
+	CookieConfig    *CookieConfig `json:"cookieConfig,omitempty"`
+}
+
+// Lifetimes of a cookie.
+const (
+	CookieSession   = "Session"   // until the browser closes
+	CookiePermanent = "Permanent" // for the absolute timeout
+)
+
+// CookieConfig is how a session cookie is set. It is always HttpOnly, and Secure
+// where SameSite is None.
+type CookieConfig struct {
+	LifetimeType string `json:"lifetimeType,omitempty"`
+	Path         string `json:"path,omitempty"`
+	SameSite     string `json:"sameSite,omitempty"`
 }
 
 // ServicePort is one port of a service. Protocol is http (the default) or tcp.
@@ -27,7 +62,9 @@ type ServicePort struct {
 	Protocol string `json:"protocol,omitempty"`
 }
 
-// Endpoint is one process that serves. Address is ip:port.
+// Endpoint is one process that serves, or several behind a DNS name. Address is
+// ip:port, name:port (A or AAAA records, all of them) or _service._proto.name (SRV
+// records of the best priority, with their ports and weights).
 type Endpoint struct {
 	Address string `json:"address"`
 	// Site and Node say where it runs; empty means everywhere the file is read.

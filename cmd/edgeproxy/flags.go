@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -26,6 +27,9 @@ type options struct {
 	adminRemote                bool
 	loops                      int
 	memoryLimit                size
+	clientMaxAge               time.Duration
+	clientMaxReqs              int
+	resolver                   netip.AddrPort
 	stateDir                   string
 	drainTimeout               time.Duration
 	natsTokenFile              string
@@ -72,6 +76,9 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 	fs.BoolVar(&o.adminRemote, "admin-allow-remote", false, "let --admin be an address that other machines reach; it asks nobody who they are")
 	fs.IntVar(&o.loops, "loops", 0, "`number` of event loops; 0: half of the usable cores, at least one")
 	fs.TextVar(&o.memoryLimit, "memory-limit", size(0), "the most memory to take, a `size` such as 64MiB: near it idle connections are closed, then new ones and requests refused (503, flag UO); 0: none of its own")
+	fs.DurationVar(&o.clientMaxAge, "client-max-age", time.Hour, "age, give or take a tenth, at which a client's connection ends after its request; 0: no bound")
+	fs.IntVar(&o.clientMaxReqs, "client-max-requests", 0, "`number` of requests, give or take a tenth, that a client's connection carries; 0: no bound")
+	fs.TextVar(&o.resolver, "resolver", netip.AddrPort{}, "`ip:port` of the DNS server for names of endpoints; empty: those of /etc/resolv.conf")
 	fs.StringVar(&o.stateDir, "state-dir", os.Getenv("STATE_DIRECTORY"), "`folder` for the last good configuration and run.json; empty: nothing is kept")
 	fs.DurationVar(&o.drainTimeout, "drain-timeout", 30*time.Second, "how long requests may take to end after SIGTERM")
 	fs.StringVar(&o.natsTokenFile, "nats-token-file", "", "`file` with the token for nats://")
@@ -129,6 +136,10 @@ func (o options) validate() error {
 		return errors.New("--nats-token-file is for --config nats://")
 	case !o.fromBus() && o.trustKey != "":
 		return errors.New("--trust-key is for --config nats://: files are not signed")
+	case o.clientMaxAge < 0:
+		return fmt.Errorf("--client-max-age %s: want 0 or more", o.clientMaxAge)
+	case o.clientMaxReqs < 0:
+		return fmt.Errorf("--client-max-requests %d: want 0 or more", o.clientMaxReqs)
 	case o.loops < 0:
 		return fmt.Errorf("--loops %d: want 0 or more", o.loops)
 	case o.memoryLimit != 0 && o.memoryLimit < edgeproxy.MinMemoryLimit:

@@ -69,7 +69,10 @@ func newNode(o options, in *inheritance, log *slog.Logger) (*node, error) {
 		return nil, err
 	}
 	n.proxy, err = edgeproxy.New(
-		edgeproxy.Config{Site: o.site, Loops: n.loops(), MemoryLimit: int64(o.memoryLimit), Inherited: in.sockets},
+		edgeproxy.Config{
+			Site: o.site, Loops: n.loops(), MemoryLimit: int64(o.memoryLimit), Inherited: in.sockets,
+			Resolver: o.resolver, ClientMaxAge: o.clientMaxAge, ClientMaxRequests: o.clientMaxReqs,
+		},
 		edgeproxy.Deps{Log: log, Sharing: n.coop, AccessLog: n.requests},
 	)
 	if err != nil {

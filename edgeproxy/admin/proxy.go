@@ -183,6 +183,14 @@ func writeUpstreams(t *Text, endpoints []edgeproxy.Endpoint) {
 		func(e edgeproxy.Endpoint) float64 { return float64(e.ConnectFailures) })
 	each("meridian_upstream_reuses_total", counter, "Attempts on a pooled connection.",
 		func(e edgeproxy.Endpoint) float64 { return float64(e.Reused) })
+	each("meridian_upstream_ejections_total", counter, "Times that an endpoint was taken out of rotation because it failed.",
+		func(e edgeproxy.Endpoint) float64 { return float64(e.Ejections) })
+	t.Family("meridian_upstream_share", gauge, "Part of its weight that an endpoint of this site takes: 0 while it is ejected, less than 1 while it warms up.")
+	for _, e := range endpoints {
+		if e.Health != "" {
+			t.Value(e.Share, "service", string(e.Service), "site", e.Site, "endpoint", e.Address)
+		}
+	}
 	each("meridian_upstream_requests_in_flight", gauge, "Attempts that wait for their response.",
 		func(e edgeproxy.Endpoint) float64 { return float64(e.InFlight) })
 	each("meridian_upstream_idle_connections", gauge, "Pooled connections that nobody uses now.",

@@ -29,14 +29,35 @@ type upstreamView struct {
 	ConnectFailures uint64 `json:"connectFailures"`
 	Reused          uint64 `json:"reused"`
 	Idle            int    `json:"idleConnections"`
+	// Host is the DNS name that the address was found behind.
+	Host string `json:"host,omitempty"`
+	// Health is healthy, warming, ejected or panic (ejected, but too few are
+	// healthy); Why and BackInMS are an ejection's. Absent for other sites.
+	Health    string  `json:"health,omitempty"`
+	Why       string  `json:"why,omitempty"`
+	BackInMS  int64   `json:"backInMs,omitempty"`
+	Share     float64 `json:"share,omitempty"` // of its weight, that it takes now
+	Ejections uint64  `json:"ejections"`
 }
 
 func viewOf(e edgeproxy.Endpoint) upstreamView {
 	return upstreamView{
 		Service: string(e.Service), Address: e.Address, Site: e.Site, InFlight: e.InFlight,
 		Requests: e.Requests, Failures: e.Failures, Connects: e.Connects, ConnectFailures: e.ConnectFailures,
-		Reused: e.Reused, Idle: e.Idle,
+		Reused: e.Reused, Idle: e.Idle, Host: e.Host,
+		Health: e.Health, Why: e.Why, BackInMS: e.BackIn.Milliseconds(), Share: e.Share, Ejections: e.Ejections,
 	}
+}
+
+// health is an endpoint's health in a few words.
+func (u *upstreamView) health() string {
+	switch {
+	case u.Why != "":
+		return fmt.Sprintf("%s: %s, %.1fs more", u.Health, u.Why, float64(u.BackInMS)/1000)
+	case u.Health == edgeproxy.Warming:
+		return fmt.Sprintf("%s: %.0f %%", u.Health, 100*u.Share)
+	}
+	return u.Health
 }
 
 func (n Node) upstreams(w http.ResponseWriter, r *http.Request) {
@@ -61,10 +82,10 @@ func (n Node) upstreams(w http.ResponseWriter, r *http.Request) {
 func upstreamsTable(upstreams []upstreamView) string {
 	var b strings.Builder
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "SERVICE\tADDRESS\tSITE\tIN FLIGHT\tREQUESTS\tFAILURES\tCONNECTS\tCONNECT FAILURES\tREUSED\tIDLE")
+	fmt.Fprintln(t, "SERVICE\tADDRESS\tSITE\tIN FLIGHT\tREQUESTS\tFAILURES\tCONNECTS\tCONNECT FAILURES\tREUSED\tIDLE\tHEALTH")
 	for _, u := range upstreams {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", u.Service, u.Address, u.Site, u.InFlight,
-			u.Requests, u.Failures, u.Connects, u.ConnectFailures, u.Reused, u.Idle)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", u.Service, u.Address, u.Site, u.InFlight,
+			u.Requests, u.Failures, u.Connects, u.ConnectFailures, u.Reused, u.Idle, u.health())
 	}
 	t.Flush()
 	return b.String()

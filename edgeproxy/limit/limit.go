@@ -1,8 +1,6 @@
 // Package limit bounds what a proxy takes on: [RetryBudget] keeps retries a small
-// share of the requests, [Gate] caps a number of things held at the same time.
+// share of the requests.
 package limit
-
-import "sync/atomic"
 
 // RetryBudget lets retries be a share of requests plus a steady trickle. A flat
 // number of attempts multiplies the load just when everything fails; a budget
@@ -61,32 +59,3 @@ func (b *RetryBudget) advance(now int64) {
 	b.rate -= b.rate * min(d/window, 1)
 	b.tokens = min(b.tokens+b.MinPerSecond*d, b.most())
 }
-
-// Gate caps how many of something are held at once, connections of a listener for
-// one. It may be used from several event loops. The zero value is closed.
-type Gate struct {
-	limit atomic.Int64
-	held  atomic.Int64
-}
-
-// SetLimit changes the cap. What is held above a lower cap stays held.
-func (g *Gate) SetLimit(n int) { g.limit.Store(int64(n)) }
-
-// Enter takes a place, false when all are taken.
-func (g *Gate) Enter() bool {
-	for {
-		n := g.held.Load()
-		if n >= g.limit.Load() {
-			return false
-		}
-		if g.held.CompareAndSwap(n, n+1) {
-			return true
-		}
-	}
-}
-
-// Leave gives a place back. Each Enter that succeeded is followed by one Leave.
-func (g *Gate) Leave() { g.held.Add(-1) }
-
-// Held is the number of places taken.
-func (g *Gate) Held() int { return int(g.held.Load()) }

@@ -2,7 +2,6 @@ package limit
 
 import (
 	"math/rand/v2"
-	"sync"
 	"testing"
 )
 
@@ -74,56 +73,12 @@ func TestRetryBudgetBound(t *testing.T) {
 	}
 }
 
-func TestGate(t *testing.T) {
-	var g Gate
-	if g.Enter() {
-		t.Error("the zero Gate is open")
-	}
-	g.SetLimit(2)
-	if !g.Enter() || !g.Enter() || g.Enter() || g.Held() != 2 {
-		t.Errorf("held %d of 2", g.Held())
-	}
-	g.SetLimit(1)
-	if g.Leave(); g.Enter() {
-		t.Error("entered above a lowered cap")
-	}
-	if g.Leave(); !g.Enter() {
-		t.Error("refused with a place free")
-	}
-}
-
-func TestGateConcurrent(t *testing.T) {
-	var g Gate
-	g.SetLimit(3)
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			for range 2000 {
-				if g.Enter() {
-					if n := g.Held(); n < 1 || n > 3 {
-						t.Errorf("held %d", n)
-					}
-					g.Leave()
-				}
-			}
-		})
-	}
-	wg.Wait()
-	if g.Held() != 0 {
-		t.Errorf("held %d at the end", g.Held())
-	}
-}
-
 func TestNoAllocations(t *testing.T) {
 	b, now := RetryBudget{Ratio: 0.2, MinPerSecond: 1}, int64(0)
-	var g Gate
-	g.SetLimit(1)
 	if n := testing.AllocsPerRun(100, func() {
 		now += second
 		b.Request(now)
 		b.Retry(now)
-		g.Enter()
-		g.Leave()
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}

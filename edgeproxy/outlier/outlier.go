@@ -18,6 +18,11 @@ const (
 	LowSuccessRate
 )
 
+// String is the reason for people; empty for a healthy endpoint.
+func (h Health) String() string {
+	return [...]string{"", "failures in a row", "low success rate"}[h]
+}
+
 // Config says what is an outlier. Times are in nanoseconds.
 type Config struct {
 	// Failures without a success between them eject an endpoint; 0 switches the sign off.
@@ -66,6 +71,10 @@ type State struct {
 
 // Health is the word that the last tick left.
 func (s *State) Health() Health { return s.health }
+
+// Until is when an ejection ends, of the ticks' clock; it means nothing of a
+// healthy endpoint.
+func (s *State) Until() int64 { return s.until }
 
 // Endpoint is an endpoint at a tick.
 type Endpoint struct {

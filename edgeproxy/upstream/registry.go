@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/edgeproxy/lb"
 )
 
 // MaxSources bounds the other sites whose requests are counted apart; those of
@@ -128,14 +129,25 @@ type Endpoint struct {
 	Authority []byte
 	// InFlight counts requests sent to it, or about to be, and not answered.
 	InFlight Gauge
-	Cells    []EndpointCell // by loop
+	Health   Health
+	// Ejections counts how often it was taken out of rotation; EjectedUntil is when
+	// the last time ends, of the loops' clock.
+	Ejections    atomic.Uint64
+	EjectedUntil atomic.Int64
+	Watch        Watch
+	Cells        []EndpointCell // by loop
 }
 
 // EndpointCell is one loop's counters of an endpoint.
 type EndpointCell struct {
 	Requests, Failures, Connects, ConnectFailures, Reused atomic.Uint64
-	Idle                                                  atomic.Int64
-	_                                                     [64]byte
+	// Good and Bad count what says something of the endpoint: answers below status
+	// 500, and other answers and attempts that it left without one.
+	Good, Bad atomic.Uint64
+	Idle      atomic.Int64
+	// Latency is the loop's own and of nobody else's concern.
+	Latency lb.Latency
+	_       [64]byte
 }
 
 // Service is the stable state of one service at this site.
@@ -143,7 +155,9 @@ type Service struct {
 	Key mesh.ServiceKey
 	// InFlight counts requests at this site's endpoints, from everywhere.
 	InFlight Gauge
-	Cells    []ServiceCell // by loop
+	// Panic says that too few endpoints are healthy to look at health.
+	Panic atomic.Bool
+	Cells []ServiceCell // by loop
 }
 
 // ServiceCell is one loop's counters of a service.

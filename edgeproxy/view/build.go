@@ -1,6 +1,7 @@
 package view
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -19,11 +20,11 @@ type builder struct {
 	reg     *upstream.Registry
 	sharing upstream.Sharing
 	loops   int
+	names   func(string) ([]Target, error)
 	view    *View
 
 	gateways map[string]netip.AddrPort // of other sites, by the way from here
 	weights  map[mesh.ServiceKey][]int // of the home endpoints
-	lb       map[mesh.ServiceKey]string
 	bound    map[netip.AddrPort]string
 }
 
@@ -36,7 +37,6 @@ func (b *builder) problem(format string, args ...any) {
 func (b *builder) sites() {
 	b.gateways = map[string]netip.AddrPort{}
 	b.weights = map[mesh.ServiceKey][]int{}
-	b.lb = map[mesh.ServiceKey]string{}
 	b.bound = map[netip.AddrPort]string{}
 	links := map[string]string{}
 	for _, s := range b.snap.Objects.Sites {
@@ -76,7 +76,7 @@ func (b *builder) service(m *mesh.MeshService) {
 	}
 	s := &Service{
 		Service: b.reg.Service(key),
-		Connect: ConnectTimeout, Silence: SilenceTimeout, Idle: TunnelIdle, Retries: Retries,
+		Connect: ConnectTimeout, Silence: SilenceTimeout, Idle: TunnelIdle, Retries: Retries, MaxAge: MaxAge,
 		ports: map[int]string{},
 	}
 	b.view.Services[key] = s
@@ -86,7 +86,9 @@ func (b *builder) service(m *mesh.MeshService) {
 	}
 	b.view.named[string(key)] = s
 	s.Name = []byte(key)
+	b.affinity(s, m)
 	b.endpoints(s, m)
+	b.sessions(s, m)
 }
 
 func (b *builder) endpoints(s *Service, m *mesh.MeshService) {
@@ -98,25 +100,32 @@ func (b *builder) endpoints(s *Service, m *mesh.MeshService) {
 			abroad[e.Site] = true
 			continue
 		}
-		addr, err := netip.ParseAddrPort(e.Address)
-		if err != nil {
-			b.problem("MeshService/%s: spec.endpoints[%d].address: %q is not ip:port, it gets no requests", s.Key, i, e.Address)
-			continue
-		}
-		handle := b.reg.Endpoint(upstream.EndpointKey{Service: s.Key, Addr: addr})
-		slots := 0
-		if c := e.Capacity; c != nil {
-			slots = c.Concurrency
-			s.Concurrency += slots
-			weighted += c.ServiceTime.D() * time.Duration(slots)
-		}
 		weight := 1
 		if e.Weight != nil {
 			weight = max(0, *e.Weight)
 		}
-		b.weights[s.Key] = append(b.weights[s.Key], weight)
-		s.Home = append(s.Home, handle)
-		s.Slots = append(s.Slots, slots)
+		slots := 0
+		var took time.Duration
+		if c := e.Capacity; c != nil {
+			slots, took = c.Concurrency, c.ServiceTime.D()
+		}
+		host, found, err := b.resolve(e.Address)
+		if err != nil {
+			b.problem("MeshService/%s: spec.endpoints[%d].address: %q gets no requests: %v", s.Key, i, e.Address, err)
+		}
+		for _, t := range found {
+			handle := b.reg.Endpoint(upstream.EndpointKey{Service: s.Key, Addr: t.Addr})
+			if slices.Contains(s.Home, handle) {
+				continue // behind two names, or written as an address too
+			}
+			s.Concurrency += slots
+			weighted += took * time.Duration(slots)
+			b.weights[s.Key] = append(b.weights[s.Key], weight*t.Weight)
+			s.Home = append(s.Home, handle)
+			s.Slots = append(s.Slots, slots)
+			s.Hosts = append(s.Hosts, host)
+			s.IDs = append(s.IDs, endpointID(s.Key, b.site, t.Addr.String()))
+		}
 	}
 	if s.Concurrency > 0 {
 		s.ServiceTime = weighted / time.Duration(s.Concurrency)
@@ -140,6 +149,43 @@ func (b *builder) endpoints(s *Service, m *mesh.MeshService) {
 	}
 }
 
+// resolve finds what is behind an endpoint's address, and its DNS name if it is one.
+func (b *builder) resolve(address string) (host string, found []Target, err error) {
+	addr, err := netip.ParseAddrPort(address)
+	switch {
+	case err == nil:
+		return "", []Target{{addr, 1}}, nil
+	case b.names == nil:
+		return address, nil, errors.New("it is not ip:port")
+	}
+	found, err = b.names(address)
+	return address, found, err
+}
+
+// endpointID names an endpoint to every proxy that knows it by this address.
+func endpointID(s mesh.ServiceKey, site, addr string) uint64 {
+	return lb.Hash(string(s) + " " + site + " " + addr)
+}
+
+// sessions says where the sessions of each endpoint live, also of those abroad,
+// whose cookies come back to this site.
+func (b *builder) sessions(s *Service, m *mesh.MeshService) {
+	if s.Cookie == nil {
+		return
+	}
+	s.places = map[uint64]Place{}
+	for k, r := range s.Remotes {
+		for _, e := range m.Spec.Endpoints {
+			if e.Site == r.Site {
+				s.places[endpointID(s.Key, e.Site, e.Address)] = atRemote(k)
+			}
+		}
+	}
+	for i, id := range s.IDs {
+		s.places[id] = atHome(i)
+	}
+}
+
 func sorted(set map[string]bool) []string {
 	names := make([]string, 0, len(set))
 	for n := range set {
@@ -149,48 +195,10 @@ func sorted(set map[string]bool) []string {
 	return names
 }
 
-func (b *builder) policy(p *mesh.TrafficPolicy) {
-	for _, t := range p.Spec.TargetRefs {
-		if t.Kind != mesh.KindMeshService {
-			continue
-		}
-		key := mesh.ServiceKey(p.Metadata.Namespace + "/" + t.Name)
-		s := b.view.Services[key]
-		if s == nil {
-			b.problem("TrafficPolicy/%s/%s: target MeshService %q does not exist", p.Metadata.Namespace, p.Metadata.Name, key)
-			continue
-		}
-		if l := p.Spec.LoadBalancing; l != nil {
-			b.lb[key] = l.Algorithm
-		}
-		if o := p.Spec.Timeouts; o != nil {
-			set := func(d *time.Duration, v *mesh.Duration) {
-				if v != nil && v.D() > 0 {
-					*d = v.D()
-				}
-			}
-			set(&s.Connect, o.Connect)
-			set(&s.Silence, o.Idle)
-			set(&s.Idle, o.Idle)
-			set(&s.Request, o.Request)
-		}
-		if r := p.Spec.Retries; r != nil && r.Attempts != nil {
-			s.Retries = max(0, *r.Attempts)
-		}
-	}
-}
-
 // complete adds what depends on policies.
 func (b *builder) complete(s *Service) {
+	b.policy(s)
 	s.SendProxy = b.sendProxy(s.Key)
-	weights := b.weights[s.Key]
-	for i := range b.loops {
-		if b.lb[s.Key] == mesh.LBRoundRobin {
-			s.Pickers = append(s.Pickers, lb.NewRoundRobin(weights, uint64(i)))
-		} else {
-			s.Pickers = append(s.Pickers, lb.NewLeastRequest(weights))
-		}
-	}
 	if b.sharing == nil {
 		return
 	}

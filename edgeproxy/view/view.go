@@ -11,6 +11,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/lb"
+	"github.com/meridian-mesh/meridian/edgeproxy/outlier"
 	"github.com/meridian-mesh/meridian/edgeproxy/route"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 )
@@ -25,6 +26,8 @@ const (
 	TunnelIdle = time.Hour
 	// Retries is how many attempts may follow a failed one.
 	Retries = 2
+	// MaxAge is how old a connection to an endpoint may become.
+	MaxAge = time.Hour
 )
 
 // View is what one snapshot means at this node.
@@ -89,12 +92,31 @@ type Remote struct {
 // Service is a service with what a request to it needs.
 type Service struct {
 	*upstream.Service
-	Home    []*upstream.Endpoint
-	Slots   []int // of Home: declared concurrency, 0 when not declared
-	Pickers []lb.Picker
-	Remotes []Remote
-	Gate    upstream.Gate
-	Report  upstream.Report
+	Home  []*upstream.Endpoint
+	Slots []int // of Home: declared concurrency, 0 when not declared
+	// IDs name the home endpoints to every proxy alike, Hosts are the DNS names
+	// behind which they were found, empty for addresses.
+	IDs   []uint64
+	Hosts []string
+	// Pickers are the loops'; Keyed picks by the hash of what KeyBy says, and is nil
+	// where that is nothing.
+	Pickers   []lb.Picker
+	Keyed     lb.Picker
+	KeyBy     Key
+	KeyHeader string // in lower case
+	Cookie    *Cookie
+	// Timed says that a picker looks at latencies.
+	Timed     bool
+	SlowStart lb.SlowStart
+	Outlier   outlier.Config
+	// PanicBelow is the share of healthy endpoints below which health is not looked at.
+	PanicBelow float64
+	// MaxAge and MaxRequests bound connections to endpoints; 0 does not.
+	MaxAge      time.Duration
+	MaxRequests int
+	Remotes     []Remote
+	Gate        upstream.Gate
+	Report      upstream.Report
 	// Name is how the service is named towards another site.
 	Name                      []byte
 	Connect, Silence, Request time.Duration
@@ -109,17 +131,9 @@ type Service struct {
 	// start of a TCP connection, 0 for none.
 	SendProxy int
 
-	ports map[int]string // protocols
+	ports  map[int]string   // protocols
+	places map[uint64]Place // of sessions; nil without a Cookie
 }
-
-// Usable is true: endpoints are not yet ejected.
-func (s *Service) Usable(int) bool { return true }
-
-// InFlight counts the requests at home endpoint i.
-func (s *Service) InFlight(i int) int { return int(s.Home[i].InFlight.Load()) }
-
-// Latency is not measured.
-func (s *Service) Latency(int) float64 { return 0 }
 
 // HasPort reports whether the service has the port, for requests; 0 stands for
 // its only port.
@@ -141,17 +155,33 @@ func (s *Service) speaks(port int, protocol string) bool {
 // or without :port.
 func (v *View) Named(name []byte) *Service { return v.named[string(name)] }
 
-// Build compiles a snapshot with handles from reg. It fails only where nothing
-// of the snapshot could be served as meant; other faults are Problems.
-func Build(snap *mesh.Snapshot, site string, reg *upstream.Registry, sharing upstream.Sharing, loops int) (*View, error) {
+// Target is one process behind a DNS name.
+type Target struct {
+	Addr   netip.AddrPort
+	Weight int
+}
+
+// Deps is what a view is built with.
+type Deps struct {
+	Site     string
+	Registry *upstream.Registry
+	Sharing  upstream.Sharing // may be nil
+	Loops    int
+	// Names resolves an endpoint's address that is no ip:port; nil knows none.
+	Names func(address string) ([]Target, error)
+}
+
+// Build compiles a snapshot with handles from the registry. It fails only where
+// nothing of the snapshot could be served as meant; other faults are Problems.
+func Build(snap *mesh.Snapshot, with Deps) (*View, error) {
 	if err := snap.Check(); err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w", snap.Generation, err)
 	}
 	b := &builder{
-		snap: snap, site: site, reg: reg, sharing: sharing, loops: loops,
+		snap: snap, site: with.Site, reg: with.Registry, sharing: with.Sharing, loops: with.Loops, names: with.Names,
 		view: &View{
 			Generation: snap.Generation,
-			Site:       []byte(site),
+			Site:       []byte(with.Site),
 			Services:   map[mesh.ServiceKey]*Service{},
 			Sites:      map[string]int{},
 			named:      map[string]*Service{},
@@ -162,7 +192,7 @@ func Build(snap *mesh.Snapshot, site string, reg *upstream.Registry, sharing ups
 		b.service(s)
 	}
 	for _, p := range snap.Objects.TrafficPolicies {
-		b.policy(p)
+		b.targets(p)
 	}
 	for _, s := range b.view.Services {
 		b.complete(s)

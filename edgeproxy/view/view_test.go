@@ -54,7 +54,7 @@ func objects() mesh.Objects {
 
 func build(t *testing.T, reg *upstream.Registry, o mesh.Objects) *View {
 	t.Helper()
-	v, err := Build(&mesh.Snapshot{Objects: o}, "home", reg, nil, 2)
+	v, err := Build(&mesh.Snapshot{Objects: o}, Deps{Site: "home", Registry: reg, Loops: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func TestServices(t *testing.T) {
 		t.Errorf("%d pickers for 2 loops", len(s.Pickers))
 	}
 	for range 50 {
-		if i, ok := s.Pickers[0].Pick(s, nil, uint64(i64())); !ok || i == 2 {
+		if i, ok := new(Choice).Pick(s, nil, uint64(i64()), false, 0); !ok || i == 2 {
 			t.Errorf("picked %d: weight 0 takes none", i)
 		}
 	}
@@ -118,7 +118,7 @@ func TestServices(t *testing.T) {
 		t.Error("ports")
 	}
 	problems := strings.Join(v.Problems, "\n")
-	for _, want := range []string{`"example.com:80" is not ip:port`, `site "island" has no gateway`, `"nowhere" is not ip:port`, `"default/absent" does not exist`} {
+	for _, want := range []string{`"example.com:80" gets no requests: it is not ip:port`, `site "island" has no gateway`, `"nowhere" is not ip:port`, `"default/absent" does not exist`} {
 		if !strings.Contains(problems, want) {
 			t.Errorf("problems lack %s:\n%s", want, problems)
 		}
@@ -219,7 +219,7 @@ func TestSockets(t *testing.T) {
 }
 
 func TestRefusesTheFuture(t *testing.T) {
-	_, err := Build(&mesh.Snapshot{Compat: mesh.Compat{MinReader: mesh.Version + 1}}, "", upstream.NewRegistry(1), nil, 1)
+	_, err := Build(&mesh.Snapshot{Compat: mesh.Compat{MinReader: mesh.Version + 1}}, Deps{Registry: upstream.NewRegistry(1), Loops: 1})
 	if err == nil || !strings.Contains(err.Error(), "upgrade") {
 		t.Errorf("%v", err)
 	}

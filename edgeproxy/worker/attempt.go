@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"slices"
 	"time"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
@@ -26,12 +25,19 @@ type attempt struct {
 	silence  time.Duration
 	slots    int
 	unqueued bool // it found a free slot
-	sent     bool
-	asked    bool             // the gate was told of it
-	how      upstream.Outcome // what the gate will be told
-	sentAt   int64
-	owed     int // credit for the request's body that the backend has not got back
-	timer    loop.Timer
+	timed    bool // its latency counts
+	// maxAge and maxRequests bound a new connection; cookie and token mark a session.
+	maxAge      time.Duration
+	maxRequests int
+	cookie      *view.Cookie
+	token       uint64
+	sent        bool
+	asked       bool             // the gate was told of it
+	how         upstream.Outcome // what the gate will be told
+	status      int              // of its answer
+	sentAt      int64
+	owed        int // credit for the request's body that the backend has not got back
+	timer       loop.Timer
 }
 
 // Expire ends an attempt that took longer than its route allows.
@@ -84,82 +90,6 @@ func (a *attempt) broke() {
 	if a.how == upstream.Cancelled {
 		a.how = upstream.Broken
 	}
-}
-
-// target picks where an attempt goes: as the gate says, and where there is none
-// wherever the request has not been, home first.
-func (w *Worker) target(r *request, a *attempt) exchange.Flag {
-	if r.service == nil {
-		return r.none
-	}
-	s := w.state.View.Services[r.service.Key]
-	if s == nil {
-		return exchange.NoHealthy
-	}
-	a.connect, a.silence, a.gate = s.Connect, s.Silence, s.Gate
-	if s.Gate != nil && !r.stays() {
-		return w.asTheGateSays(r, a, s)
-	}
-	if w.toHome(r, a, s) {
-		return exchange.OK
-	}
-	if r.stays() {
-		return exchange.NoHealthy // never passed on again
-	}
-	for i := range s.Remotes {
-		if !r.wasAt(s.Remotes[i].Endpoint) {
-			a.toRemote(s, i)
-			return exchange.OK
-		}
-	}
-	return exchange.NoHealthy
-}
-
-func (w *Worker) asTheGateSays(r *request, a *attempt, s *view.Service) exchange.Flag {
-	var tried upstream.Tried
-	if r.tries > 0 {
-		for i := range s.Remotes {
-			if r.wasAt(s.Remotes[i].Endpoint) {
-				tried = tried.With(i)
-			}
-		}
-	}
-	for {
-		switch i := s.Gate.Pick(w.Loop.Now(), int(s.Service.InFlight.Load()), w.random(), tried); {
-		case i >= 0 && i < len(s.Remotes):
-			a.toRemote(s, i)
-			return exchange.OK
-		case i != upstream.Home || tried.Has(upstream.Home):
-			return exchange.NoHealthy
-		case w.toHome(r, a, s):
-			return exchange.OK
-		}
-		tried = tried.With(upstream.Home) // no endpoint here is left to try
-	}
-}
-
-// wasAt reports whether the request was sent to the endpoint already.
-func (r *request) wasAt(e *upstream.Endpoint) bool {
-	return slices.Contains(r.tried[:r.tries], e)
-}
-
-// toHome picks an endpoint of this site where the request was not yet.
-func (w *Worker) toHome(r *request, a *attempt, s *view.Service) bool {
-	w.tried = w.tried[:0]
-	for i, e := range s.Home {
-		if r.tries > 0 && r.wasAt(e) {
-			w.tried = append(w.tried, i)
-		}
-	}
-	if i, ok := s.Pickers[w.id].Pick(s, w.tried, w.random()); ok {
-		a.endpoint, a.remote, a.slots = s.Home[i], upstream.Home, s.Slots[i]
-		return true
-	}
-	return false
-}
-
-func (a *attempt) toRemote(s *view.Service, i int) {
-	a.endpoint, a.remote, a.slots, a.name = s.Remotes[i].Endpoint, i, 0, s.Name
 }
 
 // toBackend carries out what concerns an attempt's stream.
@@ -266,6 +196,7 @@ func (w *Worker) release(a *attempt, ok bool) {
 		}
 		if a.remote == upstream.Home {
 			r.service.InFlight.Add(-1)
+			w.judged(a)
 		} else if a.asked {
 			a.gate.Done(a.remote, now, a.how)
 		}

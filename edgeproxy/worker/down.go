@@ -30,6 +30,8 @@ type down struct {
 	gateway  string
 	since    int64 // of the wait, while memory is given up
 	phase    phase
+	span     span
+	carried  int      // requests
 	unpaid   int      // request bytes received and not passed on
 	peer     [48]byte // from as text
 	peerLen  int
@@ -67,6 +69,7 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 		*d = down{w: w, timer: d.timer}
 	}
 	d.listener, d.socket = l, w.state.Sockets[l]
+	d.span = w.spanOf(w.shared.ClientMaxAge, w.shared.ClientMaxRequests)
 	d.next = w.downs
 	if d.next != nil {
 		d.next.prev = d

@@ -173,7 +173,7 @@ func TestManyStreams(t *testing.T) {
 	}
 	w.codecs = muxCodecs
 	shared.Workers = []*Worker{w}
-	v, err := view.Build(&mesh.Snapshot{Objects: muxObjects(backend.Addr().String())}, "", reg, nil, 1)
+	v, err := view.Build(&mesh.Snapshot{Objects: muxObjects(backend.Addr().String())}, view.Deps{Registry: reg, Loops: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -79,6 +79,7 @@ func (w *Worker) replyHead(r *request, a *attempt) {
 	if r.filters != nil {
 		w.msg.Fields = w.edited(r, w.msg.Fields)
 	}
+	w.setCookie(r, a)
 	if !r.inbound {
 		return
 	}

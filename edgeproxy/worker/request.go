@@ -64,6 +64,7 @@ type request struct {
 	probe    bool   // another site asks for the loads of this one
 	tried    [exchange.MaxAttempts + 1]*upstream.Endpoint
 	tries    int
+	token    uint64 // of the session that it brought and stays in
 	attempts [exchange.MaxAttempts]attempt
 }
 
@@ -148,7 +149,7 @@ func (w *Worker) freeRequest(r *request) {
 	r.head = stream.Message{}
 	r.fields, r.trailers, r.replyTrailers = r.fields[:0], r.trailers[:0], r.replyTrailers[:0]
 	r.received, r.keptFrom, r.reply, r.replyKeptFrom = 0, 0, 0, 0
-	r.owed, r.source, r.from, r.probe, r.tries = 0, 0, nil, false, 0
+	r.owed, r.source, r.from, r.probe, r.tries, r.token = 0, 0, nil, false, 0, 0
 	r.tried = [len(r.tried)]*upstream.Endpoint{}
 	r.filters, r.origin, r.local = nil, nil, local{}
 	for i := range r.attempts {
@@ -187,6 +188,9 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	}
 	if limit > 0 {
 		w.Loop.Wheel.Set(&r.timer, r.start+int64(limit))
+	}
+	if d.carried++; d.span.over(r.start, d.carried) {
+		_ = d.codec.Close(nil)
 	}
 	w.budget.Request(r.start)
 	r.x.Begin(cfg)

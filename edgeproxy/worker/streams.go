@@ -5,6 +5,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/l4"
+	"github.com/meridian-mesh/meridian/edgeproxy/lb"
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
 )
 
@@ -57,7 +58,12 @@ func (h *streams) Pick(s *l4.Session) exchange.Flag {
 			}
 		}
 	}
-	i, ok := svc.Pickers[w.id].Pick(svc, w.tried, w.random())
+	draw, keyed := w.random(), false
+	if svc.KeyBy == view.BySource {
+		var text [48]byte
+		draw, keyed = lb.Hash(s.From.Addr().AppendTo(text[:0])), true
+	}
+	i, ok := w.choice.Pick(svc, w.tried, draw, keyed, w.Loop.Now())
 	if !ok {
 		return exchange.NoHealthy
 	}
@@ -79,10 +85,12 @@ func (h *streams) Connected(s *l4.Session, ok bool) {
 	c := &s.Endpoint.Cells[w.id]
 	if ok {
 		c.Requests.Add(1)
+		c.Good.Add(1)
 		return
 	}
 	s.Endpoint.InFlight.Add(-1)
 	c.ConnectFailures.Add(1)
+	c.Bad.Add(1)
 	w.Counters.ConnectFailures.Add(1)
 }
 

@@ -26,15 +26,25 @@ type up struct {
 	fresh    bool // nothing was written since the last stream was opened
 	closing  bool // closed once all is sent
 	ended    bool // a tunnel's backend has sent all
-	unpaid   int  // response bytes received and not passed on
-	next     *up  // free
+	span     span
+	carried  int // requests
+	unpaid   int // response bytes received and not passed on
+	next     *up // free
 }
 
 // connect gets an attempt a stream: on a resting connection, else on a new one.
 func (w *Worker) connect(a *attempt, anew bool) {
 	key := upstream.PoolKey{Endpoint: a.endpoint, Protocol: w.codecs.id}
 	if !anew {
-		if u, ok := w.pool.Take(key); ok {
+		for {
+			u, ok := w.pool.Take(key)
+			if !ok {
+				break
+			}
+			if u.span.over(w.Loop.Now(), u.carried) {
+				u.retire()
+				continue
+			}
 			w.Counters.Reused.Add(1)
 			a.endpoint.Cells[w.id].Reused.Add(1)
 			u.attach(a)
@@ -51,6 +61,7 @@ func (w *Worker) connect(a *attempt, anew bool) {
 		*u = up{w: w, codec: u.codec, timer: u.timer, idle: upstream.Idle[*up]{Conn: u}}
 	}
 	u.key, u.dialing = key, true
+	u.span = w.spanOf(a.maxAge, a.maxRequests)
 	w.Counters.Connects.Add(1)
 	a.endpoint.Cells[w.id].Connects.Add(1)
 	a.up = u
@@ -86,7 +97,8 @@ func (u *up) attach(a *attempt) {
 	u.attempts = a
 	reused := u.used
 	u.used, u.fresh = true, true
-	if !u.w.codecs.serial {
+	u.carried++
+	if !u.w.codecs.serial && !u.span.over(u.w.Loop.Now(), u.carried) {
 		u.rest()
 	}
 	u.w.step(a.r, &exchange.Event{Kind: exchange.Ready, Ref: a.ref, Reused: reused, N: u.w.shared.Watermark})
@@ -186,7 +198,7 @@ func (u *up) event(ev *stream.Event) {
 		if ev.Head.Status < 200 && len(ev.Head.Upgrade) == 0 {
 			kind = exchange.Informational
 		} else {
-			a.how = upstream.Answered
+			w.heard(a, ev.Head.Status)
 		}
 		w.step(r, &exchange.Event{Kind: kind, Ref: a.ref, Status: ev.Head.Status, Switch: len(ev.Head.Upgrade) > 0})
 		r.replyHead = nil
@@ -307,6 +319,7 @@ func (u *up) detach(a *attempt, ok bool) {
 		u.close()
 		return
 	}
+	over := u.span.over(u.w.Loop.Now(), u.carried)
 	if u.w.codecs.serial {
 		u.unpaid = 0
 		if a.r.x.Tunnel() {
@@ -320,7 +333,7 @@ func (u *up) detach(a *attempt, ok bool) {
 		}
 		// What the socket has not taken of a request that is answered already may
 		// be taken for the next one, as may what was not encoded (the class CL.0).
-		if u.codec.Active() > 0 || !u.codec.Reusable() || u.conn.Left() > 0 || u.conn.Unsent() > 0 {
+		if over || u.codec.Active() > 0 || !u.codec.Reusable() || u.conn.Left() > 0 || u.conn.Unsent() > 0 {
 			u.close()
 			return
 		}
@@ -336,7 +349,7 @@ func (u *up) detach(a *attempt, ok bool) {
 			u.close()
 		}
 	}
-	if !u.codec.Reusable() && u.attempts == nil {
+	if (over || !u.codec.Reusable()) && u.attempts == nil {
 		u.close()
 	}
 }

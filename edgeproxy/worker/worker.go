@@ -61,6 +61,9 @@ type Shared struct {
 	Times     Times
 	// MaxConnections and MaxListenerConnections bound client connections.
 	MaxConnections, MaxListenerConnections int
+	// ClientMaxAge and ClientMaxRequests bound the life of a client's connection.
+	ClientMaxAge      time.Duration
+	ClientMaxRequests int
 	// Unrouted counts requests that reached no service.
 	Unrouted *upstream.Service
 	// Connections counts client connections now.
@@ -140,6 +143,8 @@ type Worker struct {
 	fields  []stream.Field // of the message being sent
 	scratch []byte         // of encodings larger than a slab
 	tried   []int
+	choice  view.Choice
+	cookie  []byte
 	path    []byte // for normalised paths
 	query   route.Request
 	url     []byte   // of redirects and rewrites
@@ -169,6 +174,7 @@ func New(id int, shared *Shared) (*Worker, error) {
 		actions:   make([]exchange.Action, 0, 64),
 		fields:    make([]stream.Field, 0, 128),
 		tried:     make([]int, 0, 8),
+		choice:    view.Choice{Loop: id},
 		budget:    limit.RetryBudget{Ratio: 0.2, MinPerSecond: 1},
 		codecs:    http1Codecs,
 	}

@@ -108,6 +108,7 @@ var dependencies = []ownedDependency{
 	{"github.com/paulmach/orb/geojson", nil, "it drags a database driver into the binary: api/mesh reads GeoJSON points itself"},
 	{"github.com/spf13", []string{"cmd"}, "the command line"},
 	{"github.com/HdrHistogram/hdrhistogram-go", []string{"testbed"}, "load generators"},
+	{"golang.org/x/net", []string{"edgeproxy/resolve"}, "DNS messages: the standard resolver tells no time to live"},
 	{"golang.org/x/sys", []string{"edgeproxy", "chaining", "testbed", "internal", "cmd"}, "sockets, epoll, affinity"},
 	{"golang.org/x/time", []string{"controller", "testbed"}, "rate limits off the hot path"},
 	{"golang.org/x/crypto", []string{"controller/ca"}, "keys"},

@@ -1,0 +1,98 @@
+package edgeproxy
+
+import (
+	"context"
+	"time"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/edgeproxy/resolve"
+	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
+	"github.com/meridian-mesh/meridian/edgeproxy/view"
+)
+
+const (
+	// healthEvery is how often endpoints are judged.
+	healthEvery = 100 * time.Millisecond
+	// firstAnswer is how long a new configuration waits for DNS.
+	firstAnswer = time.Second
+)
+
+// tend judges endpoints and applies what DNS changes until ctx ends.
+func (s *Server) tend(ctx context.Context) {
+	t := time.NewTicker(healthEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			if st := s.state.Load(); st != nil {
+				s.health.tick(s.Now(), st.View)
+			}
+		case <-s.names.Changed():
+			if err := s.rebuild(); err != nil && ctx.Err() == nil {
+				s.deps.Log.Error("what DNS says is not applied", "err", err)
+			}
+		}
+	}
+}
+
+// namesOf lists the addresses of a snapshot's endpoints at home that are DNS names.
+func (s *Server) namesOf(snap *mesh.Snapshot) []string {
+	var names []string
+	site := s.site(snap)
+	for _, m := range snap.Objects.Services {
+		for _, e := range m.Spec.Endpoints {
+			if (e.Site == "" || e.Site == site) && resolve.IsName(e.Address) {
+				names = append(names, e.Address)
+			}
+		}
+	}
+	return names
+}
+
+// follow has names followed and waits a little for those that are new, so that a
+// configuration does not begin without endpoints that are there.
+func (s *Server) follow(names []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), firstAnswer)
+	defer cancel()
+	s.names.Follow(ctx, names)
+}
+
+func (s *Server) targets(address string) ([]view.Target, error) {
+	found, err := s.names.Targets(address)
+	targets := make([]view.Target, len(found))
+	for i, t := range found {
+		targets[i] = view.Target(t)
+	}
+	return targets, err
+}
+
+// rebuild serves the snapshot in force with what its names mean now. Handles of
+// endpoints that stay are kept, and so are their connections and counters.
+func (s *Server) rebuild() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.snap == nil || s.draining {
+		return nil
+	}
+	return s.install(s.snap, keptSharing{s.current().View})
+}
+
+// keptSharing hands out the gates of the view that serves: the snapshot is the
+// same, and so are its sites.
+type keptSharing struct{ view *view.View }
+
+func (k keptSharing) Gate(service mesh.ServiceKey, _ []string) upstream.Gate {
+	if s := k.view.Services[service]; s != nil {
+		return s.Gate
+	}
+	return nil
+}
+
+func (k keptSharing) Report(service mesh.ServiceKey) upstream.Report {
+	if s := k.view.Services[service]; s != nil {
+		return s.Report
+	}
+	return nil
+}

@@ -1,0 +1,233 @@
+package worker
+
+import (
+	"slices"
+	"time"
+
+	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
+	"github.com/meridian-mesh/meridian/edgeproxy/lb"
+	"github.com/meridian-mesh/meridian/edgeproxy/stream"
+	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
+	"github.com/meridian-mesh/meridian/edgeproxy/view"
+)
+
+// failureCost is what a failure counts as where latencies are compared: an
+// endpoint that fails at once must not look like a fast one.
+const failureCost = time.Second
+
+var nameSetCookie = []byte("set-cookie")
+
+// target picks where an attempt goes: at first where its session is, else as the
+// gate says, and where there is none wherever the request has not been, home first.
+func (w *Worker) target(r *request, a *attempt) exchange.Flag {
+	if r.service == nil {
+		return r.none
+	}
+	s := w.state.View.Services[r.service.Key]
+	if s == nil {
+		return exchange.NoHealthy
+	}
+	a.connect, a.silence, a.gate = s.Connect, s.Silence, s.Gate
+	a.maxAge, a.maxRequests, a.timed, a.cookie = s.MaxAge, s.MaxRequests, s.Timed, s.Cookie
+	if s.Cookie != nil && r.tries == 0 && w.session(r, a, s) {
+		return exchange.OK
+	}
+	if s.Gate != nil && !r.stays() {
+		return w.asTheGateSays(r, a, s)
+	}
+	if w.home(r, a, s) {
+		return exchange.OK
+	}
+	if r.stays() {
+		return exchange.NoHealthy // never passed on again
+	}
+	for i := range s.Remotes {
+		if !r.wasAt(s.Remotes[i].Endpoint) {
+			a.toRemote(s, i)
+			return exchange.OK
+		}
+	}
+	return exchange.NoHealthy
+}
+
+func (w *Worker) asTheGateSays(r *request, a *attempt, s *view.Service) exchange.Flag {
+	var tried upstream.Tried
+	if r.tries > 0 {
+		for i := range s.Remotes {
+			if r.wasAt(s.Remotes[i].Endpoint) {
+				tried = tried.With(i)
+			}
+		}
+	}
+	for {
+		switch i := s.Gate.Pick(w.Loop.Now(), int(s.Service.InFlight.Load()), w.random(), tried); {
+		case i >= 0 && i < len(s.Remotes):
+			a.toRemote(s, i)
+			return exchange.OK
+		case i != upstream.Home || tried.Has(upstream.Home):
+			return exchange.NoHealthy
+		case w.home(r, a, s):
+			return exchange.OK
+		}
+		tried = tried.With(upstream.Home) // no endpoint here is left to try
+	}
+}
+
+// wasAt reports whether the request was sent to the endpoint already.
+func (r *request) wasAt(e *upstream.Endpoint) bool {
+	return slices.Contains(r.tried[:r.tries], e)
+}
+
+// home picks an endpoint of this site where the request was not yet.
+func (w *Worker) home(r *request, a *attempt, s *view.Service) bool {
+	w.tried = w.tried[:0]
+	if r.tries > 0 {
+		for i, e := range s.Home {
+			if r.wasAt(e) {
+				w.tried = append(w.tried, i)
+			}
+		}
+	}
+	draw, keyed := uint64(0), false
+	if s.Keyed != nil {
+		draw, keyed = key(r, s)
+	}
+	if !keyed {
+		draw = w.random()
+	}
+	i, ok := w.choice.Pick(s, w.tried, draw, keyed, w.Loop.Now())
+	if ok {
+		a.toHome(s, i)
+	}
+	return ok
+}
+
+func (a *attempt) toHome(s *view.Service, i int) {
+	a.endpoint, a.remote, a.slots, a.token = s.Home[i], upstream.Home, s.Slots[i], s.IDs[i]
+}
+
+func (a *attempt) toRemote(s *view.Service, i int) {
+	a.endpoint, a.remote, a.slots, a.name = s.Remotes[i].Endpoint, i, 0, s.Name
+}
+
+// session goes where the request's cookie says, unless that is nowhere now.
+func (w *Worker) session(r *request, a *attempt, s *view.Service) bool {
+	for i := range r.head.Fields {
+		f := &r.head.Fields[i]
+		if !f.Is("cookie") {
+			continue
+		}
+		token, ok := lb.ParseToken(lb.Cookie(f.Value, s.Cookie.Name))
+		if !ok {
+			continue
+		}
+		place, ok := s.Session(token)
+		switch {
+		case !ok:
+		case place.Home != upstream.Home && s.Sticks(place.Home):
+			r.token = token
+			a.toHome(s, place.Home)
+			return true
+		case place.Home == upstream.Home && !r.stays():
+			a.toRemote(s, place.Remote)
+			return true
+		}
+	}
+	return false
+}
+
+// setCookie tells the client its session's new place in w.msg. Another site's proxy
+// has done so for its own endpoints.
+func (w *Worker) setCookie(r *request, a *attempt) {
+	if a.cookie == nil || a.remote != upstream.Home || a.token == r.token {
+		return
+	}
+	w.cookie = a.cookie.AppendTo(w.cookie[:0], a.token)
+	w.fields = append(append(w.fields[:0], w.msg.Fields...), stream.Field{Name: nameSetCookie, Value: w.cookie})
+	w.msg.Fields = w.fields
+}
+
+// key hashes what is to stay at one endpoint, false where the request has none.
+func key(r *request, s *view.Service) (hash uint64, ok bool) {
+	switch {
+	case s.KeyBy == view.ByHeader && s.KeyHeader == "host":
+		return lb.Hash(r.head.Authority), true
+	case s.KeyBy == view.ByHeader:
+		for i := range r.head.Fields {
+			if r.head.Fields[i].Is(s.KeyHeader) {
+				return lb.Hash(r.head.Fields[i].Value), true
+			}
+		}
+		return 0, false
+	case !r.stays():
+		return lb.Hash(r.d.peer[:r.d.peerLen]), true
+	}
+	// The proxy of the client's site has put the client's address last.
+	for i := range r.head.Fields {
+		if f := &r.head.Fields[i]; f.Is("x-forwarded-for") {
+			from := len(f.Value)
+			for from > 0 && f.Value[from-1] != ',' && f.Value[from-1] != ' ' {
+				from--
+			}
+			return lb.Hash(f.Value[from:]), true
+		}
+	}
+	return 0, false
+}
+
+// heard notes how an attempt was answered.
+func (w *Worker) heard(a *attempt, status int) {
+	a.how, a.status = upstream.Answered, status
+	if !a.timed || a.remote != upstream.Home {
+		return
+	}
+	now := w.Loop.Now()
+	took := max(now-a.sentAt, 1)
+	if status >= 500 {
+		took = max(took, int64(failureCost))
+	}
+	a.endpoint.Cells[w.id].Latency.Observe(took, now)
+}
+
+// judged counts what an attempt that is over says of its endpoint at home.
+func (w *Worker) judged(a *attempt) {
+	c := &a.endpoint.Cells[w.id]
+	switch a.how {
+	case upstream.Answered:
+		if a.status < 500 {
+			c.Good.Add(1)
+		} else {
+			c.Bad.Add(1)
+		}
+	case upstream.Unreachable, upstream.Broken:
+		c.Bad.Add(1)
+		if a.timed {
+			c.Latency.Observe(int64(failureCost), w.Loop.Now())
+		}
+	case upstream.Cancelled:
+	}
+}
+
+// span is how long a connection may live and what it may carry; 0 is no bound.
+type span struct {
+	until    int64
+	requests int
+}
+
+// spanOf varies bounds by a tenth up or down, so that connections which began
+// together do not end together.
+func (w *Worker) spanOf(age time.Duration, requests int) (s span) {
+	vary := func(n int64) int64 { return n - n/10 + int64(w.random()%uint64(n/5+1)) }
+	if age > 0 {
+		s.until = w.Loop.Now() + vary(int64(age))
+	}
+	if requests > 0 {
+		s.requests = int(max(vary(int64(requests)), 1))
+	}
+	return s
+}
+
+// over reports whether a connection that carried so many requests is at its end.
+func (s span) over(now int64, carried int) bool {
+	return s.until > 0 && now >= s.until || s.requests > 0 && carried >= s.requests
+}

@@ -81,8 +81,6 @@ func TestHalfCloseInBody(t *testing.T) {
 // TestCutResponse has a client whose response runs until the close, so that only
 // a reset can tell it that the response is not whole.
 func TestCutResponse(t *testing.T) {
-	times := worker.DefaultTimes
-	times.Stall = 50 * time.Millisecond
 	for name, tt := range map[string]struct {
 		end func(backend net.Conn, p *proxy, stop func())
 	}{

@@ -290,8 +290,8 @@ func TestRetryAsksTheGate(t *testing.T) {
 		if got := fmt.Sprint(status, " ", body); !strings.HasPrefix(got, tt.want) {
 			t.Errorf("then %v: %s, want %s", tt.then, got, tt.want)
 		}
-		told := ""
-		for told = sharing.heard(); strings.Count(told, "sent") > strings.Count(told, "done"); told += ", " + sharing.heard() {
+		told := sharing.heard()
+		for ; strings.Count(told, "sent") > strings.Count(told, "done"); told += ", " + sharing.heard() {
 			time.Sleep(time.Millisecond)
 		}
 		told = strings.ReplaceAll(told, ", load 2 forged by a backend", "")

@@ -80,7 +80,7 @@ func (h *health) judge(now int64, s *view.Service, w *watched, since int64) {
 	all := len(s.Home) > 0 && (healthy == 0 || float64(healthy) < s.PanicBelow*float64(len(s.Home)))
 	if s.Panic.Swap(all) != all {
 		h.log.Warn("health is looked at only while enough endpoints are healthy",
-			"service", s.Key, "healthy", healthy, "of", len(s.Home), "all are used", all)
+			"service", s.Key, "healthy", healthy, "of", len(s.Home), "all_are_used", all)
 	}
 }
 

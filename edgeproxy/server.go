@@ -293,7 +293,7 @@ func (s *Server) bind(v *view.View) (next *worker.State, opened []*worker.Listen
 		if l == nil {
 			ln, listenErr := s.listen(socket.Key, leaving...)
 			if listenErr != nil {
-				listenErr = fmt.Errorf("Gateway/%s: listeners %v: %w", socket.Gateway, socket.Listeners, listenErr)
+				listenErr = fmt.Errorf("listeners %v of Gateway/%s: %w", socket.Listeners, socket.Gateway, listenErr)
 				next.Unbound = append(next.Unbound, listenErr.Error()+"; it is tried again every second")
 				err = errors.Join(err, listenErr)
 				continue

@@ -225,10 +225,7 @@ func corsRelations(c *CORS, fault faultFunc) {
 }
 
 func localResponseRelations(s *LocalResponseSpec, fault faultFunc) {
-	switch s.StatusCode {
-	case 204, 205, 304:
-		if s.Body != "" {
-			fault("body", fmt.Sprintf("is there, but responses of status %d have none", s.StatusCode), "")
-		}
+	if bodyless := []int{204, 205, 304}; s.Body != "" && slices.Contains(bodyless, s.StatusCode) {
+		fault("body", fmt.Sprintf("is there, but responses of status %d have none", s.StatusCode), "")
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -187,6 +186,6 @@ func TestMutations(t *testing.T) {
 		}
 	}
 	if same < 5000 {
-		t.Error(fmt.Sprintf("only %d hellos were read by both", same))
+		t.Errorf("only %d hellos were read by both", same)
 	}
 }

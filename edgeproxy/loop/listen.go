@@ -93,14 +93,16 @@ func bind(fd int, addr netip.AddrPort, leaving []*Listener) error {
 		// Where it fails the address stays in use, which bind says.
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, on)
 	}
-	for _, l := range leaving {
-		if addr.Port() != 0 && l.addr.Port() == addr.Port() {
-			share(l.fd, 1)
-			defer share(l.fd, 0)
-			share(fd, 1)
-			defer share(fd, 0)
+	shareAll := func(on int) {
+		for _, l := range leaving {
+			if addr.Port() != 0 && l.addr.Port() == addr.Port() {
+				share(l.fd, on)
+				share(fd, on)
+			}
 		}
 	}
+	shareAll(1)
+	defer shareAll(0)
 	if err := unix.Bind(fd, sockaddr(addr)); err != nil {
 		return os.NewSyscallError("bind", err)
 	}

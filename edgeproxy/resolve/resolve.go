@@ -248,7 +248,7 @@ func (c *client) serviceTargets(ctx context.Context, address string) ([]Target, 
 		}
 	}
 	if len(targets) == 0 {
-		return nil, 0, cmp.Or(failed, error(errNoData))
+		return nil, 0, cmp.Or(failed, errNoData)
 	}
 	return targets, ttl, nil
 }

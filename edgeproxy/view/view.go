@@ -144,7 +144,8 @@ func (s *Service) HasStreamPort(port int) bool { return s.speaks(port, mesh.Port
 
 func (s *Service) speaks(port int, protocol string) bool {
 	if port == 0 && len(s.ports) == 1 {
-		for port = range s.ports {
+		for only := range s.ports {
+			port = only
 		}
 	}
 	p, ok := s.ports[port]

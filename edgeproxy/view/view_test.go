@@ -98,7 +98,7 @@ func TestServices(t *testing.T) {
 		t.Errorf("%d pickers for 2 loops", len(s.Pickers))
 	}
 	for range 50 {
-		if i, ok := new(Choice).Pick(s, nil, uint64(i64()), false, 0); !ok || i == 2 {
+		if i, ok := new(Choice).Pick(s, nil, i64(), false, 0); !ok || i == 2 {
 			t.Errorf("picked %d: weight 0 takes none", i)
 		}
 	}

@@ -153,7 +153,6 @@ type Worker struct {
 	load    []byte   // for in-band reports
 	// loadEnds are where each of several reports in load ends.
 	loadEnds []int
-	site     []byte
 	downEv   stream.Event
 	upEv     stream.Event
 	out      stream.Event

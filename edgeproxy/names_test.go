@@ -78,13 +78,27 @@ func (z *zone) set(name string, addrs ...string) {
 // backendsAt listens on one port of several loopback addresses.
 func backendsAt(t *testing.T, hosts ...string) (port string) {
 	t.Helper()
-	port = "0"
-	for i, host := range hosts {
-		l, err := net.Listen("tcp", host+":"+port)
-		if err != nil {
-			t.Skip("the port is taken at another loopback address: ", err)
+	var listeners []net.Listener
+	for try := 0; len(listeners) < len(hosts); {
+		if len(listeners) == 0 {
+			port = "0"
 		}
-		_, port, _ = net.SplitHostPort(l.Addr().String())
+		l, err := net.Listen("tcp", hosts[len(listeners)]+":"+port)
+		if err == nil {
+			listeners = append(listeners, l)
+			_, port, _ = net.SplitHostPort(l.Addr().String())
+			continue
+		}
+		// Somebody has the port at another of the addresses.
+		if try++; try == 20 {
+			t.Fatal(err)
+		}
+		for _, l := range listeners {
+			l.Close()
+		}
+		listeners = nil
+	}
+	for i, l := range listeners {
 		s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, i) })}
 		go func() { _ = s.Serve(l) }()
 		t.Cleanup(func() { s.Close() })

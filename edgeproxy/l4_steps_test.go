@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
 )
 
 // TestNoStreamStepIsLong has one loop carry more bulk than it can both ways: no

@@ -42,8 +42,8 @@ func New(t testing.TB, role string) *Namespace {
 		t.Skip("no ip command (Debian package iproute2)")
 	}
 	n := &Namespace{Name: fmt.Sprintf("mnt%d-%d-%s", os.Getpid(), made.Add(1), role), t: t}
-	run(t, "ip", "netns", "add", n.Name)
-	t.Cleanup(func() { run(t, "ip", "netns", "del", n.Name) })
+	ip(t, "netns", "add", n.Name)
+	t.Cleanup(func() { ip(t, "netns", "del", n.Name) })
 	n.IP("link set lo up")
 	return n
 }
@@ -54,7 +54,7 @@ func (n *Namespace) Path() string { return filepath.Join(folder, n.Name) }
 // IP runs one line of iproute2's ip in the namespace and fails the test when it fails.
 func (n *Namespace) IP(line string) string {
 	n.t.Helper()
-	return run(n.t, "ip", append([]string{"-n", n.Name}, strings.Fields(line)...)...)
+	return ip(n.t, append([]string{"-n", n.Name}, strings.Fields(line)...)...)
 }
 
 // Sysctl writes one value below /proc/sys, as the namespace sees it.
@@ -113,16 +113,16 @@ func (n *Namespace) Start(cmd *exec.Cmd) error {
 // Veth joins two namespaces by a pair of interfaces, both up.
 func Veth(a *Namespace, ifA string, b *Namespace, ifB string) {
 	a.t.Helper()
-	run(a.t, "ip", "link", "add", ifA, "netns", a.Name, "type", "veth", "peer", "name", ifB, "netns", b.Name)
+	ip(a.t, "link", "add", ifA, "netns", a.Name, "type", "veth", "peer", "name", ifB, "netns", b.Name)
 	a.IP("link set " + ifA + " up")
 	b.IP("link set " + ifB + " up")
 }
 
-func run(t testing.TB, name string, args ...string) string {
+func ip(t testing.TB, args ...string) string {
 	t.Helper()
-	out, err := exec.Command(name, args...).CombinedOutput()
+	out, err := exec.Command("ip", args...).CombinedOutput()
 	if err != nil {
-		t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out)
+		t.Fatalf("ip %s: %v: %s", strings.Join(args, " "), err, out)
 	}
 	return string(out)
 }

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 )
 
 // The twin decodes a whole connection by cutting strings, one rule of the package

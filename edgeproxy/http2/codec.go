@@ -24,7 +24,8 @@ type Codec struct {
 	// little memory.
 	ids    []uint32
 	flows  []flow
-	last   uint32 // the highest identifier that the peer opened
+	seen   uint32 // the highest identifier that the peer used
+	last   uint32 // the highest of a head that was looked at
 	next   uint32 // the next that this side opens
 	closed [maxClosed]ended
 	shut   int // index of the next in closed
@@ -164,11 +165,15 @@ func (c *Codec) open(id uint32) *flow {
 // connection: nobody will.
 func (c *Codec) drop(i int, quiet bool) {
 	c.repay(c.flows[i].unpaid)
-	c.closed[c.shut] = ended{c.ids[i], quiet}
-	c.shut = (c.shut + 1) % maxClosed
+	c.remember(c.ids[i], quiet)
 	n := len(c.ids) - 1
 	c.ids[i], c.flows[i] = c.ids[n], c.flows[n]
 	c.ids, c.flows = c.ids[:n], c.flows[:n]
+}
+
+func (c *Codec) remember(id uint32, quiet bool) {
+	c.closed[c.shut] = ended{id, quiet}
+	c.shut = (c.shut + 1) % maxClosed
 }
 
 // ended looks a stream up among those that are over.
@@ -184,7 +189,7 @@ func (c *Codec) ended(id uint32) (e ended, ok bool) {
 // unopened reports whether no frame but HEADERS may come on the stream.
 func (c *Codec) unopened(id uint32) bool {
 	if c.server {
-		return id > c.last || id%2 == 0
+		return id > c.seen || id%2 == 0
 	}
 	return id >= c.next || id%2 == 0
 }
@@ -214,6 +219,16 @@ func (c *Codec) reset(id uint32, why code) *fault {
 		c.faulted, c.reason = id, reasonOf(why)
 	}
 	return c.wasted(1)
+}
+
+// refuse ends a stream whose head is not taken; the caller is told, to count it.
+func (c *Codec) refuse(id uint32, why code) *fault {
+	if c.find(id) >= 0 {
+		return c.reset(id, why)
+	}
+	c.remember(id, true)
+	c.faulted, c.reason = id, reasonOf(why)
+	return c.reset(id, why)
 }
 
 // wasted counts streams that were of no use.
@@ -511,11 +526,12 @@ func (c *Codec) head(f frame, block []byte, selfish bool, ev *stream.Event) *fau
 		return c.trail(i, f, block, ev)
 	}
 	if i < 0 {
-		if !c.server || f.id <= c.last {
+		if !c.server || f.id <= c.seen {
 			return c.lateHead(f, block)
 		}
-		c.last = f.id
+		c.seen = f.id
 		if c.farewell {
+			c.remember(f.id, true)
 			return c.passOver(block) // RFC 9113 6.8: the client knows that it was not processed
 		}
 	}
@@ -524,13 +540,17 @@ func (c *Codec) head(f frame, block []byte, selfish bool, ev *stream.Event) *fau
 		kind = requestHead
 	}
 	broken, fault := c.block(block, kind)
-	switch {
-	case fault != nil:
+	if fault != nil {
 		return fault
+	}
+	if c.server {
+		c.last = f.id
+	}
+	switch {
 	case c.server && len(c.ids) >= c.limits.Streams:
-		return c.reset(f.id, refusedStream)
+		return c.refuse(f.id, refusedStream)
 	case broken != "" || selfish:
-		return c.reset(f.id, protocolError)
+		return c.refuse(f.id, protocolError)
 	}
 	end := f.flags&flagEndStream != 0
 	m := &c.msg

@@ -109,6 +109,10 @@ func (h *head) add(f *hpack.Field) {
 		h.broken = "invalid field name"
 		return
 	}
+	if h.kind == responseHead {
+		// RFC 9113 8.2.1 forbids it, but servers pass on what applications set.
+		f.Value = bytes.Trim(f.Value, " \t")
+	}
 	if !validValue(f.Value) {
 		h.broken = "invalid field value"
 		return

@@ -8,15 +8,15 @@ import (
 
 // couple is a client and a server codec with a wire between them.
 type couple struct {
-	t            testing.TB
-	client       *Codec
-	server       *Codec
-	up, down     []byte
-	request      stream.Message
-	response     stream.Message
-	body         []byte
-	ev           stream.Event
-	ended, heads int
+	t        testing.TB
+	client   *Codec
+	server   *Codec
+	up, down []byte
+	request  stream.Message
+	response stream.Message
+	body     []byte
+	ev       stream.Event
+	ended    int
 }
 
 func newCouple(t testing.TB) *couple {

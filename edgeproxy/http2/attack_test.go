@@ -100,13 +100,9 @@ func TestHonestManners(t *testing.T) {
 			t.Fatal(i, err, words)
 		}
 		if i%2 == 1 {
-			out, err := c.Encode(nil, &stream.Event{Kind: stream.Head, Stream: stream.ID(id), Head: &stream.Message{Status: 200, Length: -1}})
-			if err == nil {
-				out, err = c.Encode(out, &stream.Event{Kind: stream.End, Stream: stream.ID(id)})
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
+			encode(t, c,
+				stream.Event{Kind: stream.Head, Stream: stream.ID(id), Head: &stream.Message{Status: 200, Length: -1}},
+				stream.Event{Kind: stream.End, Stream: stream.ID(id)})
 		}
 	}
 }

@@ -186,14 +186,12 @@ func (c *Codec) response(dst []byte, i int, m *stream.Message) ([]byte, error) {
 }
 
 var (
-	schemeHTTP = []byte("http")
 	trailersTE = []byte("trailers")
 	nameTE     = []byte("te")
 	nameExpect = []byte("expect")
 	continues  = []byte("100-continue")
 	nameLength = []byte("content-length")
 	nameMethod = []byte(":method")
-	nameScheme = []byte(":scheme")
 	nameAuth   = []byte(":authority")
 	namePath   = []byte(":path")
 )

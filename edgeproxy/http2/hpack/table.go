@@ -54,11 +54,11 @@ func (t *table) shrink(max int) {
 
 // add inserts a field, which must not lie in the table's own memory. One larger
 // than the table empties it, which is no fault (RFC 7541 4.4).
-func (t *table) add(name, value []byte, static uint8) bool {
+func (t *table) add(name, value []byte, static uint8) {
 	size := len(name) + len(value) + overhead
 	if size > t.max {
 		t.shrink(0)
-		return false
+		return
 	}
 	t.shrink(t.max - size)
 	if t.n == len(t.ring) {
@@ -72,7 +72,6 @@ func (t *table) add(name, value []byte, static uint8) bool {
 	t.n++
 	t.size += size
 	t.writes++
-	return true
 }
 
 func (t *table) grow() {

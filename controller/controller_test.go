@@ -16,6 +16,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/controller"
+	"github.com/meridian-mesh/meridian/controller/join"
 	"github.com/meridian-mesh/meridian/controller/membership"
 	"github.com/meridian-mesh/meridian/controller/natsd"
 	"github.com/meridian-mesh/meridian/controller/natsd/natstest"
@@ -76,8 +77,39 @@ func start(t *testing.T, cfg controller.Config) *site {
 	return s
 }
 
+// leafConfig joins a new site to a hub and returns its configuration, with the hub
+// at hubURL.
 func leafConfig(name, hubURL string, hub *site) controller.Config {
-	return controller.Config{Site: name, HubURLs: []string{hubURL}, HubCA: hub.run.HubCA, HubSecret: hub.run.HubSecret, Version: "test"}
+	hub.t.Helper()
+	made, err := hub.api.CreateToken(short(hub.t), siteapi.TokenRequest{Site: name})
+	if err != nil {
+		hub.t.Fatal(err)
+	}
+	return joined(hub.t, hub.t.TempDir(), made.Token, hubURL)
+}
+
+// joined uses a token in a data folder.
+func joined(t *testing.T, dir, token, hubURL string) controller.Config {
+	t.Helper()
+	tok, err := join.ParseToken(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := store.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := join.Join(short(t), f, tok, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	sf, err := join.ReadSiteFile(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return controller.Config{Site: sf.Site, Data: dir, HubURLs: []string{hubURL}, HubCA: sf.HubCA, HubKey: sf.HubKey, Version: "test"}
 }
 
 func within(t *testing.T, d time.Duration, what string, ok func() bool) {
@@ -310,7 +342,7 @@ func TestMesh(t *testing.T) {
 	b.must(strings.Replace(gatewayDoc, "name: in", "name: late", 1))
 	within(t, 3*time.Second, "own change without a hub", func() bool { return len(nb.snapshot.Load().Objects.Gateways) == 1 })
 	cfg := hub.cfg
-	cfg.LeafListen = strings.TrimPrefix(hub.run.Leaf, "tls://")
+	cfg.LeafListen, cfg.JoinListen = strings.TrimPrefix(hub.run.Leaf, "tls://"), "127.0.0.1:0"
 	hub = start(t, cfg)
 	if !hub.has(mesh.KindSite, "c") {
 		t.Error("the hub lost its configuration")
@@ -487,8 +519,8 @@ func TestConfigIsChecked(t *testing.T) {
 	}{
 		{controller.Config{Site: "Bad Name", Data: "x"}, "not a name"},
 		{controller.Config{Site: "a"}, "data folder"},
-		{controller.Config{Site: "a", Data: "x", Hub: true, HubURLs: []string{"tls://h:1"}, HubCA: "c", HubSecret: "s"}, "one of the two"},
-		{controller.Config{Site: "a", Data: "x", HubURLs: []string{"tls://h:1"}}, "CA and secret"},
+		{controller.Config{Site: "a", Data: "x", Hub: true, HubURLs: []string{"tls://h:1"}, HubCA: "c", HubKey: "s"}, "one of the two"},
+		{controller.Config{Site: "a", Data: "x", HubURLs: []string{"tls://h:1"}}, "join with a token"},
 		{controller.Config{Site: "a", Data: "x", HubCA: "c"}, "not the hub's address"},
 		{controller.Config{Site: "a", Data: "x", API: "0.0.0.0:80"}, "no login"},
 		{controller.Config{Site: "a", Data: "x", NATSTokenFile: "t"}, "not its address"},

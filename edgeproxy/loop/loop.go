@@ -69,9 +69,10 @@ type Loop struct {
 	stopped  bool
 	trim     Timer
 
-	dirty   *Conn // to be flushed at the end of the turn
-	resumed *Conn // have bytes left that they can take now
-	dead    *Conn // closed in this turn
+	dirty *Conn // to be flushed at the end of the turn
+	dead  *Conn // closed in this turn
+	// resumed is a queue of those that have bytes left that they can take now.
+	resumed, lastResumed *Conn
 
 	mu     sync.Mutex
 	inbox  []Task
@@ -250,9 +251,7 @@ func (l *Loop) deliver() {
 
 // settle ends the turn: what was held back to keep calls from nesting runs now.
 func (l *Loop) settle() {
-	resumed := l.resumed
-	l.resumed = nil
-	l.offerAgain(resumed)
+	l.offerAgain()
 	for l.dirty != nil {
 		c := l.dirty
 		l.dirty = c.nextDirty

@@ -58,6 +58,7 @@ type Loop struct {
 
 	ep, wake int
 	now      int64
+	turned   int64 // when the last turn was over
 	in       []byte
 	slots    []slot
 	free     []uint32
@@ -93,6 +94,7 @@ func New() (*Loop, error) {
 		return nil, fmt.Errorf("create eventfd: %w", err)
 	}
 	l := &Loop{ep: ep, wake: wake, in: make([]byte, leftBytes+readBytes), now: Now()}
+	l.turned = l.now
 	l.Wheel.Init(l.now)
 	l.trim.Owner = (*trimmer)(l)
 	l.Wheel.Set(&l.trim, l.now+coldAfter)
@@ -274,7 +276,8 @@ func (l *Loop) settle() {
 }
 
 func (l *Loop) account() {
-	took := Now() - l.now
+	l.turned = Now()
+	took := l.turned - l.now
 	l.Stats.Turns.Add(1)
 	l.Stats.Syscalls.Add(l.calls)
 	l.calls = 0
@@ -284,8 +287,16 @@ func (l *Loop) account() {
 	if took > l.Stats.LongestTurnNS.Load() {
 		l.Stats.LongestTurnNS.Store(took)
 	}
-	l.Stats.Mapped.Store(uint64(l.Slabs.mapped))
-	l.Stats.InUse.Store(uint64(l.Slabs.InUse()))
+	change(&l.Stats.Mapped, uint64(l.Slabs.mapped))
+	change(&l.Stats.InUse, uint64(l.Slabs.InUse()))
+}
+
+// change stores a value that seldom is another one: a store locks the bus, a load
+// does not.
+func change(to *atomic.Uint64, v uint64) {
+	if to.Load() != v {
+		to.Store(v)
+	}
 }
 
 // wait fetches events: at once when there is work, else with a short raw block,
@@ -295,7 +306,7 @@ func (l *Loop) wait() (int, error) {
 	if l.resumed != nil {
 		ms = 0
 	} else if at, ok := l.Wheel.Next(); ok {
-		ms = int(max(0, min((at-Now()+tickNS-1)/tickNS, 1<<30)))
+		ms = int(max(0, min((at-l.turned+tickNS-1)/tickNS, 1<<30)))
 	}
 	raw := ms
 	if raw < 0 || raw > rawBlockMS {

@@ -134,7 +134,7 @@ func (t *turn) receive(port uint16) {
 		case ether == nsh.EtherType:
 			// Headers are made inside the domain only (RFC 8300 8.1).
 			t.drop(path.ReasonMalformed)
-		case !isIP:
+		case !isIP, linkScope(t.in[ethSize:]):
 			t.pass()
 		case !t.plain(t.in[ethSize:], ether):
 			t.drop(path.ReasonMalformed)
@@ -143,10 +143,12 @@ func (t *turn) receive(port uint16) {
 		}
 	case path.RolePlain:
 		switch {
-		case !isIP:
+		case !isIP, linkScope(t.in[ethSize:]):
 			t.pass()
 		case !t.plain(t.in[ethSize:], ether):
 			t.drop(path.ReasonMalformed)
+		case forNode(p, t.packet.Version, t.ip):
+			t.pass() // The answer to a probe.
 		default:
 			t.comeBack(p)
 		}
@@ -169,6 +171,30 @@ func (t *turn) receive(port uint16) {
 			t.pass()
 		}
 	}
+}
+
+// linkScope reports whether an IP packet belongs to its link: multicast, link-local
+// addresses and neighbour discovery (RFC 4861), without which no port works.
+func linkScope(b []byte) bool {
+	switch {
+	case len(b) >= ip4Size && b[0]>>4 == 4:
+		return b[16] >= 224
+	case len(b) >= ip6Size && b[0]>>4 == 6:
+		local := func(a []byte) bool { return a[0] == 0xfe && a[1]&0xc0 == 0x80 }
+		if b[24] == 0xff || local(b[8:]) || local(b[24:]) {
+			return true
+		}
+		return b[6] == flow.ProtoICMPv6 && b[7] == 255 && len(b) > ip6Size && b[ip6Size] >= 133 && b[ip6Size] <= 137
+	}
+	return false
+}
+
+// forNode reports whether an IP packet that was read is for the node itself.
+func forNode(p *path.Port, version uint8, ip []byte) bool {
+	if version == 4 {
+		return p.Address.Is4() && p.Address.As4() == [4]byte(ip[16:20])
+	}
+	return p.Address6.IsValid() && p.Address6.As16() == [16]byte(ip[24:40])
 }
 
 // plain reads the IP packet at the beginning of b and reports whether it is whole

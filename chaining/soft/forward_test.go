@@ -137,6 +137,39 @@ func TestTooBig(t *testing.T) {
 	}
 }
 
+// TestPorts: what keeps a port alive passes by.
+func TestPorts(t *testing.T) {
+	ta, _ := twoNodes()
+	ta.Ports[fnIn].Address = netip.MustParseAddr("192.0.2.5")
+	f := New(ta, Limits{}, nil)
+	out := make([]byte, 2048)
+	for _, c := range []struct {
+		name string
+		port uint16
+		dst  string
+		want path.Verdict
+	}{
+		{"multicast from a client", client, "224.0.0.5", path.VerdictPass},
+		{"multicast from a function", fnIn, "239.1.1.1", path.VerdictPass},
+		{"a function's answer to the node", fnIn, "192.0.2.5", path.VerdictPass},
+		{"a function's own packet", fnIn, "192.0.2.6", path.VerdictDrop},
+	} {
+		if r := f.Forward(c.port, udp("10.0.0.1", c.dst, 4000, 53, 100), out, epoch); r.Verdict != c.want {
+			t.Errorf("%s: %v for %v", c.name, r.Verdict, r.Reason)
+		}
+	}
+	solicit := make([]byte, 14+40+24)
+	copy(solicit[12:], []byte{0x86, 0xdd, 0x60, 0, 0, 0, 0, 24, flow.ProtoICMPv6, 255, 0x20, 1})
+	solicit[14+24], solicit[14+40] = 0x20, 135
+	if r := f.Forward(fnIn, solicit, out, epoch); r.Verdict != path.VerdictPass {
+		t.Errorf("neighbour solicitation: %v for %v", r.Verdict, r.Reason)
+	}
+	solicit[14+7] = 254
+	if r := f.Forward(fnIn, solicit, out, epoch); r.Verdict != path.VerdictDrop {
+		t.Errorf("neighbour solicitation from afar: %v", r.Verdict)
+	}
+}
+
 // TestSwap: flows keep their path while the table has it, and move when it is gone.
 func TestSwap(t *testing.T) {
 	old, _ := twoNodes()

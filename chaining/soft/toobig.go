@@ -9,12 +9,11 @@ import (
 )
 
 const (
-	// quote4 is how much of an IPv4 packet the answer repeats: header and eight bytes
-	// (RFC 792), options left out.
-	quote4 = ip4Size + 8
-	// quote6 is the same of an IPv6 packet. RFC 4443 2.4 c allows more; BPF copies
-	// best what is short and of one length.
-	quote6   = ip6Size + 8
+	// quote4 and quote6 are how much of a packet the answer repeats: more than RFC 792
+	// and RFC 4443 2.4 c ask for, since the kernel refuses to cut a packet before its
+	// transport checksum while that is still to be computed.
+	quote4   = 64
+	quote6   = 80
 	icmpSize = 8
 )
 
@@ -22,9 +21,10 @@ const (
 // needed" (RFC 1191) or "packet too big" (RFC 4443 3.2), or drops it where it may
 // not be answered (RFC 1122 3.2.2) or where its sender allows fragments, which
 // nobody on the path makes.
+// A path whose MTU is below quote6 answers nothing.
 func (t *turn) tooBig(p *path.Port, mtu int) {
 	q := &t.packet
-	if !q.DontFragment || q.Error || q.LaterFragment || !answerable(q) {
+	if len(t.ip) < quote6 || !q.DontFragment || q.Error || q.LaterFragment || !answerable(q) {
 		t.drop(path.ReasonTooBig)
 		return
 	}

@@ -148,6 +148,12 @@ func (g *Grammar) plainFrame(a addresses) {
 // ip appends an IP packet.
 func (g *Grammar) ip(six bool, a addresses) {
 	src, dst := a()
+	switch g.rng.IntN(60) {
+	case 0:
+		dst = [4]byte{224, 0, 0, 5}
+	case 1:
+		dst = [4]byte{192, 0, 2, 1} // the node
+	}
 	start := len(g.frame)
 	var protos []uint16
 	icmp := uint16(flow.ProtoICMP)
@@ -228,6 +234,14 @@ func (g *Grammar) ip(six bool, a addresses) {
 }
 
 func (g *Grammar) ip6Address(a [4]byte, site byte) {
+	switch a[0] {
+	case 192:
+		g.frame = append(g.frame, 0x20, 0x01, 0x0d, 0xb8, 0, 0xf, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
+		return
+	case 224:
+		g.frame = append(g.frame, byte(g.pick(0xff, 0xfe)), 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a[3])
+		return
+	}
 	g.frame = append(g.frame, 0x20, 0x01, 0x0d, 0xb8, 0, site, a[1], 0, 0, 0, 0, 0, 0, 0, 0, a[3])
 }
 
@@ -250,6 +264,9 @@ func (g *Grammar) transport(proto byte, six bool, a addresses) {
 		failure := g.pick(3, 4, 5, 11, 12)
 		if six {
 			echo, failure = g.pick(128, 129, 135), g.pick(1, 2, 3, 4)
+			if g.rng.IntN(2) == 0 {
+				g.frame[len(g.frame)-33] = 255 // the hop limit, where no extension is
+			}
 		}
 		if g.rng.IntN(2) == 0 {
 			g.frame = append(g.frame, byte(echo), 0)

@@ -74,7 +74,7 @@ func TestJoinAndRemove(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := start(t, controller.Config{Site: f.Site, Data: dir, HubURLs: f.HubURLs, HubCA: f.HubCA, HubKey: f.HubKey})
-	within(t, 5*time.Second, "the new site and the mesh to know each other", func() bool {
+	within(t, 30*time.Second, "the new site and the mesh to know each other", func() bool {
 		return a.has(mesh.KindMeshService, "shop") && b.has(mesh.KindSite, "a") && known(b, "a") && known(a, "b") && known(hub, "a")
 	})
 	if _, err := a.api.CreateToken(short(t), siteapi.TokenRequest{Site: "c"}); err == nil || !strings.Contains(err.Error(), "is not the hub") {
@@ -113,7 +113,7 @@ func TestJoinAndRemove(t *testing.T) {
 		t.Fatal(err)
 	}
 	a = start(t, joined(t, dir, again.Token, "tls://127.0.0.1:"+port(hub.run.Leaf)))
-	within(t, 5*time.Second, "the link of the site that came back", func() bool { return a.status().Link.Connected })
+	within(t, 30*time.Second, "the link of the site that came back", func() bool { return a.status().Link.Connected })
 }
 
 // known tells whether one site's controller has heard of another.

@@ -144,4 +144,3 @@ func dial(t *testing.T, s *site, tokenFile string) *node {
 	s.run.TokenFile = tokenFile
 	return s.node("n1")
 }
-

@@ -181,7 +181,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	}
 	tasks.Go(func() { s.loop(ctx, reports, nodes) })
 	tasks.Go(func() { s.publish(ctx) })
-	tasks.Go(func() { s.watchLink(ctx) })
+	tasks.Go(func() { s.watchLink(ctx, stop) })
 	if err := s.sync(ctx); err != nil {
 		return err
 	}

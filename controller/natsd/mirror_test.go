@@ -63,7 +63,7 @@ func TestConfigOfTheHubReachesSites(t *testing.T) {
 	if _, err := own.Delete(short(t), key(1), bus.AnyRevision); err != nil {
 		t.Fatal(err)
 	}
-	within(t, 10*time.Second, "deletion", func() bool { return len(have()) == 0 })
+	within(t, 10*time.Second, "deletion", func() bool { _, _ = mirror.Refresh(short(t), false); return len(have()) == 0 })
 
 	if _, err := mirror.Put(short(t), key(2), nil, bus.AnyRevision); !errors.Is(err, bus.ErrReadOnly) {
 		t.Fatalf("write through the mirror: %v", err)

@@ -72,7 +72,7 @@ func NewCluster(t *testing.T, n int) *Cluster {
 	t.Helper()
 	dir := t.TempDir()
 	c := &Cluster{t: t, TokenFile: dir + "/token", procs: make([]*exec.Cmd, n)}
-	const token = "a-token-for-a-test-cluster-only"
+	token := fmt.Sprintf("test-%x", time.Now().UnixNano())
 	if err := os.WriteFile(c.TokenFile, []byte(token), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -132,13 +132,18 @@ func (c *Cluster) Kill(i int) {
 
 func freePorts(t *testing.T, n int) (ports []int) {
 	t.Helper()
+	// All are held until all are known, so that no two are the same.
+	var held []net.Listener
 	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
+		held = append(held, l)
 		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	for _, l := range held {
+		_ = l.Close()
 	}
 	return ports
 }

@@ -40,7 +40,7 @@ func (w *Worker) logRequest(r *request, status int, f exchange.Flag) {
 	*e = accesslog.Entry{
 		Start: r.start, Duration: w.Loop.Now() - r.start, FirstByte: -1,
 		Status: status, Flag: f.String(), Attempts: r.tries, Received: r.received, Sent: r.log.sent,
-		Client: r.d.from, Gateway: r.d.gateway, Protocol: protocolHTTP1,
+		Client: r.d.from, Gateway: r.d.gateway(), Protocol: protocolHTTP1,
 		Method: r.head.Method, Authority: r.log.authority, Path: r.log.path, Route: r.log.route,
 		Request: r.head.Fields, Response: r.log.response,
 	}
@@ -65,7 +65,7 @@ func (w *Worker) logRefused(d *down, status int, f exchange.Flag) {
 	}
 	w.entry = accesslog.Entry{
 		Start: w.Loop.Now(), FirstByte: -1, Status: status, Flag: f.String(),
-		Client: d.from, Gateway: d.gateway, Protocol: protocolHTTP1,
+		Client: d.from, Gateway: d.gateway(), Protocol: protocolHTTP1,
 	}
 	w.log.Add(&w.entry)
 }

@@ -94,6 +94,31 @@ func (w *Worker) Relieve(p Pressure, collect bool) {
 	w.Loop.Slabs.Release(trimAtOnce)
 }
 
+// spares is how many unused objects of a kind a loop keeps beyond twice those in use.
+const spares = 64
+
+// DropSpares forgets the memory of connections and requests that are gone where
+// that is much more than what is in use, and reports whether it did. It runs on
+// the loop.
+func (w *Worker) DropSpares() bool {
+	most := 2*int(w.Counters.Open.Load()) + spares
+	n := len(w.restCodecs)
+	for d := w.freeDown; d != nil && n <= most; d = d.next {
+		n++
+	}
+	for u := w.freeUp; u != nil && n <= most; u = u.next {
+		n++
+	}
+	for r := w.freeReq; r != nil && n <= most; r = r.next {
+		n++
+	}
+	if n <= most {
+		return false
+	}
+	w.freeDown, w.freeUp, w.freeReq, w.restCodecs = nil, nil, nil, nil
+	return true
+}
+
 // longest returns the connections to give up, the longest wait first.
 func (w *Worker) longest(p Pressure) []*down {
 	out := make([]*down, 0, shedAtOnce+1)

@@ -257,8 +257,8 @@ func TestSpread(t *testing.T) {
 // TestConfigurations holds the committed files to what the program does with them.
 func TestConfigurations(t *testing.T) {
 	files, err := filepath.Glob("conf/*")
-	if err != nil || len(files) != 5 {
-		t.Fatalf("conf holds %v (%v), want five files", files, err)
+	if err != nil || len(files) != 10 {
+		t.Fatalf("conf holds %v (%v), want ten files", files, err)
 	}
 	for _, name := range files {
 		body, err := os.ReadFile(name)
@@ -321,7 +321,7 @@ func TestUpdateMarkdown(t *testing.T) {
 	}
 	for range 2 { // writing again replaces
 		if _, err := os.Stat(name); err != nil {
-			if err := os.WriteFile(name, []byte("before\n"+markBegin+"old\n"+markEnd+"after\n"), 0o600); err != nil {
+			if err := os.WriteFile(name, []byte("before\n<!-- peers:begin -->\nold\n<!-- peers:end -->after\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -332,7 +332,7 @@ func TestUpdateMarkdown(t *testing.T) {
 	body, _ := os.ReadFile(name)
 	text := string(body)
 	if !strings.HasPrefix(text, "before\n") || !strings.HasSuffix(text, "after\n") || strings.Contains(text, "old") ||
-		strings.Count(text, "| pinned | nginx-tuned | 20.0 / 25.0 | 0.80 | 0.80-0.80 | 1 of 1 | no |") != 1 || !strings.Contains(text, "2026-11-21") {
+		strings.Count(text, "| pinned | nginx-tuned | 20.0 / 25.0 | 0.80 | 1.00 | 0.80-0.80 | 1 of 1 | no |") != 1 || !strings.Contains(text, "2026-11-21") {
 		t.Errorf("wrote\n%s", text)
 	}
 	if err := os.WriteFile(name, []byte("no markers"), 0o600); err != nil {

@@ -45,7 +45,10 @@ type Conn struct {
 	t          Transport
 	raw        Raw
 	rest       List
+	most       int // bounds one read, 0 for the loop's bound
 	paused     bool
+	starved    bool // not read for want of room
+	dead       bool // closed in an earlier turn, while starved
 	dialing    bool
 	broken     bool // a write failed; what was received is still read
 	ended      bool // nothing more will be read
@@ -57,7 +60,7 @@ type Conn struct {
 	dirty      bool
 	inResumed  bool
 
-	nextDirty, nextResumed, nextDead *Conn
+	nextDirty, nextResumed, nextDead, nextStarved *Conn
 }
 
 // Open starts using a connected non-blocking socket. With watchReset a reset is a
@@ -155,6 +158,22 @@ func (c *Conn) Left() int { return c.rest.Len() }
 
 // Unsent is how many bytes wait for the socket.
 func (c *Conn) Unsent() int { return c.Out.Len() + c.t.Wire().Len() }
+
+// Bound has one read take at most n bytes, 0 as many as the loop allows.
+func (c *Conn) Bound(n int) { c.most = n }
+
+// Takes is how many more bytes the socket takes without being full, by the bound
+// of [Listener.BoundUnsent]; its buffer may be full before that.
+func (c *Conn) Takes() int {
+	c.loop.calls++
+	return max(0, MaxUnsent-sysOutput(c.fd, siocOutQNSD))
+}
+
+// Untaken is how many bytes were sent that the other side has not acknowledged.
+func (c *Conn) Untaken() int {
+	c.loop.calls++
+	return c.Unsent() + sysOutput(c.fd, unix.TIOCOUTQ)
+}
 
 // Dirty has the connection flushed at the end of the turn.
 func (c *Conn) Dirty() {
@@ -270,7 +289,7 @@ func (c *Conn) Ready(ev uint32) {
 // goOn takes what the socket has.
 func (c *Conn) goOn() {
 	switch {
-	case c.fd < 0 || !c.readable:
+	case c.fd < 0 || !c.readable || c.starved:
 	case !c.paused:
 		c.read()
 	case c.failed && c.watchReset:
@@ -300,9 +319,17 @@ func (c *Conn) read() {
 		c.Again() // no room to read more before some of it is taken
 		return
 	}
+	most := l.Room()
+	if most == 0 {
+		l.starve(c)
+		return
+	}
+	if c.most > 0 {
+		most = min(most, c.most)
+	}
 	k := c.rest.CopyTo(l.in)
 	l.calls++
-	n, e := sysRecv(c.fd, l.in[k:k+readBytes])
+	n, e := sysRecv(c.fd, l.in[k:k+most])
 	switch {
 	case e == syscall.EAGAIN:
 		c.readable = false
@@ -315,12 +342,24 @@ func (c *Conn) read() {
 		c.readable, c.ended = false, true
 		c.peer.Failed(io.EOF)
 		return
-	case n < readBytes && !c.hungUp:
+	case n < most && !c.hungUp:
 		c.readable = false // the next byte comes with an event of its own
 	}
 	c.received(k, n)
-	if c.fd >= 0 && c.readable && (!c.paused || c.failed && c.watchReset) {
+	switch {
+	case c.fd < 0 || !c.readable:
+	case !c.paused && c.most > 0:
+		c.nextTurn() // what was read is to be sent first: the owner bounds what lies here
+	case !c.paused || c.failed && c.watchReset:
 		c.Again()
+	}
+}
+
+// nextTurn has the socket's event come again.
+func (c *Conn) nextTurn() {
+	c.readable = false
+	if err := c.loop.Mod(c.fd, c.waits, c.handle); err != nil {
+		c.peer.Failed(err)
 	}
 }
 

@@ -43,10 +43,10 @@ type slot struct {
 
 // Stats are a loop's counters, readable from any goroutine.
 type Stats struct {
-	// Mapped is the address space of buffers, InUse what of it is handed out; bytes.
-	Turns, SlowTurns, Syscalls, Mapped, InUse atomic.Uint64
-	LongestTurnNS                             atomic.Int64
-	_                                         [64]byte
+	// Mapped is the address space of buffers, Warm what of it has pages; bytes.
+	Turns, SlowTurns, Syscalls, Mapped, Warm atomic.Uint64
+	LongestTurnNS                            atomic.Int64
+	_                                        [64]byte
 }
 
 // Loop is one event loop. Only its own goroutine may call its methods, except
@@ -69,6 +69,8 @@ type Loop struct {
 	calls    uint64
 	stopped  bool
 	trim     Timer
+
+	budget budget
 
 	dirty *Conn // to be flushed at the end of the turn
 	dead  *Conn // closed in this turn
@@ -98,6 +100,7 @@ func New() (*Loop, error) {
 	l.Wheel.Init(l.now)
 	l.trim.Owner = (*trimmer)(l)
 	l.Wheel.Set(&l.trim, l.now+coldAfter)
+	l.budget.again.Owner = (*feeder)(l)
 	if _, err := l.Add(wake, unix.EPOLLIN, (*waker)(l)); err != nil {
 		_ = unix.Close(ep)
 		_ = unix.Close(wake)
@@ -271,6 +274,10 @@ func (l *Loop) settle() {
 			l.dead = c
 			continue
 		}
+		if c.starved { // as does that list
+			c.dead = true
+			continue
+		}
 		c.peer.Recycle()
 	}
 }
@@ -288,7 +295,7 @@ func (l *Loop) account() {
 		l.Stats.LongestTurnNS.Store(took)
 	}
 	change(&l.Stats.Mapped, uint64(l.Slabs.mapped))
-	change(&l.Stats.InUse, uint64(l.Slabs.InUse()))
+	change(&l.Stats.Warm, uint64(l.Slabs.warm))
 }
 
 // change stores a value that seldom is another one: a store locks the bus, a load

@@ -16,6 +16,10 @@ var (
 	valueHTTP          = []byte("http")
 )
 
+// maxAddress is as long as an address without a zone can be as text; neither a
+// socket's nor a balancer's has one.
+const maxAddress = 39
+
 // maxVisits is how often a request may have been here: chains of proxies of one
 // name are no loop, longer ones than this are.
 const maxVisits = 8
@@ -99,7 +103,8 @@ func (w *Worker) ingress(r *request, head *stream.Message) bool {
 	if !id {
 		r.add(nameRequestID, w.requestID(r))
 	}
-	peer := r.d.peer[:r.d.peerLen]
+	var text [maxAddress]byte
+	peer := r.d.from.Addr().AppendTo(text[:0])
 	if addresses >= 0 {
 		w.appendForwarded(r, addresses, peer)
 	} else {

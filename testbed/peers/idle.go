@@ -23,7 +23,7 @@ import (
 // idleConns is how many connections rest in mode idle.
 const idleConns = 10_000
 
-// holder opens connections, each of which serves one request and then rests, until
+// hold opens connections, each of which serves one request and then rests, until
 // its standard input ends. It says how many there are.
 func hold(args []string, in io.Reader, out io.Writer) error {
 	fs := flag.NewFlagSet(roleHold, flag.ContinueOnError)
@@ -80,17 +80,24 @@ func rest(addr string) (net.Conn, error) {
 		return nil, err
 	}
 	fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", requestPath, addr)
-	resp, err := http.ReadResponse(bufio.NewReaderSize(c, 2048), nil)
-	if err == nil && (resp.StatusCode != http.StatusOK || resp.Close) {
-		err = fmt.Errorf("answered %s, close %v", resp.Status, resp.Close)
-	}
-	if err == nil {
-		_, err = io.Copy(io.Discard, resp.Body)
-	}
-	if err != nil {
+	if err := served200(bufio.NewReaderSize(c, 2048)); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
+}
+
+// served200 reads a response after which the connection rests.
+func served200(in *bufio.Reader) error {
+	resp, err := http.ReadResponse(in, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK || resp.Close {
+		return fmt.Errorf("answered %s, close %v", resp.Status, resp.Close)
+	}
+	_, err = io.Copy(io.Discard, resp.Body)
+	return err
 }
 
 // idleRow is one proxy's memory, in bytes.

@@ -45,7 +45,10 @@ type Conn struct {
 	t          Transport
 	raw        Raw
 	rest       List
+	most       int // bounds one read, 0 for the loop's bound
 	paused     bool
+	starved    bool // not read for want of room
+	dead       bool // closed in an earlier turn, while starved
 	dialing    bool
 	broken     bool // a write failed; what was received is still read
 	ended      bool // nothing more will be read
@@ -54,7 +57,7 @@ type Conn struct {
 	dirty      bool
 	inResumed  bool
 
-	nextDirty, nextResumed, nextDead *Conn
+	nextDirty, nextResumed, nextDead, nextStarved *Conn
 }
 
 // Open starts using a connected non-blocking socket. With watchReset a reset is a
@@ -158,6 +161,22 @@ func (c *Conn) Left() int { return c.rest.Len() }
 // Unsent is how many bytes wait for the socket.
 func (c *Conn) Unsent() int { return c.Out.Len() + c.t.Wire().Len() }
 
+// Bound has one read take at most n bytes, 0 as many as the loop allows.
+func (c *Conn) Bound(n int) { c.most = n }
+
+// Takes is how many more bytes the socket takes without being full, by the bound
+// of [Listener.BoundUnsent]; its buffer may be full before that.
+func (c *Conn) Takes() int {
+	c.loop.calls++
+	return max(0, MaxUnsent-sysOutput(c.fd, siocOutQNSD))
+}
+
+// Untaken is how many bytes were sent that the other side has not acknowledged.
+func (c *Conn) Untaken() int {
+	c.loop.calls++
+	return c.Unsent() + sysOutput(c.fd, unix.TIOCOUTQ)
+}
+
 // Dirty has the connection flushed at the end of the turn.
 func (c *Conn) Dirty() {
 	if !c.dirty && c.fd >= 0 {
@@ -219,7 +238,7 @@ func (c *Conn) wanted() uint32 {
 	if c.dialing {
 		return unix.EPOLLOUT
 	}
-	if !c.paused && !c.ended {
+	if !c.paused && !c.ended && !c.starved {
 		w = unix.EPOLLIN
 	}
 	if c.watchReset {
@@ -276,7 +295,7 @@ func (c *Conn) Ready(ev uint32) {
 	if ev&(unix.EPOLLIN|unix.EPOLLHUP|unix.EPOLLERR) == 0 {
 		return
 	}
-	if !c.paused {
+	if !c.paused && !c.starved {
 		c.read()
 		return
 	}
@@ -315,9 +334,17 @@ func (c *Conn) read() {
 		c.offerLeft() // no room to read more before some of it is taken
 		return
 	}
+	most := l.Room()
+	if most == 0 {
+		l.starve(c)
+		return
+	}
+	if c.most > 0 {
+		most = min(most, c.most)
+	}
 	k := c.rest.CopyTo(l.in)
 	l.calls++
-	n, e := sysRead(c.fd, l.in[k:k+readBytes])
+	n, e := sysRead(c.fd, l.in[k:k+most])
 	switch {
 	case e == syscall.EAGAIN:
 		return

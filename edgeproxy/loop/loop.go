@@ -43,10 +43,10 @@ type slot struct {
 
 // Stats are a loop's counters, readable from any goroutine.
 type Stats struct {
-	// Mapped is the address space of buffers, InUse what of it is handed out; bytes.
-	Turns, SlowTurns, Syscalls, Mapped, InUse atomic.Uint64
-	LongestTurnNS                             atomic.Int64
-	_                                         [64]byte
+	// Mapped is the address space of buffers, Warm what of it has pages; bytes.
+	Turns, SlowTurns, Syscalls, Mapped, Warm atomic.Uint64
+	LongestTurnNS                            atomic.Int64
+	_                                        [64]byte
 }
 
 // Loop is one event loop. Only its own goroutine may call its methods, except
@@ -68,6 +68,8 @@ type Loop struct {
 	calls    uint64
 	stopped  bool
 	trim     Timer
+
+	budget budget
 
 	dirty   *Conn // to be flushed at the end of the turn
 	resumed *Conn // have bytes left that they can take now
@@ -95,6 +97,7 @@ func New() (*Loop, error) {
 	l.Wheel.Init(l.now)
 	l.trim.Owner = (*trimmer)(l)
 	l.Wheel.Set(&l.trim, l.now+coldAfter)
+	l.budget.again.Owner = (*feeder)(l)
 	if _, err := l.Add(wake, unix.EPOLLIN, (*waker)(l)); err != nil {
 		_ = unix.Close(ep)
 		_ = unix.Close(wake)
@@ -270,6 +273,10 @@ func (l *Loop) settle() {
 			l.dead = c
 			continue
 		}
+		if c.starved { // as does that list
+			c.dead = true
+			continue
+		}
 		c.peer.Recycle()
 	}
 }
@@ -286,7 +293,7 @@ func (l *Loop) account() {
 		l.Stats.LongestTurnNS.Store(took)
 	}
 	l.Stats.Mapped.Store(uint64(l.Slabs.mapped))
-	l.Stats.InUse.Store(uint64(l.Slabs.InUse()))
+	l.Stats.Warm.Store(uint64(l.Slabs.warm))
 }
 
 // wait fetches events: at once when there is work, else with a short raw block,

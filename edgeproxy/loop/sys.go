@@ -49,6 +49,20 @@ func sysAccept(fd int, sa *unix.RawSockaddrAny) (int, syscall.Errno) {
 	}
 }
 
+// siocOutQNSD is SIOCOUTQNSD, bytes of a TCP socket that were not sent yet;
+// TIOCOUTQ also counts those that were not acknowledged (tcp(7)).
+const siocOutQNSD = 0x894b
+
+// sysOutput asks how full a socket's output is; 0 where it does not say.
+func sysOutput(fd, what int) int {
+	var n int32
+	_, _, e := syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(fd), uintptr(what), uintptr(unsafe.Pointer(&n)))
+	if e != 0 {
+		return 0
+	}
+	return int(n)
+}
+
 func epollRaw(ep int, ev []unix.EpollEvent, ms int) (int, syscall.Errno) {
 	n, _, e := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(unsafe.SliceData(ev))), uintptr(len(ev)), uintptr(ms), 0, 0)
 	return int(n), e

@@ -241,6 +241,10 @@ func (b *builder) gateway(g *mesh.Gateway) {
 			continue
 		}
 		s := Socket{Gateway: name, Protocol: first.Protocol}
+		if s.EastWest() {
+			// A proxy is as slow as its client, whom it judges itself.
+			s.Slow.Grace = eastWestGrace
+		}
 		s.Balancers = b.balancers(g, group)
 		for _, l := range group {
 			s.Listeners = append(s.Listeners, l.Name)
@@ -256,6 +260,7 @@ func (b *builder) gateway(g *mesh.Gateway) {
 			table, faults := route.Build(g, group, b.snap.Objects.HTTPRoutes, b.snap.Objects.LocalResponses)
 			s.Routes = table
 			s.Forwarding = newForwarding(mesh.ForwardingOf(&b.snap.Objects, g.Metadata, first.Name))
+			s.Slow = slowClients(mesh.SlowClientsOf(&b.snap.Objects, g.Metadata, first.Name))
 			for _, f := range faults {
 				b.problem("%s", f.Error())
 			}

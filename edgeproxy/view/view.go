@@ -18,6 +18,8 @@ import (
 
 // Defaults of what a snapshot leaves out.
 const (
+	// eastWestGrace is how long another site's proxy may take or send nothing.
+	eastWestGrace = time.Minute
 	// ConnectTimeout bounds one connection attempt.
 	ConnectTimeout = time.Second
 	// SilenceTimeout is how long a backend may send nothing that it owes.
@@ -67,6 +69,15 @@ type Socket struct {
 	Balancers []netip.Prefix
 	// Forwarding is what requests tell of their way; of HTTP.
 	Forwarding Forwarding
+	// Slow is how slow clients may be; of HTTP.
+	Slow SlowClients
+}
+
+// SlowClients is how slow a listener's clients may be while they are waited for:
+// in each Grace they move MinBytesPerSecond. No Grace is the proxy's default.
+type SlowClients struct {
+	Grace             time.Duration
+	MinBytesPerSecond int64
 }
 
 // FromBalancer reports whether a connection from the address has to begin with a

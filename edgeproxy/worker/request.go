@@ -50,7 +50,8 @@ type request struct {
 	replyKeptFrom int64
 	replyHead     *stream.Message
 	replyTrailers []stream.Field
-	owed          int // credit for the response that the client has not got back
+	owed          int  // credit for the response that the client has not got back
+	continued     bool // the client was told to send the body
 
 	filters *route.Filters // nil for none
 	origin  []byte         // allowed to read the response (CORS), nil when not
@@ -67,6 +68,9 @@ type request struct {
 	token    uint64 // of the session that it brought and stays in
 	attempts [exchange.MaxAttempts]attempt
 }
+
+// requestFields is how many fields a request has room for at first.
+const requestFields = 32
 
 // store keeps copies of borrowed bytes until the request is over.
 type store struct{ list loop.List }
@@ -117,7 +121,8 @@ func (s *store) trailers(w *Worker, dst, from []stream.Field) []stream.Field {
 func (w *Worker) newRequest(d *down, id stream.ID) *request {
 	r := w.freeReq
 	if r == nil {
-		r = &request{w: w, fields: make([]stream.Field, 0, 32)}
+		r = &request{w: w, fields: make([]stream.Field, 0, requestFields)}
+		w.Loop.Spend(requestBytes)
 		r.timer.Owner = r
 		for i := range r.attempts {
 			r.attempts[i].r = r
@@ -144,7 +149,7 @@ func (w *Worker) freeRequest(r *request) {
 	r.kept.Free(s)
 	r.replyKept.Free(s)
 	r.d, r.service, r.none, r.bodyMax = nil, nil, exchange.OK, 0
-	r.inbound, r.demand = false, false
+	r.inbound, r.demand, r.continued = false, false, false
 	r.log = logged{response: r.log.response[:0]}
 	r.head = stream.Message{}
 	r.fields, r.trailers, r.replyTrailers = r.fields[:0], r.trailers[:0], r.replyTrailers[:0]

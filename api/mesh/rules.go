@@ -143,7 +143,7 @@ var rules = map[string]rule{
 	"MeshServiceSpec.endpoints":      {unique: "address,site,node"},
 	"ServicePort.name":               {format: &formatLabel},
 	"ServicePort.port":               {span: realPort},
-	"ServicePort.protocol":           {enum: []string{PortHTTP, PortTCP}, unserved: []string{"http2", "h2c", "grpc", "https", "tls", "udp"}, def: PortHTTP, doc: "http, or tcp for whole connections (TCPRoute, TLSRoute)."},
+	"ServicePort.protocol":           {enum: []string{PortHTTP, PortHTTP2, PortTCP}, unserved: []string{"h2c", "grpc", "https", "tls", "udp"}, def: PortHTTP, doc: "http, http2 for HTTP/2 without TLS (gRPC servers among them), or tcp for whole connections (TCPRoute, TLSRoute)."},
 	"Endpoint.address":               {format: &formatAddress, doc: "ip:port of the process, IPv6 in brackets; or name:port, followed through DNS; or _service._proto.name of SRV records."},
 	"Endpoint.site":                  {format: &formatLabel},
 	"Endpoint.node":                  {format: &formatSubdomain},

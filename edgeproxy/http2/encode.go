@@ -320,9 +320,9 @@ func (c *Codec) frameBlock(dst []byte, start int, flags uint8) []byte {
 	var stream [4]byte
 	copy(stream[:], id)
 	putLength(dst[start:], maxFrame)
-	c.joined = append(c.joined[:0], dst[start+frameHead+maxFrame:]...)
+	c.split = append(c.split[:0], dst[start+frameHead+maxFrame:]...)
 	dst = dst[:start+frameHead+maxFrame]
-	for rest := c.joined; len(rest) > 0; {
+	for rest := c.split; len(rest) > 0; {
 		k := min(len(rest), maxFrame)
 		last := uint8(0)
 		if k == len(rest) {

@@ -43,13 +43,13 @@ func (c *Codec) Encode(dst []byte, ev *stream.Event) ([]byte, error) {
 			c.repay(n)
 			c.payStream(c.ids[i], s, n)
 		}
-		return dst, nil
+		return c.Say(dst), nil
 	case stream.Reset:
 		if i >= 0 {
 			c.ctl = appendReset(c.ctl, c.ids[i], codes[ev.Reason])
 			c.drop(i, true)
 		}
-		return dst, nil
+		return c.Say(dst), nil
 	}
 	if i < 0 || !c.flows[i].wr {
 		return dst, errStream

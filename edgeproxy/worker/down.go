@@ -360,7 +360,6 @@ func (d *down) credit(r *request, n int) {
 	if d.many {
 		d.w.out = stream.Event{Kind: stream.Window, Stream: r.stream, N: n}
 		d.send(&d.w.out, framing)
-		d.w.say(&d.conn, d.mux())
 		return
 	}
 	d.unpaid -= n

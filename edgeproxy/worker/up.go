@@ -341,7 +341,6 @@ func (u *up) credit(a *attempt, n int) {
 	if u.mux != nil {
 		u.w.out = stream.Event{Kind: stream.Window, Stream: a.stream, N: n}
 		a.send(&u.w.out, framing)
-		u.w.say(&u.conn, u.mux)
 		return
 	}
 	u.unpaid -= n
@@ -442,7 +441,6 @@ func (u *up) detach(a *attempt, ok bool) {
 			u.close()
 			return
 		}
-		u.w.say(&u.conn, u.mux)
 	}
 	switch {
 	case over || !u.codec.Reusable():

@@ -55,12 +55,12 @@ func newSpikeRig(t *testing.T, underlays int, mtu int) *spikeRig {
 	return r
 }
 
-func macOf(t *testing.T, n *nstest.Namespace, name string) net.HardwareAddr {
+func macOf(t testing.TB, n *nstest.Namespace, name string) net.HardwareAddr {
 	t.Helper()
 	return interfaceOf(t, n, name).HardwareAddr
 }
 
-func interfaceOf(t *testing.T, n *nstest.Namespace, name string) *net.Interface {
+func interfaceOf(t testing.TB, n *nstest.Namespace, name string) *net.Interface {
 	t.Helper()
 	var ifc *net.Interface
 	if err := n.Do(func() (err error) {

@@ -240,6 +240,8 @@ int ingress(struct __sk_buff *skb)
 		__u8 v6 = skb->protocol == HTONS(ETHERTYPE_IPV6);
 		if (look(skb, ETH_LEN, v6, &p))
 			return drop(REASON_MALFORMED);
+		if (p.local)
+			return PASS;
 		if (port->flags & PORT_CLASSIFY) {
 			verdict = classify(&p, n, ifindex, word, &s, &hop);
 			classified = 1;

@@ -27,6 +27,7 @@ struct packet {
 	__u8 df; /* must not be cut: DF, and every IPv6 packet */
 	__u8 fragment; /* 1: not the first, has no ports; 2: the first */
 	__u8 error; /* an ICMP error: flow is that of the packet which it would have answered */
+	__u8 local; /* of the link: neighbours, multicast; never forwarded, so never in a chain */
 	__u32 frag_id;
 };
 
@@ -132,10 +133,17 @@ INLINE void ip4(struct __sk_buff *skb, __u32 off, struct packet *p, struct ip_at
 	p->dscp = ip.tos >> 2;
 	p->ttl = ip.ttl;
 	p->df = (ip.frag & HTONS(IPV4_DF)) != 0;
+	p->local = NTOHL(ip.dst) >= 0xe0000000; /* multicast, reserved, broadcast */
 	at->l4 = off + ihl;
 	at->frag_id = ip.id;
 	at->fragment = ip.frag & HTONS(IPV4_OFFSET) ? 1 : ip.frag & HTONS(IPV4_MF) ? 2 : 0;
 	at->bad = 0;
+}
+
+/* link_local: fe80::/10 (RFC 4291, section 2.5.6). */
+INLINE int link_local(__be32 word)
+{
+	return (word & HTONL(0xffc00000)) == HTONL(0xfe800000);
 }
 
 /* Extension headers that may stand before the transport header (RFC 8200, section 4.1). */
@@ -153,6 +161,7 @@ INLINE void ip6(struct __sk_buff *skb, __u32 off, struct packet *p, struct ip_at
 	p->dscp = NTOHL(ip.flow) >> 22 & 63;
 	p->ttl = ip.hops;
 	p->df = 1;
+	p->local = (ip.dst[0] & HTONL(0xff000000)) == HTONL(0xff000000) || link_local(ip.dst[0]) || link_local(ip.src[0]);
 	p->flow.v6 = 1;
 	next = ip.next;
 	off += 40;
@@ -216,6 +225,9 @@ INLINE int look(struct __sk_buff *skb, __u32 off, __u8 v6, struct packet *p)
 		if (load(skb, at.l4, h, 8))
 			return -1;
 		p->headers += 8;
+		/* RFC 4861, section 7.1: neighbour discovery, from a neighbour. */
+		if (v6 && h[0] >= 133 && h[0] <= 137 && p->ttl == 255)
+			p->local = 1;
 		if (is_icmp_echo(v6, h[0])) {
 			p->flow.sport = p->flow.dport = *(__be16 *)&h[4];
 		} else if (is_icmp_error(v6, h[0])) {

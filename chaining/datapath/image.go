@@ -1,0 +1,273 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/cilium/ebpf"
+)
+
+// Kinds of hops, flags of hops, ports and rules, as in bpf/table.h and bpf/rule.h.
+const (
+	kindPlain = iota + 1
+	kindGPE
+	kindEther
+	kindEnd
+	kindClosed
+
+	hopRemember = 1
+	hopMAC      = 2
+	hopLearn    = 4
+
+	portClassify = 1
+	portTunnel   = 2
+	portEther    = 4
+	portFlow     = 8
+	portFixed    = 16
+	portMAC      = 32
+
+	ruleV4    = 1
+	ruleV6    = 2
+	ruleProto = 4
+	ruleDSCP  = 8
+	ruleSport = 16
+	ruleDport = 32
+
+	maxRules = 512
+	maxSlots = 65536
+)
+
+// image is what the maps shall hold: one compiled table in the programs' own terms.
+type image struct {
+	node  chainNode // without marks and counts of rules
+	hops  map[uint32]chainHop
+	rules []chainRule
+	slots []uint32
+	ports map[uint32]chainPort
+	// guarded are the rules of traffic that must not pass outside its chain, in the
+	// order of rules; those with size 0 let pass.
+	guarded []guardRule
+	// again classifies flows anew that are known already.
+	again bool
+}
+
+// settle is how long a generation is left alone after the flip away from it: a
+// program that has read the old number must be able to end.
+const settle = 20 * time.Millisecond
+
+// apply brings maps and ports to the image: the guard first, then the shadow
+// generation, then one flip, then the ports. A fault before the flip leaves the
+// old table in force.
+func (d *Datapath) apply(im *image) error {
+	if len(im.rules) > maxRules || len(im.guarded) > maxRules {
+		return fmt.Errorf("%d classifier rules, at most %d fit", max(len(im.rules), len(im.guarded)), maxRules)
+	}
+	if len(im.slots) > maxSlots {
+		return fmt.Errorf("%d slots of classes, at most %d fit", len(im.slots), maxSlots)
+	}
+	if err := d.applyGuard(im); err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	if wait := settle - time.Since(d.flipped); wait > 0 {
+		time.Sleep(wait)
+	}
+	if err := d.applyTable(im); err != nil {
+		return err
+	}
+	return d.applyPorts(im)
+}
+
+// word is the table in force: generation in bit 0, epoch of classification above.
+type word uint64
+
+func (w word) generation() uint32 { return uint32(w & 1) }
+
+func (w word) next(again bool) word {
+	if again {
+		w += 1 << 32
+	}
+	return w ^ 1
+}
+
+func readWord(m *ebpf.Map) (word, error) {
+	var w word
+	if err := m.Lookup(uint32(0), &w); err != nil {
+		return 0, fmt.Errorf("table in force: %w", err)
+	}
+	return w, nil
+}
+
+func (d *Datapath) applyTable(im *image) error {
+	m := d.chain.Maps
+	now, err := readWord(m[chainMapActive])
+	if err != nil {
+		return err
+	}
+	next := now.next(im.again)
+	shadow := next.generation()
+
+	if err := d.applyHops(m[chainMapHops], shadow, im.hops); err != nil {
+		return err
+	}
+	for i, r := range im.rules {
+		r.Slots += shadow * maxSlots
+		if err := m[chainMapRules].Put(shadow*maxRules+uint32(i), r); err != nil {
+			return fmt.Errorf("rule %d: %w", i, err)
+		}
+	}
+	for i, path := range im.slots {
+		if err := m[chainMapSlots].Put(shadow*maxSlots+uint32(i), path); err != nil {
+			return fmt.Errorf("slot %d: %w", i, err)
+		}
+	}
+	var node chainNode
+	if err := m[chainMapNode].Lookup(uint32(0), &node); err != nil {
+		return fmt.Errorf("node's values: %w", err)
+	}
+	counts := node.Rules
+	counts[shadow] = uint32(len(im.rules))
+	node = im.node
+	node.Mark, node.Mask, node.Rules = d.cfg.Mark, d.cfg.Mask, counts
+	if err := m[chainMapNode].Put(uint32(0), node); err != nil {
+		return fmt.Errorf("node's values: %w", err)
+	}
+	// Ports that stay get their new meaning with the flip; both work with either table.
+	for ifindex, p := range im.ports {
+		if err := m[chainMapPortsOf].Put(ifindex, p); err != nil {
+			return fmt.Errorf("port %d: %w", ifindex, err)
+		}
+	}
+	if err := m[chainMapActive].Put(uint32(0), next); err != nil {
+		return fmt.Errorf("flip: %w", err)
+	}
+	d.flipped = time.Now()
+	return nil
+}
+
+func (d *Datapath) applyHops(m *ebpf.Map, shadow uint32, hops map[uint32]chainHop) error {
+	var stale []chainHopKey
+	var key chainHopKey
+	var value chainHop
+	for it := m.Iterate(); it.Next(&key, &value); {
+		if key.Generation != shadow {
+			continue
+		}
+		if _, wanted := hops[key.Path]; !wanted {
+			stale = append(stale, key)
+		}
+	}
+	for _, k := range stale {
+		if err := m.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("old hop %s: %w", pathString(k.Path), err)
+		}
+	}
+	for path, h := range hops {
+		var err error
+		if h.Cell, err = d.cells.of(path); err != nil {
+			return err
+		}
+		if err := m.Put(chainHopKey{Generation: shadow, Path: path}, h); err != nil {
+			return fmt.Errorf("hop %s: %w", pathString(path), err)
+		}
+	}
+	return nil
+}
+
+func (d *Datapath) applyGuard(im *image) error {
+	m := d.guard.Maps
+	now, err := readWord(m[guardMapActive])
+	if err != nil {
+		return err
+	}
+	var node guardNode
+	if err := m[guardMapNode].Lookup(uint32(0), &node); err != nil {
+		return err
+	}
+	same := node.Rules[now.generation()] == uint32(len(im.guarded))
+	for i := 0; same && i < len(im.guarded); i++ {
+		var r guardRule
+		if err := m[guardMapRules].Lookup(now.generation()*maxRules+uint32(i), &r); err != nil {
+			return err
+		}
+		same = r == im.guarded[i]
+	}
+	next := now
+	if !same {
+		next = now.next(true)
+		for i, r := range im.guarded {
+			if err := m[guardMapRules].Put(next.generation()*maxRules+uint32(i), r); err != nil {
+				return fmt.Errorf("rule %d: %w", i, err)
+			}
+		}
+		node.Rules[next.generation()] = uint32(len(im.guarded))
+	}
+	node.Mark, node.Mask = d.cfg.Mark, d.cfg.Mask
+	if err := m[guardMapNode].Put(uint32(0), node); err != nil {
+		return err
+	}
+	if err := m[guardMapActive].Put(uint32(0), next); err != nil {
+		return fmt.Errorf("flip: %w", err)
+	}
+	for _, ifindex := range slices.Sorted(maps.Keys(im.ports)) {
+		if !guardsPort(im.ports[ifindex]) {
+			continue
+		}
+		if err := d.attacher.attach(hookGuard, int(ifindex), d.guard.Programs[guardProgGuard]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// guardsPort says whether the guard stands on a port: where users and servers are,
+// and where packets leave the node. What goes to a function is not on its way out.
+func guardsPort(p chainPort) bool { return p.Flags&portClassify != 0 }
+
+func (d *Datapath) applyPorts(im *image) error {
+	for _, ifindex := range slices.Sorted(maps.Keys(im.ports)) {
+		if err := d.attacher.attach(hookIngress, int(ifindex), d.chain.Programs[chainProgIngress]); err != nil {
+			return err
+		}
+	}
+	// What is no port any more: traffic goes its own way there from now on.
+	for _, h := range hooks {
+		attached, err := d.attacher.attached(h)
+		if err != nil {
+			return fmt.Errorf("ports with %s programs: %w", h, err)
+		}
+		for _, ifindex := range attached {
+			p, wanted := im.ports[uint32(ifindex)]
+			if wanted && (h == hookIngress || guardsPort(p)) {
+				continue
+			}
+			if err := d.attacher.detach(h, ifindex); err != nil {
+				return fmt.Errorf("detach %s from interface %d: %w", h, ifindex, err)
+			}
+		}
+	}
+	m := d.chain.Maps[chainMapPortsOf]
+	var stale []uint32
+	var ifindex uint32
+	var p chainPort
+	it := m.Iterate()
+	for it.Next(&ifindex, &p) {
+		if _, wanted := im.ports[ifindex]; !wanted {
+			stale = append(stale, ifindex)
+		}
+	}
+	if err := it.Err(); err != nil {
+		return fmt.Errorf("ports: %w", err)
+	}
+	for _, i := range stale {
+		if err := m.Delete(i); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("old port %d: %w", i, err)
+		}
+	}
+	return d.removeOtherLayouts()
+}
+
+// pathString writes (SPI, SI) as people do.
+func pathString(path uint32) string { return fmt.Sprintf("(%d, %d)", path>>8, path&0xff) }

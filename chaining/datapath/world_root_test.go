@@ -172,16 +172,25 @@ func maskWords(p netip.Prefix) (w [4]uint32) {
 	return w
 }
 
-// chain writes a path and its way back into the nodes' images: the functions in
-// order from client to server. Paths spi and spi+1 classify everything between the
-// two nets, in place of what did before.
+// chain sends everything between the two nets over functions, in order from client
+// to server, and back.
 func (w *world) chain(spi uint32, functions ...*testFunction) {
+	w.paths(spi, functions...)
+	w.classify(spi)
+}
+
+// paths writes path spi and its way back, spi+1, into the nodes' images.
+func (w *world) paths(spi uint32, functions ...*testFunction) {
 	w.path(spi, spi+1, functions, towardsServer)
 	back := make([]*testFunction, 0, len(functions))
 	for i := len(functions) - 1; i >= 0; i-- {
 		back = append(back, functions[i])
 	}
 	w.path(spi+1, spi, back, towardsClient)
+}
+
+// classify sends all traffic over paths spi and spi+1.
+func (w *world) classify(spi uint32) {
 	for i, n := range w.nodes {
 		n.im.rules, n.im.slots, n.im.guarded = nil, nil, nil
 		if i == 0 {
@@ -230,7 +239,11 @@ func (w *world) path(spi, reverse uint32, functions []*testFunction, towards int
 		si--
 	}
 	cross(last)
-	w.nodes[at].im.hops[spi<<8|si] = chainHop{Kind: kindEnd, Flags: hopLearn, Reverse: reverse<<8 | 255}
+	end := chainHop{Kind: kindEnd}
+	if towards == towardsServer {
+		end.Flags, end.Reverse = hopLearn, reverse<<8|255
+	}
+	w.nodes[at].im.hops[spi<<8|si] = end
 	w.squeeze(spi)
 }
 

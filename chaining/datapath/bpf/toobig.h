@@ -19,9 +19,13 @@ struct answer6 {
 	__be32 mtu;
 } __attribute__((packed));
 
-/* What of the packet goes back: its IP header and the start of what follows. */
-#define QUOTE4 28
-#define QUOTE6 64
+/*
+ * What of the packet goes back: its IP header and the start of what follows. At
+ * least up to the transport's checksum: the kernel cuts no packet before that while
+ * it is still to be filled in, as in all that comes from a veth.
+ */
+#define QUOTE4 64
+#define QUOTE6 80
 
 /* answer turns the packet into the answer and sends it back where it came from. */
 INLINE int answer(struct __sk_buff *skb, const struct node *n, __u8 v6, __u16 mtu)

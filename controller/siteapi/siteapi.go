@@ -169,12 +169,38 @@ type PeerStatus struct {
 	// HeardAt is when its youngest news was made, by our clock; nil when none came.
 	HeardAt *time.Time `json:"heardAt,omitempty"`
 	AgeMS   float64    `json:"ageMs,omitempty"`
+	// From is where that news came from; nil when none came.
+	From *Origin `json:"from,omitempty"`
+	// SuspectAfterMS and DeadAfterMS are the ages at which it stops being believed,
+	// by how regularly it is heard.
+	SuspectAfterMS float64 `json:"suspectAfterMs"`
+	DeadAfterMS    float64 `json:"deadAfterMs"`
 	// UnknownSince is since when nothing is known of it, for status unknown.
 	UnknownSince *time.Time  `json:"unknownSince,omitempty"`
 	RTTMS        float64     `json:"rttMs"`
 	Said         *SiteStatus `json:"said,omitempty"`
 	// Silence is why Said is missing.
 	Silence string `json:"silence,omitempty"`
+	// Known is what this site plans with: the youngest report of each service there.
+	Known []KnownService `json:"known,omitempty"`
+}
+
+// Origin says who made a report.
+type Origin struct {
+	// Reporter is the process, Epoch when it started (Unix ns, its clock), Seq the
+	// number of the report since then.
+	Reporter string `json:"reporter"`
+	Epoch    uint64 `json:"epoch"`
+	Seq      uint64 `json:"seq"`
+	// InBand says that it came on a response between proxies, not over the bus.
+	InBand bool `json:"inBand,omitempty"`
+}
+
+// KnownService is the load of a service at another site, as it is believed here.
+type KnownService struct {
+	mesh.ServiceReport
+	Origin
+	AgeMS float64 `json:"ageMs"`
 }
 
 // Weights is the matrix of plans: a row for each site that answered.

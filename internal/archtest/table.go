@@ -55,7 +55,7 @@ var rooms = []room{
 
 	// Chains.
 	{path: "chaining/nsh", pure: true},
-	{path: "chaining/path", pure: true, may: with(vocabulary, "controller/price", "chaining/nsh")},
+	{path: "chaining/path", pure: true, may: with(vocabulary, "controller/price", "chaining/nsh", "chaining/flow")},
 	{path: "chaining/flow", pure: true},
 	{path: "chaining", may: with(vocabulary, "chaining/...", "controller/price", "internal/...")},
 

@@ -22,22 +22,8 @@ type chainCell struct {
 
 type chainFlow struct {
 	_     structs.HostLayout
-	Path  uint32
+	Spi   uint32
 	Epoch uint32
-}
-
-type chainFragKey struct {
-	_     structs.HostLayout
-	Src   [4]uint32
-	Dst   [4]uint32
-	Id    uint32
-	Proto uint32
-}
-
-type chainFragPorts struct {
-	_     structs.HostLayout
-	Sport uint16
-	Dport uint16
 }
 
 type chainHeldKey struct {
@@ -56,16 +42,20 @@ type chainHop struct {
 		V6     uint8
 		_      [3]byte
 	}
-	Kind    uint32
-	Ifindex uint32
-	Func    uint32
-	Cell    uint32
-	Reverse uint32
-	Mtu     uint16
-	Dmac    [6]uint8
-	Smac    [6]uint8
-	Flags   uint8
-	Pad     uint8
+	Kind        uint32
+	Ifindex     uint32
+	Func        uint32
+	Cell        uint32
+	Reverse     uint32
+	ReverseZone uint16
+	PathMtu     uint16
+	Mtu         uint16
+	Branch      uint16
+	BranchRules uint16
+	Flags       uint8
+	Pad         uint8
+	Dmac        [6]uint8
+	Smac        [6]uint8
 }
 
 type chainHopKey struct {
@@ -76,8 +66,6 @@ type chainHopKey struct {
 
 type chainNode struct {
 	_     structs.HostLayout
-	Addr6 [4]uint32
-	Addr4 uint32
 	Mark  uint32
 	Mask  uint32
 	Rules [2]uint32
@@ -85,11 +73,13 @@ type chainNode struct {
 
 type chainPort struct {
 	_     structs.HostLayout
+	Addr6 [4]uint32
+	Addr4 uint32
 	Flags uint32
 	Func  uint32
 	Path  uint32
-	Addr4 uint32
-	Addr6 [4]uint32
+	Zone  uint16
+	Pad   uint16
 }
 
 type chainRule struct {
@@ -118,7 +108,7 @@ type chainTuple struct {
 	Sport uint16
 	Dport uint16
 	Proto uint8
-	V6    uint8
+	Zero  uint8
 	Zone  uint16
 }
 
@@ -126,18 +116,17 @@ type chainTuple struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	chainMapActive    = "active"
-	chainMapCells     = "cells"
-	chainMapDrops     = "drops"
-	chainMapFlows     = "flows"
-	chainMapFragments = "fragments"
-	chainMapHeld      = "held"
-	chainMapHops      = "hops"
-	chainMapNode      = "node"
-	chainMapPortsOf   = "ports_of"
-	chainMapRules     = "rules"
-	chainMapSlots     = "slots"
-	chainProgIngress  = "ingress"
+	chainMapActive   = "active"
+	chainMapCells    = "cells"
+	chainMapDrops    = "drops"
+	chainMapFlows    = "flows"
+	chainMapHeld     = "held"
+	chainMapHops     = "hops"
+	chainMapNode     = "node"
+	chainMapPortsOf  = "ports_of"
+	chainMapRules    = "rules"
+	chainMapSlots    = "slots"
+	chainProgIngress = "ingress"
 )
 
 // loadChain returns the embedded CollectionSpec for chain.
@@ -189,17 +178,16 @@ type chainProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type chainMapSpecs struct {
-	Active    *ebpf.MapSpec `ebpf:"active"`
-	Cells     *ebpf.MapSpec `ebpf:"cells"`
-	Drops     *ebpf.MapSpec `ebpf:"drops"`
-	Flows     *ebpf.MapSpec `ebpf:"flows"`
-	Fragments *ebpf.MapSpec `ebpf:"fragments"`
-	Held      *ebpf.MapSpec `ebpf:"held"`
-	Hops      *ebpf.MapSpec `ebpf:"hops"`
-	Node      *ebpf.MapSpec `ebpf:"node"`
-	PortsOf   *ebpf.MapSpec `ebpf:"ports_of"`
-	Rules     *ebpf.MapSpec `ebpf:"rules"`
-	Slots     *ebpf.MapSpec `ebpf:"slots"`
+	Active  *ebpf.MapSpec `ebpf:"active"`
+	Cells   *ebpf.MapSpec `ebpf:"cells"`
+	Drops   *ebpf.MapSpec `ebpf:"drops"`
+	Flows   *ebpf.MapSpec `ebpf:"flows"`
+	Held    *ebpf.MapSpec `ebpf:"held"`
+	Hops    *ebpf.MapSpec `ebpf:"hops"`
+	Node    *ebpf.MapSpec `ebpf:"node"`
+	PortsOf *ebpf.MapSpec `ebpf:"ports_of"`
+	Rules   *ebpf.MapSpec `ebpf:"rules"`
+	Slots   *ebpf.MapSpec `ebpf:"slots"`
 }
 
 // chainVariableSpecs contains global variables before they are loaded into the kernel.
@@ -228,17 +216,16 @@ func (o *chainObjects) Close() error {
 //
 // It can be passed to loadChainObjects or ebpf.CollectionSpec.LoadAndAssign.
 type chainMaps struct {
-	Active    *ebpf.Map `ebpf:"active"`
-	Cells     *ebpf.Map `ebpf:"cells"`
-	Drops     *ebpf.Map `ebpf:"drops"`
-	Flows     *ebpf.Map `ebpf:"flows"`
-	Fragments *ebpf.Map `ebpf:"fragments"`
-	Held      *ebpf.Map `ebpf:"held"`
-	Hops      *ebpf.Map `ebpf:"hops"`
-	Node      *ebpf.Map `ebpf:"node"`
-	PortsOf   *ebpf.Map `ebpf:"ports_of"`
-	Rules     *ebpf.Map `ebpf:"rules"`
-	Slots     *ebpf.Map `ebpf:"slots"`
+	Active  *ebpf.Map `ebpf:"active"`
+	Cells   *ebpf.Map `ebpf:"cells"`
+	Drops   *ebpf.Map `ebpf:"drops"`
+	Flows   *ebpf.Map `ebpf:"flows"`
+	Held    *ebpf.Map `ebpf:"held"`
+	Hops    *ebpf.Map `ebpf:"hops"`
+	Node    *ebpf.Map `ebpf:"node"`
+	PortsOf *ebpf.Map `ebpf:"ports_of"`
+	Rules   *ebpf.Map `ebpf:"rules"`
+	Slots   *ebpf.Map `ebpf:"slots"`
 }
 
 func (m *chainMaps) Close() error {
@@ -247,7 +234,6 @@ func (m *chainMaps) Close() error {
 		m.Cells,
 		m.Drops,
 		m.Flows,
-		m.Fragments,
 		m.Held,
 		m.Hops,
 		m.Node,

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/meridian-mesh/meridian/chaining/path"
 )
 
 // routers is what a datagram's TTL has lost at the server: one for each function, one for the node.
@@ -33,7 +35,7 @@ func TestRootRestart(t *testing.T) {
 					n.dp.Close()
 					n.dp = nil
 					n.open(Config{Attach: attach})
-					if err := n.Do(func() error { return n.dp.apply(n.im) }); err != nil {
+					if err := n.Do(func() error { return n.dp.Apply(n.tab, false) }); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -67,7 +69,9 @@ func TestRootGuard(t *testing.T) {
 	n := w.nodes[0]
 	passes := func() (int, bool) {
 		s := startStream(t, w.client, w.server, serverAddr+":0", time.Millisecond)
-		time.Sleep(100 * time.Millisecond)
+		for end := time.Now().Add(500 * time.Millisecond); s.back.Load() == 0 && time.Now().Before(end); {
+			time.Sleep(10 * time.Millisecond)
+		}
 		s.cancel()
 		s.sender.Wait()
 		time.Sleep(50 * time.Millisecond)
@@ -113,13 +117,13 @@ func TestRootGuard(t *testing.T) {
 			t.Fatalf("after the next apply: passes %v with TTL %d", ok, ttl)
 		}
 	}
-	before := w.drops()[ReasonUnclassified]
+	before := w.drops()[path.ReasonGuard]
 	for _, gone := range []struct {
 		what string
 		take func()
 	}{
 		{"the links of the datapath", func() { removePins("ingress-") }},
-		{"one link, that of the client's port", func() { removePins(fmt.Sprintf("ingress-%d", n.edge[0])) }},
+		{"one link, that of the client's port", func() { removePins(fmt.Sprintf("ingress-%d", interfaceOf(t, n.Namespace, "c0").Index)) }},
 		{"the pinned maps of the datapath", func() {
 			if err := os.RemoveAll(filepath.Join(n.pins, layout, chainFolder)); err != nil {
 				t.Fatal(err)
@@ -131,10 +135,10 @@ func TestRootGuard(t *testing.T) {
 		if ok && ttl != ttlAfter(2) {
 			t.Errorf("without %s a datagram passes beside the chain (TTL %d)", gone.what, ttl)
 		}
-		t.Logf("without %s: passes %v; dropped as unclassified %d", gone.what, ok, w.drops()[ReasonUnclassified]-before)
+		t.Logf("without %s: passes %v; dropped as unclassified %d", gone.what, ok, w.drops()[path.ReasonGuard]-before)
 		heal()
 	}
-	if w.drops()[ReasonUnclassified] == before {
+	if w.drops()[path.ReasonGuard] == before {
 		t.Error("the guard dropped nothing: nothing was tested")
 	}
 	// The process is gone: the chain goes on.
@@ -173,7 +177,7 @@ func TestRootTooBig(t *testing.T) {
 	} else {
 		t.Logf("TCP back: %.1f Gbit/s", rate)
 	}
-	told := w.drops()[ReasonTooBig]
+	told := w.drops()[path.ReasonTooBig]
 	if told == 0 {
 		t.Error("nobody sent a packet that was too big: nothing was tested")
 	}
@@ -222,7 +226,7 @@ func TestRootTooBig(t *testing.T) {
 	}
 	d := w.drops()
 	t.Logf("dropped: %v", d)
-	delete(d, ReasonTooBig)
+	delete(d, path.ReasonTooBig)
 	if len(d) != 0 {
 		t.Errorf("dropped for another reason: %v", d)
 	}
@@ -259,13 +263,7 @@ func TestRootChange(t *testing.T) {
 	old := w.counts(1)[10<<8|253].Packets
 
 	// Now all flows: the epoch goes up.
-	for _, n := range w.nodes {
-		n.im.again = true
-	}
-	w.apply(Config{})
-	for _, n := range w.nodes {
-		n.im.again = false
-	}
+	w.applyAgain(Config{}, true)
 	time.Sleep(300 * time.Millisecond)
 	moved := w.counts(1)[10<<8|253].Packets
 	time.Sleep(300 * time.Millisecond)
@@ -278,10 +276,7 @@ func TestRootChange(t *testing.T) {
 	w.paths(30, f2, f3, f4)
 	w.apply(Config{})
 	w.classify(30)
-	for _, n := range w.nodes {
-		n.im.again = true
-	}
-	w.apply(Config{})
+	w.applyAgain(Config{}, true)
 	time.Sleep(300 * time.Millisecond)
 	sent, lost, ttl := s.stop()
 	r.stop()

@@ -4,41 +4,29 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/meridian-mesh/meridian/chaining/path"
 )
 
-// A Reason says why a packet went no further.
-type Reason uint32
-
-// Reasons, as in bpf/rule.h.
+// Reasons that only the kernel's side has, beside chaining/path's.
 const (
-	ReasonNone Reason = iota
-	ReasonMalformed
-	ReasonVersion
-	ReasonMDType
-	ReasonTTL
-	ReasonIndex
-	ReasonNoPath
-	ReasonNextProtocol
-	ReasonUnknownFlow
-	ReasonTooBig
-	ReasonNoRoute
-	ReasonClosed
-	ReasonFragment
-	ReasonKernel
-	ReasonUnclassified
+	// ReasonNoRoute is a packet that is through its chain where the node has no route.
+	ReasonNoRoute = path.ReasonCount + iota
+	// ReasonHelper is a packet with which a helper of the kernel would not do what
+	// the table asked for.
+	ReasonHelper
 	reasons
 )
 
-var reasonNames = [reasons]string{
-	"none", "malformed", "version", "md_type", "ttl", "index", "no_path", "next_protocol",
-	"unknown_flow", "too_big", "no_route", "closed", "fragment", "kernel", "unclassified",
-}
-
-func (r Reason) String() string {
-	if r < reasons {
-		return reasonNames[r]
+// ReasonName is a reason's name in metrics and traces.
+func ReasonName(r path.Reason) string {
+	switch r {
+	case ReasonNoRoute:
+		return "no-route"
+	case ReasonHelper:
+		return "helper"
 	}
-	return fmt.Sprintf("reason %d", uint32(r))
+	return r.String()
 }
 
 // Count is what one hop of one path has seen on this node.
@@ -115,13 +103,13 @@ func (d *Datapath) Counts() (map[uint32]Count, error) {
 }
 
 // Drops returns how many packets were dropped, by reason, by datapath and guard.
-func (d *Datapath) Drops() (map[Reason]uint64, error) {
-	all := map[Reason]uint64{}
+func (d *Datapath) Drops() (map[path.Reason]uint64, error) {
+	all := map[path.Reason]uint64{}
 	for _, m := range []*ebpf.Map{d.chain.Maps[chainMapDrops], d.guard.Maps[guardMapDrops]} {
-		for r := ReasonNone + 1; r < reasons; r++ {
+		for r := path.ReasonNone + 1; r < reasons; r++ {
 			var perCPU []uint64
 			if err := m.Lookup(uint32(r), &perCPU); err != nil {
-				return nil, fmt.Errorf("drops for %v: %w", r, err)
+				return nil, fmt.Errorf("drops for %s: %w", ReasonName(r), err)
 			}
 			for _, v := range perCPU {
 				all[r] += v

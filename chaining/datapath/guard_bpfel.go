@@ -13,20 +13,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type guardFragKey struct {
-	_     structs.HostLayout
-	Src   [4]uint32
-	Dst   [4]uint32
-	Id    uint32
-	Proto uint32
-}
-
-type guardFragPorts struct {
-	_     structs.HostLayout
-	Sport uint16
-	Dport uint16
-}
-
 type guardJudged struct {
 	_       structs.HostLayout
 	Epoch   uint32
@@ -35,8 +21,6 @@ type guardJudged struct {
 
 type guardNode struct {
 	_     structs.HostLayout
-	Addr6 [4]uint32
-	Addr4 uint32
 	Mark  uint32
 	Mask  uint32
 	Rules [2]uint32
@@ -68,7 +52,7 @@ type guardTuple struct {
 	Sport uint16
 	Dport uint16
 	Proto uint8
-	V6    uint8
+	Zero  uint8
 	Zone  uint16
 }
 
@@ -78,7 +62,6 @@ type guardTuple struct {
 const (
 	guardMapActive     = "active"
 	guardMapDrops      = "drops"
-	guardMapFragments  = "fragments"
 	guardMapJudgements = "judgements"
 	guardMapNode       = "node"
 	guardMapRules      = "rules"
@@ -136,7 +119,6 @@ type guardProgramSpecs struct {
 type guardMapSpecs struct {
 	Active     *ebpf.MapSpec `ebpf:"active"`
 	Drops      *ebpf.MapSpec `ebpf:"drops"`
-	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
 	Judgements *ebpf.MapSpec `ebpf:"judgements"`
 	Node       *ebpf.MapSpec `ebpf:"node"`
 	Rules      *ebpf.MapSpec `ebpf:"rules"`
@@ -170,7 +152,6 @@ func (o *guardObjects) Close() error {
 type guardMaps struct {
 	Active     *ebpf.Map `ebpf:"active"`
 	Drops      *ebpf.Map `ebpf:"drops"`
-	Fragments  *ebpf.Map `ebpf:"fragments"`
 	Judgements *ebpf.Map `ebpf:"judgements"`
 	Node       *ebpf.Map `ebpf:"node"`
 	Rules      *ebpf.Map `ebpf:"rules"`
@@ -180,7 +161,6 @@ func (m *guardMaps) Close() error {
 	return _GuardClose(
 		m.Active,
 		m.Drops,
-		m.Fragments,
 		m.Judgements,
 		m.Node,
 		m.Rules,

@@ -71,4 +71,3 @@ func testUDP(t testing.TB, src, dst string, payload int) []byte {
 	}
 	return p
 }
-

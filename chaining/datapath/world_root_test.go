@@ -3,7 +3,6 @@
 package datapath
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -14,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/meridian-mesh/meridian/chaining/path"
 	"github.com/meridian-mesh/meridian/internal/nstest"
 )
 
@@ -31,18 +31,17 @@ type testNode struct {
 	t    testing.TB
 	pins string
 	dp   *Datapath
-	im   *image
-	edge []uint32 // ports where users or servers are
+	tab  *path.Table
 	addr netip.Addr
 }
 
 // testFunction is a router with a port towards the client and one towards the server.
 type testFunction struct {
 	*nstest.Namespace
-	at    int // node
-	id    uint32
-	ports [2]*net.Interface // the node's: towards the client, towards the server
-	macs  [2]net.HardwareAddr
+	at       int       // node
+	function uint16    // in its node's table
+	ports    [2]uint16 // in its node's table: towards the client, towards the server
+	macs     [2]net.HardwareAddr
 }
 
 const (
@@ -57,11 +56,12 @@ const (
 func newWorld(t testing.TB, nodes, underlayMTU int) *world {
 	w := &world{t: t, client: nstest.New(t, "c"), server: nstest.New(t, "s")}
 	for i := range nodes {
-		n := &testNode{Namespace: nstest.New(t, fmt.Sprintf("n%d", i)), t: t, im: emptyImage(), addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})}
+		n := &testNode{Namespace: nstest.New(t, fmt.Sprintf("n%d", i)), t: t, addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})}
 		n.Sysctl("net.ipv4.ip_forward", "1")
 		n.Sysctl("net.ipv6.conf.all.forwarding", "1")
 		n.Sysctl("net.ipv4.conf.all.rp_filter", "0")
 		n.Sysctl("net.ipv4.conf.default.rp_filter", "0")
+		n.tab = &path.Table{Node: n.Name, Hops: map[path.Hop]path.NextHop{}, Paths: map[uint32]path.Live{}, VNI: 77}
 		n.pins = bpffs(t)
 		w.nodes = append(w.nodes, n)
 	}
@@ -74,9 +74,7 @@ func newWorld(t testing.TB, nodes, underlayMTU int) *world {
 		n.IP(fmt.Sprintf("-6 addr add fd00:%d::1/64 dev %s nodad", net, port))
 		ns.IP(fmt.Sprintf("route add default via 10.%d.0.1", net))
 		ns.IP(fmt.Sprintf("-6 route add default via fd00:%d::1", net))
-		ifc := interfaceOf(t, n.Namespace, port)
-		n.edge = append(n.edge, uint32(ifc.Index))
-		n.im.ports[uint32(ifc.Index)] = chainPort{Flags: portClassify}
+		n.port(path.Port{Interface: port, Role: path.RoleIngress})
 	}
 	host(w.client, first, "c0", 1)
 	host(w.server, last, "s0", 2)
@@ -88,18 +86,20 @@ func newWorld(t testing.TB, nodes, underlayMTU int) *world {
 			n.IP(fmt.Sprintf("-6 addr add fd00:ff::%d/64 dev u0 nodad", i+1))
 			n.IP(fmt.Sprintf("route add 10.%d.0.0/24 via 192.0.2.%d", 2-i, 2-i))
 			n.IP(fmt.Sprintf("-6 route add fd00:%d::/64 via fd00:ff::%d", 2-i, 2-i))
-			ifc := interfaceOf(t, n.Namespace, "u0")
-			n.im.ports[uint32(ifc.Index)] = chainPort{Flags: portTunnel, Addr4: words(n.addr)[0], Addr6: words(netip.MustParseAddr(fmt.Sprintf("fd00:ff::%d", i+1)))}
+			n.port(path.Port{Interface: "u0", Role: path.RoleUnderlay, Address: n.addr})
 		}
-	}
-	for _, n := range w.nodes {
-		n.im.node = chainNode{Addr4: words(netip.MustParseAddr("192.0.2.99"))[0], Addr6: words(netip.MustParseAddr("fd00:ff::99"))}
 	}
 	return w
 }
 
-func emptyImage() *image {
-	return &image{hops: map[uint32]chainHop{}, ports: map[uint32]chainPort{}}
+// port adds a port to the node's table and returns its index.
+func (n *testNode) port(p path.Port) uint16 {
+	n.t.Helper()
+	ifc := interfaceOf(n.t, n.Namespace, p.Interface)
+	p.MTU = ifc.MTU
+	copy(p.MAC[:], ifc.HardwareAddr)
+	n.tab.Ports = append(n.tab.Ports, p)
+	return uint16(len(n.tab.Ports) - 1)
 }
 
 // bpffs mounts a BPF file system of the test's own.
@@ -126,7 +126,8 @@ func (w *world) function(at int) *testFunction {
 	w.functions++
 	i := w.functions
 	n := w.nodes[at]
-	f := &testFunction{Namespace: nstest.New(w.t, fmt.Sprintf("f%d", i)), at: at, id: uint32(i)}
+	f := &testFunction{Namespace: nstest.New(w.t, fmt.Sprintf("f%d", i)), at: at, function: uint16(len(n.tab.Functions))}
+	n.tab.Functions = append(n.tab.Functions, path.FunctionRef{Function: "router", Instance: f.Name})
 	f.Sysctl("net.ipv4.ip_forward", "1")
 	f.Sysctl("net.ipv6.conf.all.forwarding", "1")
 	f.Sysctl("net.ipv4.conf.all.rp_filter", "0")
@@ -140,36 +141,24 @@ func (w *world) function(at int) *testFunction {
 		f.IP(fmt.Sprintf("-6 addr add fd00:9:%d:%d::2/64 dev %s nodad", i, side, inner))
 		f.IP(fmt.Sprintf("route add 10.%d.0.0/24 via 10.9.%d.%d", side+1, i, 4*side+1))
 		f.IP(fmt.Sprintf("-6 route add fd00:%d::/64 via fd00:9:%d:%d::1", side+1, i, side))
-		f.ports[side] = interfaceOf(w.t, n.Namespace, port)
 		f.macs[side] = macOf(w.t, f.Namespace, inner)
-		n.im.ports[uint32(f.ports[side].Index)] = chainPort{
-			Flags: portFlow, Func: f.id,
-			Addr4: words(netip.AddrFrom4([4]byte{10, 9, byte(i), byte(4*side + 1)}))[0],
-			Addr6: words(netip.MustParseAddr(fmt.Sprintf("fd00:9:%d:%d::1", i, side))),
-		}
+		f.ports[side] = n.port(path.Port{Interface: port, Role: path.RolePlain, Function: f.function, State: path.StateFlow})
 	}
 	return f
 }
 
-// rule sends what goes from one net to another over paths, each an SPI.
-func classRule(src, dst string, slots, size int) chainRule {
-	r := chainRule{Slots: uint32(slots), Size: uint32(size)}
-	s, d := netip.MustParsePrefix(src), netip.MustParsePrefix(dst)
-	r.Flags = ruleV4
-	if s.Addr().Is6() {
-		r.Flags = ruleV6
-	}
-	r.Src, r.SrcMask = words(s.Addr()), maskWords(s)
-	r.Dst, r.DstMask = words(d.Addr()), maskWords(d)
-	return r
+// classRule sends what goes from one net to another over a class's paths.
+func classRule(src, dst string, class int) path.Rule {
+	return path.Rule{Port: path.NoPort, Src: prefix16(src), Dst: prefix16(dst), SrcPort: path.AnyPort, DstPort: path.AnyPort, DSCP: path.AnyDSCP, Class: uint16(class)}
 }
 
-func maskWords(p netip.Prefix) (w [4]uint32) {
-	mask := net.CIDRMask(p.Bits(), p.Addr().BitLen())
-	for i := range len(mask) / 4 {
-		w[i] = binary.NativeEndian.Uint32(mask[4*i:])
+// prefix16 is a prefix in the 16-byte form of tables.
+func prefix16(s string) netip.Prefix {
+	p := netip.MustParsePrefix(s)
+	if p.Addr().Is4() {
+		return netip.PrefixFrom(netip.AddrFrom16(p.Addr().As16()), 96+p.Bits())
 	}
-	return w
+	return p
 }
 
 // chain sends everything between the two nets over functions, in order from client
@@ -179,7 +168,7 @@ func (w *world) chain(spi uint32, functions ...*testFunction) {
 	w.classify(spi)
 }
 
-// paths writes path spi and its way back, spi+1, into the nodes' images.
+// paths writes path spi and its way back, spi+1, into the nodes' tables.
 func (w *world) paths(spi uint32, functions ...*testFunction) {
 	w.path(spi, spi+1, functions, towardsServer)
 	back := make([]*testFunction, 0, len(functions))
@@ -192,21 +181,16 @@ func (w *world) paths(spi uint32, functions ...*testFunction) {
 // classify sends all traffic over paths spi and spi+1.
 func (w *world) classify(spi uint32) {
 	for i, n := range w.nodes {
-		n.im.rules, n.im.slots, n.im.guarded = nil, nil, nil
+		n.tab.Classes = []path.Class{{Chain: "default/test"}, {Chain: "default/test/reverse"}}
 		if i == 0 {
-			n.im.slots = append(n.im.slots, spi<<8|255)
-			n.im.rules = append(n.im.rules, classRule("10.1.0.0/24", "10.2.0.0/24", 0, 1), classRule("fd00:1::/64", "fd00:2::/64", 0, 1))
+			n.tab.Classes[0].Spread = []uint32{spi}
 		}
 		if i == len(w.nodes)-1 {
-			at := len(n.im.slots)
-			n.im.slots = append(n.im.slots, (spi+1)<<8|255)
-			n.im.rules = append(n.im.rules, classRule("10.2.0.0/24", "10.1.0.0/24", at, 1), classRule("fd00:2::/64", "fd00:1::/64", at, 1))
+			n.tab.Classes[1].Spread = []uint32{spi + 1}
 		}
-		for _, r := range []chainRule{
-			classRule("10.1.0.0/24", "10.2.0.0/24", 0, 1), classRule("10.2.0.0/24", "10.1.0.0/24", 0, 1),
-			classRule("fd00:1::/64", "fd00:2::/64", 0, 1), classRule("fd00:2::/64", "fd00:1::/64", 0, 1),
-		} {
-			n.im.guarded = append(n.im.guarded, guardRule(r))
+		n.tab.Rules = []path.Rule{
+			classRule("10.1.0.0/24", "10.2.0.0/24", 0), classRule("10.2.0.0/24", "10.1.0.0/24", 1),
+			classRule("fd00:1::/64", "fd00:2::/64", 0), classRule("fd00:2::/64", "fd00:1::/64", 1),
 		}
 	}
 }
@@ -216,53 +200,38 @@ func (w *world) path(spi, reverse uint32, functions []*testFunction, towards int
 	if towards == towardsClient {
 		at, last = last, 0
 	}
-	si := uint32(255)
+	hop := path.Hop{SPI: spi, SI: 255}
+	live := path.Live{MTU: 1500}
+	first := w.nodes[at]
 	cross := func(to int) {
 		if at == to {
 			return
 		}
 		from := w.nodes[at]
-		u := interfaceOf(w.t, from.Namespace, "u0")
-		h := chainHop{Kind: kindGPE, Ifindex: uint32(u.Index), Mtu: uint16(u.MTU - GPE4Overhead)}
-		h.Tunnel.Local, h.Tunnel.Remote = words(from.addr), words(w.nodes[to].addr)
-		from.im.hops[spi<<8|si] = h
+		u, ok := from.tab.PortByName("u0")
+		if !ok {
+			w.t.Fatal("no underlay")
+		}
+		from.tab.Hops[hop] = path.NextHop{Kind: path.KindNode, Port: u, Local: from.addr, Remote: w.nodes[to].addr}
+		live.MTU = min(live.MTU, from.tab.Ports[u].MTU-GPE4Overhead)
 		at = to
 	}
 	for _, f := range functions {
 		cross(f.at)
 		// Towards the server it goes in at the client's side, and the other way round.
 		side := 1 - towards
-		h := chainHop{Kind: kindPlain, Ifindex: uint32(f.ports[side].Index), Func: f.id, Flags: hopRemember, Mtu: uint16(f.ports[side].MTU)}
-		copy(h.Dmac[:], f.macs[side])
-		copy(h.Smac[:], f.ports[side].HardwareAddr)
-		w.nodes[at].im.hops[spi<<8|si] = h
-		si--
+		h := path.NextHop{Kind: path.KindPlain, Port: f.ports[side], Function: f.function, State: path.StateFlow}
+		copy(h.DstMAC[:], f.macs[side])
+		w.nodes[at].tab.Hops[hop] = h
+		hop.SI--
 	}
 	cross(last)
-	end := chainHop{Kind: kindEnd}
+	end := path.NextHop{Kind: path.KindEnd, Port: path.NoPort}
 	if towards == towardsServer {
-		end.Flags, end.Reverse = hopLearn, reverse<<8|255
+		end.Reverse = reverse
 	}
-	w.nodes[at].im.hops[spi<<8|si] = end
-	w.squeeze(spi)
-}
-
-// squeeze gives every hop the smallest MTU of what follows on the node.
-func (w *world) squeeze(spi uint32) {
-	for _, n := range w.nodes {
-		var least uint16
-		for si := uint32(1); si <= 255; si++ {
-			h, ok := n.im.hops[spi<<8|si]
-			if !ok {
-				continue
-			}
-			if h.Mtu != 0 && (least == 0 || h.Mtu < least) {
-				least = h.Mtu
-			}
-			h.Mtu = least
-			n.im.hops[spi<<8|si] = h
-		}
-	}
+	w.nodes[at].tab.Hops[hop] = end
+	first.tab.Paths[spi] = live
 }
 
 func (n *testNode) open(cfg Config) {
@@ -276,15 +245,20 @@ func (n *testNode) open(cfg Config) {
 	}
 }
 
-// apply opens the datapath when it is not, and brings it to the images.
+// apply opens the datapath when it is not, and applies the tables.
 func (w *world) apply(cfg Config) {
+	w.t.Helper()
+	w.applyAgain(cfg, false)
+}
+
+func (w *world) applyAgain(cfg Config, again bool) {
 	w.t.Helper()
 	for _, n := range w.nodes {
 		if n.dp == nil {
 			n.open(cfg)
 			w.t.Cleanup(func() { n.dp.Close() })
 		}
-		if err := n.Do(func() error { return n.dp.apply(n.im) }); err != nil {
+		if err := n.Do(func() error { return n.dp.Apply(n.tab, again) }); err != nil {
 			w.t.Fatalf("%s: %+v", n.Name, err)
 		}
 	}
@@ -299,9 +273,9 @@ func (w *world) counts(node int) map[uint32]Count {
 	return c
 }
 
-func (w *world) drops() map[Reason]uint64 {
+func (w *world) drops() map[path.Reason]uint64 {
 	w.t.Helper()
-	all := map[Reason]uint64{}
+	all := map[path.Reason]uint64{}
 	for _, n := range w.nodes {
 		d, err := n.dp.Drops()
 		if err != nil {
@@ -329,9 +303,8 @@ func (w *world) report() {
 		var v chainFlow
 		var k chainTuple
 		for it := n.dp.chain.Maps[chainMapFlows].Iterate(); it.Next(&k, &v); {
-			w.t.Logf("node %d flow %x:%d > %x:%d proto %d: %s", i, k.Src, k.Sport, k.Dst, k.Dport, k.Proto, pathString(v.Path))
+			w.t.Logf("node %d flow %x:%d > %x:%d proto %d: %s", i, k.Src, k.Sport, k.Dst, k.Dport, k.Proto, fmt.Sprint(v.Spi))
 		}
 	}
 	w.t.Log("drops", w.drops())
 }
-

@@ -6,6 +6,8 @@
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
+#define FIRST_SI 255
+
 /* As a classifier or a proxy puts it on: version 0, TTL 63, length 6 words. */
 #define FRESH_BASE HTONS(63 << NSH_TTL_SHIFT | NSH_MD1_LEN / 4)
 
@@ -16,12 +18,29 @@ INLINE struct hop *hop_of(__u32 generation, __u32 path)
 	return bpf_map_lookup_elem(&hops, &k);
 }
 
-INLINE __u32 path_of_class(const struct rule *r, const struct tuple *t, __u32 generation)
+/*
+ * choose finds a path by the rules of one list: 0 and the path, or a verdict. PASS
+ * also stands for "no rule is the packet's".
+ */
+INLINE int choose(struct match *m, __u32 count, __u32 *spi)
 {
-	__u32 at = r->slots + flow_hash(t) % r->size;
-	__u32 *path = bpf_map_lookup_elem(&slots, &at);
-
-	return path ? *path : 0;
+	bpf_loop(count, try_rule, m, 0);
+	if (!m->found)
+		return PASS;
+	__u32 at = m->found - 1;
+	struct rule *r = bpf_map_lookup_elem(&rules, &at);
+	if (!r)
+		return drop(REASON_HELPER);
+	if (r->flags & RULE_PASS)
+		return PASS;
+	if (!r->size)
+		return r->flags & RULE_OPEN ? PASS : drop(REASON_NO_PATH);
+	__u32 slot = r->slots + flow_hash(&m->flow) % r->size;
+	__u32 *chosen = bpf_map_lookup_elem(&slots, &slot);
+	if (!chosen)
+		return drop(REASON_HELPER);
+	*spi = *chosen;
+	return 0;
 }
 
 /*
@@ -30,48 +49,36 @@ INLINE __u32 path_of_class(const struct rule *r, const struct tuple *t, __u32 ge
  */
 INLINE int classify(const struct packet *p, const struct node *n, __u32 ifindex, __u64 word, struct state *s, struct hop **hop)
 {
-	__u32 generation = word & 1, epoch = word >> 32;
-	struct flow *f = bpf_map_lookup_elem(&flows, &p->flow);
+	__u32 generation = word & 1;
+	struct flow found = { .epoch = word >> 32 };
+	struct flow *f = p->later ? NULL : bpf_map_lookup_elem(&flows, &p->flow);
 
-	if (f && f->epoch == epoch) {
-		if (!f->path)
+	if (f && f->epoch == found.epoch) {
+		if (!f->spi)
 			return PASS;
-		*hop = hop_of(generation, f->path);
-		if (*hop) {
-			s->path = f->path;
+		s->path = f->spi << 8 | FIRST_SI;
+		*hop = hop_of(generation, s->path);
+		if (*hop && (*hop)->flags & HOP_LIVE)
 			return 0;
-		}
 	}
 	struct match m = {
 		.flow = p->flow,
 		.ifindex = ifindex,
-		.next = generation * MAX_RULES,
+		.from = generation * MAX_RULES,
 		.dscp = p->dscp,
-		.portless = p->fragment == 1,
+		.later = p->later,
 	};
-	bpf_loop(n->rules[generation], try_rule, &m, 0);
-	struct flow found = { .epoch = epoch };
-	if (m.found) {
-		__u32 at = m.found - 1;
-		struct rule *r = bpf_map_lookup_elem(&rules, &at);
-		if (!r)
-			return drop(REASON_KERNEL);
-		if (r->size) {
-			if (m.portless && r->flags & (RULE_SPORT | RULE_DPORT))
-				return drop(REASON_FRAGMENT);
-			found.path = path_of_class(r, &p->flow, generation);
-			if (!found.path)
-				return drop(REASON_CLOSED);
-		}
-	}
-	/* An ICMP error belongs to a flow, it begins none; a fragment without ports neither. */
-	if (!p->error && p->fragment != 1)
+	int verdict = choose(&m, n->rules[generation], &found.spi);
+	if (verdict == TC_ACT_SHOT)
+		return verdict;
+	/* An ICMP error belongs to a flow, it begins none; a later fragment is of no known one. */
+	if (!p->error && !p->later)
 		bpf_map_update_elem(&flows, &p->flow, &found, BPF_ANY);
-	if (!found.path)
-		return PASS;
-	s->path = found.path;
-	*hop = hop_of(generation, found.path);
-	return *hop ? 0 : drop(REASON_NO_PATH);
+	if (verdict)
+		return verdict;
+	s->path = found.spi << 8 | FIRST_SI;
+	*hop = hop_of(generation, s->path);
+	return *hop ? 0 : drop(REASON_UNKNOWN_PATH);
 }
 
 /* recover tells the path of a packet that a function without NSH gave back. */
@@ -89,15 +96,16 @@ INLINE int recover(struct __sk_buff *skb, const struct port *port, const struct 
 			path = HTONL(*(__be32 *)&eth.src[2]);
 	} else {
 		struct held_key k = { .flow = p->flow, .func = port->func };
+		k.flow.zone = 0; /* the function has its own zone */
 		__u32 *known = bpf_map_lookup_elem(&held, &k);
 		if (known)
 			path = *known;
 	}
 	if (!path)
-		return drop(REASON_UNKNOWN_FLOW);
+		return drop(REASON_STATE);
 	/* The proxy counts down for the function (RFC 8300, section 2.3). */
 	if (!(path & 0xff))
-		return drop(REASON_INDEX);
+		return drop(REASON_SI_UNDERFLOW);
 	s->path = path - 1;
 	return 0;
 }
@@ -151,7 +159,7 @@ INLINE int receive(struct __sk_buff *skb, __u32 off, struct state *s)
 	if (s->md != 1 && s->md != 2)
 		return drop(REASON_MD_TYPE);
 	if (s->md == 1 ? words != 6 : words < 2)
-		return drop(REASON_MALFORMED);
+		return drop(REASON_LENGTH);
 	s->nsh_len = words * 4;
 	if (s->md == 1) {
 		if (load(skb, off + 8, s->context, 16))
@@ -164,7 +172,7 @@ INLINE int receive(struct __sk_buff *skb, __u32 off, struct state *s)
 	s->base = HTONS((base & ~(0x3f << NSH_TTL_SHIFT)) | ttl << NSH_TTL_SHIFT);
 	s->path = NTOHL(h.path);
 	if (!(s->path & 0xff))
-		return drop(REASON_INDEX);
+		return drop(REASON_SI_UNDERFLOW);
 	s->md = h.md; /* with its unassigned bits */
 	s->next = h.next;
 	if (h.next == NSH_NP_IPV4) {
@@ -175,32 +183,33 @@ INLINE int receive(struct __sk_buff *skb, __u32 off, struct state *s)
 		if (load(skb, off + s->nsh_len + 12, &s->inner, 2))
 			return drop(REASON_MALFORMED);
 		if (s->inner != HTONS(ETHERTYPE_IPV4) && s->inner != HTONS(ETHERTYPE_IPV6))
-			return drop(REASON_NEXT_PROTOCOL);
+			return drop(REASON_PROTOCOL);
 	} else {
-		return drop(REASON_NEXT_PROTOCOL);
+		return drop(REASON_PROTOCOL);
 	}
 	return 0;
 }
 
-/* fits: a packet, or the segments that it will be cut into, against the hop's MTU. */
-INLINE int fits(struct __sk_buff *skb, const struct hop *hop, __u32 len, __u32 headers)
+/* fits: a packet, or the segments that it will be cut into, against an MTU; 0 is none. */
+INLINE int fits(struct __sk_buff *skb, __u32 mtu, __u32 len, __u32 headers)
 {
-	if (!hop->mtu)
+	if (!mtu)
 		return 1;
 	if (skb->gso_size)
 		len = headers + skb->gso_size;
-	return len <= hop->mtu;
+	return len <= mtu;
 }
 
 /* learn makes answers take the way back, also those to an address that a function put on. */
 INLINE void learn(const struct hop *hop, const struct packet *p, __u32 epoch)
 {
 	struct tuple back = p->flow;
-	struct flow f = { .path = hop->reverse, .epoch = epoch };
+	struct flow f = { .spi = hop->reverse, .epoch = epoch };
 
 	reverse(&back);
+	back.zone = hop->reverse_zone;
 	struct flow *known = bpf_map_lookup_elem(&flows, &back);
-	if (known && known->path == f.path && known->epoch == f.epoch)
+	if (known && known->spi == f.spi && known->epoch == f.epoch)
 		return;
 	bpf_map_update_elem(&flows, &back, &f, BPF_ANY);
 }
@@ -242,11 +251,12 @@ int ingress(struct __sk_buff *skb)
 			return drop(REASON_MALFORMED);
 		if (p.local)
 			return PASS;
+		p.flow.zone = port->zone;
 		if (port->flags & PORT_CLASSIFY) {
 			verdict = classify(&p, n, ifindex, word, &s, &hop);
 			classified = 1;
 		} else {
-			if (to_us(port, &p.flow))
+			if (to_us(port, &p))
 				return PASS;
 			verdict = recover(skb, port, &p, &s);
 		}
@@ -259,41 +269,39 @@ int ingress(struct __sk_buff *skb)
 	if (!hop)
 		hop = hop_of(word & 1, s.path);
 	if (!hop)
-		return drop(REASON_NO_PATH);
-	if (hop->kind == KIND_CLOSED)
-		return drop_at(hop, REASON_CLOSED);
+		return drop(REASON_UNKNOWN_PATH);
+	skb->mark = (skb->mark & ~n->mask) | n->mark;
+	if (classified && !fits(skb, hop->path_mtu, p.len, p.headers))
+		return p.df && !p.error ? answer(skb, port, p.v6, hop->path_mtu) : drop_at(hop, REASON_TOO_BIG);
 
 	struct cell *cell = bpf_map_lookup_elem(&cells, &hop->cell);
 	if (cell) {
 		cell->packets++;
 		cell->bytes += skb->len;
 	}
-	skb->mark = (skb->mark & ~n->mask) | n->mark;
-
 	/* From tunnel to tunnel nothing is taken off. */
-	if (hop->kind == KIND_GPE && s.form == (hop->tunnel.v6 ? FORM_GPE6 : FORM_GPE4)) {
-		if (!fits(skb, hop, skb->len - ETH_LEN - room_of(&s), 40))
+	if ((hop->kind == KIND_GPE || hop->kind == KIND_NODE) && s.form == (hop->tunnel.v6 ? FORM_GPE6 : FORM_GPE4)) {
+		if (!fits(skb, hop->mtu, skb->len - ETH_LEN, (s.form == FORM_GPE4 ? GPE_V4_LEN : GPE_V6_LEN) + 40))
 			return drop_at(hop, REASON_TOO_BIG);
 		if (readdress(skb, hop, &s))
-			return drop_at(hop, REASON_KERNEL);
+			return drop_at(hop, REASON_HELPER);
 		return send(skb, hop);
 	}
 	if (s.form != FORM_PLAIN) {
 		err = undress(skb, &s);
 		if (err)
-			return drop_at(hop, REASON_KERNEL);
+			return drop_at(hop, REASON_HELPER);
 		if (look(skb, ETH_LEN, s.inner == HTONS(ETHERTYPE_IPV6), &p))
 			return drop_at(hop, REASON_MALFORMED);
-	}
-	if (!fits(skb, hop, p.len, p.headers)) {
-		if (classified && p.df)
-			return answer(skb, n, p.flow.v6, hop->mtu);
-		return drop_at(hop, REASON_TOO_BIG);
+		p.flow.zone = port->zone;
 	}
 	switch (hop->kind) {
 	case KIND_PLAIN:
+		if (!fits(skb, hop->mtu, p.len, p.headers))
+			return drop_at(hop, REASON_TOO_BIG);
 		if (hop->flags & HOP_REMEMBER) {
 			struct held_key k = { .flow = p.flow, .func = hop->func };
+			k.flow.zone = 0;
 			__u32 *known = bpf_map_lookup_elem(&held, &k);
 			if (!known || *known != s.path)
 				bpf_map_update_elem(&held, &k, &s.path, BPF_ANY);
@@ -304,26 +312,32 @@ int ingress(struct __sk_buff *skb)
 			} a = { .src = { 0x02, 0x5f, s.path >> 24, s.path >> 16, s.path >> 8, s.path } };
 			__builtin_memcpy(a.dst, hop->dmac, 6);
 			if (bpf_skb_store_bytes(skb, 0, &a, 12, 0))
-				return drop_at(hop, REASON_KERNEL);
+				return drop_at(hop, REASON_HELPER);
 			return bpf_redirect(hop->ifindex, 0);
 		}
 		return send(skb, hop);
-	case KIND_GPE: {
+	case KIND_GPE:
+	case KIND_NODE: {
 		struct nsh h = header_of(&s);
+		__u32 room = hop->tunnel.v6 ? GPE_V6_LEN : GPE_V4_LEN;
+		if (!fits(skb, hop->mtu, p.len + room, p.headers + room))
+			return drop_at(hop, REASON_TOO_BIG);
 		if (push_gpe(skb, &hop->tunnel, &h, flow_hash(&p.flow)))
-			return drop_at(hop, REASON_KERNEL);
+			return drop_at(hop, REASON_HELPER);
 		return send(skb, hop);
 	}
 	case KIND_ETHER: {
 		struct nsh h = header_of(&s);
+		if (!fits(skb, hop->mtu, p.len + NSH_MD1_LEN, p.headers + NSH_MD1_LEN))
+			return drop_at(hop, REASON_TOO_BIG);
 		if (push_ether(skb, &h))
-			return drop_at(hop, REASON_KERNEL);
+			return drop_at(hop, REASON_HELPER);
 		return send(skb, hop);
 	}
 	case KIND_END:
-		if (hop->flags & HOP_LEARN && !p.error && p.fragment != 1)
+		if (hop->reverse && !p.error && !p.later)
 			learn(hop, &p, word >> 32);
 		return finish(skb, hop, &s);
 	}
-	return drop_at(hop, REASON_KERNEL);
+	return drop_at(hop, REASON_HELPER);
 }

@@ -27,13 +27,13 @@ INLINE __u32 room_of(const struct state *s)
 }
 
 /* to_us: a function's port carries answers to the node itself too. */
-INLINE int to_us(const struct port *port, const struct tuple *t)
+INLINE int to_us(const struct port *port, const struct packet *p)
 {
-	if (!t->v6)
-		return port->addr4 && t->dst[0] == port->addr4;
+	if (!p->v6)
+		return port->addr4 && p->flow.dst[3] == port->addr4;
 	return (port->addr6[0] | port->addr6[1] | port->addr6[2] | port->addr6[3]) &&
-	       t->dst[0] == port->addr6[0] && t->dst[1] == port->addr6[1] &&
-	       t->dst[2] == port->addr6[2] && t->dst[3] == port->addr6[3];
+	       p->flow.dst[0] == port->addr6[0] && p->flow.dst[1] == port->addr6[1] &&
+	       p->flow.dst[2] == port->addr6[2] && p->flow.dst[3] == port->addr6[3];
 }
 
 /* undress leaves Ethernet | IP. */
@@ -121,7 +121,7 @@ INLINE int send(struct __sk_buff *skb, const struct hop *hop)
 	if (!low && !high)
 		return bpf_redirect_neigh(hop->ifindex, NULL, 0, 0);
 	if (bpf_skb_store_bytes(skb, 0, hop->dmac, 12, 0)) /* smac follows */
-		return drop_at(hop, REASON_KERNEL);
+		return drop_at(hop, REASON_HELPER);
 	return bpf_redirect(hop->ifindex, 0);
 }
 
@@ -135,6 +135,8 @@ INLINE int finish(struct __sk_buff *skb, const struct hop *hop, const struct sta
 	struct fib_lookup fib = { .ifindex = skb->ifindex };
 	long rc;
 
+	if (hop->ifindex)
+		return send(skb, hop);
 	if (s->inner == HTONS(ETHERTYPE_IPV4)) {
 		struct ipv4 ip;
 		if (load(skb, ETH_LEN, &ip, sizeof(ip)))
@@ -176,7 +178,7 @@ INLINE int finish(struct __sk_buff *skb, const struct hop *hop, const struct sta
 	switch (rc) {
 	case FIB_SUCCESS:
 		if (bpf_skb_store_bytes(skb, 0, fib.dmac, 6, 0) || bpf_skb_store_bytes(skb, 6, fib.smac, 6, 0))
-			return drop_at(hop, REASON_KERNEL);
+			return drop_at(hop, REASON_HELPER);
 		return bpf_redirect(fib.ifindex, 0);
 	case FIB_NO_NEIGH:
 		return bpf_redirect_neigh(fib.ifindex, NULL, 0, 0);

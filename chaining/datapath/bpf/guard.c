@@ -40,23 +40,23 @@ int guard(struct __sk_buff *skb)
 		return drop(REASON_MALFORMED);
 	__u32 epoch = *word >> 32;
 	struct judged *known = bpf_map_lookup_elem(&judgements, &p.flow);
-	if (known && known->epoch == epoch && p.fragment != 1)
-		return known->guarded ? drop(REASON_UNCLASSIFIED) : PASS;
+	if (known && known->epoch == epoch && !p.later)
+		return known->guarded ? drop(REASON_GUARD) : PASS;
 	struct match m = {
 		.flow = p.flow,
 		.ifindex = skb->ingress_ifindex,
-		.next = (*word & 1) * MAX_RULES,
+		.from = (*word & 1) * MAX_RULES,
 		.dscp = p.dscp,
-		.portless = p.fragment == 1,
+		.later = p.later,
 	};
 	bpf_loop(n->rules[*word & 1], try_rule, &m, 0);
 	struct judged j = { .epoch = epoch };
 	if (m.found) {
 		__u32 at = m.found - 1;
 		struct rule *r = bpf_map_lookup_elem(&rules, &at);
-		j.guarded = r && r->size;
+		j.guarded = r && !(r->flags & (RULE_PASS | RULE_OPEN));
 	}
-	if (p.fragment != 1)
+	if (!p.later)
 		bpf_map_update_elem(&judgements, &p.flow, &j, BPF_ANY);
-	return j.guarded ? drop(REASON_UNCLASSIFIED) : PASS;
+	return j.guarded ? drop(REASON_GUARD) : PASS;
 }

@@ -6,23 +6,28 @@
 #pragma once
 #include "tuple.h"
 
-/* Why a packet went no further. The agent names them (reason.go). */
+/* Why a packet went no further: numbers of chaining/path's Reason. */
 enum reason {
 	REASON_NONE,
-	REASON_MALFORMED, /* headers that cannot be read */
-	REASON_VERSION, /* NSH version is not 0 */
-	REASON_MD_TYPE, /* MD type 0, or one nobody knows */
-	REASON_TTL, /* ran out */
-	REASON_INDEX, /* service index 0: nothing may follow */
-	REASON_NO_PATH, /* (SPI, SI) is not in the table */
-	REASON_NEXT_PROTOCOL, /* NSH carries what is no IP packet */
-	REASON_UNKNOWN_FLOW, /* from a function, and nobody knows of which path */
-	REASON_TOO_BIG, /* does not fit and may not be cut, or nobody cuts it */
+	REASON_MALFORMED,
+	REASON_VERSION,
+	REASON_LENGTH,
+	REASON_MD_TYPE,
+	REASON_PROTOCOL,
+	REASON_TTL,
+	REASON_OAM,
+	REASON_UNKNOWN_PATH,
+	REASON_SI_UNDERFLOW,
+	REASON_STATE,
+	REASON_NO_PATH,
+	REASON_TOO_BIG,
+	REASON_FRAGMENT,
+	REASON_INTEGRITY,
+	REASON_LOOP,
+	REASON_GUARD,
+	/* Only the kernel's side has these. */
 	REASON_NO_ROUTE, /* through the chain, but the node has no route */
-	REASON_CLOSED, /* a function without instances that may not be passed by */
-	REASON_FRAGMENT, /* a later fragment whose first was not seen */
-	REASON_KERNEL, /* a helper refused */
-	REASON_UNCLASSIFIED, /* the guard: belongs to a chain, has not been through it */
+	REASON_HELPER, /* a helper of the kernel refused */
 	REASONS,
 };
 
@@ -35,11 +40,9 @@ struct {
 } active SEC(".maps");
 
 struct node {
-	__be32 addr6[4]; /* of answers to packets that are too big */
-	__be32 addr4;
 	__u32 mark; /* what has been through a chain carries it, within mask */
 	__u32 mask;
-	__u32 rules[2]; /* by generation */
+	__u32 rules[2]; /* of the first list, by generation */
 };
 
 struct {
@@ -49,15 +52,14 @@ struct {
 	TYPE(value, struct node);
 } node SEC(".maps");
 
-#define MAX_RULES 512
+#define MAX_RULES 1024 /* of all lists of one generation */
 
-/* Flags of a rule: what it looks at. */
-#define RULE_V4 1
-#define RULE_V6 2
-#define RULE_PROTO 4
-#define RULE_DSCP 8
-#define RULE_SPORT 16
-#define RULE_DPORT 32
+/* Flags of a rule: what it looks at, and what is done without a path. */
+#define RULE_PROTO 1
+#define RULE_DSCP 2
+#define RULE_PORTS 4 /* at least one range is not that of all ports */
+#define RULE_PASS 8 /* of no chain, whatever else stands here */
+#define RULE_OPEN 16 /* passes when there is no path */
 
 struct rule {
 	__be32 src[4], src_mask[4];
@@ -66,7 +68,7 @@ struct rule {
 	__u16 dport_from, dport_to;
 	__u32 ifindex; /* where it came in; 0: anywhere */
 	__u32 slots; /* first of the class's slots */
-	__u32 size; /* how many; 0: no chain */
+	__u32 size; /* how many */
 	__u8 flags, proto, dscp, pad;
 };
 
@@ -97,32 +99,23 @@ INLINE int drop(__u32 reason)
 struct match {
 	struct tuple flow;
 	__u32 ifindex;
-	__u32 next; /* rule to look at */
+	__u32 from; /* first rule to look at */
 	__u32 found; /* index + 1 */
 	__u8 dscp;
-	__u8 portless; /* a later fragment: ports may be what a rule asks for */
+	__u8 later; /* a later fragment: only rules that ask for no ports are its */
 };
 
 INLINE int covers(const struct rule *r, const struct match *m)
 {
 	if (r->ifindex && r->ifindex != m->ifindex)
 		return 0;
-	if (r->flags & RULE_V4 && m->flow.v6)
-		return 0;
-	if (r->flags & RULE_V6 && !m->flow.v6)
-		return 0;
 	if (r->flags & RULE_PROTO && r->proto != m->flow.proto)
 		return 0;
 	if (r->flags & RULE_DSCP && r->dscp != m->dscp)
 		return 0;
-	if (r->flags & RULE_SPORT && !m->portless) {
-		__u16 port = NTOHS(m->flow.sport);
-		if (port < r->sport_from || port > r->sport_to)
-			return 0;
-	}
-	if (r->flags & RULE_DPORT && !m->portless) {
-		__u16 port = NTOHS(m->flow.dport);
-		if (port < r->dport_from || port > r->dport_to)
+	if (r->flags & RULE_PORTS) {
+		__u16 sport = NTOHS(m->flow.sport), dport = NTOHS(m->flow.dport);
+		if (m->later || sport < r->sport_from || sport > r->sport_to || dport < r->dport_from || dport > r->dport_to)
 			return 0;
 	}
 #pragma unroll
@@ -138,7 +131,7 @@ INLINE int covers(const struct rule *r, const struct match *m)
 static long try_rule(__u32 i, void *ctx)
 {
 	struct match *m = ctx;
-	__u32 at = m->next + i;
+	__u32 at = m->from + i;
 	struct rule *r = bpf_map_lookup_elem(&rules, &at);
 
 	if (!r)

@@ -8,7 +8,7 @@
 #include "encap.h"
 #include "rule.h"
 
-/* Where flows of a class go: paths by Maglev's table, (SPI << 8 | SI). */
+/* Where flows of a class go: SPIs by Maglev's table. */
 struct {
 	UINT(type, MAP_ARRAY);
 	UINT(max_entries, 2 * 65536);
@@ -16,32 +16,37 @@ struct {
 	TYPE(value, __u32);
 } slots SEC(".maps");
 
+/* Numbers of chaining/path's Kind, and one more. */
 enum kind {
-	KIND_NONE,
-	KIND_PLAIN, /* a function of this node that knows no NSH */
-	KIND_GPE, /* a function that does, or another node: VXLAN-GPE */
-	KIND_ETHER, /* a function that reads NSH from Ethernet */
-	KIND_END, /* the last hop: the packet goes on as it came */
-	KIND_CLOSED, /* nobody is there and nobody may be passed by */
+	KIND_PLAIN = 1,
+	KIND_GPE,
+	KIND_ETHER,
+	KIND_NODE,
+	KIND_END,
+	KIND_BRANCH,
+	KIND_CLOSED, /* what this datapath cannot do */
 };
 
 #define HOP_REMEMBER 1 /* the function's port finds the path by the flow */
 #define HOP_MAC 2 /* the function's port finds the path in the source address */
-#define HOP_LEARN 4 /* at the end: answers go by path reverse */
-#define HOP_CUT 8 /* the port cuts large packets itself: offload is off */
+#define HOP_LIVE 4 /* flows may start here: Table.Paths has the SPI */
 
 struct hop {
 	struct tunnel tunnel;
 	__u32 kind;
-	__u32 ifindex;
+	__u32 ifindex; /* 0 at the end: the kernel's route */
 	__u32 func; /* function instance, of flow state */
 	__u32 cell; /* of its counters */
-	__u32 reverse; /* path of answers, HOP_LEARN */
-	__u16 mtu; /* largest IP packet that fits, headers of the chain already taken off; 0: unknown */
-	__u8 dmac[6]; /* 0: ask the kernel's neighbours */
-	__u8 smac[6];
+	__u32 reverse; /* at the end: SPI that answers take; 0: nothing is learned */
+	__be16 reverse_zone; /* where answers come in */
+	__u16 path_mtu; /* HOP_LIVE: largest plain packet for all of the path */
+	__u16 mtu; /* of the port: largest IP packet, in its tunnel or without */
+	__u16 branch; /* first rule of the list, from the generation's first */
+	__u16 branch_rules; /* how many */
 	__u8 flags;
 	__u8 pad;
+	__u8 dmac[6]; /* 0: ask the kernel's neighbours */
+	__u8 smac[6];
 };
 
 struct hop_key {
@@ -66,11 +71,13 @@ struct {
 #define PORT_MAC 32 /* or by source address */
 
 struct port {
+	__be32 addr6[4]; /* the node's on the port, ours of tunnels, and of answers */
+	__be32 addr4;
 	__u32 flags;
 	__u32 func;
-	__u32 path; /* PORT_FIXED: as sent to the function */
-	__be32 addr4; /* ours on the port: what is sent to it is for the node itself */
-	__be32 addr6[4];
+	__u32 path; /* PORT_FIXED: SPI << 8 | SI as sent to the function */
+	__be16 zone;
+	__u16 pad;
 };
 
 struct {
@@ -82,7 +89,7 @@ struct {
 } ports_of SEC(".maps");
 
 struct flow {
-	__u32 path; /* 0: of no chain */
+	__u32 spi; /* 0: of no chain */
 	__u32 epoch; /* of the classification; older ones are made again */
 };
 

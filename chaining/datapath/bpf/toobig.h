@@ -28,7 +28,7 @@ struct answer6 {
 #define QUOTE6 80
 
 /* answer turns the packet into the answer and sends it back where it came from. */
-INLINE int answer(struct __sk_buff *skb, const struct node *n, __u8 v6, __u16 mtu)
+INLINE int answer(struct __sk_buff *skb, const struct port *port, __u8 v6, __u16 mtu)
 {
 	struct eth eth;
 	__u32 quote = v6 ? QUOTE6 : QUOTE4;
@@ -49,7 +49,7 @@ INLINE int answer(struct __sk_buff *skb, const struct node *n, __u8 v6, __u16 mt
 		a->ip.len = HTONS(8 + QUOTE6);
 		a->ip.next = PROTO_ICMPV6;
 		a->ip.hops = 64;
-		__builtin_memcpy(a->ip.src, n->addr6, 16);
+		__builtin_memcpy(a->ip.src, port->addr6, 16);
 		__builtin_memcpy(a->ip.dst, ((struct ipv6 *)quoted)->src, 16);
 		a->type = 2;
 		a->code = 0;
@@ -72,7 +72,7 @@ INLINE int answer(struct __sk_buff *skb, const struct node *n, __u8 v6, __u16 mt
 			.len = HTONS(28 + QUOTE4),
 			.ttl = 64,
 			.proto = PROTO_ICMP,
-			.src = n->addr4,
+			.src = port->addr4,
 			.dst = ((struct ipv4 *)quoted)->src,
 		};
 		a->ip.check = fold(sum16(&a->ip, 10));

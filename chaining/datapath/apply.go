@@ -4,69 +4,30 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
+	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/meridian-mesh/meridian/chaining/path"
 )
-
-// Kinds of hops, flags of hops, ports and rules, as in bpf/table.h and bpf/rule.h.
-const (
-	kindPlain = iota + 1
-	kindGPE
-	kindEther
-	kindEnd
-	kindClosed
-
-	hopRemember = 1
-	hopMAC      = 2
-	hopLearn    = 4
-
-	portClassify = 1
-	portTunnel   = 2
-	portEther    = 4
-	portFlow     = 8
-	portFixed    = 16
-	portMAC      = 32
-
-	ruleV4    = 1
-	ruleV6    = 2
-	ruleProto = 4
-	ruleDSCP  = 8
-	ruleSport = 16
-	ruleDport = 32
-
-	maxRules = 512
-	maxSlots = 65536
-)
-
-// image is what the maps shall hold: one compiled table in the programs' own terms.
-type image struct {
-	node  chainNode // without marks and counts of rules
-	hops  map[uint32]chainHop
-	rules []chainRule
-	slots []uint32
-	ports map[uint32]chainPort
-	// guarded are the rules of traffic that must not pass outside its chain, in the
-	// order of rules; those with size 0 let pass.
-	guarded []guardRule
-	// again classifies flows anew that are known already.
-	again bool
-}
 
 // settle is how long a generation is left alone after the flip away from it: a
 // program that has read the old number must be able to end.
 const settle = 20 * time.Millisecond
 
-// apply brings maps and ports to the image: the guard first, then the shadow
-// generation, then one flip, then the ports. A fault before the flip leaves the
-// old table in force.
-func (d *Datapath) apply(im *image) error {
-	if len(im.rules) > maxRules || len(im.guarded) > maxRules {
-		return fmt.Errorf("%d classifier rules, at most %d fit", max(len(im.rules), len(im.guarded)), maxRules)
-	}
-	if len(im.slots) > maxSlots {
-		return fmt.Errorf("%d slots of classes, at most %d fit", len(im.slots), maxSlots)
+// Apply makes the table the one in force: the guard first, then the shadow
+// generation, then one flip, then the ports. A fault before the flip leaves the old
+// table in force. again has known flows classified anew, too; else they stay on
+// their paths as long as these are in Table.Paths.
+//
+// Other nodes that the table's paths lead to must know these paths before.
+func (d *Datapath) Apply(t *path.Table, again bool) error {
+	im, err := compile(t, findDevice)
+	if err != nil {
+		return fmt.Errorf("table of node %s: %w", t.Node, err)
 	}
 	if err := d.applyGuard(im); err != nil {
 		return fmt.Errorf("guard: %w", err)
@@ -74,10 +35,30 @@ func (d *Datapath) apply(im *image) error {
 	if wait := settle - time.Since(d.flipped); wait > 0 {
 		time.Sleep(wait)
 	}
-	if err := d.applyTable(im); err != nil {
+	if err := d.applyTable(im, again); err != nil {
 		return err
 	}
 	return d.applyPorts(im)
+}
+
+func findDevice(name string) (device, error) {
+	ifc, err := net.InterfaceByName(name)
+	if err != nil {
+		return device{}, err
+	}
+	d := device{index: uint32(ifc.Index)}
+	addrs, err := ifc.Addrs()
+	if err != nil {
+		return device{}, err
+	}
+	for _, a := range addrs {
+		p, err := netip.ParsePrefix(a.String())
+		if err != nil || p.Addr().IsLinkLocalUnicast() {
+			continue
+		}
+		d.addresses = append(d.addresses, p.Addr())
+	}
+	return d, nil
 }
 
 // word is the table in force: generation in bit 0, epoch of classification above.
@@ -100,13 +81,13 @@ func readWord(m *ebpf.Map) (word, error) {
 	return w, nil
 }
 
-func (d *Datapath) applyTable(im *image) error {
+func (d *Datapath) applyTable(im *image, again bool) error {
 	m := d.chain.Maps
 	now, err := readWord(m[chainMapActive])
 	if err != nil {
 		return err
 	}
-	next := now.next(im.again)
+	next := now.next(again)
 	shadow := next.generation()
 
 	if err := d.applyHops(m[chainMapHops], shadow, im.hops); err != nil {
@@ -128,8 +109,7 @@ func (d *Datapath) applyTable(im *image) error {
 		return fmt.Errorf("node's values: %w", err)
 	}
 	counts := node.Rules
-	counts[shadow] = uint32(len(im.rules))
-	node = im.node
+	counts[shadow] = uint32(im.classifier)
 	node.Mark, node.Mask, node.Rules = d.cfg.Mark, d.cfg.Mask, counts
 	if err := m[chainMapNode].Put(uint32(0), node); err != nil {
 		return fmt.Errorf("node's values: %w", err)
@@ -186,23 +166,28 @@ func (d *Datapath) applyGuard(im *image) error {
 	if err := m[guardMapNode].Lookup(uint32(0), &node); err != nil {
 		return err
 	}
-	same := node.Rules[now.generation()] == uint32(len(im.guarded))
-	for i := 0; same && i < len(im.guarded); i++ {
+	guarded := make([]guardRule, im.classifier)
+	for i := range guarded {
+		guarded[i] = guardRule(im.rules[i])
+		guarded[i].Slots, guarded[i].Size = 0, 0 // so that only what it asks for counts as a change
+	}
+	same := node.Rules[now.generation()] == uint32(len(guarded))
+	for i := 0; same && i < len(guarded); i++ {
 		var r guardRule
 		if err := m[guardMapRules].Lookup(now.generation()*maxRules+uint32(i), &r); err != nil {
 			return err
 		}
-		same = r == im.guarded[i]
+		same = r == guarded[i]
 	}
 	next := now
 	if !same {
 		next = now.next(true)
-		for i, r := range im.guarded {
+		for i, r := range guarded {
 			if err := m[guardMapRules].Put(next.generation()*maxRules+uint32(i), r); err != nil {
 				return fmt.Errorf("rule %d: %w", i, err)
 			}
 		}
-		node.Rules[next.generation()] = uint32(len(im.guarded))
+		node.Rules[next.generation()] = uint32(len(guarded))
 	}
 	node.Mark, node.Mask = d.cfg.Mark, d.cfg.Mask
 	if err := m[guardMapNode].Put(uint32(0), node); err != nil {
@@ -268,6 +253,3 @@ func (d *Datapath) applyPorts(im *image) error {
 	}
 	return d.removeOtherLayouts()
 }
-
-// pathString writes (SPI, SI) as people do.
-func pathString(path uint32) string { return fmt.Sprintf("(%d, %d)", path>>8, path&0xff) }

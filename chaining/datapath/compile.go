@@ -12,7 +12,7 @@ import (
 // Flags of hops, ports and rules, as in bpf/table.h and bpf/rule.h. Kinds of hops
 // are chaining/path's.
 const (
-	kindClosed = 7 // a hop that this datapath cannot serve
+	kindBorder = 8 // a hop whose header needs a code that is made in userspace
 
 	hopRemember = 1
 	hopMAC      = 2
@@ -224,7 +224,7 @@ func (c *compiler) hop(at path.Hop, next path.NextHop) error {
 		}
 		if next.Border {
 			// The header's integrity (RFC 9145) is made in userspace.
-			out.Kind = kindClosed
+			out.Kind = kindBorder
 		}
 	case path.KindBranch:
 		out.Branch, out.BranchRules = uint16(c.branches[next.Branch].from), uint16(c.branches[next.Branch].count)

@@ -13,17 +13,14 @@ struct state {
 	__be16 inner; /* EtherType of the IP packet */
 	__u8 form;
 	__u8 nsh_len; /* bytes */
-	__u8 md;
+	__u8 md; /* with the unassigned bits beside it */
 	__u8 next;
 };
 
-INLINE __u32 room_of(const struct state *s)
+/* Bytes between Ethernet and NSH. */
+INLINE __u32 shell(__u8 form)
 {
-	__u32 ether = s->next == NSH_NP_ETHERNET ? ETH_LEN : 0;
-
-	if (s->form == FORM_GPE4)
-		return 20 + 8 + 8 + s->nsh_len + ether;
-	return 40 + 8 + 8 + s->nsh_len + ether;
+	return form == FORM_GPE4 ? 20 + 8 + 8 : form == FORM_GPE6 ? 40 + 8 + 8 : 0;
 }
 
 /* to_us: a function's port carries answers to the node itself too. */
@@ -41,19 +38,16 @@ INLINE long undress(struct __sk_buff *skb, struct state *s)
 {
 	long err;
 
-	if (s->form == FORM_ETHER) {
-		if (s->nsh_len == NSH_MD1_LEN && s->next != NSH_NP_ETHERNET) {
-			err = pop_ether(skb, s->inner);
-		} else {
-			__u32 room = s->nsh_len + (s->next == NSH_NP_ETHERNET ? ETH_LEN : 0);
-			err = set_protocol(skb, s->inner);
-			if (!err)
-				err = bpf_skb_adjust_room(skb, -(__s32)room, ADJ_ROOM_MAC, ADJ_ROOM_FIXED_GSO);
-			if (!err)
-				err = bpf_skb_store_bytes(skb, 12, &s->inner, 2, 0);
-		}
+	if (s->form != FORM_ETHER) {
+		err = pop_gpe(skb, shell(s->form) + s->nsh_len, s->form == FORM_GPE4 ? HTONS(ETHERTYPE_IPV4) : HTONS(ETHERTYPE_IPV6), s->inner);
+	} else if (s->nsh_len == NSH_MD1_LEN) {
+		err = pop_ether(skb, s->inner);
 	} else {
-		err = pop_gpe(skb, room_of(s), s->form == FORM_GPE4 ? HTONS(ETHERTYPE_IPV4) : HTONS(ETHERTYPE_IPV6), s->inner);
+		err = set_protocol(skb, s->inner);
+		if (!err)
+			err = bpf_skb_adjust_room(skb, -(__s32)s->nsh_len, ADJ_ROOM_MAC, ADJ_ROOM_FIXED_GSO);
+		if (!err)
+			err = bpf_skb_store_bytes(skb, 12, &s->inner, 2, 0);
 	}
 	s->form = FORM_PLAIN;
 	return err;
@@ -63,7 +57,7 @@ INLINE struct nsh header_of(const struct state *s)
 {
 	struct nsh h = {
 		.base = s->base,
-		.md = 1,
+		.md = s->md,
 		.next = s->inner == HTONS(ETHERTYPE_IPV4) ? NSH_NP_IPV4 : NSH_NP_IPV6,
 		.path = HTONL(s->path),
 	};
@@ -71,11 +65,8 @@ INLINE struct nsh header_of(const struct state *s)
 	return h;
 }
 
-/*
- * readdress sends a packet in a tunnel into the next one: nothing moves, the NSH
- * keeps its metadata, whatever its type.
- */
-INLINE long readdress(struct __sk_buff *skb, const struct hop *hop, const struct state *s)
+/* write_path writes what a forwarder changes of an NSH that stays where it is. */
+INLINE long write_path(struct __sk_buff *skb, __u32 at, const struct state *s)
 {
 	struct {
 		__be16 base;
@@ -83,33 +74,85 @@ INLINE long readdress(struct __sk_buff *skb, const struct hop *hop, const struct
 		__u8 next;
 		__be32 path;
 	} h = { s->base, s->md, s->next, HTONL(s->path) };
-	__be16 sport;
+
+	return bpf_skb_store_bytes(skb, at, &h, sizeof(h), 0);
+}
+
+/* write_shell writes everything between Ethernet and NSH. */
+INLINE long write_shell(struct __sk_buff *skb, const struct tunnel *t, __u32 hash)
+{
+	struct gpe gpe = { .flags = GPE_FLAGS, .next = GPE_NP_NSH, .vni = t->vni };
 	long err;
 
-	if (s->form == FORM_GPE4) {
+	if (!t->v6) {
 		struct {
 			struct ipv4 ip;
 			struct udp udp;
-		} __attribute__((packed)) o;
-		if (load(skb, ETH_LEN + 20, &sport, 2))
-			return -1;
-		fill_outer4(&o.ip, &o.udp, &hop->tunnel, skb->len - ETH_LEN, sport);
-		err = bpf_skb_store_bytes(skb, ETH_LEN, &o, sizeof(o), 0);
-		if (!err)
-			err = bpf_skb_store_bytes(skb, ETH_LEN + 20 + 8 + 4, &hop->tunnel.vni, 4, 0);
-		return err ?: bpf_skb_store_bytes(skb, ETH_LEN + 20 + 8 + 8, &h, sizeof(h), 0);
+			struct gpe gpe;
+		} __attribute__((packed)) o = { .gpe = gpe };
+		fill_outer4(&o.ip, &o.udp, t, skb->len - ETH_LEN, source_port(hash));
+		return bpf_skb_store_bytes(skb, ETH_LEN, &o, sizeof(o), 0);
 	}
 	struct {
 		struct ipv6 ip;
 		struct udp udp;
-	} __attribute__((packed)) o;
-	if (load(skb, ETH_LEN + 40, &sport, 2))
-		return -1;
-	fill_outer6(&o.ip, &o.udp, &hop->tunnel, skb->len - ETH_LEN - 40, sport);
-	err = bpf_skb_store_bytes(skb, ETH_LEN, &o, sizeof(o), 0);
+		struct gpe gpe;
+	} __attribute__((packed)) o = { .gpe = gpe };
+	fill_outer6(&o.ip, &o.udp, t, skb->len - ETH_LEN - 40, source_port(hash));
+	return bpf_skb_store_bytes(skb, ETH_LEN, &o, sizeof(o), 0);
+}
+
+/*
+ * reshell sends a packet with NSH on with NSH: what is before the header changes,
+ * the header stays, with its metadata of whatever type. form is what it becomes.
+ */
+INLINE long reshell(struct __sk_buff *skb, const struct hop *hop, struct state *s, __u8 form, __u32 hash)
+{
+	__s32 diff = (__s32)shell(form) - (__s32)shell(s->form);
+	__be16 type = form == FORM_GPE4 ? HTONS(ETHERTYPE_IPV4) : form == FORM_GPE6 ? HTONS(ETHERTYPE_IPV6) : HTONS(ETHERTYPE_NSH);
+	long err = 0;
+
+	if (diff) {
+		/* The kernel changes the length of IP packets only. */
+		if (s->form == FORM_ETHER)
+			err = set_protocol(skb, type);
+		if (!err)
+			err = bpf_skb_adjust_room(skb, diff, ADJ_ROOM_MAC, ADJ_ROOM_FIXED_GSO);
+		if (!err && s->form != FORM_ETHER)
+			err = set_protocol(skb, type);
+	}
 	if (!err)
-		err = bpf_skb_store_bytes(skb, ETH_LEN + 40 + 8 + 4, &hop->tunnel.vni, 4, 0);
-	return err ?: bpf_skb_store_bytes(skb, ETH_LEN + 40 + 8 + 8, &h, sizeof(h), 0);
+		err = bpf_skb_store_bytes(skb, 12, &type, 2, 0);
+	if (!err && form != FORM_ETHER)
+		err = write_shell(skb, &hop->tunnel, hash);
+	s->form = form;
+	return err ?: write_path(skb, ETH_LEN + shell(form), s);
+}
+
+/*
+ * note leaves what was decided where a test run sees it, and counts drops of the
+ * hop. It returns the action, so that a verdict is one statement.
+ */
+INLINE int note(struct __sk_buff *skb, __u32 verdict, __u32 reason, __u32 path, int action)
+{
+	skb->cb[0] = verdict << 8 | reason;
+	skb->cb[1] = path;
+	return action;
+}
+
+INLINE int refuse(struct __sk_buff *skb, const struct hop *hop, __u32 path, __u32 reason)
+{
+	if (hop) {
+		struct cell *c = bpf_map_lookup_elem(&cells, &hop->cell);
+		if (c)
+			c->drops++;
+	}
+	return note(skb, VERDICT_DROP, reason, path, drop(reason));
+}
+
+INLINE int pass(struct __sk_buff *skb)
+{
+	return note(skb, VERDICT_PASS, 0, 0, PASS);
 }
 
 /* send puts addresses on the frame and hands it to the hop's port. */
@@ -121,7 +164,7 @@ INLINE int send(struct __sk_buff *skb, const struct hop *hop)
 	if (!low && !high)
 		return bpf_redirect_neigh(hop->ifindex, NULL, 0, 0);
 	if (bpf_skb_store_bytes(skb, 0, hop->dmac, 12, 0)) /* smac follows */
-		return drop_at(hop, REASON_HELPER);
+		return refuse(skb, hop, 0, REASON_HELPER);
 	return bpf_redirect(hop->ifindex, 0);
 }
 
@@ -140,7 +183,7 @@ INLINE int finish(struct __sk_buff *skb, const struct hop *hop, const struct sta
 	if (s->inner == HTONS(ETHERTYPE_IPV4)) {
 		struct ipv4 ip;
 		if (load(skb, ETH_LEN, &ip, sizeof(ip)))
-			return drop_at(hop, REASON_MALFORMED);
+			return refuse(skb, hop, s->path, REASON_MALFORMED);
 		fib.family = AF_INET;
 		fib.l4_protocol = ip.proto;
 		fib.tos_flowinfo = ip.tos;
@@ -162,7 +205,7 @@ INLINE int finish(struct __sk_buff *skb, const struct hop *hop, const struct sta
 	} else {
 		struct ipv6 ip;
 		if (load(skb, ETH_LEN, &ip, sizeof(ip)))
-			return drop_at(hop, REASON_MALFORMED);
+			return refuse(skb, hop, s->path, REASON_MALFORMED);
 		fib.family = AF_INET6;
 		fib.l4_protocol = ip.next;
 		fib.tos_flowinfo = ip.flow & HTONL(0x0fffffff);
@@ -178,7 +221,7 @@ INLINE int finish(struct __sk_buff *skb, const struct hop *hop, const struct sta
 	switch (rc) {
 	case FIB_SUCCESS:
 		if (bpf_skb_store_bytes(skb, 0, fib.dmac, 6, 0) || bpf_skb_store_bytes(skb, 6, fib.smac, 6, 0))
-			return drop_at(hop, REASON_HELPER);
+			return refuse(skb, hop, s->path, REASON_HELPER);
 		return bpf_redirect(fib.ifindex, 0);
 	case FIB_NO_NEIGH:
 		return bpf_redirect_neigh(fib.ifindex, NULL, 0, 0);
@@ -187,6 +230,6 @@ INLINE int finish(struct __sk_buff *skb, const struct hop *hop, const struct sta
 	case FIB_UNSUPP_LWT:
 		return PASS;
 	default:
-		return drop_at(hop, REASON_NO_ROUTE);
+		return refuse(skb, hop, s->path, REASON_NO_ROUTE);
 	}
 }

@@ -51,6 +51,8 @@ int guard(struct __sk_buff *skb)
 	};
 	bpf_loop(n->rules[*word & 1], try_rule, &m, 0);
 	struct judged j = { .epoch = epoch };
+	if (m.unsure)
+		return drop(REASON_FRAGMENT);
 	if (m.found) {
 		__u32 at = m.found - 1;
 		struct rule *r = bpf_map_lookup_elem(&rules, &at);

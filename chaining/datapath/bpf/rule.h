@@ -86,6 +86,19 @@ struct {
 	TYPE(value, __u64);
 } drops SEC(".maps");
 
+/* What became of a packet: numbers of chaining/path's Verdict. */
+enum verdict {
+	VERDICT_PASS = 1,
+	VERDICT_PLAIN,
+	VERDICT_GPE,
+	VERDICT_ETHER,
+	VERDICT_NODE,
+	VERDICT_END,
+	VERDICT_ANSWER,
+	VERDICT_PUNT,
+	VERDICT_DROP,
+};
+
 INLINE int drop(__u32 reason)
 {
 	__u64 *n = bpf_map_lookup_elem(&drops, &reason);
@@ -102,31 +115,9 @@ struct match {
 	__u32 from; /* first rule to look at */
 	__u32 found; /* index + 1 */
 	__u8 dscp;
-	__u8 later; /* a later fragment: only rules that ask for no ports are its */
+	__u8 later; /* a later fragment: of no ports */
+	__u8 unsure; /* and a rule depends on them */
 };
-
-INLINE int covers(const struct rule *r, const struct match *m)
-{
-	if (r->ifindex && r->ifindex != m->ifindex)
-		return 0;
-	if (r->flags & RULE_PROTO && r->proto != m->flow.proto)
-		return 0;
-	if (r->flags & RULE_DSCP && r->dscp != m->dscp)
-		return 0;
-	if (r->flags & RULE_PORTS) {
-		__u16 sport = NTOHS(m->flow.sport), dport = NTOHS(m->flow.dport);
-		if (m->later || sport < r->sport_from || sport > r->sport_to || dport < r->dport_from || dport > r->dport_to)
-			return 0;
-	}
-#pragma unroll
-	for (int i = 0; i < 4; i++) {
-		if ((m->flow.src[i] & r->src_mask[i]) != r->src[i])
-			return 0;
-		if ((m->flow.dst[i] & r->dst_mask[i]) != r->dst[i])
-			return 0;
-	}
-	return 1;
-}
 
 static long try_rule(__u32 i, void *ctx)
 {
@@ -136,8 +127,28 @@ static long try_rule(__u32 i, void *ctx)
 
 	if (!r)
 		return 1;
-	if (!covers(r, m))
+	if (r->ifindex && r->ifindex != m->ifindex)
 		return 0;
+	if (r->flags & RULE_PROTO && r->proto != m->flow.proto)
+		return 0;
+	if (r->flags & RULE_DSCP && r->dscp != m->dscp)
+		return 0;
+#pragma unroll
+	for (int w = 0; w < 4; w++) {
+		if ((m->flow.src[w] & r->src_mask[w]) != r->src[w])
+			return 0;
+		if ((m->flow.dst[w] & r->dst_mask[w]) != r->dst[w])
+			return 0;
+	}
+	if (r->flags & RULE_PORTS) {
+		__u16 sport = NTOHS(m->flow.sport), dport = NTOHS(m->flow.dport);
+		if (m->later) {
+			m->unsure = 1;
+			return 1;
+		}
+		if (sport < r->sport_from || sport > r->sport_to || dport < r->dport_from || dport > r->dport_to)
+			return 0;
+	}
 	m->found = at + 1;
 	return 1;
 }

@@ -24,7 +24,7 @@ enum kind {
 	KIND_NODE,
 	KIND_END,
 	KIND_BRANCH,
-	KIND_CLOSED, /* what this datapath cannot do */
+	KIND_BORDER = 8, /* needs a code that is made in userspace (RFC 9145) */
 };
 
 #define HOP_REMEMBER 1 /* the function's port finds the path by the flow */
@@ -63,6 +63,7 @@ struct {
 } hops SEC(".maps");
 
 /* What a port is to us. */
+#define PORT_BORDER 64 /* headers there need a code that is checked in userspace (RFC 9145) */
 #define PORT_CLASSIFY 1 /* traffic comes in here to be classified */
 #define PORT_TUNNEL 2 /* VXLAN-GPE ends here */
 #define PORT_ETHER 4 /* NSH on Ethernet comes in here */
@@ -124,12 +125,3 @@ struct {
 	TYPE(key, __u32);
 	TYPE(value, struct cell);
 } cells SEC(".maps");
-
-INLINE int drop_at(const struct hop *hop, __u32 reason)
-{
-	struct cell *c = bpf_map_lookup_elem(&cells, &hop->cell);
-
-	if (c)
-		c->drops++;
-	return drop(reason);
-}

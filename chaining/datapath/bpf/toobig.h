@@ -27,22 +27,36 @@ struct answer6 {
 #define QUOTE4 64
 #define QUOTE6 80
 
-/* answer turns the packet into the answer and sends it back where it came from. */
+/* answerable: neither source nor destination is more than one host, or none (RFC 1122, section 3.2.2). */
+INLINE int answerable(const struct packet *p)
+{
+	__u32 src = NTOHL(p->flow.src[3]), dst = NTOHL(p->flow.dst[3]);
+
+	if (p->v6)
+		return (p->flow.src[0] | p->flow.src[1] | p->flow.src[2] | p->flow.src[3]) &&
+		       (p->flow.src[0] & HTONL(0xff000000)) != HTONL(0xff000000) &&
+		       (p->flow.dst[0] & HTONL(0xff000000)) != HTONL(0xff000000);
+	return src && src >> 28 != 14 && src != 0xffffffff && dst >> 28 != 14 && dst != 0xffffffff;
+}
+
+/* answer turns the packet into the answer, for the port that it came in on; -1 when it cannot. */
 INLINE int answer(struct __sk_buff *skb, const struct port *port, __u8 v6, __u16 mtu)
 {
 	struct eth eth;
 	__u32 quote = v6 ? QUOTE6 : QUOTE4;
 	__s32 room = v6 ? 48 : 28;
 
+	if (!(v6 ? port->addr6[0] | port->addr6[1] | port->addr6[2] | port->addr6[3] : port->addr4))
+		return -1;
 	if (load(skb, 0, &eth, sizeof(eth)) || bpf_skb_change_tail(skb, ETH_LEN + quote, 0))
-		return drop(REASON_TOO_BIG);
+		return -1;
 	if (bpf_skb_adjust_room(skb, room, ADJ_ROOM_MAC, 0))
-		return drop(REASON_TOO_BIG);
+		return -1;
 	if (v6) {
 		struct answer6 *a = (void *)(long)skb->data;
 		__be16 *quoted = (void *)(a + 1);
 		if ((void *)quoted + QUOTE6 > (void *)(long)skb->data_end)
-			return drop(REASON_TOO_BIG);
+			return -1;
 		__builtin_memcpy(a->eth.dst, eth.src, 6);
 		__builtin_memcpy(a->eth.src, eth.dst, 6);
 		a->ip.flow = HTONL(0x60000000);
@@ -63,12 +77,11 @@ INLINE int answer(struct __sk_buff *skb, const struct port *port, __u8 v6, __u16
 		struct answer4 *a = (void *)(long)skb->data;
 		__be16 *quoted = (void *)(a + 1);
 		if ((void *)quoted + QUOTE4 > (void *)(long)skb->data_end)
-			return drop(REASON_TOO_BIG);
+			return -1;
 		__builtin_memcpy(a->eth.dst, eth.src, 6);
 		__builtin_memcpy(a->eth.src, eth.dst, 6);
 		a->ip = (struct ipv4){
 			.version_ihl = 0x45,
-			.tos = 0xc0, /* RFC 1812, section 4.3.2.5 */
 			.len = HTONS(28 + QUOTE4),
 			.ttl = 64,
 			.proto = PROTO_ICMP,
@@ -83,6 +96,5 @@ INLINE int answer(struct __sk_buff *skb, const struct port *port, __u8 v6, __u16
 		a->mtu = HTONS(mtu);
 		a->check = fold(sum16(&a->type, 4) + sum16(quoted, QUOTE4 / 2));
 	}
-	drop(REASON_TOO_BIG); /* counted: the packet itself goes no further */
-	return bpf_redirect(skb->ifindex, 0);
+	return 0;
 }

@@ -108,9 +108,13 @@ func (d *Datapath) applyTable(im *image, again bool) error {
 	if err := m[chainMapNode].Lookup(uint32(0), &node); err != nil {
 		return fmt.Errorf("node's values: %w", err)
 	}
-	counts := node.Rules
-	counts[shadow] = uint32(im.classifier)
-	node.Mark, node.Mask, node.Rules = d.cfg.Mark, d.cfg.Mask, counts
+	node.Rules[shadow], node.Keep[shadow] = uint32(im.classifier), 1
+	for _, r := range im.rules[:im.classifier] {
+		if r.Flags&ruleDSCP != 0 {
+			node.Keep[shadow] = 0
+		}
+	}
+	node.Mark, node.Mask = d.cfg.Mark, d.cfg.Mask
 	if err := m[chainMapNode].Put(uint32(0), node); err != nil {
 		return fmt.Errorf("node's values: %w", err)
 	}

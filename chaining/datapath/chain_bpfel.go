@@ -69,6 +69,7 @@ type chainNode struct {
 	Mark  uint32
 	Mask  uint32
 	Rules [2]uint32
+	Keep  [2]uint32
 }
 
 type chainPort struct {

@@ -24,6 +24,7 @@ const (
 	portFlow     = 8
 	portFixed    = 16
 	portMAC      = 32
+	portBorder   = 64
 
 	ruleProto = 1
 	ruleDSCP  = 2
@@ -106,6 +107,9 @@ type compiler struct {
 
 func (c *compiler) port(dev device, p *path.Port) error {
 	out := c.im.ports[dev.index] // an uplink may carry users' traffic and tunnels
+	if p.Border {
+		out.Flags |= portBorder
+	}
 	switch p.Role {
 	case path.RoleIngress:
 		out.Flags |= portClassify
@@ -130,7 +134,7 @@ func (c *compiler) port(dev device, p *path.Port) error {
 	default:
 		return fmt.Errorf("port %s: role %d is unknown", p.Interface, p.Role)
 	}
-	for _, a := range append(dev.addresses, p.Address) {
+	for _, a := range append(dev.addresses, p.Address, p.Address6) {
 		switch a = a.Unmap(); {
 		case a.Is4():
 			out.Addr4 = words(a)[3]

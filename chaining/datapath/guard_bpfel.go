@@ -24,6 +24,7 @@ type guardNode struct {
 	Mark  uint32
 	Mask  uint32
 	Rules [2]uint32
+	Keep  [2]uint32
 }
 
 type guardRule struct {

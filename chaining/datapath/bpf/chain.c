@@ -67,7 +67,7 @@ INLINE void classify(const struct packet *p, const struct node *n, __u32 ifindex
 {
 	__u32 generation = word & 1;
 	struct flow found = { .epoch = word >> 32 };
-	struct flow *f = p->later ? NULL : bpf_map_lookup_elem(&flows, &p->flow);
+	struct flow *f = bpf_map_lookup_elem(&flows, &p->flow);
 
 	if (f && f->epoch == found.epoch) {
 		if (!f->spi)
@@ -87,7 +87,7 @@ INLINE void classify(const struct packet *p, const struct node *n, __u32 ifindex
 	};
 	choose(&m, n->rules[generation], c);
 	/* An ICMP error belongs to a flow, it begins none; a later fragment is of no known one. */
-	if (c->reason || p->error || p->later)
+	if (c->reason || p->error || p->later || (!c->spi && !n->keep[generation]))
 		return;
 	found.spi = c->spi;
 	bpf_map_update_elem(&flows, &p->flow, &found, BPF_ANY);
@@ -382,11 +382,12 @@ int ingress(struct __sk_buff *skb)
 				s.form = FORM_PLAIN;
 		}
 		if (s.form == FORM_PLAIN && f.step != STEP_DROP && port->flags & (PORT_CLASSIFY | PORT_FLOW | PORT_FIXED | PORT_MAC)) {
+			__u8 v6 = skb->protocol == HTONS(ETHERTYPE_IPV6);
 			stop(&f, STEP_GO, 0);
-			if (look(skb, ETH_LEN, skb->protocol == HTONS(ETHERTYPE_IPV6), &p)) {
-				stop(&f, STEP_DROP, REASON_MALFORMED);
-			} else if (p.local) {
+			if (link_scope(skb)) {
 				stop(&f, STEP_PASS, 0);
+			} else if (look(skb, ETH_LEN, v6, &p)) {
+				stop(&f, STEP_DROP, REASON_MALFORMED);
 			} else if (port->flags & PORT_CLASSIFY) {
 				struct choice c = {};
 				p.flow.zone = port->zone;

@@ -27,10 +27,10 @@ INLINE __u32 shell(__u8 form)
 INLINE int to_us(const struct port *port, const struct packet *p)
 {
 	if (!p->v6)
-		return port->addr4 && p->flow.dst[3] == port->addr4;
+		return port->addr4 && p->to[3] == port->addr4;
 	return (port->addr6[0] | port->addr6[1] | port->addr6[2] | port->addr6[3]) &&
-	       p->flow.dst[0] == port->addr6[0] && p->flow.dst[1] == port->addr6[1] &&
-	       p->flow.dst[2] == port->addr6[2] && p->flow.dst[3] == port->addr6[3];
+	       p->to[0] == port->addr6[0] && p->to[1] == port->addr6[1] &&
+	       p->to[2] == port->addr6[2] && p->to[3] == port->addr6[3];
 }
 
 /* undress leaves Ethernet | IP. */
@@ -113,12 +113,11 @@ INLINE long reshell(struct __sk_buff *skb, const struct hop *hop, struct state *
 	long err = 0;
 
 	if (diff) {
-		/* The kernel changes the length of IP packets only. */
-		if (s->form == FORM_ETHER)
-			err = set_protocol(skb, type);
+		/* The kernel changes the length of IP packets only, and leaves an IP header's worth of what it takes the packet for. */
+		err = set_protocol(skb, form == FORM_GPE6 ? HTONS(ETHERTYPE_IPV6) : HTONS(ETHERTYPE_IPV4));
 		if (!err)
 			err = bpf_skb_adjust_room(skb, diff, ADJ_ROOM_MAC, ADJ_ROOM_FIXED_GSO);
-		if (!err && s->form != FORM_ETHER)
+		if (!err && form == FORM_ETHER)
 			err = set_protocol(skb, type);
 	}
 	if (!err)

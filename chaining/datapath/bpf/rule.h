@@ -43,6 +43,7 @@ struct node {
 	__u32 mark; /* what has been through a chain carries it, within mask */
 	__u32 mask;
 	__u32 rules[2]; /* of the first list, by generation */
+	__u32 keep[2]; /* whether it may be remembered that a flow is of no chain: no rule looks at DSCP, which its packets may not have in common */
 };
 
 struct {

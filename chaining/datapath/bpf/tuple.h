@@ -22,15 +22,14 @@ struct tuple {
 /* What one look at a packet's headers tells. */
 struct packet {
 	struct tuple flow;
+	__be32 to[4]; /* where it goes; an ICMP error's flow says another thing */
 	__u32 len; /* IP packet, bytes; of a large one as a whole */
 	__u32 headers; /* IP and transport headers, bytes */
 	__u8 v6;
 	__u8 dscp;
-	__u8 ttl;
 	__u8 df; /* must not be cut: DF, and every IPv6 packet */
 	__u8 later; /* a fragment but the first: it has no ports */
 	__u8 error; /* an ICMP error: flow is that of the packet inside, the other way round */
-	__u8 local; /* of the link: neighbours, multicast; never forwarded, so never in a chain */
 };
 
 INLINE void reverse(struct tuple *t)
@@ -99,19 +98,11 @@ INLINE int ip4(struct __sk_buff *skb, __u32 off, struct packet *p, struct ip_at 
 	p->flow.proto = ip.proto;
 	p->headers = ihl;
 	p->dscp = ip.tos >> 2;
-	p->ttl = ip.ttl;
 	p->df = (ip.frag & HTONS(IPV4_DF)) != 0;
-	p->local = NTOHL(ip.dst) >= 0xe0000000; /* multicast, reserved, broadcast */
 	at->l4 = off + ihl;
 	at->end = off + p->len;
 	at->later = (ip.frag & HTONS(IPV4_OFFSET)) != 0;
 	return 0;
-}
-
-/* link_local: fe80::/10 (RFC 4291, section 2.5.6). */
-INLINE int link_local(__be32 word)
-{
-	return (word & HTONL(0xffc00000)) == HTONL(0xfe800000);
 }
 
 /* How many extension headers may stand before the transport header (RFC 8200, section 4.1). */
@@ -128,10 +119,8 @@ INLINE int ip6(struct __sk_buff *skb, __u32 off, struct packet *p, struct ip_at 
 	__builtin_memcpy(p->flow.dst, ip.dst, 16);
 	p->len = NTOHS(ip.len) + 40;
 	p->dscp = NTOHL(ip.flow) >> 22 & 63;
-	p->ttl = ip.hops;
 	p->df = 1;
 	p->v6 = 1;
-	p->local = (ip.dst[0] & HTONL(0xff000000)) == HTONL(0xff000000) || link_local(ip.dst[0]) || link_local(ip.src[0]);
 	at->end = off + p->len;
 	at->later = 0;
 	next = ip.next;
@@ -223,6 +212,7 @@ INLINE int look(struct __sk_buff *skb, __u32 off, __u8 v6, struct packet *p)
 	if (at.end > skb->len)
 		return -1;
 	p->later = at.later;
+	__builtin_memcpy(p->to, p->flow.dst, 16);
 	if (at.later)
 		return 0;
 	if (p->flow.proto == PROTO_TCP) {
@@ -241,14 +231,40 @@ INLINE int look(struct __sk_buff *skb, __u32 off, __u8 v6, struct packet *p)
 		p->flow.dport = *(__be16 *)&h[2];
 		return 0;
 	}
-	/* RFC 4861, section 7.1: neighbour discovery, from a neighbour. */
-	if (v6 && h[0] >= 133 && h[0] <= 137 && p->ttl == 255)
-		p->local = 1;
 	if (is_icmp_echo(v6, h[0]))
 		p->flow.sport = p->flow.dport = *(__be16 *)&h[4];
 	else if (is_icmp_error(v6, h[0]))
 		return inside(skb, at.l4 + 8, at.end, p);
 	return 0;
+}
+
+/* link_local: fe80::/10 (RFC 4291, section 2.5.6). */
+INLINE int link_local(__be32 word)
+{
+	return (word & HTONL(0xffc00000)) == HTONL(0xfe800000);
+}
+
+/*
+ * link_scope tells packets that belong to their link: multicast, link-local
+ * addresses, neighbour discovery from a neighbour (RFC 4861, section 7.1). They are
+ * never forwarded, so they are in no chain.
+ */
+INLINE int link_scope(struct __sk_buff *skb)
+{
+	__u8 type;
+
+	if (load(skb, ETH_LEN, &type, 1))
+		return 0;
+	if (type >> 4 == 6) {
+		struct ipv6 ip;
+		if (load(skb, ETH_LEN, &ip, sizeof(ip)))
+			return 0;
+		if ((ip.dst[0] & HTONL(0xff000000)) == HTONL(0xff000000) || link_local(ip.dst[0]) || link_local(ip.src[0]))
+			return 1;
+		return ip.next == PROTO_ICMPV6 && ip.hops == 255 && !load(skb, ETH_LEN + 40, &type, 1) && type >= 133 && type <= 137;
+	}
+	struct ipv4 ip;
+	return !load(skb, ETH_LEN, &ip, sizeof(ip)) && ip.version_ihl >> 4 == 4 && NTOHL(ip.dst) >= 0xe0000000;
 }
 
 /* mix is the finaliser of splitmix64. */

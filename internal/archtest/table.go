@@ -100,6 +100,7 @@ var dependencies = []ownedDependency{
 	{"github.com/nats-io/nkeys", []string{"internal/bus", "controller/natsd", "controller/join", "controller/ca"}, "keys of sites"},
 	{"github.com/nats-io/jwt/v2", []string{"controller/natsd", "controller/ca"}, "accounts and permissions"},
 	{"github.com/cilium/ebpf", []string{"chaining/datapath"}, "one owner of BPF"},
+	{"github.com/vishvananda/netlink", []string{"chaining/datapath"}, "filters for kernels without TCX, routes and neighbours"},
 	{"github.com/tetratelabs/wazero", []string{"edgeproxy/function"}, "WASM runs behind one interface"},
 	{"k8s.io", []string{"api/kube", "controller/kube", "scheduler/plugin", "scheduler/args"}, "only the bridge and the scheduler speak to a cluster"},
 	{"sigs.k8s.io/yaml", []string{"api/mesh", "cmd"}, "YAML output"},

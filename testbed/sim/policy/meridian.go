@@ -96,7 +96,7 @@ func (p *Meridian) Start(m *sim.Mesh) error {
 			peers = append(peers, share.Peer{Site: m.Site(j).Name, RTTMS: m.RTTMS(i, j)})
 			p.asked[j] = append(p.asked[j], int32(i))
 		}
-		cfg := share.Service{Key: service, StayHome: p.options.StayHome, DeclaredMS: m.Site(i).ServiceMS}
+		cfg := share.Service{Key: service, StayHome: p.options.StayHome, ShedAfterMS: p.options.ShedAfterMS, DeclaredMS: m.Site(i).ServiceMS}
 		if err := s.node.Configure([]share.Service{cfg}, peers); err != nil {
 			return err
 		}
@@ -170,7 +170,7 @@ func (p *Meridian) plan(i int) {
 	now := p.m.NowNS()
 	in := plan.Input{
 		DemandPerS: s.load.Demand, Slots: s.load.Slots, ServiceMS: s.load.ServiceTimeMS,
-		StayHome: p.options.StayHome, Options: s.board.Options(now, p.m.Site(i).Name, service),
+		StayHome: p.options.StayHome, ShedAfterMS: p.options.ShedAfterMS, Options: s.board.Options(now, p.m.Site(i).Name, service),
 	}
 	// Rates are summed in a fixed order: runs must repeat to the last bit.
 	froms := make([]string, 0, len(s.load.From))
@@ -273,6 +273,9 @@ func (p *Meridian) hear(i int32, prefix []byte, n int) {
 func (p *Meridian) Pick(r int32, from int) int {
 	s := &p.sites[from]
 	k := s.share.Gate.Pick(p.m.NowNS(), p.m.Counters(from).InFlight, p.m.Rand().Uint64(), 0)
+	if k == share.Shed {
+		return sim.Shed
+	}
 	if k < 0 {
 		return from
 	}

@@ -334,7 +334,7 @@ func (c *Cell) compare(sc *sim.Scenario, ref *Cell) {
 func settle(sc *sim.Scenario, seconds, ref []sim.Second) float64 {
 	edges := []int{int(sc.MeasureFromS)}
 	for _, ch := range sc.Changes {
-		if k := int(math.Ceil(ch.AtS)); k > edges[len(edges)-1] {
+		if k := int(math.Ceil(ch.AtS)); k > edges[len(edges)-1] && k < int(sc.ForS) {
 			edges = append(edges, k)
 		}
 	}

@@ -425,15 +425,28 @@ func fill(all []candidate, perS float64) {
 		}
 		return sum
 	}
-	lo, hi := 0.0, 1.0
-	for amount(hi) < perS && hi < dearestMS {
-		lo, hi = hi, hi*2
+	lo, hi, below := 0.0, 1.0, -perS
+	above := amount(hi) - perS
+	for above < 0 && hi < dearestMS {
+		lo, hi, below = hi, hi*2, above
+		above = amount(hi) - perS
 	}
-	for range 48 {
-		if mid := (lo + hi) / 2; amount(mid) < perS {
-			lo = mid
+	// False position, every third time halving: amounts are nearly straight close to
+	// the root and flat far below it.
+	for i := range 48 {
+		if above <= 1e-9*perS || hi-lo <= 1e-12*hi {
+			break
+		}
+		mid := hi - (hi-lo)*above/(above-below)
+		if i%3 == 2 || !(mid > lo && mid < hi) {
+			mid = (lo + hi) / 2
+		}
+		if over := amount(mid) - perS; over < 0 {
+			lo, below = mid, over
+			above /= 2 // Illinois: the end that stays must not hold the line
 		} else {
-			hi = mid
+			hi, above = mid, over
+			below /= 2
 		}
 	}
 	sum := amount(hi)

@@ -325,3 +325,53 @@ func turns(xs []float64, by float64) int {
 	}
 	return count
 }
+
+// fill against plain halving.
+func TestFill_againstBisection(t *testing.T) {
+	curves := new(price.Curves)
+	for seed := range uint64(500) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		all := make([]candidate, 1+r.IntN(12))
+		total := 0.0
+		for k := range all {
+			q, err := curves.Queue(float64(1+r.IntN(16)), 1+50*r.Float64())
+			if err != nil {
+				t.Fatal(err)
+			}
+			all[k] = candidate{Queue: q, costMS: 40 * r.Float64(), others: 1.2 * q.CapacityPerS() * r.Float64(), most: math.Inf(1)}
+			if r.IntN(4) == 0 {
+				all[k].most = 50 * r.Float64()
+			}
+			total += q.CapacityPerS()
+		}
+		all[0].most = math.Inf(1)
+		perS := total * math.Pow(10, -4+4.5*r.Float64())
+		fill(all, perS)
+		lo, hi := 0.0, 1e12
+		for range 200 {
+			mid, sum := (lo+hi)/2, 0.0
+			for k := range all {
+				sum += clamp(all[k].RatePerS(mid-all[k].costMS)-all[k].others, 0, all[k].most)
+			}
+			if sum < perS {
+				lo = mid
+			} else {
+				hi = mid
+			}
+		}
+		// Where a price is flat the amount jumps, and what is too much is scaled down.
+		got, scale := 0.0, 0.0
+		for k := range all {
+			scale += clamp(all[k].RatePerS(hi-all[k].costMS)-all[k].others, 0, all[k].most) / perS
+		}
+		for k := range all {
+			want := clamp(all[k].RatePerS(hi-all[k].costMS)-all[k].others, 0, all[k].most) / scale
+			if got += all[k].fill; math.Abs(all[k].fill-want) > 1e-4*perS+1e-6 {
+				t.Errorf("seed %d: candidate %d of %d gets %v of %v, want %v", seed, k, len(all), all[k].fill, perS, want)
+			}
+		}
+		if math.Abs(got-perS) > 1e-6*perS {
+			t.Errorf("seed %d: %v of %v given", seed, got, perS)
+		}
+	}
+}

@@ -82,6 +82,7 @@ var rooms = []room{
 	{path: "testbed/sim", pure: true, may: with(with(vocabulary, decision...), "edgeproxy/share", "edgeproxy/inband", "edgeproxy/lb", "testbed/sim/...")},
 	{path: "testbed/sim/optimum", pure: true, may: []string{"controller/price"}},
 	{path: "testbed/sim/scenario", may: with(vocabulary, "testbed/sim", "testbed/topo")},
+	{path: "testbed/sim/whatif", pure: true, may: []string{"testbed/sim", "testbed/sim/policy"}},
 	{path: "testbed/sim/compare", may: with(vocabulary, "testbed/sim/...")},
 
 	// Plumbing.

@@ -30,7 +30,8 @@ type Stats struct {
 	// Moved is all requests served elsewhere.
 	Moved uint64
 	// QueuedBesideIdleS is the longest time for which a site's own requests went on
-	// joining a queue while a neighbour worth the way was idle; by whom and until when.
+	// joining a queue while a neighbour worth the way was idle, while measured; by
+	// whom and until when.
 	QueuedBesideIdleS, QueuedUntilS float64
 	QueuedAt                        int
 
@@ -181,6 +182,9 @@ func (s *Stats) sample(m *Mesh) {
 		for i := range m.sites {
 			s.Busy[at/1e9][i] = float32(float64(m.sites[i].count.InFlight) / float64(m.sites[i].Slots))
 		}
+	}
+	if m.NowS() < s.sc.MeasureFromS {
+		return // at a cold start nobody knows anybody
 	}
 	for i := range m.sites {
 		o := &m.sites[i]

@@ -53,7 +53,7 @@ const (
 
 	// dearestMS ends the search for a level of prices: only greatest rates can make
 	// demand find no place below it.
-	dearestMS = 1e12
+	dearestMS = 1e30
 
 	maxPerS  = 1e9
 	maxRTTMS = 1e4
@@ -433,19 +433,16 @@ func fill(all []candidate, perS float64) {
 	}
 	// False position, every third time halving: amounts are nearly straight close to
 	// the root and flat far below it.
-	for i := range 48 {
-		if above <= 1e-9*perS || hi-lo <= 1e-12*hi {
-			break
-		}
+	for i, over := 0, above; i < 60 && over > 1e-9*perS && hi-lo > 1e-13*hi; i++ {
 		mid := hi - (hi-lo)*above/(above-below)
 		if i%3 == 2 || !(mid > lo && mid < hi) {
 			mid = (lo + hi) / 2
 		}
-		if over := amount(mid) - perS; over < 0 {
-			lo, below = mid, over
+		if now := amount(mid) - perS; now < 0 {
+			lo, below = mid, now
 			above /= 2 // Illinois: the end that stays must not hold the line
 		} else {
-			hi, above = mid, over
+			hi, above, over = mid, now, now
 			below /= 2
 		}
 	}

@@ -100,7 +100,7 @@ func (w *Worker) Relieve(p Pressure, collect bool) {
 	}
 	w.shared.Memory.Slow.Add(uint64(w.streams.Relieve(before, shedAtOnce)))
 	if collect {
-		w.freeDown, w.freeUp, w.freeReq, w.restCodecs = nil, nil, nil, nil
+		w.forgetSpares()
 	}
 	w.Loop.Slabs.Release(trimAtOnce)
 }
@@ -113,12 +113,15 @@ const spares = 64
 // the loop.
 func (w *Worker) DropSpares() bool {
 	most := 2*int(w.Counters.Open.Load()) + spares
-	n := len(w.restCodecs)
+	n := 0
 	for d := w.freeDown; d != nil && n <= most; d = d.next {
 		n++
 	}
-	for u := w.freeUp; u != nil && n <= most; u = u.next {
-		n++
+	for i := range w.freeUp {
+		n += len(w.restCodecs[i])
+		for u := w.freeUp[i]; u != nil && n <= most; u = u.next {
+			n++
+		}
 	}
 	for r := w.freeReq; r != nil && n <= most; r = r.next {
 		n++
@@ -126,8 +129,13 @@ func (w *Worker) DropSpares() bool {
 	if n <= most {
 		return false
 	}
-	w.freeDown, w.freeUp, w.freeReq, w.restCodecs = nil, nil, nil, nil
+	w.forgetSpares()
 	return true
+}
+
+func (w *Worker) forgetSpares() {
+	w.freeDown, w.freeReq = nil, nil
+	w.freeUp, w.restCodecs = [protocolCount]*up{}, [protocolCount][]serverCodec{}
 }
 
 // longest returns the connections to give up, the longest wait first.
@@ -170,8 +178,6 @@ func (w *Worker) giveUp(d *down) {
 		w.count(w.shared.Unrouted, 0, exchange.Overload, 0)
 		w.logRefused(d, 0, exchange.Overload)
 	}
-	for r := d.requests; r != nil; r = d.requests {
-		w.stop(r, exchange.Overload, 0)
-	}
+	d.endAll(exchange.Event{Kind: exchange.Stop, Flag: exchange.Overload})
 	d.lost()
 }

@@ -134,6 +134,8 @@ type Objects struct {
 	Services        []*MeshService   `json:"services,omitempty"`
 	TrafficPolicies []*TrafficPolicy `json:"trafficPolicies,omitempty"`
 	LocalResponses  []*LocalResponse `json:"localResponses,omitempty"`
+
+	ReferenceGrants []*ReferenceGrant `json:"referenceGrants,omitempty"`
 	// Positions say where each object was read, for messages; objects from
 	// elsewhere have none.
 	Positions map[Key]Position `json:"-"`

@@ -87,6 +87,29 @@ var rules = map[string]rule{
 	"Listener.protocol": {enum: []string{ProtocolHTTP, ProtocolTCP, ProtocolTLS, ProtocolEastWest}, unserved: []string{"HTTPS", "UDP"},
 		doc: "HTTP from users, TCP for whole connections, TLS for whole connections by the server name they ask for, or mesh.meridian.dev/EastWest from other sites' proxies: what arrives there is served at this site and never passed on."},
 
+	"RouteNamespaces.from":               {enum: []string{NamespacesSame, NamespacesAll, NamespacesSelector}, unserved: []string{"None"}, def: NamespacesSame},
+	"NamespaceRequirement.key":           {doc: "The label, kubernetes.io/metadata.name."},
+	"NamespaceRequirement.operator":      {enum: []string{OperatorIn, OperatorNotIn}, unserved: []string{"Exists", "DoesNotExist"}},
+	"NamespaceRequirement.values":        {format: &formatLabel, maxItems: 64, unique: "."},
+	"NamespaceSelector.matchLabels":      {format: &formatLabelText, keys: checkLabelKey},
+	"NamespaceSelector.matchExpressions": {maxItems: 16},
+	"AllowedRoutes.kinds":                {maxItems: 8, unique: "kind", doc: "Kinds of routes that may join; none is all that the protocol takes."},
+	"RouteKind.group":                    {enum: []string{GatewayGroup}, def: GatewayGroup},
+	"RouteKind.kind":                     {enum: []string{KindHTTPRoute, KindTCPRoute, KindTLSRoute}, unserved: []string{"GRPCRoute", "UDPRoute"}},
+
+	"ReferenceGrantSpec.from":      {minItems: 1, maxItems: 16, doc: "Whose references are permitted."},
+	"ReferenceGrantSpec.to":        {minItems: 1, maxItems: 16, doc: "What may be named, in the namespace of the grant."},
+	"ReferenceGrantFrom.group":     {enum: []string{GatewayGroup}},
+	"ReferenceGrantFrom.kind":      {enum: []string{KindHTTPRoute, KindTCPRoute, KindTLSRoute, KindGateway, "GRPCRoute", "UDPRoute"}},
+	"ReferenceGrantFrom.namespace": {format: &formatLabel},
+	"ReferenceGrantTo.group":       {doc: "mesh.meridian.dev for a MeshService; empty is the core group."},
+	"ReferenceGrantTo.kind":        {enum: []string{KindMeshService, "Service", "Secret"}},
+	"ReferenceGrantTo.name":        {format: &formatSubdomain, doc: "The one that may be named; absent is all of the kind."},
+
+	"RouteRetry.codes":    {span: &span{lo: 400, hi: 599}, maxItems: 32, doc: "Statuses of a response that is not passed on but asked for again; none retries failures without a response only."},
+	"RouteRetry.attempts": {span: &span{lo: 1, hi: 10}, doc: "New attempts after the first; that of the TrafficPolicy (2) where absent."},
+	"RouteRetry.backoff":  {format: &formatGEP2257, doc: "Least wait before an attempt, 25ms by default; it doubles up to ten times this much, and half as much at random is added."},
+
 	"ListenerTLS.mode":               {enum: []string{TLSPassthrough}, unserved: []string{"Terminate"}, doc: "Passthrough leaves the session to the backend."},
 	"TCPRouteSpec.parentRefs":        {minItems: 1, maxItems: 32, hint: "name the Gateway that the route joins"},
 	"TCPRouteSpec.rules":             {minItems: 1, maxItems: 1},
@@ -243,10 +266,9 @@ var routedMethods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", 
 // ignoring a match or a filter would serve requests that the author excluded.
 var unserved = map[string][]string{
 	"GatewaySpec":       {"infrastructure", "allowedListeners", "tls", "backendTLS", "defaultScope"},
-	"Listener":          {"allowedRoutes"},
 	"ListenerTLS":       {"certificateRefs", "frontendValidation", "options"},
 	"HTTPRouteSpec":     {"useDefaultGateways"},
-	"HTTPRouteRule":     {"retry", "sessionPersistence"},
+	"HTTPRouteRule":     {"sessionPersistence"},
 	"HTTPRouteFilter":   {"externalAuth"},
 	"SiteSpec":          {"coverage", "capacity"},
 	"SiteLink":          {"budget"},
@@ -285,6 +307,10 @@ var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
 	reflect.TypeFor[PathModifier]():      related(pathModifierRelations),
 	reflect.TypeFor[CORS]():              related(corsRelations),
 	reflect.TypeFor[LocalResponseSpec](): related(localResponseRelations),
+	reflect.TypeFor[ReferenceGrantTo]():  related(grantToRelations),
+	reflect.TypeFor[RouteNamespaces]():   related(routeNamespacesRelations),
+	reflect.TypeFor[NamespaceSelector](): related(namespaceSelectorRelations),
+	reflect.TypeFor[RouteRetry]():        related(retryRelations),
 	reflect.TypeFor[Export](): func(v reflect.Value, fault faultFunc) {
 		if e := v.Interface().(Export); len(e.Sites) > 0 && e.Scope != ScopeMesh {
 			fault("sites", "sites are named but scope is not "+ScopeMesh, "add scope: "+ScopeMesh)

@@ -75,7 +75,7 @@ func (w *Worker) asTheGateSays(r *request, a *attempt, s *view.Service) exchange
 
 // wasAt reports whether the request was sent to the endpoint already.
 func (r *request) wasAt(e *upstream.Endpoint) bool {
-	return slices.Contains(r.tried[:r.tries], e)
+	return slices.Contains(r.tried[r.round:r.tries], e)
 }
 
 // home picks an endpoint of this site where the request was not yet.

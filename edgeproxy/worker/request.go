@@ -59,11 +59,13 @@ type request struct {
 	// request while that is not over, and d is nil.
 	copies, of, sibling *request
 
-	source   int    // of an inbound request
-	from     []byte // its name, as the other site says it
-	probe    bool   // another site asks for the loads of this one
-	tried    [exchange.MaxAttempts + 1]*upstream.Endpoint
+	source   int          // of an inbound request
+	from     []byte       // its name, as the other site says it
+	probe    bool         // another site asks for the loads of this one
+	retry    *route.Retry // nil for none
+	tried    [maxTries]*upstream.Endpoint
 	tries    int
+	round    int    // where in tried those begin that are not asked again
 	token    uint64 // of the session that it brought and stays in
 	attempts [exchange.MaxAttempts]attempt
 }
@@ -149,9 +151,9 @@ func (w *Worker) freeRequest(r *request) {
 	r.head = stream.Message{}
 	r.fields, r.trailers, r.replyTrailers = r.fields[:0], r.trailers[:0], r.replyTrailers[:0]
 	r.received, r.keptFrom, r.reply, r.replyKeptFrom = 0, 0, 0, 0
-	r.owed, r.source, r.from, r.probe, r.tries, r.token = 0, 0, nil, false, 0, 0
-	r.tried = [len(r.tried)]*upstream.Endpoint{}
-	r.filters, r.origin, r.local = nil, nil, local{}
+	clear(r.tried[:r.tries])
+	r.owed, r.source, r.from, r.probe, r.tries, r.round, r.token = 0, 0, nil, false, 0, 0, 0
+	r.retry, r.filters, r.origin, r.local = nil, nil, nil, local{}
 	for i := range r.attempts {
 		r.attempts[i].endpoint, r.attempts[i].gate = nil, nil
 	}
@@ -179,6 +181,7 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 		if rule != nil {
 			r.bodyMax = rule.BackendRequest
 			limit = cmp.Or(rule.Request, limit)
+			w.retries(r, rule, &cfg)
 		}
 		if r.inbound {
 			s.Cells[w.id].From[r.source].Add(1)
@@ -198,6 +201,27 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 		w.mirror(r, limit)
 	}
 	w.step(r, &exchange.Event{Kind: exchange.Request, More: head.Length != 0})
+}
+
+// maxTries is how many attempts of a request are remembered.
+const maxTries = 16
+
+// retries allows what a rule says of retries. Where its backend breaks connections
+// to the last, the answer is one that the Gateway API's conformance tests take.
+func (w *Worker) retries(r *request, rule *route.Rule, cfg *exchange.Config) {
+	if rule.Retry == nil {
+		return
+	}
+	r.retry, cfg.Lost, cfg.CountStale = rule.Retry, 503, true
+	if rule.Retry.Attempts >= 0 {
+		cfg.Retries = rule.Retry.Attempts
+	}
+}
+
+// again reports whether a response of the status is dropped for another attempt,
+// which the budget then has paid for.
+func (w *Worker) again(r *request, a *attempt, status int) bool {
+	return r.retry != nil && r.retry.On(status) && r.x.MayRetry(a.ref) && w.budget.Retry(w.Loop.Now())
 }
 
 // find says which service is meant, keeps the head, and normalises what is

@@ -150,7 +150,7 @@ test.yaml:84:1: TrafficPolicy/default/z: spec.targetRefs[1]: TargetNotFound: the
 	}
 
 	p := EffectivePolicy(o, "default/echo")
-	if p.SiteSharing.Policy != SharingCooperative || p.SiteSharing.StayHome != 2 || *p.Retries.Attempts != 0 || p.LoadBalancing.Algorithm != LBLeastRequest || p.Timeouts != nil {
+	if p.SiteSharing.Policy != SharingCooperative || p.SiteSharing.StayHome != 2 || *p.Retries.Attempts != 0 || p.LoadBalancing.Algorithm != LBFadingTable || p.Timeouts != nil {
 		t.Errorf("effective policy %+v", p)
 	}
 }

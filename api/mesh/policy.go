@@ -70,6 +70,7 @@ type SendProxyProtocol struct {
 // Balancing algorithms inside a site. All of them respect weights, health and
 // what a request has tried before.
 const (
+	LBFadingTable  = "fadingTable"  // all by their own word of their load, leastRequest where they say nothing
 	LBLeastRequest = "leastRequest" // P2C by requests in flight over weight
 	LBPeakEWMA     = "peakEWMA"     // P2C by latency times requests in flight
 	LBRoundRobin   = "roundRobin"   // in turn, smooth

@@ -199,8 +199,8 @@ var rules = map[string]rule{
 	"ClientPosition.latitudeHeader":  {format: &formatHeader},
 	"ClientPosition.longitudeHeader": {format: &formatHeader},
 
-	"LoadBalancing.algorithm": {enum: []string{LBLeastRequest, LBPeakEWMA, LBRoundRobin, LBRandom, LBRingHash, LBMaglev}, unserved: []string{"prequal", "fadingTable"}, def: LBLeastRequest,
-		doc: "ringHash and maglev place requests by the hash of the session (header or source address), of the source address where the service has no session affinity."},
+	"LoadBalancing.algorithm": {enum: []string{LBFadingTable, LBLeastRequest, LBPeakEWMA, LBRoundRobin, LBRandom, LBRingHash, LBMaglev}, unserved: []string{"prequal"}, def: LBFadingTable,
+		doc: "fadingTable goes by the load that endpoints report in response headers, as leastRequest does without; ringHash and maglev place requests by the hash of the session (header or source address), of the source address where the service has no session affinity."},
 	"LoadBalancing.hashBalanceFactor":      {span: &span{lo: 0, hi: 10000}, doc: "Bounds what ringHash sends to one endpoint, in percent of its share of the requests in flight; 0 bounds nothing."},
 	"SlowStart.window":                     {span: positive, doc: "How long an endpoint that appeared or recovered takes less than its share."},
 	"SlowStart.aggression":                 {span: positive, def: 1, doc: "Bends the ramp: 1 is a straight line, more rises earlier."},

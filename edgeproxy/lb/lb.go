@@ -29,6 +29,7 @@ type Picker interface {
 }
 
 var (
+	_ Picker = (*FadingTable)(nil)
 	_ Picker = (*LeastRequest)(nil)
 	_ Picker = (*Maglev)(nil)
 	_ Picker = (*PeakEWMA)(nil)

@@ -26,6 +26,7 @@ type attempt struct {
 	slots    int
 	unqueued bool // it found a free slot
 	timed    bool // its latency counts
+	told     bool // what its endpoint says of its load does
 	// maxAge and maxRequests bound a new connection; cookie and token mark a session.
 	maxAge      time.Duration
 	maxRequests int

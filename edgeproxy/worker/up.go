@@ -198,7 +198,7 @@ func (u *up) event(ev *stream.Event) {
 		if ev.Head.Status < 200 && len(ev.Head.Upgrade) == 0 {
 			kind = exchange.Informational
 		} else {
-			w.heard(a, ev.Head.Status)
+			w.heard(a, ev.Head)
 			again = w.again(r, a, ev.Head.Status)
 		}
 		w.step(r, &exchange.Event{Kind: kind, Ref: a.ref, Status: ev.Head.Status, Switch: len(ev.Head.Upgrade) > 0, Retry: again})

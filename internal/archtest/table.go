@@ -39,6 +39,7 @@ var rooms = []room{
 	{path: "edgeproxy/http2", pure: true, may: []string{"edgeproxy/stream"}},
 	{path: "edgeproxy/route", pure: true, may: with(vocabulary, "edgeproxy/stream")},
 	{path: "edgeproxy/lb", pure: true, may: with(vocabulary, decision...)},
+	{path: "edgeproxy/loadheader", pure: true},
 	{path: "edgeproxy/outlier", pure: true, may: vocabulary},
 	{path: "edgeproxy/clienthello", pure: true},
 	{path: "edgeproxy/proxyproto", pure: true},
@@ -73,7 +74,7 @@ var rooms = []room{
 
 	// Proof: simulators, emulators, load, the demo. Real processes are started as
 	// binaries, so nothing here imports edgeproxy.
-	{path: "testbed", may: with(with(vocabulary, decision...), "testbed/...", "internal/...", "controller/siteapi")},
+	{path: "testbed", may: with(with(vocabulary, decision...), "testbed/...", "internal/...", "controller/siteapi", "edgeproxy/loadheader")},
 	{path: "testbed/wire", pure: true},
 	{path: "testbed/scenario", pure: true},
 	{path: "testbed/report", pure: true, may: []string{"testbed/scenario"}},
@@ -83,7 +84,7 @@ var rooms = []room{
 
 	// Thin mains.
 	{path: "cmd", may: []string{"..."}},
-	{path: "examples", may: vocabulary},
+	{path: "examples", may: with(vocabulary, "edgeproxy/loadheader")},
 }
 
 // ownedDependency says which rooms may import a module from outside. A new

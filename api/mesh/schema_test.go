@@ -169,6 +169,7 @@ spec:
   targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: streams, sectionName: db}]
   acceptProxyProtocol: {from: [10.0.0.0/8, "2001:db8::/32"]}
   forwarding: {trustedNetworks: [10.0.0.0/8, "2001:db8::/32"], forwarded: true, via: edge-7}
+  slowClients: {grace: 30s, minBytesPerSecond: 100}
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
 kind: TrafficPolicy

@@ -10,8 +10,6 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
-
-	"github.com/meridian-mesh/meridian/edgeproxy/loadheader"
 )
 
 func main() {
@@ -37,7 +35,7 @@ func main() {
 					defer here.Add(-1)
 					w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 					if *load {
-						w.Header().Set(loadheader.Own, string(loadheader.Append(nil, int(here.Load())-1, time.Since(began))))
+						w.Header().Set("Meridian-Endpoint-Load", fmt.Sprintf("1;n=%d;t=%.3f", here.Load()-1, float64(time.Since(began))/1e6))
 					}
 					fmt.Fprintf(w, "%s got %s %s%s\n", address, r.Method, r.Host, r.URL.Path)
 				}),

@@ -84,7 +84,7 @@ var rooms = []room{
 
 	// Thin mains.
 	{path: "cmd", may: []string{"..."}},
-	{path: "examples", may: with(vocabulary, "edgeproxy/loadheader")},
+	{path: "examples", may: vocabulary},
 }
 
 // ownedDependency says which rooms may import a module from outside. A new

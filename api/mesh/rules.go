@@ -185,6 +185,7 @@ var rules = map[string]rule{
 	"PolicyTargetRef.sectionName":    {format: &formatSubdomain, doc: "A listener of the Gateway; absent means all."},
 	"AcceptProxyProtocol.from":       {minItems: 1, maxItems: 64, unique: ".", format: &formatCIDR, doc: "Networks of the balancers whose connections begin with a PROXY header."},
 	"Forwarding.trustedNetworks":     {maxItems: 64, unique: ".", format: &formatCIDR, doc: "Networks of the proxies in front of this one, whose Forwarded and X-Forwarded fields are kept."},
+	"Forwarding.trustedHops":         {span: &span{lo: 0, hi: 32}, doc: "How many proxies are in front of this one: the client's address is that many from the right in X-Forwarded-For."},
 	"Forwarding.forwarded":           {doc: "Send Forwarded (RFC 7239) beside the X-Forwarded fields."},
 	"Forwarding.via":                 {format: &formatVia, def: DefaultVia, doc: "Name of this proxy in Via; a request that has been here 8 times is refused (508)."},
 	"SlowClients.grace":              {span: positive, def: DefaultSlowGrace.String(), doc: "How long a client may be slow."},

@@ -168,7 +168,7 @@ metadata: {name: accept}
 spec:
   targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: streams, sectionName: db}]
   acceptProxyProtocol: {from: [10.0.0.0/8, "2001:db8::/32"]}
-  forwarding: {trustedNetworks: [10.0.0.0/8, "2001:db8::/32"], forwarded: true, via: edge-7}
+  forwarding: {trustedNetworks: [10.0.0.0/8, "2001:db8::/32"], trustedHops: 2, forwarded: true, via: edge-7}
   slowClients: {grace: 30s, minBytesPerSecond: 100}
 ---
 apiVersion: mesh.meridian.dev/v1alpha1

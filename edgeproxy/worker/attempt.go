@@ -152,6 +152,9 @@ func (w *Worker) sendHead(r *request, a *attempt) {
 		w.msg.Fields = append(w.fields[:0], r.head.Fields...)
 		w.msg.Fields = append(w.msg.Fields,
 			stream.Field{Name: fieldService, Value: a.name}, stream.Field{Name: fieldSource, Value: w.state.View.Site})
+		if len(r.clientText) > 0 {
+			w.msg.Fields = append(w.msg.Fields, stream.Field{Name: fieldClient, Value: r.clientText})
+		}
 		w.fields = w.msg.Fields[:0]
 	}
 	if r.bodyMax > 0 {

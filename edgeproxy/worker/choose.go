@@ -162,6 +162,8 @@ func key(r *request, s *view.Service) (hash uint64, ok bool) {
 			}
 		}
 		return 0, false
+	case len(r.clientText) > 0:
+		return lb.Hash(r.clientText), true
 	case !r.stays():
 		return lb.Hash(r.d.peer[:r.d.peerLen]), true
 	}
@@ -220,11 +222,10 @@ func (w *Worker) said(a *attempt, fields []stream.Field, took int64, failed bool
 		took = int64(failureCost)
 	case report.Service > 0:
 		took = int64(report.Service)
-	case ok:
-		// It does not say how fast it is: what it took, less the waiting that others cause.
-		took = int64(float64(took) / (1 + max(0, there+1-slots)/slots))
-	default:
+	case !ok:
 		return // neither a report nor a failure: waiting cannot be told from work
+	case report.HasInFlight && there >= slots:
+		took = 0 // it does not say how fast it is, and this request may have waited
 	}
 	// This attempt is still counted as under way, but not by the endpoint.
 	a.endpoint.Cells[w.id].Load.Heard(there, int(a.endpoint.InFlight.Load())-1, took, now)

@@ -153,7 +153,7 @@ func (d *down) Expire(_ *loop.Timer, now int64) {
 		if d.closing {
 			d.lost()
 		} else if id, ok := d.codec.Refuse(); ok {
-			d.refuse(exchange.ClientTimeout, exchange.ClientTimeout.Status(), id)
+			d.refuse(exchange.ClientTimeout, exchange.ClientTimeout.Status(), id, "")
 		} else {
 			d.lost()
 		}
@@ -317,22 +317,24 @@ func (d *down) credit(r *request, n int) {
 // malformed answers a fault of the protocol and closes.
 func (d *down) malformed(err error, ev *stream.Event) {
 	var fault *stream.ProtocolError
-	status := exchange.ClientProtocol.Status()
+	status, what := exchange.ClientProtocol.Status(), ""
 	if errors.As(err, &fault) {
-		status = fault.Status
+		status, what = fault.Status, fault.What
 	}
 	if r := d.find(ev.Stream); r != nil && ev.Kind == stream.Reset {
+		r.log.details = what
 		d.w.stop(r, exchange.ClientProtocol, status)
 	} else {
-		d.refuse(exchange.ClientProtocol, status, ev.Stream)
+		d.refuse(exchange.ClientProtocol, status, ev.Stream, what)
 	}
 	d.close(true)
 }
 
-// refuse answers a request whose head never came whole.
-func (d *down) refuse(f exchange.Flag, status int, id stream.ID) {
+// refuse answers a request whose head never came whole. what says more than the
+// flag in the access log, or is empty.
+func (d *down) refuse(f exchange.Flag, status int, id stream.ID, what string) {
 	d.w.count(d.w.shared.Unrouted, status, f, 0)
-	d.w.logRefused(d, status, f)
+	d.w.logRefused(d, status, f, what)
 	_ = d.codec.Close(nil)
 	d.reply(id, status, f)
 	d.close(true)

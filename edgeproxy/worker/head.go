@@ -37,6 +37,8 @@ func (w *Worker) inbound(r *request, head *stream.Message) (service, source []by
 			service = f.Value
 		case f.Is(inband.HeaderSource):
 			source = f.Value
+		case f.Is(inband.HeaderClient):
+			r.clientText = r.store.copy(w, f.Value)
 		}
 	}
 	r.head.Fields = r.fields

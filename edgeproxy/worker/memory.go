@@ -143,7 +143,7 @@ func (w *Worker) giveUp(d *down) {
 	}
 	if d.phase == heading {
 		w.count(w.shared.Unrouted, 0, exchange.Overload, 0)
-		w.logRefused(d, 0, exchange.Overload)
+		w.logRefused(d, 0, exchange.Overload, "memory_limit")
 	}
 	for r := d.requests; r != nil; r = d.requests {
 		w.stop(r, exchange.Overload, 0)

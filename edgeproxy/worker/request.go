@@ -2,6 +2,7 @@ package worker
 
 import (
 	"cmp"
+	"net/netip"
 	"time"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
@@ -52,6 +53,10 @@ type request struct {
 	replyTrailers []stream.Field
 	owed          int  // credit for the response that the client has not got back
 	continued     bool // the client was told to send the body
+
+	// client is who is behind a trusted peer, else invalid; clientText is its text.
+	client     netip.Addr
+	clientText []byte
 
 	filters *route.Filters // nil for none
 	origin  []byte         // allowed to read the response (CORS), nil when not
@@ -158,6 +163,7 @@ func (w *Worker) freeRequest(r *request) {
 	r.received, r.keptFrom, r.reply, r.replyKeptFrom = 0, 0, 0, 0
 	clear(r.tried[:r.tries])
 	r.owed, r.source, r.from, r.probe, r.tries, r.round, r.token = 0, 0, nil, false, 0, 0, 0
+	r.client, r.clientText = netip.Addr{}, nil
 	r.retry, r.filters, r.origin, r.local = nil, nil, nil, local{}
 	for i := range r.attempts {
 		r.attempts[i].endpoint, r.attempts[i].gate = nil, nil
@@ -179,7 +185,7 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	var found *view.Service
 	if w.full() {
 		w.shared.Memory.Requests.Add(1)
-		r.none = exchange.Overload
+		r.none, r.log.details = exchange.Overload, "memory_limit"
 	} else if s, rule := w.find(r, head); s != nil {
 		found, r.service = s, s.Service
 		cfg.Retries = s.Retries
@@ -238,7 +244,7 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 	v := w.state.View
 	target, path, ok := route.Normalize(head.Path, w.path[:0])
 	if !ok {
-		r.none = exchange.ClientProtocol
+		r.none, r.log.details = exchange.ClientProtocol, "path_invalid"
 		r.head.Method = r.store.copy(w, head.Method)
 		r.log.authority, r.log.path = r.store.copy(w, head.Authority), r.store.copy(w, head.Path)
 		return nil, nil
@@ -292,7 +298,12 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 	if filters != nil && !w.filter(r, filters, q) {
 		return nil, nil
 	}
-	if backend == nil || backend.Invalid != "" {
+	switch {
+	case backend == nil:
+		r.log.details = "route_has_no_backend"
+		return nil, nil
+	case backend.Invalid != "":
+		r.log.details = "backend_reference_invalid"
 		return nil, nil
 	}
 	s := v.Backend(backend)

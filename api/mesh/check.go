@@ -161,8 +161,7 @@ func (c *checker) route(r *HTTPRoute) {
 	for i, p := range r.Spec.ParentRefs {
 		path := fmt.Sprintf("spec.parentRefs[%d]", i)
 		g := c.gateways[p.Namespace+"/"+p.Name]
-		switch {
-		case g == nil:
+		if g == nil {
 			add(path, ReasonNoMatchingParent, "there is no Gateway %s/%s%s", p.Namespace, p.Name, c.perhaps(p.Name, c.gateways))
 			continue
 		}

@@ -41,8 +41,7 @@ func (c *checker) streamRoute(kind, protocol string, m ObjectMeta, parents []Par
 	for i, p := range parents {
 		path := fmt.Sprintf("spec.parentRefs[%d]", i)
 		g := c.gateways[p.Namespace+"/"+p.Name]
-		switch {
-		case g == nil:
+		if g == nil {
 			c.add(kind, m, path, ReasonNoMatchingParent, "there is no Gateway %s/%s%s", p.Namespace, p.Name, c.perhaps(p.Name, c.gateways))
 			continue
 		}

@@ -11,8 +11,8 @@ import (
 func TestRetryWait(t *testing.T) {
 	second := mesh.Duration(time.Second)
 	r := compileRetry(&mesh.RouteRetry{Backoff: &second})
-	for n, least := range map[int]time.Duration{1: 1, 2: 2, 3: 4, 4: 8, 5: 10, 6: 10, 1000: 10} {
-		least *= time.Second
+	for n, seconds := range map[int]int{1: 1, 2: 2, 3: 4, 4: 8, 5: 10, 6: 10, 1000: 10} {
+		least := time.Duration(seconds) * time.Second
 		if got := r.Wait(n, 0); got != least {
 			t.Errorf("retry %d comes after %v at the earliest, want %v", n, got, least)
 		}

@@ -204,7 +204,7 @@ func (s *Server) conditionsWith(set *mesh.Objects) []mesh.Condition {
 	if set != nil {
 		*all = mesh.Objects{
 			Gateways: set.Gateways, HTTPRoutes: set.HTTPRoutes, TCPRoutes: set.TCPRoutes, TLSRoutes: set.TLSRoutes, Sites: set.Sites,
-			Services: set.Services, TrafficPolicies: set.TrafficPolicies, LocalResponses: set.LocalResponses, Positions: set.Positions,
+			Services: set.Services, TrafficPolicies: set.TrafficPolicies, LocalResponses: set.LocalResponses, ReferenceGrants: set.ReferenceGrants, Positions: set.Positions,
 		}
 		for key := range set.All() {
 			named[key] = true
@@ -253,5 +253,7 @@ func add(all *mesh.Objects, o world.Object) {
 		all.TrafficPolicies = append(all.TrafficPolicies, d)
 	case *mesh.LocalResponse:
 		all.LocalResponses = append(all.LocalResponses, d)
+	case *mesh.ReferenceGrant:
+		all.ReferenceGrants = append(all.ReferenceGrants, d)
 	}
 }

@@ -87,6 +87,29 @@ var rules = map[string]rule{
 	"Listener.protocol": {enum: []string{ProtocolHTTP, ProtocolTCP, ProtocolTLS, ProtocolEastWest}, unserved: []string{"HTTPS", "UDP"},
 		doc: "HTTP from users, TCP for whole connections, TLS for whole connections by the server name they ask for, or mesh.meridian.dev/EastWest from other sites' proxies: what arrives there is served at this site and never passed on."},
 
+	"RouteNamespaces.from":               {enum: []string{NamespacesSame, NamespacesAll, NamespacesSelector}, unserved: []string{"None"}, def: NamespacesSame},
+	"NamespaceRequirement.key":           {doc: "The label, kubernetes.io/metadata.name."},
+	"NamespaceRequirement.operator":      {enum: []string{OperatorIn, OperatorNotIn}, unserved: []string{"Exists", "DoesNotExist"}},
+	"NamespaceRequirement.values":        {format: &formatLabel, maxItems: 64, unique: "."},
+	"NamespaceSelector.matchLabels":      {format: &formatLabelText, keys: checkLabelKey},
+	"NamespaceSelector.matchExpressions": {maxItems: 16},
+	"AllowedRoutes.kinds":                {maxItems: 8, unique: "kind", doc: "Kinds of routes that may join; none is all that the protocol takes."},
+	"RouteKind.group":                    {enum: []string{GatewayGroup}, def: GatewayGroup},
+	"RouteKind.kind":                     {enum: []string{KindHTTPRoute, KindTCPRoute, KindTLSRoute}, unserved: []string{"GRPCRoute", "UDPRoute"}},
+
+	"ReferenceGrantSpec.from":      {minItems: 1, maxItems: 16, doc: "Whose references are permitted."},
+	"ReferenceGrantSpec.to":        {minItems: 1, maxItems: 16, doc: "What may be named, in the namespace of the grant."},
+	"ReferenceGrantFrom.group":     {enum: []string{GatewayGroup}},
+	"ReferenceGrantFrom.kind":      {enum: []string{KindHTTPRoute, KindTCPRoute, KindTLSRoute, KindGateway, "GRPCRoute", "UDPRoute"}},
+	"ReferenceGrantFrom.namespace": {format: &formatLabel},
+	"ReferenceGrantTo.group":       {doc: "mesh.meridian.dev for a MeshService; empty is the core group."},
+	"ReferenceGrantTo.kind":        {enum: []string{KindMeshService, "Service", "Secret"}},
+	"ReferenceGrantTo.name":        {format: &formatSubdomain, doc: "The one that may be named; absent is all of the kind."},
+
+	"RouteRetry.codes":    {span: &span{lo: 400, hi: 599}, maxItems: 32, doc: "Statuses of a response that is not passed on but asked for again; none retries failures without a response only."},
+	"RouteRetry.attempts": {span: &span{lo: 1, hi: 10}, doc: "New attempts after the first; that of the TrafficPolicy (2) where absent."},
+	"RouteRetry.backoff":  {format: &formatGEP2257, doc: "Least wait before an attempt, 25ms by default; it doubles up to ten times this much, and half as much at random is added."},
+
 	"ListenerTLS.mode":               {enum: []string{TLSPassthrough}, unserved: []string{"Terminate"}, doc: "Passthrough leaves the session to the backend."},
 	"TCPRouteSpec.parentRefs":        {minItems: 1, maxItems: 32, hint: "name the Gateway that the route joins"},
 	"TCPRouteSpec.rules":             {minItems: 1, maxItems: 1},
@@ -163,6 +186,7 @@ var rules = map[string]rule{
 	"PolicyTargetRef.sectionName":    {format: &formatSubdomain, doc: "A listener of the Gateway; absent means all."},
 	"AcceptProxyProtocol.from":       {minItems: 1, maxItems: 64, unique: ".", format: &formatCIDR, doc: "Networks of the balancers whose connections begin with a PROXY header."},
 	"Forwarding.trustedNetworks":     {maxItems: 64, unique: ".", format: &formatCIDR, doc: "Networks of the proxies in front of this one, whose Forwarded and X-Forwarded fields are kept."},
+	"Forwarding.trustedHops":         {span: &span{lo: 0, hi: 32}, doc: "How many proxies are in front of this one: the client's address is that many from the right in X-Forwarded-For."},
 	"Forwarding.forwarded":           {doc: "Send Forwarded (RFC 7239) beside the X-Forwarded fields."},
 	"Forwarding.via":                 {format: &formatVia, def: DefaultVia, doc: "Name of this proxy in Via; a request that has been here 8 times is refused (508)."},
 	"SlowClients.grace":              {span: positive, def: DefaultSlowGrace.String(), doc: "How long a client may be slow."},
@@ -180,8 +204,8 @@ var rules = map[string]rule{
 	"ClientPosition.latitudeHeader":  {format: &formatHeader},
 	"ClientPosition.longitudeHeader": {format: &formatHeader},
 
-	"LoadBalancing.algorithm": {enum: []string{LBLeastRequest, LBPeakEWMA, LBRoundRobin, LBRandom, LBRingHash, LBMaglev}, unserved: []string{"prequal", "fadingTable"}, def: LBLeastRequest,
-		doc: "ringHash and maglev place requests by the hash of the session (header or source address), of the source address where the service has no session affinity."},
+	"LoadBalancing.algorithm": {enum: []string{LBFadingTable, LBLeastRequest, LBPeakEWMA, LBRoundRobin, LBRandom, LBRingHash, LBMaglev}, unserved: []string{"prequal"}, def: LBFadingTable,
+		doc: "fadingTable goes by the load that endpoints report in response headers, as leastRequest does without; ringHash and maglev place requests by the hash of the session (header or source address), of the source address where the service has no session affinity."},
 	"LoadBalancing.hashBalanceFactor":      {span: &span{lo: 0, hi: 10000}, doc: "Bounds what ringHash sends to one endpoint, in percent of its share of the requests in flight; 0 bounds nothing."},
 	"SlowStart.window":                     {span: positive, doc: "How long an endpoint that appeared or recovered takes less than its share."},
 	"SlowStart.aggression":                 {span: positive, def: 1, doc: "Bends the ramp: 1 is a straight line, more rises earlier."},
@@ -247,10 +271,9 @@ var routedMethods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", 
 // ignoring a match or a filter would serve requests that the author excluded.
 var unserved = map[string][]string{
 	"GatewaySpec":       {"infrastructure", "allowedListeners", "tls", "backendTLS", "defaultScope"},
-	"Listener":          {"allowedRoutes"},
 	"ListenerTLS":       {"certificateRefs", "frontendValidation", "options"},
 	"HTTPRouteSpec":     {"useDefaultGateways"},
-	"HTTPRouteRule":     {"retry", "sessionPersistence"},
+	"HTTPRouteRule":     {"sessionPersistence"},
 	"HTTPRouteFilter":   {"externalAuth"},
 	"SiteSpec":          {"coverage", "capacity"},
 	"SiteLink":          {"budget"},
@@ -289,6 +312,10 @@ var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
 	reflect.TypeFor[PathModifier]():      related(pathModifierRelations),
 	reflect.TypeFor[CORS]():              related(corsRelations),
 	reflect.TypeFor[LocalResponseSpec](): related(localResponseRelations),
+	reflect.TypeFor[ReferenceGrantTo]():  related(grantToRelations),
+	reflect.TypeFor[RouteNamespaces]():   related(routeNamespacesRelations),
+	reflect.TypeFor[NamespaceSelector](): related(namespaceSelectorRelations),
+	reflect.TypeFor[RouteRetry]():        related(retryRelations),
 	reflect.TypeFor[Export](): func(v reflect.Value, fault faultFunc) {
 		if e := v.Interface().(Export); len(e.Sites) > 0 && e.Scope != ScopeMesh {
 			fault("sites", "sites are named but scope is not "+ScopeMesh, "add scope: "+ScopeMesh)

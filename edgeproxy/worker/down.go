@@ -154,7 +154,7 @@ func (d *down) Expire(_ *loop.Timer, now int64) {
 		} else if d.codec == nil {
 			d.lost()
 		} else if id, ok := d.codec.Refuse(); ok {
-			d.refuse(exchange.ClientTimeout, exchange.ClientTimeout.Status(), id)
+			d.refuse(exchange.ClientTimeout, exchange.ClientTimeout.Status(), id, "")
 		} else {
 			d.lost()
 		}
@@ -325,7 +325,7 @@ func (d *down) unheard(ev *stream.Event) {
 		f = exchange.Overload
 	}
 	d.w.count(d.w.shared.Unrouted, 0, f, 0)
-	d.w.logRefused(d, 0, f)
+	d.w.logRefused(d, 0, f, "")
 }
 
 // answers queues what the codec says of what it read; after the last word of a

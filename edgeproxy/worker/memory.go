@@ -176,7 +176,7 @@ func (w *Worker) giveUp(d *down) {
 	}
 	if d.phase == heading {
 		w.count(w.shared.Unrouted, 0, exchange.Overload, 0)
-		w.logRefused(d, 0, exchange.Overload)
+		w.logRefused(d, 0, exchange.Overload, "memory_limit")
 	}
 	d.endAll(exchange.Event{Kind: exchange.Stop, Flag: exchange.Overload})
 	d.lost()

@@ -12,27 +12,29 @@ import (
 // malformed answers a fault of the protocol and closes.
 func (d *down) malformed(err error, ev *stream.Event) {
 	var fault *stream.ProtocolError
-	status := exchange.ClientProtocol.Status()
+	status, what := exchange.ClientProtocol.Status(), ""
 	if errors.As(err, &fault) {
-		status = fault.Status
+		status, what = fault.Status, fault.What
 	}
 	if d.many { // the codec says it for all streams
 		d.endAll(exchange.Event{Kind: exchange.Stop, Flag: exchange.ClientProtocol})
 		d.w.count(d.w.shared.Unrouted, 0, exchange.ClientProtocol, 0)
-		d.w.logRefused(d, 0, exchange.ClientProtocol)
+		d.w.logRefused(d, 0, exchange.ClientProtocol, what)
 		d.w.say(&d.conn, d.mux())
 	} else if r := d.find(ev.Stream); r != nil && ev.Kind == stream.Reset {
+		r.log.details = what
 		d.w.stop(r, exchange.ClientProtocol, status)
 	} else {
-		d.refuse(exchange.ClientProtocol, status, ev.Stream)
+		d.refuse(exchange.ClientProtocol, status, ev.Stream, what)
 	}
 	d.close(true)
 }
 
-// refuse answers a request whose head never came whole.
-func (d *down) refuse(f exchange.Flag, status int, id stream.ID) {
+// refuse answers a request whose head never came whole. what says more than the
+// flag in the access log, or is empty.
+func (d *down) refuse(f exchange.Flag, status int, id stream.ID, what string) {
 	d.w.count(d.w.shared.Unrouted, status, f, 0)
-	d.w.logRefused(d, status, f)
+	d.w.logRefused(d, status, f, what)
 	_ = d.codec.Close(nil)
 	d.reply(id, status, f)
 	d.close(true)

@@ -39,11 +39,14 @@ var kinds = []struct {
 	{MeshAPIVersion, reflect.TypeFor[MeshService]()},
 	{MeshAPIVersion, reflect.TypeFor[TrafficPolicy]()},
 	{MeshAPIVersion, reflect.TypeFor[LocalResponse]()},
+	{MeshAPIVersion, reflect.TypeFor[NetworkFunction]()},
+	{MeshAPIVersion, reflect.TypeFor[ServiceChain]()},
+	{MeshAPIVersion, reflect.TypeFor[ChainNode]()},
 }
 
 // unservedKinds are defined by the two API groups and refused by name.
 var unservedKinds = []string{"GatewayClass", "GRPCRoute", "UDPRoute", "ReferenceGrant", "BackendTLSPolicy",
-	"ListenerSet", "NetworkFunction", "ServiceChain", "AuthorizationPolicy", "GeoFence"}
+	"ListenerSet", "AuthorizationPolicy", "GeoFence"}
 
 func typeMetaOf(kind string) TypeMeta {
 	for _, k := range kinds {

@@ -83,6 +83,7 @@ func (s *Server) configured(e event) {
 	mine := e.owner == s.world.Owner()
 	if e.entry.Value == nil {
 		s.world.Remove(e.owner, e.entry.Key)
+		s.forgetRemoved(e.entry.Key)
 	} else if doc, err := decodeObject(e.entry.Key, e.entry.Value); err != nil {
 		// Written by another version, or damaged: what was known of it stays.
 		s.count.objectFaults.Add(1)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/join"
 	"github.com/meridian-mesh/meridian/controller/natsd"
 	"github.com/meridian-mesh/meridian/controller/plan"
 	"github.com/meridian-mesh/meridian/controller/price"
@@ -46,10 +47,15 @@ type Server struct {
 	folder *store.Folder
 	key    ed25519.PrivateKey
 	nats   *natsd.Server // nil with an external NATS
-	conn   *bus.Conn
-	own    *bus.Config // what this controller may write
-	hub    *bus.Config // the hub's, for reading; nil where own is it or there is none
-	snaps  *bus.Snapshots
+	// members and authority are the embedded hub's: who may connect, and its
+	// certificates. joinAddr is where new sites ask (host:port).
+	members   *join.Registry
+	authority *natsd.Authority
+	joinAddr  string
+	conn      *bus.Conn
+	own       *bus.Config // what this controller may write
+	hub       *bus.Config // the hub's, for reading; nil where own is it or there is none
+	snaps     *bus.Snapshots
 
 	// What follows belongs to the loop.
 	world     *world.World
@@ -178,6 +184,13 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer api.close()
+	if s.members != nil {
+		door, err := s.serveJoin(stop)
+		if err != nil {
+			return err
+		}
+		defer door.close()
+	}
 	if err := s.writeRunFile(api.url); err != nil {
 		return err
 	}
@@ -225,7 +238,7 @@ func (s *Server) openStore() (err error) {
 func (s *Server) openBus() error {
 	if s.cfg.NATSURL != "" {
 		conn, err := bus.Connect(bus.Options{
-			URL: s.cfg.NATSURL, Name: "sitecontroller " + s.cfg.Site, CAFile: s.cfg.NATSCA,
+			URL: s.cfg.NATSURL, Name: "sitecontroller " + s.cfg.Site, Site: s.cfg.Site, CAFile: s.cfg.NATSCA,
 			TokenFile: s.cfg.NATSTokenFile, NKeyFile: s.cfg.NATSNKeyFile, Log: s.log,
 		})
 		s.conn = conn
@@ -234,7 +247,7 @@ func (s *Server) openBus() error {
 	cfg := natsd.Config{
 		Site: s.cfg.Site, StoreDir: s.folder.Path("nats"), Listen: s.cfg.Listen, Log: s.log,
 		Hub: s.cfg.Hub, LeafListen: s.cfg.LeafListen,
-		HubURLs: s.cfg.HubURLs, HubCA: s.cfg.HubCA, HubSecret: s.cfg.HubSecret,
+		HubURLs: s.cfg.HubURLs, HubCA: s.cfg.HubCA, HubKey: s.cfg.HubKey,
 	}
 	var err error
 	if cfg.NodeToken, err = s.folder.Secret(nodeTokenFile); err != nil {
@@ -244,9 +257,13 @@ func (s *Server) openBus() error {
 		return err
 	}
 	if cfg.Hub {
-		if cfg.Authority, err = natsd.OpenAuthority(s.folder, time.Now()); err != nil {
+		if s.authority, err = natsd.OpenAuthority(s.folder, time.Now()); err != nil {
 			return err
 		}
+		if s.members, err = join.OpenRegistry(s.folder); err != nil {
+			return err
+		}
+		cfg.Authority, cfg.SiteOf = s.authority, s.members.SiteOf
 	}
 	if !loopback(s.cfg.Listen) {
 		s.log.Warn("nodes connect beyond loopback without TLS: their token can be read on the way", "listen", s.cfg.Listen)
@@ -255,7 +272,7 @@ func (s *Server) openBus() error {
 		return err
 	}
 	s.conn, err = bus.Connect(bus.Options{
-		Name: "sitecontroller " + s.cfg.Site, InProcess: s.nats, TokenFile: s.folder.Path(adminTokenFile), Log: s.log,
+		Name: "sitecontroller " + s.cfg.Site, Site: s.cfg.Site, InProcess: s.nats, TokenFile: s.folder.Path(adminTokenFile), Log: s.log,
 	})
 	if err != nil {
 		s.nats.Stop()
@@ -396,7 +413,7 @@ func (s *Server) writeRunFile(api string) error {
 		s.run.NATS, s.run.TokenFile = s.nats.ClientURL(), s.folder.Path(nodeTokenFile)
 		if s.cfg.Hub {
 			s.run.Leaf = "tls://" + s.nats.LeafAddr()
-			s.run.HubCA, s.run.HubSecret = s.folder.Path("hub", "ca.pem"), s.folder.Path("hub", "leaf.secret")
+			s.run.Join, s.run.HubCA = "https://"+s.joinAddr, s.authority.CAFile
 		}
 	}
 	data, err := json.MarshalIndent(s.run, "", "  ")

@@ -1,5 +1,7 @@
 package mesh
 
+import "time"
+
 // TrafficPolicy says how requests to its targets are shared and bounded.
 type TrafficPolicy struct {
 	TypeMeta
@@ -18,11 +20,12 @@ type TrafficPolicySpec struct {
 	Retries          *Retries          `json:"retries,omitempty"`
 	Connections      *Connections      `json:"connections,omitempty"`
 	ClientPosition   *ClientPosition   `json:"clientPosition,omitempty"`
-	// AcceptProxyProtocol and Forwarding are for targets of kind Gateway, all else
-	// for MeshService.
+	// AcceptProxyProtocol, Forwarding and SlowClients are for targets of kind
+	// Gateway, all else for MeshService.
 	AcceptProxyProtocol *AcceptProxyProtocol `json:"acceptProxyProtocol,omitempty"`
 	SendProxyProtocol   *SendProxyProtocol   `json:"sendProxyProtocol,omitempty"`
 	Forwarding          *Forwarding          `json:"forwarding,omitempty"`
+	SlowClients         *SlowClients         `json:"slowClients,omitempty"`
 }
 
 // Forwarding says what requests tell backends of the way they came.
@@ -35,6 +38,22 @@ type Forwarding struct {
 	// Via is the name of this proxy in Via (RFC 9110 7.6.3).
 	Via string `json:"via,omitempty"`
 }
+
+// SlowClients says how slow a client of HTTP may be: while the proxy waits for it,
+// to send a body or to take a response, it must move MinBytesPerSecond in each
+// Grace. Its connection is closed else, with the flag SB or SR.
+type SlowClients struct {
+	// Grace defaults to 10s.
+	Grace *Duration `json:"grace,omitempty"`
+	// MinBytesPerSecond defaults to 240; with 0 any byte within Grace is enough.
+	MinBytesPerSecond *int `json:"minBytesPerSecond,omitempty"`
+}
+
+// Defaults of [SlowClients].
+const (
+	DefaultSlowGrace         = 10 * time.Second
+	DefaultMinBytesPerSecond = 240
+)
 
 // DefaultVia is the name of a proxy in Via that no policy names.
 const DefaultVia = "meridian"

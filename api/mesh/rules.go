@@ -164,6 +164,8 @@ var rules = map[string]rule{
 	"Forwarding.trustedNetworks":     {maxItems: 64, unique: ".", format: &formatCIDR, doc: "Networks of the proxies in front of this one, whose Forwarded and X-Forwarded fields are kept."},
 	"Forwarding.forwarded":           {doc: "Send Forwarded (RFC 7239) beside the X-Forwarded fields."},
 	"Forwarding.via":                 {format: &formatVia, def: DefaultVia, doc: "Name of this proxy in Via; a request that has been here 8 times is refused (508)."},
+	"SlowClients.grace":              {span: positive, def: DefaultSlowGrace.String(), doc: "How long a client may be slow."},
+	"SlowClients.minBytesPerSecond":  {span: &span{lo: 0, hi: 1e9}, def: DefaultMinBytesPerSecond, doc: "What it must send of a body, or take of a response, over each grace while the proxy waits for it; 0: any byte."},
 	"SendProxyProtocol.version":      {enum: []string{ProxyV1, ProxyV2}, def: ProxyV2},
 	"PolicyTargetRef.name":           {format: &formatSubdomain},
 	"SiteSharing.policy":             {enum: []string{SharingCooperative, SharingNone, SharingRoundRobin, SharingWeightedRoundRobin}, def: SharingCooperative},

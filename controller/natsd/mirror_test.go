@@ -164,7 +164,7 @@ func TestHubThatLostItsDataIsNotFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := config(t, "centre", f)
-	cfg.Hub, cfg.LeafListen, cfg.Authority = true, "127.0.0.1:0", auth
+	cfg.Hub, cfg.LeafListen, cfg.Authority, cfg.SiteOf = true, "127.0.0.1:0", auth, members(f)
 	hub := start(t, f, cfg)
 	relay := natstest.NewRelay(t, hub.srv.LeafAddr())
 	a := startLeaf(t, "a", relay.Addr(), f)

@@ -18,6 +18,8 @@ const (
 	PathObjects = "/api/v1/objects"
 	PathApply   = "/api/v1/apply"
 	PathDelete  = "/api/v1/delete"
+	PathToken   = "/api/v1/token" //nolint:gosec // a path
+	PathRemove  = "/api/v1/remove-site"
 )
 
 // Verbs of the API on the bus (see bus.APISubject). Those of one site answer for
@@ -234,9 +236,42 @@ type RunFile struct {
 	API string `json:"api"`
 	// TrustKey is the file of the public key that seals the site's snapshots.
 	TrustKey string `json:"trustKey"`
-	// Leaf is where other sites connect to a hub (tls://host:port), with HubCA and
-	// HubSecret.
-	Leaf      string `json:"leaf,omitempty"`
-	HubCA     string `json:"hubCA,omitempty"`
-	HubSecret string `json:"hubSecret,omitempty"`
+	// Leaf is where other sites connect to a hub (tls://host:port), Join where new
+	// ones ask to (https://host:port), and HubCA the certificate it proves itself by.
+	Leaf  string `json:"leaf,omitempty"`
+	Join  string `json:"join,omitempty"`
+	HubCA string `json:"hubCA,omitempty"`
+}
+
+// TokenRequest asks a hub for a token that lets a site join.
+type TokenRequest struct {
+	Site string `json:"site"`
+	// TTLSeconds is how long it is good for; 0 means an hour.
+	TTLSeconds float64 `json:"ttlSeconds,omitempty"`
+	// Hosts are where the new site reaches the hub, instead of what the hub was
+	// told to advertise.
+	Hosts []string `json:"hosts,omitempty"`
+}
+
+// Token answers a [TokenRequest].
+type Token struct {
+	Site    string    `json:"site"`
+	Token   string    `json:"token"`
+	Expires time.Time `json:"expires"`
+	// Hosts are those that it names.
+	Hosts []string `json:"hosts"`
+}
+
+// RemoveRequest asks a hub to take a site out of the mesh.
+type RemoveRequest struct {
+	Site string `json:"site"`
+}
+
+// Removed answers a [RemoveRequest].
+type Removed struct {
+	Site string `json:"site"`
+	// Did is what was done, in words.
+	Did []string `json:"did"`
+	// Left are objects that still name the site, and are the operator's to change.
+	Left []mesh.Key `json:"left,omitempty"`
 }

@@ -127,3 +127,13 @@ func (w *World) Known(site string) []News {
 	}
 	return out
 }
+
+// Drop forgets all that was reported of a site, and reports whether there was
+// anything. What it still says is news again.
+func (w *World) Drop(site string) bool {
+	before := len(w.reports)
+	maps.DeleteFunc(w.reports, func(t topic, _ map[string]info) bool { return t.site == site })
+	delete(w.rhythms, site)
+	delete(w.ways, site)
+	return len(w.reports) < before
+}

@@ -19,6 +19,8 @@ const (
 	ClientTimeout           // the request took too long to arrive
 	IdleTimeout             // a tunnel or connection carried nothing for too long
 	Loop                    // the request has been here before
+	SlowBody                // the request's body came too slowly
+	SlowReader              // the client took its response too slowly
 	Flags                   // their number
 )
 
@@ -40,6 +42,8 @@ var flagText = [Flags]struct {
 	ClientProtocol:     {"DPE", 400, "the request is not valid"},
 	ClientTimeout:      {"DT", 408, "the request did not arrive in time"},
 	Loop:               {"LD", 508, "the request goes round in a loop"},
+	SlowBody:           {"SB", 408, "the request's body came too slowly"},
+	SlowReader:         {"SR", 0, ""},
 	IdleTimeout:        {"SI", 408, "the connection carried nothing for too long"},
 }
 

@@ -2,6 +2,7 @@ package view
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 )
@@ -24,6 +25,20 @@ func newForwarding(m *mesh.Forwarding) Forwarding {
 		}
 	}
 	return f
+}
+
+func slowClients(m *mesh.SlowClients) SlowClients {
+	s := SlowClients{MinBytesPerSecond: mesh.DefaultMinBytesPerSecond}
+	if m == nil {
+		return s
+	}
+	if m.Grace != nil {
+		s.Grace = time.Duration(*m.Grace)
+	}
+	if m.MinBytesPerSecond != nil {
+		s.MinBytesPerSecond = int64(*m.MinBytesPerSecond)
+	}
+	return s
 }
 
 // Trusts reports whether what a peer says of the way so far is kept.

@@ -214,6 +214,10 @@ func (w *Worker) release(a *attempt, ok bool) {
 	if u := a.up; u != nil {
 		a.up = nil
 		u.detach(a, ok)
+		if r.d != nil && r.d.pace.held {
+			r.d.pace.held = false
+			r.d.goOn(r)
+		}
 	}
 	a.ref = exchange.Ref{}
 }

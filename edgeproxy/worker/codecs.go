@@ -39,6 +39,7 @@ var http1Codecs = codecs{
 func (w *Worker) takeCodec() serverCodec {
 	n := len(w.restCodecs)
 	if n == 0 {
+		w.Loop.Spend(codecBytes)
 		return w.codecs.server()
 	}
 	c := w.restCodecs[n-1]

@@ -21,26 +21,30 @@ type down struct {
 	listener *Listener
 	socket   *view.Socket // of the listener in the present view
 	requests *request     // open streams
-	decoding bool
-	balanced bool // a PROXY header comes first
 	timer    loop.Timer
 	deadline int64
 	id       uint64
 	born     int64
+	active   int64 // when it last sent or took something
 	gateway  string
-	since    int64 // of the wait, while memory is given up
-	phase    phase
+	pace     pace
 	span     span
 	carried  int      // requests
 	unpaid   int      // request bytes received and not passed on
 	peer     [48]byte // from as text
-	peerLen  int
 	from     netip.AddrPort
 
-	closing bool // closed once all is sent
-	linger  bool // ... after reading what the client still sends
-	reset   bool // ... by a reset, because its last response is cut short
+	peerLen   uint8
+	phase     phase
+	decoding  bool
+	balanced  bool // a PROXY header comes first
+	closing   bool // closed once all is sent
+	linger    bool // ... after reading what the client still sends
+	reset     bool // ... by a reset, because its last response is cut short
+	drained   bool // no request is to follow
+	departing bool // in the list of those to be closed
 
+	nextGone   *down
 	next, prev *down
 }
 
@@ -64,6 +68,7 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 	if d == nil {
 		d = &down{w: w}
 		d.timer.Owner = d
+		w.Loop.Spend(downBytes)
 	} else {
 		w.freeDown = d.next
 		*d = down{w: w, timer: d.timer}
@@ -98,7 +103,7 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 }
 
 func (d *down) cameFrom(a netip.AddrPort) {
-	d.from, d.peerLen = a, len(a.Addr().AppendTo(d.peer[:0]))
+	d.from, d.peerLen = a, uint8(len(a.Addr().AppendTo(d.peer[:0])))
 }
 
 // header reads what a balancer says of the client before its first request.
@@ -126,7 +131,8 @@ func (d *down) header(in []byte) int {
 // that is early enough, and looks at the deadline when it expires.
 func (d *down) await(p phase, timeout time.Duration) {
 	d.phase = p
-	d.deadline = d.w.Loop.Now() + int64(timeout)
+	d.active = d.w.Loop.Now()
+	d.deadline = d.active + int64(timeout)
 	if !d.timer.Armed() || timeout < d.w.shared.Times.KeepAlive {
 		d.w.Loop.Wheel.Set(&d.timer, d.deadline)
 	}
@@ -139,7 +145,9 @@ func (d *down) Expire(_ *loop.Timer, now int64) {
 		return
 	}
 	switch d.phase {
-	case resting, lingering:
+	case resting:
+		d.depart()
+	case lingering:
 		d.lost()
 	case heading:
 		if d.closing {
@@ -156,21 +164,6 @@ func (d *down) Expire(_ *loop.Timer, now int64) {
 	}
 }
 
-// stalled looks who has kept a request from going on.
-func (d *down) stalled(now int64) {
-	if d.conn.Unsent() > 0 {
-		d.lost()
-		return
-	}
-	if r := d.requests; d.w.codecs.serial && r != nil && !r.x.RequestDone() && !d.conn.Paused() {
-		d.w.stop(r, exchange.ClientTimeout, 0)
-	}
-	if !d.conn.Closed() && d.phase == serving {
-		d.deadline = now + int64(d.w.shared.Times.Stall)
-		d.w.Loop.Wheel.Set(&d.timer, d.deadline)
-	}
-}
-
 // Connected is for connections that were dialled.
 func (d *down) Connected() {}
 
@@ -184,7 +177,7 @@ func (d *down) Input(in []byte) int {
 	}
 	w := d.w
 	w.Counters.Received.Add(uint64(len(in)))
-	w.makeRoom()
+	d.active = w.Loop.Now()
 	if d.codec == nil {
 		d.codec = w.takeCodec()
 	}
@@ -199,8 +192,8 @@ func (d *down) Input(in []byte) int {
 		d.await(heading, w.shared.Times.Head)
 	case d.phase == resting:
 		d.restCodec()
-	case d.phase == serving && w.codecs.serial && r != nil && !r.x.RequestDone():
-		d.await(serving, w.shared.Times.Body)
+	case d.phase == serving && w.codecs.serial && r != nil && !r.x.RequestDone() && d.pace.wait == noWait:
+		d.expect(d.waiting())
 	}
 	return used
 }
@@ -239,7 +232,7 @@ func (d *down) decode(in []byte) int {
 
 // restCodec gives the codec of a connection at rest to whoever needs one next.
 func (d *down) restCodec() {
-	if d.w.codecs.serial && !d.decoding && d.codec.Active() == 0 && d.codec.Reusable() && d.conn.Left() == 0 {
+	if d.codec != nil && d.w.codecs.serial && !d.decoding && d.codec.Active() == 0 && d.codec.Reusable() && d.conn.Left() == 0 {
 		d.w.giveCodec(d.codec)
 		d.codec = nil
 	}
@@ -248,7 +241,7 @@ func (d *down) restCodec() {
 func (d *down) event(ev *stream.Event) {
 	w := d.w
 	if ev.Kind == stream.Head {
-		d.await(serving, d.w.shared.Times.Stall)
+		d.await(serving, w.shared.Times.KeepAlive) // expect is for what takes less
 		if w.leaving > 0 {
 			_ = d.codec.Close(nil)
 		}
@@ -273,7 +266,9 @@ func (d *down) event(ev *stream.Event) {
 	case stream.Trailers:
 		r.trailers = r.store.trailers(w, r.trailers[:0], ev.Fields)
 	case stream.End:
-		d.deadline = w.Loop.Now() + int64(d.w.shared.Times.Stall)
+		if d.pace.wait == forBody {
+			d.pace.wait = noWait
+		}
 		if w.codecs.serial {
 			d.conn.Pause()
 		}
@@ -302,7 +297,7 @@ func (d *down) find(id stream.ID) *request {
 // throttle stops reading a client whose request is not taken as fast as it comes.
 func (d *down) throttle() {
 	if d.w.codecs.serial && d.unpaid >= d.w.shared.Watermark && !d.conn.Closed() {
-		d.conn.Pause()
+		d.holdBack()
 	}
 }
 
@@ -314,8 +309,8 @@ func (d *down) credit(r *request, n int) {
 		return
 	}
 	d.unpaid -= n
-	if d.conn.Paused() && !r.x.RequestDone() && d.unpaid < d.w.shared.Watermark/2 && !d.conn.Closed() {
-		d.conn.Resume()
+	if d.unpaid < d.w.shared.Watermark/2 {
+		d.goOn(r)
 	}
 }
 
@@ -347,25 +342,26 @@ func (d *down) refuse(f exchange.Flag, status int, id stream.ID) {
 func (d *down) Written(n, left int) {
 	if n > 0 {
 		d.w.Counters.Sent.Add(uint64(n))
+		d.pace.sent += int64(n)
+		d.active = d.w.Loop.Now()
 		if d.phase == tunnelling {
 			d.await(tunnelling, d.requests.idle)
-		} else if d.phase == serving && d.deadline < d.w.Loop.Now()+int64(d.w.shared.Times.Stall) {
-			d.deadline = d.w.Loop.Now() + int64(d.w.shared.Times.Stall)
 		}
 	}
+	d.paced(n, left)
 	if d.closing {
 		if left == 0 {
 			d.sent()
 		}
 		return
 	}
-	if d.w.codecs.serial && left <= d.w.shared.Watermark/2 {
+	if d.w.codecs.serial {
 		switch r := d.requests; {
 		case r == nil:
-			if d.phase == serving {
+			if d.phase == serving && left == 0 {
 				d.proceed()
 			}
-		case r.owed > 0:
+		case r.owed > 0 && left <= d.w.shared.Watermark/2:
 			owed := r.owed
 			r.owed = 0
 			d.w.step(r, &exchange.Event{Kind: exchange.ClientCredit, N: owed})
@@ -384,7 +380,8 @@ func (d *down) close(linger bool) {
 		d.sent()
 		return
 	}
-	d.await(serving, d.w.shared.Times.Stall)
+	d.phase = serving
+	d.expect(forReader)
 	d.conn.Dirty()
 }
 
@@ -417,7 +414,7 @@ func (d *down) drain() {
 // still to come.
 func (d *down) leave() {
 	if d.phase == resting {
-		d.await(resting, d.w.leaving)
+		d.await(resting, d.w.keepAlive())
 	} else if r := d.requests; r != nil && r.log.firstByte == 0 { // else the next response says it
 		_ = d.codec.Close(nil)
 	}
@@ -426,7 +423,8 @@ func (d *down) leave() {
 // keepAlive is how long a client's connection may rest now.
 func (w *Worker) keepAlive() time.Duration {
 	if w.leaving > 0 {
-		return w.leaving
+		// Not all at one time, nor all of their clients back at one time.
+		return w.leaving - time.Duration(w.random()%uint64(w.leaving/4+1))
 	}
 	return w.shared.Times.KeepAlive
 }
@@ -494,6 +492,9 @@ func (d *down) Recycle() {
 		d.codec = nil
 	}
 	d.listener, d.socket = nil, nil
+	if d.departing {
+		return // that list still goes through it
+	}
 	d.next = d.w.freeDown
 	d.w.freeDown = d
 }
@@ -510,10 +511,11 @@ func (d *down) finished(r *request) {
 		return
 	}
 	if d.w.codecs.serial {
-		d.unpaid = 0
+		d.unpaid, d.pace.held = 0, false
 	}
 	if d.phase == tunnelling {
-		d.await(serving, d.w.shared.Times.Stall) // for what is still to be sent
+		d.phase = serving // for what is still to be sent
+		d.expect(forReader)
 	}
 	switch {
 	case d.closing:
@@ -521,7 +523,7 @@ func (d *down) finished(r *request) {
 		d.close(!r.x.RequestDone() || d.conn.Left() > 0)
 	case d.w.codecs.serial && !r.x.RequestDone():
 		d.close(true) // what still comes of the body is not worth reading
-	case d.w.codecs.serial && d.conn.Unsent() > d.w.shared.Watermark/2:
+	case d.w.codecs.serial && (d.conn.Unsent() > d.w.shared.Watermark/2 || d.pace.wait == forReader && d.conn.Unsent() > 0):
 		d.conn.Pause() // who asks on without taking the answers must wait
 	case d.requests == nil:
 		d.proceed()

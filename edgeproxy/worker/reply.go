@@ -13,6 +13,7 @@ func (w *Worker) toClient(r *request, act *exchange.Action) {
 	ok := true
 	switch act.Kind {
 	case exchange.ReplyInformational:
+		r.continued = r.continued || r.replyHead.Status == 100
 		w.takeInBand(r, &r.attempts[act.Ref.Slot])
 		w.out = stream.Event{Kind: stream.Head, Stream: r.stream, Head: &w.msg}
 		ok = d.send(&w.out, roomFor(&w.msg))

@@ -50,7 +50,8 @@ type request struct {
 	replyKeptFrom int64
 	replyHead     *stream.Message
 	replyTrailers []stream.Field
-	owed          int // credit for the response that the client has not got back
+	owed          int  // credit for the response that the client has not got back
+	continued     bool // the client was told to send the body
 
 	filters *route.Filters // nil for none
 	origin  []byte         // allowed to read the response (CORS), nil when not
@@ -67,6 +68,9 @@ type request struct {
 	token    uint64 // of the session that it brought and stays in
 	attempts [exchange.MaxAttempts]attempt
 }
+
+// requestFields is how many fields a request has room for at first.
+const requestFields = 32
 
 // store keeps copies of borrowed bytes until the request is over.
 type store struct{ list loop.List }
@@ -117,7 +121,8 @@ func (s *store) trailers(w *Worker, dst, from []stream.Field) []stream.Field {
 func (w *Worker) newRequest(d *down, id stream.ID) *request {
 	r := w.freeReq
 	if r == nil {
-		r = &request{w: w, fields: make([]stream.Field, 0, 32)}
+		r = &request{w: w, fields: make([]stream.Field, 0, requestFields)}
+		w.Loop.Spend(requestBytes)
 		r.timer.Owner = r
 		for i := range r.attempts {
 			r.attempts[i].r = r
@@ -144,7 +149,7 @@ func (w *Worker) freeRequest(r *request) {
 	r.kept.Free(s)
 	r.replyKept.Free(s)
 	r.d, r.service, r.none, r.bodyMax = nil, nil, exchange.OK, 0
-	r.inbound, r.demand = false, false
+	r.inbound, r.demand, r.continued = false, false, false
 	r.log = logged{response: r.log.response[:0]}
 	r.head = stream.Message{}
 	r.fields, r.trailers, r.replyTrailers = r.fields[:0], r.trailers[:0], r.replyTrailers[:0]
@@ -169,11 +174,12 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 		ClientCredit: w.shared.Watermark,
 	}
 	var limit time.Duration
+	var found *view.Service
 	if w.full() {
 		w.shared.Memory.Requests.Add(1)
 		r.none = exchange.Overload
 	} else if s, rule := w.find(r, head); s != nil {
-		r.service = s.Service
+		found, r.service = s, s.Service
 		cfg.Retries = s.Retries
 		limit, r.idle = s.Request, s.Idle
 		if rule != nil {
@@ -197,7 +203,9 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	if r.filters != nil && r.service != nil && len(r.head.Upgrade) == 0 { // a tunnel has no copy
 		w.mirror(r, limit)
 	}
+	w.found = found
 	w.step(r, &exchange.Event{Kind: exchange.Request, More: head.Length != 0})
+	w.found = nil
 }
 
 // find says which service is meant, keeps the head, and normalises what is
@@ -263,8 +271,8 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 	if backend == nil || backend.Invalid != "" {
 		return nil, nil
 	}
-	s := v.Services[backend.Service]
-	if s == nil || !s.HasPort(backend.Port) {
+	s := v.Backend(backend)
+	if s == nil {
 		return nil, nil
 	}
 	return s, rule

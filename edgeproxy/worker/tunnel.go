@@ -30,6 +30,7 @@ func (w *Worker) tunnel(r *request, a *attempt) {
 	d.socket = nil // nothing is routed any more, so no old routes are kept
 	if w.codecs.serial {
 		d.unpaid = 0
+		d.pace.held = false
 		a.up.conn.HalfClosable()
 		d.conn.HalfClosable()
 	}

@@ -26,6 +26,7 @@ type up struct {
 	fresh    bool // nothing was written since the last stream was opened
 	closing  bool // closed once all is sent
 	ended    bool // a tunnel's backend has sent all
+	held     bool // not read, as the client's socket is full
 	span     span
 	carried  int // requests
 	unpaid   int // response bytes received and not passed on
@@ -54,6 +55,7 @@ func (w *Worker) connect(a *attempt, anew bool) {
 	u := w.freeUp
 	if u == nil {
 		u = &up{w: w, codec: w.codecs.client()}
+		w.Loop.Spend(upBytes)
 		u.timer.Owner = u
 		u.idle.Conn = u
 	} else {
@@ -97,6 +99,7 @@ func (u *up) attach(a *attempt) {
 	u.attempts = a
 	reused := u.used
 	u.used, u.fresh = true, true
+	u.conn.Bound(0)
 	u.carried++
 	if !u.w.codecs.serial && !u.span.over(u.w.Loop.Now(), u.carried) {
 		u.rest()
@@ -149,7 +152,6 @@ func (u *up) Expire(_ *loop.Timer, now int64) {
 // Input decodes responses.
 func (u *up) Input(in []byte) int {
 	w := u.w
-	w.makeRoom()
 	if a := u.attempts; a != nil {
 		u.deadline = w.Loop.Now() + int64(a.silence)
 	}
@@ -243,8 +245,8 @@ func (u *up) credit(a *attempt, n int) {
 		return
 	}
 	u.unpaid -= n
-	if !u.ended && u.conn.Paused() && u.unpaid < u.w.shared.Watermark/2 && !u.conn.Closed() {
-		u.conn.Resume()
+	if u.unpaid < u.w.shared.Watermark/2 {
+		u.goOn()
 	}
 }
 
@@ -257,6 +259,7 @@ func (u *up) Written(n, left int) {
 		u.close()
 		return
 	}
+	u.paced(left)
 	if a := u.attempts; a != nil && a.owed > 0 && u.w.codecs.serial && left <= u.w.shared.Watermark/2 {
 		owed := a.owed
 		a.owed = 0
@@ -321,7 +324,7 @@ func (u *up) detach(a *attempt, ok bool) {
 	}
 	over := u.span.over(u.w.Loop.Now(), u.carried)
 	if u.w.codecs.serial {
-		u.unpaid = 0
+		u.unpaid, u.held = 0, false
 		if a.r.x.Tunnel() {
 			u.endTunnel(ok)
 			return

@@ -90,6 +90,21 @@ func (c *Conn) MirrorHubConfig(ctx context.Context) (*Config, error) {
 	return &Config{conn: c, kv: kv, bucket: HubBucket, mirror: true, seen: map[mesh.Key]uint64{}}, nil
 }
 
+// PurgeSite deletes the buckets of a site, where all sites share one JetStream, and
+// returns the names of those that were there.
+func (c *Conn) PurgeSite(ctx context.Context, site string) ([]string, error) {
+	var purged []string
+	for _, bucket := range []string{SiteBucket(site), SnapshotBucket(site)} {
+		switch err := c.js.DeleteKeyValue(ctx, bucket); {
+		case err == nil:
+			purged = append(purged, bucket)
+		case !errors.Is(err, jetstream.ErrBucketNotFound):
+			return purged, fmt.Errorf("bus: delete bucket %s: %w", bucket, err)
+		}
+	}
+	return purged, nil
+}
+
 // Put stores an object and returns its revision.
 func (b *Config) Put(ctx context.Context, key mesh.Key, value []byte) (uint64, error) {
 	if b.mirror {

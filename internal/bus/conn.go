@@ -23,6 +23,9 @@ type Options struct {
 	URL string
 	// Name is shown in the server's list of connections.
 	Name string
+	// Site, when set, has the answers to this connection's requests on that site's
+	// own subjects ([Inboxes]).
+	Site string
 	// TokenFile holds a shared secret, NKeyFile an NKey seed; one at most.
 	TokenFile string
 	NKeyFile  string
@@ -126,6 +129,9 @@ func (c *Conn) options(o Options) ([]nats.Option, error) {
 		nats.ReconnectHandler(func(*nats.Conn) { c.link(true, true) }),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.fault(err); c.link(false, false) }),
 		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) { c.async(s, err) }),
+	}
+	if o.Site != "" {
+		opts = append(opts, nats.CustomInboxPrefix(inboxPrefix(o.Site)))
 	}
 	if o.TokenFile != "" && o.NKeyFile != "" {
 		return nil, errors.New("bus: give a token file or an NKey file, not both")

@@ -38,7 +38,7 @@ var rooms = []room{
 	{path: "edgeproxy/http1", pure: true, may: []string{"edgeproxy/stream"}},
 	{path: "edgeproxy/http2", pure: true, may: []string{"edgeproxy/stream"}},
 	{path: "edgeproxy/route", pure: true, may: with(vocabulary, "edgeproxy/stream")},
-	{path: "edgeproxy/lb", pure: true, may: with(vocabulary, decision...)},
+	{path: "edgeproxy/lb", pure: true, may: with(with(vocabulary, decision...), "internal/maglev")},
 	{path: "edgeproxy/outlier", pure: true, may: vocabulary},
 	{path: "edgeproxy/clienthello", pure: true},
 	{path: "edgeproxy/proxyproto", pure: true},
@@ -55,7 +55,7 @@ var rooms = []room{
 
 	// Chains.
 	{path: "chaining/nsh", pure: true},
-	{path: "chaining/path", pure: true, may: with(vocabulary, "controller/price", "chaining/nsh", "chaining/flow")},
+	{path: "chaining/path", pure: true, may: with(vocabulary, "controller/price", "chaining/nsh", "chaining/flow", "internal/maglev")},
 	{path: "chaining/flow", pure: true},
 	{path: "chaining", may: with(vocabulary, "chaining/...", "controller/price", "internal/...")},
 
@@ -79,6 +79,7 @@ var rooms = []room{
 	{path: "testbed/report", pure: true, may: []string{"testbed/scenario"}},
 
 	// Plumbing.
+	{path: "internal/maglev", pure: true},
 	{path: "internal", may: []string{"api/mesh", "internal/..."}},
 
 	// Thin mains.

@@ -254,7 +254,7 @@ var rules = map[string]rule{
 	"ChainMatch.sourcePorts":          {format: &formatPortRange, maxItems: 64, unique: ".", doc: "Ports or ranges, such as \"80\" or \"8000-8999\"."},
 	"ChainMatch.destinationPorts":     {format: &formatPortRange, maxItems: 64, unique: ".", doc: "Ports or ranges, such as \"80\" or \"8000-8999\"."},
 	"ChainMatch.protocols":            {enum: []string{"tcp", "udp", "sctp", "icmp", "icmp6"}, unique: "."},
-	"ChainMatch.dscp":                 {span: &span{lo: 0, hi: 63}, unique: "."},
+	"ChainMatch.dscp":                 {span: &span{lo: 0, hi: 63}},
 	"NetworkFunctionSpec.attach":      {enum: []string{AttachPlain, AttachGPE, AttachEther}, def: AttachPlain, doc: "How packets are handed over: plain to functions that know no NSH; with NSH in VXLAN-GPE or straight on Ethernet."},
 	"NetworkFunctionSpec.state":       {enum: []string{StateFlow, StateMAC}, unserved: []string{StateInterface}, def: StateFlow, doc: "How a plain function's packets find their path again: by their 5-tuple (routed functions that keep it) or by source address (bridges and wires)."},
 	"NetworkFunctionSpec.failureMode": {enum: []string{FailClosed, FailOpen}, def: FailClosed, doc: "What happens when no instance is left: closed stops the chain, open leaves the function out."},

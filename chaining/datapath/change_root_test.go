@@ -35,7 +35,7 @@ func TestRootRestart(t *testing.T) {
 					n.dp.Close()
 					n.dp = nil
 					n.open(Config{Attach: attach})
-					if err := n.Do(func() error { return n.dp.Apply(n.tab, false) }); err != nil {
+					if err := n.Do(func() error { return n.dp.Apply(n.tab) }); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -262,8 +262,9 @@ func TestRootChange(t *testing.T) {
 	}
 	old := w.counts(1)[10<<8|253].Packets
 
-	// Now all flows: the epoch goes up.
-	w.applyAgain(Config{}, true)
+	// Now all flows: the path is none that flows may be on any more.
+	w.forget(10)
+	w.apply(Config{})
 	time.Sleep(300 * time.Millisecond)
 	moved := w.counts(1)[10<<8|253].Packets
 	time.Sleep(300 * time.Millisecond)
@@ -276,7 +277,8 @@ func TestRootChange(t *testing.T) {
 	w.paths(30, f2, f3, f4)
 	w.apply(Config{})
 	w.classify(30)
-	w.applyAgain(Config{}, true)
+	w.forget(20)
+	w.apply(Config{})
 	time.Sleep(300 * time.Millisecond)
 	sent, lost, ttl := s.stop()
 	r.stop()

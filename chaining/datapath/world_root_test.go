@@ -178,6 +178,14 @@ func (w *world) paths(spi uint32, functions ...*testFunction) {
 	w.path(spi+1, spi, back, towardsClient)
 }
 
+// forget takes a path and its way back from those that flows may be on.
+func (w *world) forget(spi uint32) {
+	for _, n := range w.nodes {
+		delete(n.tab.Paths, spi)
+		delete(n.tab.Paths, spi+1)
+	}
+}
+
 // classify sends all traffic over paths spi and spi+1.
 func (w *world) classify(spi uint32) {
 	for i, n := range w.nodes {
@@ -248,17 +256,12 @@ func (n *testNode) open(cfg Config) {
 // apply opens the datapath when it is not, and applies the tables.
 func (w *world) apply(cfg Config) {
 	w.t.Helper()
-	w.applyAgain(cfg, false)
-}
-
-func (w *world) applyAgain(cfg Config, again bool) {
-	w.t.Helper()
 	for _, n := range w.nodes {
 		if n.dp == nil {
 			n.open(cfg)
 			w.t.Cleanup(func() { n.dp.Close() })
 		}
-		if err := n.Do(func() error { return n.dp.Apply(n.tab, again) }); err != nil {
+		if err := n.Do(func() error { return n.dp.Apply(n.tab) }); err != nil {
 			w.t.Fatalf("%s: %+v", n.Name, err)
 		}
 	}

@@ -7,7 +7,7 @@ MAKEFLAGS   += --warn-undefined-variables --no-builtin-rules
 .DEFAULT_GOAL := help
 
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-BINARIES  := edgeproxy sitecontroller meridian
+BINARIES  := edgeproxy sitecontroller meridian chainagent
 ARGS      ?=
 TESTFLAGS ?=
 BENCH     ?= .

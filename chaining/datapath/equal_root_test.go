@@ -150,4 +150,3 @@ func compareAll(t *testing.T, program *ebpf.Program, forwarder *soft.Forwarder, 
 	}
 	return nil
 }
-

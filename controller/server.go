@@ -61,6 +61,10 @@ type Server struct {
 	world     *world.World
 	synced    bool
 	revisions map[mesh.Key]uint64 // of own
+	ledgers   map[string]*ledger  // by owner
+	recorded  map[string]book     // what an earlier run had
+	hold      string              // why the last snapshot stands, empty when it need not
+	holdOwner string              // whose bucket is the reason
 	snapshot  *mesh.Snapshot
 	published mesh.Generation
 	problem   string
@@ -77,7 +81,7 @@ type Server struct {
 	events   chan event
 	calls    chan func()
 	stopped  chan struct{} // closed when the loop ends
-	toBus    chan *mesh.Snapshot
+	toBus    chan publication
 	fromBus  chan outcome
 	beat     atomic.Int64 // when the loop last ticked, Unix ns
 	link     atomic.Pointer[linkState]
@@ -121,11 +125,12 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		cfg: cfg, log: log, started: time.Now(),
 		world:     world.New(cfg.Site, owner),
 		revisions: map[mesh.Key]uint64{},
+		ledgers:   map[string]*ledger{},
 		planners:  map[mesh.ServiceKey]*plan.Planner{},
 		events:    make(chan event, 256),
 		calls:     make(chan func()),
 		stopped:   make(chan struct{}),
-		toBus:     make(chan *mesh.Snapshot, 1),
+		toBus:     make(chan publication, 1),
 		fromBus:   make(chan outcome, 4),
 		runReady:  make(chan struct{}),
 	}, nil
@@ -228,6 +233,9 @@ func (s *Server) openStore() (err error) {
 			s.newest = last.Generation
 		}
 	}
+	if err := s.recall(); err != nil {
+		return err
+	}
 	if s.newest.Incarnation == 0 {
 		// The clock only has to be later than at the start that a lost folder had.
 		s.newest = mesh.Generation{Incarnation: uint64(s.started.UnixNano())}
@@ -311,12 +319,10 @@ func (s *Server) openBuckets(ctx context.Context) error {
 func (s *Server) tryBuckets(ctx context.Context) (err error) {
 	ctx, done := context.WithTimeout(ctx, 4*callTimeout)
 	defer done()
-	if s.cfg.Hub {
-		s.own, err = s.conn.OpenHubConfig(ctx)
-	} else {
-		s.own, err = s.conn.OpenSiteConfig(ctx, s.cfg.Site)
+	if err := s.finishRestore(ctx); err != nil {
+		return err
 	}
-	if err != nil {
+	if err := s.openOwn(ctx); err != nil {
 		return err
 	}
 	switch s.cfg.role() {
@@ -345,14 +351,16 @@ func (s *Server) sync(ctx context.Context) error {
 			return err
 		}
 		if s.cfg.role() == "leaf" {
+			if err := s.recallAhead(); err != nil {
+				return err
+			}
 			s.lookAtHub(ctx)
 		}
 	}
 	// What the watches brought may still be queued behind this call.
 	err := s.do(ctx, func() {
-		for len(s.events) > 0 {
-			s.configured(<-s.events)
-		}
+		s.drain()
+		s.compare()
 	})
 	if err != nil {
 		return err
@@ -393,7 +401,7 @@ func (s *Server) lookAtHub(ctx context.Context) {
 	ctx, done := context.WithTimeout(ctx, firstLook)
 	defer done()
 	for ctx.Err() == nil {
-		if s.nats.Links() > 0 && s.hub.Refresh(ctx) == nil {
+		if s.nats.Links() > 0 && s.refresh(ctx) == nil {
 			return
 		}
 		select {

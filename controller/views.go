@@ -104,7 +104,8 @@ func (s *Server) row(now time.Time) siteapi.WeightsRow {
 
 // get lists objects. Loop only.
 func (s *Server) get(r siteapi.GetRequest) (siteapi.Objects, error) {
-	out := siteapi.Objects{Site: s.cfg.Site, Objects: []siteapi.Object{}}
+	owner := s.world.Owner()
+	out := siteapi.Objects{Site: s.cfg.Site, Owner: owner, Revision: s.ledgerOf(owner).high, Objects: []siteapi.Object{}}
 	for _, o := range s.world.List() {
 		if r.Kind != "" && r.Kind != o.Key.Kind || r.Namespace != "" && r.Namespace != o.Key.Namespace || r.Name != "" && r.Name != o.Key.Name {
 			continue

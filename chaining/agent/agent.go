@@ -116,6 +116,7 @@ type run struct {
 	*Agent
 	ctx     context.Context
 	objects *mesh.Objects
+	before  *mesh.Objects // those whose paths may still be in force; nil when none are
 	down    map[string]string
 	plan    *path.Plan
 	view    *path.View // in force
@@ -176,10 +177,10 @@ func (r *run) read() error {
 		r.fault(err)
 		return err
 	}
-	before := r.objects
-	r.objects = o
+	last, before := r.objects, r.before
+	r.before, r.objects = last, o
 	if err := r.replan(); err != nil {
-		r.objects = before
+		r.objects, r.before = last, before
 		r.fault(err)
 		return err
 	}
@@ -208,7 +209,7 @@ func (r *run) replan() error {
 		views = []path.View{{Name: "flip", Plan: plan}}
 	}
 	// All steps must compile before the first is taken.
-	d, err := domainOf(r.objects, r.cfg.Node, r.machine)
+	d, err := domainOf(r.objects, r.before, r.cfg.Node, r.machine)
 	if err != nil {
 		return err
 	}
@@ -234,6 +235,7 @@ func (r *run) advance() {
 		}
 		r.view, r.next = &v, r.next[1:]
 		if len(r.next) == 0 {
+			r.before = nil
 			return
 		}
 		var wait time.Duration
@@ -255,7 +257,7 @@ func (r *run) advance() {
 }
 
 func (r *run) apply(v *path.View) error {
-	d, err := domainOf(r.objects, r.cfg.Node, r.machine)
+	d, err := domainOf(r.objects, r.before, r.cfg.Node, r.machine)
 	if err != nil {
 		return err
 	}

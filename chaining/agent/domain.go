@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/chaining/datapath"
@@ -30,8 +31,9 @@ var kinds = map[string]path.Kind{mesh.AttachPlain: path.KindPlain, mesh.AttachGP
 var states = map[string]path.State{mesh.StateFlow: path.StateFlow, mesh.StateMAC: path.StateMAC}
 
 // domainOf is where plans are compiled for. Of other nodes only what this one has to
-// know is filled in.
-func domainOf(o *mesh.Objects, self string, m machine) (*path.Domain, error) {
+// know is filled in. before are documents whose paths may still be in force: their
+// instances stay attached, as far as they are there.
+func domainOf(o, before *mesh.Objects, self string, m machine) (*path.Domain, error) {
 	d := &path.Domain{}
 	var faults []error
 	for _, n := range o.ChainNodes {
@@ -49,6 +51,19 @@ func domainOf(o *mesh.Objects, self string, m machine) (*path.Domain, error) {
 				faults = append(faults, fmt.Errorf("NetworkFunction %s, instance %s: %w", fullName(f.Metadata), in.Name, err))
 			}
 			d.Attachments = append(d.Attachments, a)
+		}
+	}
+	if before != nil {
+		for _, f := range before.NetworkFunctions {
+			for i := range f.Spec.Instances {
+				in := &f.Spec.Instances[i]
+				if slices.ContainsFunc(d.Attachments, func(a path.Attachment) bool { return a.Instance == in.Name }) {
+					continue
+				}
+				if a, err := attachmentOf(f, in, in.Node == self, m); err == nil {
+					d.Attachments = append(d.Attachments, a)
+				}
+			}
 		}
 	}
 	return d, errors.Join(faults...)

@@ -162,14 +162,20 @@ func nameByContent(p *path.Plan) error {
 	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(keys[a], keys[b]) })
 	taken, renamed := map[uint32]bool{0: true}, map[uint32]uint32{0: 0}
 	for _, i := range order {
+		if p.Paths[i].Reversed {
+			continue // named after its way there
+		}
 		h := fnv.New32a()
 		_, _ = h.Write([]byte(keys[i])) // a hash never fails
-		spi := (h.Sum32() ^ h.Sum32()>>24) & nsh.MaxSPI
+		spi := (h.Sum32() ^ h.Sum32()>>23) & (path.ReversedBit - 1)
 		for taken[spi] {
-			spi = (spi + 1) & nsh.MaxSPI
+			spi = (spi + 1) & (path.ReversedBit - 1)
 		}
 		taken[spi] = true
 		renamed[p.Paths[i].SPI] = spi
+		if back := p.Paths[i].Back; back != 0 {
+			renamed[back] = spi | path.ReversedBit
+		}
 	}
 	for i := range p.Paths {
 		p.Paths[i].SPI, p.Paths[i].Back = renamed[p.Paths[i].SPI], renamed[p.Paths[i].Back]

@@ -230,7 +230,8 @@ func TestRootInstanceDies(t *testing.T) {
 		s.routers[0].IP("route replace 10.1.0.0/24 via 10.9.1.1")
 		for _, st := range streams {
 			gap := st.Gap()
-			sent, lost, hops := st.Stop()
+			hops := st.Halt()
+			lost := st.Sent() - st.Answered()
 			if len(hops) != 1 {
 				t.Errorf("a flow has TTL %v at the server: it passed beside the chain", hops)
 			}
@@ -240,9 +241,6 @@ func TestRootInstanceDies(t *testing.T) {
 			}
 			moved++
 			worst = max(worst, gap)
-			if lost*5 > sent*5 {
-				t.Errorf("%d of %d lost", lost, sent)
-			}
 		}
 		return moved, untouched, worst
 	}

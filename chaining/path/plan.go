@@ -81,6 +81,10 @@ type Stop struct {
 	Branches []Branch
 }
 
+// ReversedBit is set in the SPI of a way back, and only there: by it functions that
+// know NSH tell the directions apart. The rest of the SPI is that of the way there.
+const ReversedBit = 1 << 23
+
 // SI is that of the path's i-th stop; the end is the stop past the last.
 func SI(i int) uint8 { return uint8(nsh.FirstSI - i) }
 
@@ -112,7 +116,11 @@ func Make(prev *Plan, specs []Spec, n *Network) *Plan {
 	if prev != nil {
 		next.Generation, next.NextSPI = prev.Generation+1, prev.NextSPI
 		for i := range prev.Paths {
-			kept[prev.Paths[i].key()] = prev.Paths[i].SPI
+			key := prev.Paths[i].key()
+			if b := prev.Paths[i].Back; b != 0 {
+				key += " / " + prev.Path(b).key()
+			}
+			kept[key] = prev.Paths[i].SPI
 		}
 	}
 	m := &maker{plan: next, kept: kept, n: n}
@@ -193,9 +201,9 @@ func (m *maker) add(c *Chain, functions []string, pl *Placement, first int) {
 			return
 		}
 	}
-	p.SPI = m.spi(p.key())
-	c.SPIs = append(c.SPIs, p.SPI)
 	if !c.Symmetric {
+		p.SPI = m.spi(p.key())
+		c.SPIs = append(c.SPIs, p.SPI)
 		m.plan.Paths = append(m.plan.Paths, p)
 		return
 	}
@@ -205,7 +213,9 @@ func (m *maker) add(c *Chain, functions []string, pl *Placement, first int) {
 			back.Stops = append(back.Stops, s)
 		}
 	}
-	back.SPI = m.spi(back.key())
+	p.SPI = m.spi(p.key() + " / " + back.key())
+	back.SPI = p.SPI | ReversedBit
+	c.SPIs = append(c.SPIs, p.SPI)
 	p.Back, back.Back = back.SPI, p.SPI
 	m.plan.Paths = append(m.plan.Paths, p, back)
 }

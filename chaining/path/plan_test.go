@@ -76,7 +76,7 @@ func TestCompile(t *testing.T) {
 		t.Fatalf("plan: %+v", plan)
 	}
 	there, back := plan.Paths[0], plan.Paths[1]
-	if there.Stops[1].Instance != "nat-b" || back.Stops[0].Instance != "tag-c" || there.Back != back.SPI || back.Back != there.SPI {
+	if there.Stops[1].Instance != "nat-b" || back.Stops[0].Instance != "tag-c" || there.Back != back.SPI || back.Back != there.SPI || back.SPI != there.SPI|ReversedBit {
 		t.Errorf("there %+v, back %+v", there, back)
 	}
 	v := &View{Plan: plan}
@@ -165,7 +165,7 @@ func TestChanges(t *testing.T) {
 		first := old.Paths[0].Stops[0].Instance
 		ins[slices.IndexFunc(ins, func(i Instance) bool { return i.Name == first })].Down = true
 		next := Make(same, []Spec{s}, network(t, links, ins))
-		if next.Paths[0].Stops[0].Instance == first || next.Paths[0].SPI <= old.Paths[1].SPI {
+		if next.Paths[0].Stops[0].Instance == first || next.Paths[0].SPI <= old.Paths[0].SPI {
 			t.Fatalf("paths %+v", next.Paths)
 		}
 		var names []string

@@ -96,8 +96,12 @@ type Object struct {
 
 // Objects answers a [GetRequest].
 type Objects struct {
-	Site    string   `json:"site"`
-	Objects []Object `json:"objects"`
+	Site string `json:"site"`
+	// Owner is who this controller's own objects belong to, and Revision how far
+	// their bucket is.
+	Owner    string   `json:"owner"`
+	Revision uint64   `json:"revision"`
+	Objects  []Object `json:"objects"`
 }
 
 // Status is how a mesh looks from one site.

@@ -346,8 +346,20 @@ func (c *Conn) read() {
 		c.readable = false // the next byte comes with an event of its own
 	}
 	c.received(k, n)
-	if c.fd >= 0 && c.readable && (!c.paused || c.failed && c.watchReset) {
+	switch {
+	case c.fd < 0 || !c.readable:
+	case !c.paused && c.most > 0:
+		c.nextTurn() // what was read is to be sent first: the owner bounds what lies here
+	case !c.paused || c.failed && c.watchReset:
 		c.Again()
+	}
+}
+
+// nextTurn has the socket's event come again.
+func (c *Conn) nextTurn() {
+	c.readable = false
+	if err := c.loop.Mod(c.fd, c.waits, c.handle); err != nil {
+		c.peer.Failed(err)
 	}
 }
 

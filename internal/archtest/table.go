@@ -57,6 +57,8 @@ var rooms = []room{
 	{path: "chaining/nsh", pure: true},
 	{path: "chaining/path", pure: true, may: with(vocabulary, "controller/price", "chaining/nsh", "chaining/flow", "internal/maglev")},
 	{path: "chaining/flow", pure: true},
+	{path: "chaining/oam", pure: true, may: []string{"chaining/nsh"}},
+	{path: "chaining/function", pure: true, may: []string{"chaining/flow", "chaining/nsh", "chaining/function/...", "edgeproxy/clienthello"}},
 	{path: "chaining", may: with(vocabulary, "chaining/...", "controller/price", "internal/...")},
 
 	// Placement.

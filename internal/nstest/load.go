@@ -292,6 +292,9 @@ func (r *Requests) String() string {
 	return fmt.Sprintf("%d requests on their own connections, %d on long ones", r.done.Load(), r.asked.Load())
 }
 
+// Sent is how many datagrams have gone out.
+func (s *Stream) Sent() uint64 { return s.sent.Load() }
+
 // Answered is how many datagrams have come back.
 func (s *Stream) Answered() uint64 { return s.back.Load() }
 

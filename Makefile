@@ -58,6 +58,12 @@ bench-peers: build ## compare with HAProxy and nginx, paired rounds: make bench-
 	@go build -o bin/peers ./testbed/peers
 	@bin/peers $(ARGS)
 
+ROUNDS ?= 5
+
+.PHONY: bench-chains
+bench-chains: ## what chains cost, in namespaces: make bench-chains ROUNDS=9 (needs root, iperf3)
+	@MERIDIAN_ROUNDS=$(ROUNDS) go test -tags root -count=1 -v -run '^TestBenchChains$$' $(AS_ROOT) ./chaining/datapath
+
 .PHONY: lint
 lint: $(GOLANGCI) ## run golangci-lint
 	@$(GOLANGCI) run ./...

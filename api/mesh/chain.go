@@ -109,7 +109,7 @@ const (
 type FunctionHealth struct {
 	Probe string `json:"probe"`
 	Port  int    `json:"port,omitempty"`
-	// Interval is the time between probes, and a probe's bound. Default 100ms.
+	// Interval is the time between probes; an answer may take half of it. Default 100ms.
 	Interval *Duration `json:"interval,omitempty"`
 	// Failures in a row take an instance out, Successes bring it back. Defaults 2 and 3.
 	Failures  int `json:"failures,omitempty"`

@@ -261,7 +261,7 @@ var rules = map[string]rule{
 	"NetworkFunctionSpec.instances":   {minItems: 1, maxItems: 64, unique: "name"},
 	"FunctionHealth.probe":            {enum: []string{HealthICMP, HealthTCP, HealthPIDFD}, unserved: []string{"nsh-echo", "frame"}, doc: "icmp: an echo request; tcp: a connection; pidfd: the process of the instance's pidFile lives, and its end is known at once."},
 	"FunctionHealth.port":             {span: realPort, doc: "For tcp."},
-	"FunctionHealth.interval":         {span: positive, doc: "Time between probes, and the bound of one; 100ms by default."},
+	"FunctionHealth.interval":         {span: positive, doc: "Time between probes; an answer may take half of it. 100ms by default."},
 	"FunctionHealth.failures":         {span: &span{lo: 1, hi: 100}, def: 2, doc: "Failures in a row that take an instance out."},
 	"FunctionHealth.successes":        {span: &span{lo: 1, hi: 100}, def: 3, doc: "Successes in a row that bring it back."},
 	"FunctionInstance.name":           {format: &formatSubdomain, doc: "Unique among all functions' instances."},

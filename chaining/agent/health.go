@@ -62,7 +62,9 @@ func watch(ctx context.Context, h *mesh.FunctionHealth, in mesh.FunctionInstance
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for seq := uint16(0); ; seq++ {
-		err := probe(ctx, h, in, seq, interval)
+		// Half the interval is for the answer: then the second failure in a row is known
+		// within two and a half intervals of the instance's end.
+		err := probe(ctx, h, in, seq, interval/2)
 		if ctx.Err() != nil {
 			return
 		}

@@ -42,6 +42,7 @@ type testFunction struct {
 	function uint16    // in its node's table
 	ports    [2]uint16 // in its node's table: towards the client, towards the server
 	macs     [2]net.HardwareAddr
+	remote   netip.Addr // of a function that knows NSH; it has the first port only
 }
 
 const (
@@ -228,6 +229,14 @@ func (w *world) path(spi, reverse uint32, functions []*testFunction, towards int
 		cross(f.at)
 		// Towards the server it goes in at the client's side, and the other way round.
 		side := 1 - towards
+		if f.remote.IsValid() {
+			p := w.nodes[at].tab.Ports[f.ports[0]]
+			h := path.NextHop{Kind: path.KindGPE, Port: f.ports[0], Function: f.function, Local: p.Address, Remote: f.remote}
+			copy(h.DstMAC[:], f.macs[0])
+			w.nodes[at].tab.Hops[hop] = h
+			hop.SI--
+			continue
+		}
 		h := path.NextHop{Kind: path.KindPlain, Port: f.ports[side], Function: f.function, State: path.StateFlow}
 		copy(h.DstMAC[:], f.macs[side])
 		w.nodes[at].tab.Hops[hop] = h

@@ -64,6 +64,11 @@ ROUNDS ?= 5
 bench-chains: ## what chains cost, in namespaces: make bench-chains ROUNDS=9 (needs root, iperf3)
 	@MERIDIAN_ROUNDS=$(ROUNDS) go test -tags root -count=1 -v -run '^TestBenchChains$$' $(AS_ROOT) ./chaining/datapath
 
+.PHONY: nemesis
+nemesis: ## ten minutes of faults and twenty cuts, one of five minutes, against real sites; needs root
+	@MERIDIAN_NEMESIS_SECONDS=600 MERIDIAN_CUTS=20 MERIDIAN_CUT_SECONDS=300 \
+		go test -tags root -count=1 -timeout 40m -v -run '^TestRoot(Nemesis|Partition|Line)$$' $(AS_ROOT) $(TESTFLAGS) ./testbed/netns
+
 .PHONY: lint
 lint: $(GOLANGCI) ## run golangci-lint
 	@$(GOLANGCI) run ./...

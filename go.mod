@@ -3,6 +3,7 @@ module github.com/meridian-mesh/meridian
 go 1.26.0
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/cilium/ebpf v0.22.0
 	github.com/google/gopacket v1.1.19
 	github.com/nats-io/nats-server/v2 v2.15.2

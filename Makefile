@@ -82,6 +82,10 @@ docs: build ## regenerate docs/reference from the types and the binaries' help
 	@go generate ./api/mesh
 	@go run ./internal/refgen -bin bin $(BINARIES)
 
+.PHONY: generate
+generate: docs ## run every generator; BPF objects need clang and llvm-strip, and else stay as they are
+	@go generate ./...
+
 .PHONY: verify-generate
 verify-generate: ## fail when generated files are not what the generators write
 	@.ci/verify-generate

@@ -2,12 +2,15 @@ package agent
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/meridian-mesh/meridian/chaining/datapath"
 	"github.com/meridian-mesh/meridian/chaining/path"
@@ -33,6 +36,29 @@ func say(w http.ResponseWriter, code int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(code)
 	_, _ = io.WriteString(w, text)
+}
+
+// ServeAdmin answers at address until the returned function is called.
+func (a *Agent) ServeAdmin(address string) (stop func(), err error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("admin: %w", err)
+	}
+	a.cfg.Log.Info("admin listens", "address", l.Addr().String())
+	s := &http.Server{Handler: a.Handler(), ReadHeaderTimeout: 5 * time.Second}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			a.cfg.Log.Error("admin ends", "err", err)
+		}
+	}()
+	return func() {
+		if err := s.Close(); err != nil {
+			a.cfg.Log.Warn("admin", "err", err)
+		}
+		<-done
+	}, nil
 }
 
 func (a *Agent) readyz(w http.ResponseWriter, r *http.Request) {

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
@@ -56,6 +57,8 @@ type Agent struct {
 	load    func() (*mesh.Objects, error)
 	reload  chan struct{}
 	events  chan healthEvent
+
+	table atomic.Pointer[path.Table] // in force
 
 	mu     sync.Mutex
 	status Status
@@ -123,6 +126,7 @@ type run struct {
 	next    []path.View
 	due     time.Time // of the next view
 	watches map[string]*watching
+	echoing bool
 	wg      sync.WaitGroup
 }
 
@@ -267,6 +271,15 @@ func (r *run) apply(v *path.View) error {
 	}
 	if err := r.dp.Apply(t); err != nil {
 		return err
+	}
+	r.table.Store(t)
+	if at := echoAddress(t); at.IsValid() && !r.echoing {
+		r.echoing = true
+		r.wg.Go(func() {
+			if err := r.answerEchoes(r.ctx, at); err != nil {
+				r.cfg.Log.Error("chains cannot be traced through this node", "err", err)
+			}
+		})
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -60,18 +60,12 @@ func newSite(t *testing.T, routers int) *site {
 	if out, err := exec.Command("go", "build", "-o", s.binary, "../../cmd/chainagent").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	mount, err := os.MkdirTemp("", "bpf")
-	if err != nil {
-		t.Fatal(err)
-	}
+	mount := t.TempDir()
 	if err := unix.Mount("bpf", mount, "bpf", 0, ""); err != nil {
 		t.Skipf("a BPF file system cannot be mounted: %v", err)
 	}
 	t.Cleanup(func() {
 		if err := unix.Unmount(mount, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-		if err := os.Remove(mount); err != nil {
 			t.Error(err)
 		}
 	})

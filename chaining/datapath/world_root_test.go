@@ -3,11 +3,9 @@
 package datapath
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -106,15 +104,12 @@ func (n *testNode) port(p path.Port) uint16 {
 // bpffs mounts a BPF file system of the test's own.
 func bpffs(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "bpf")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := t.TempDir()
 	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
 		t.Skipf("a BPF file system cannot be mounted: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := errors.Join(unix.Unmount(dir, unix.MNT_DETACH), os.Remove(dir)); err != nil {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
 	})

@@ -9,12 +9,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/chaining/agent"
@@ -118,34 +115,11 @@ func serve(ctx context.Context, opts *options, log *slog.Logger) error {
 		}
 	}()
 	if opts.admin != "" {
-		stop, err := admin(opts.admin, a.Handler(), log)
+		stop, err := a.ServeAdmin(opts.admin)
 		if err != nil {
 			return err
 		}
 		defer stop()
 	}
 	return a.Run(ctx)
-}
-
-// admin serves h until the returned function is called.
-func admin(address string, h http.Handler, log *slog.Logger) (stop func(), err error) {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("admin: %w", err)
-	}
-	log.Info("admin listens", "address", l.Addr().String())
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("admin ends", "err", err)
-		}
-	}()
-	return func() {
-		if err := s.Close(); err != nil {
-			log.Warn("admin", "err", err)
-		}
-		<-done
-	}, nil
 }

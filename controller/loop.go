@@ -156,7 +156,7 @@ const (
 
 // watchLink keeps an eye on the way to the other sites. When it comes back, and
 // now and then, a leaf asks the hub for what the mirror has not got yet.
-func (s *Server) watchLink(ctx context.Context) {
+func (s *Server) watchLink(ctx context.Context, stop context.CancelCauseFunc) {
 	t := time.NewTicker(tickEvery)
 	defer t.Stop()
 	leaf := s.cfg.role() == "leaf"
@@ -187,6 +187,9 @@ func (s *Server) watchLink(ctx context.Context) {
 		}
 		next := state
 		s.link.Store(&next)
+		if s.nats != nil && !s.nats.Stores() && ctx.Err() == nil {
+			stop(errors.New("controller: the NATS server cannot write to its disk any more (is it full?): ending, to be started again"))
+		}
 		select {
 		case <-ctx.Done():
 			return

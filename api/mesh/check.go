@@ -214,7 +214,7 @@ func (c *checker) backend(kind string, m ObjectMeta, path, namespace, name strin
 	}
 	for _, p := range s.Spec.Ports {
 		if port == 0 || p.Port == port {
-			if p.Protocol != protocol {
+			if p.Protocol != protocol && (p.Protocol != PortHTTP2 || protocol != PortHTTP) {
 				add(path+".port", ReasonUnsupportedProtocol, "port %d of MeshService %s speaks %s, a backend of %s has to speak %s", p.Port, key, p.Protocol, kind, protocol)
 			}
 			return

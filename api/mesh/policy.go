@@ -167,6 +167,10 @@ type SiteSharing struct {
 	// StayHome is how many times dearer than the cheapest other site home may
 	// become before requests leave (the rule's h). Default 2.
 	StayHome float64 `json:"stayHome,omitempty"`
+	// ShedAfter is the longest wait in line at home that a request is let into when
+	// no other site is left for it; where it would be longer the request is refused
+	// at once (503). Absent never refuses. For cooperative only.
+	ShedAfter *Duration `json:"shedAfter,omitempty"`
 }
 
 // PolicyTimeouts bound the phases of a request to the targets. Zero keeps the default.

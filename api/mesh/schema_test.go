@@ -180,7 +180,7 @@ spec:
   location: {type: Point, coordinates: [-180, 90, 12]}
   parent: victoria
   gateways: [{address: "edge.example.com:15443"}, {address: "[2001:db8::1]:15443"}, {address: "10.0.0.1:1"}]
-  links: [{to: a, rtt: 0.8ms, price: 0.5, address: "10.0.0.1:15443"}, {to: c, rtt: 1h0m5s, price: 0}]
+  links: [{to: a, rtt: 0.8ms, price: 0.5, maxRate: 200, address: "10.0.0.1:15443"}, {to: c, rtt: 1h0m5s, price: 0}]
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
 kind: MeshService
@@ -202,7 +202,7 @@ spec:
   loadBalancing: {algorithm: ringHash, hashBalanceFactor: 125, slowStart: {window: 30s, aggression: 1.5, minWeightPercent: 5}}
   outlierDetection:
     {consecutiveFailures: 0, successRateMargin: 20, interval: 5s, minRequests: 10, baseEjectionTime: 5s, maxEjectionTime: 1m, maxEjectionPercent: 100, panicThreshold: 30}
-  siteSharing: {policy: weightedRoundRobin, stayHome: 1.5}
+  siteSharing: {policy: weightedRoundRobin, stayHome: 1.5, shedAfter: 250ms}
   timeouts: {connect: 1s, idle: 1.5m, request: 10s}
   retries: {attempts: 0}
   connections: {maxAge: 30m, maxRequests: 1000}

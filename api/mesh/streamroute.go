@@ -22,8 +22,9 @@ const TLSPassthrough = "Passthrough"
 
 // Protocols of a service's port.
 const (
-	PortHTTP = "http"
-	PortTCP  = "tcp"
+	PortHTTP  = "http"
+	PortHTTP2 = "http2"
+	PortTCP   = "tcp"
 )
 
 // ListenerTLS says what a listener does with TLS.

@@ -9,8 +9,9 @@ import (
 
 // Forwarding is what a listener's requests tell backends of the way they came.
 type Forwarding struct {
-	// Pseudonym is this proxy in Via, and Via the line it adds.
-	Pseudonym, Via []byte
+	// Pseudonym is this proxy in Via; Via and Via2 are the lines it adds to requests
+	// that came by HTTP/1.1 and HTTP/2.
+	Pseudonym, Via, Via2 []byte
 	// Forwarded says to send Forwarded too.
 	Forwarded bool
 
@@ -18,7 +19,7 @@ type Forwarding struct {
 }
 
 func newForwarding(m *mesh.Forwarding) Forwarding {
-	f := Forwarding{Pseudonym: []byte(m.Via), Via: []byte("1.1 " + m.Via), Forwarded: m.Forwarded}
+	f := Forwarding{Pseudonym: []byte(m.Via), Via: []byte("1.1 " + m.Via), Via2: []byte("2.0 " + m.Via), Forwarded: m.Forwarded}
 	for _, n := range m.TrustedNetworks {
 		if p, err := netip.ParsePrefix(n); err == nil { // as validated
 			f.trusted = append(f.trusted, p)

@@ -19,6 +19,7 @@ type attempt struct {
 	next     *attempt // of the connection
 	endpoint *upstream.Endpoint
 	remote   int // index in the gate's list, or upstream.Home
+	speaks   *protocol
 	gate     upstream.Gate
 	name     []byte // of the service, for a remote
 	connect  time.Duration
@@ -36,7 +37,8 @@ type attempt struct {
 	how         upstream.Outcome // what the gate will be told
 	status      int              // of its answer
 	sentAt      int64
-	owed        int // credit for the request's body that the backend has not got back
+	out         sending
+	heard       int64 // when the backend said something last
 	timer       loop.Timer
 }
 
@@ -51,7 +53,7 @@ func (a *attempt) Expire(*loop.Timer, int64) {
 func (w *Worker) start(r *request, act *exchange.Action) {
 	a := &r.attempts[act.Ref.Slot]
 	last := a.endpoint
-	a.ref, a.up, a.sent, a.asked, a.how, a.owed = act.Ref, nil, false, false, upstream.Cancelled, 0
+	a.ref, a.up, a.sent, a.asked, a.how = act.Ref, nil, false, false, upstream.Cancelled
 	if act.Retry {
 		w.Counters.Retries.Add(1)
 		if act.Burden && !w.budget.Retry(w.Loop.Now()) {
@@ -66,6 +68,10 @@ func (w *Worker) start(r *request, act *exchange.Action) {
 			w.step(r, &exchange.Event{Kind: exchange.NoTarget, Ref: a.ref, Flag: flag, Status: r.local.status})
 			return
 		}
+	}
+	a.speaks = w.speaks.serial
+	if a.remote == upstream.Home && r.http2 {
+		a.speaks = w.speaks.mux
 	}
 	if r.tries < len(r.tried) {
 		r.tried[r.tries] = a.endpoint
@@ -100,15 +106,11 @@ func (w *Worker) toBackend(r *request, a *attempt, act *exchange.Action) {
 	case exchange.SendData:
 		w.sendBody(r, a, act)
 	case exchange.SendEnd:
-		if len(r.trailers) > 0 {
-			w.out = stream.Event{Kind: stream.Trailers, Stream: a.stream, Fields: r.trailers}
-			a.send(&w.out, roomForFields(r.trailers))
+		if a.out.backlog.Len() > 0 {
+			a.out.ended = true
+			return
 		}
-		w.out = stream.Event{Kind: stream.End, Stream: a.stream}
-		a.send(&w.out, framing)
-		if r.x.Tunnel() && w.codecs.serial && a.up != nil {
-			a.up.conn.CloseWrite()
-		}
+		a.end()
 	case exchange.CreditBackend:
 		a.up.credit(a, act.N)
 	}
@@ -116,7 +118,7 @@ func (w *Worker) toBackend(r *request, a *attempt, act *exchange.Action) {
 
 func (w *Worker) sendHead(r *request, a *attempt) {
 	now := w.Loop.Now()
-	a.sent, a.sentAt = true, now
+	a.sent, a.sentAt, a.heard = true, now, now
 	a.endpoint.Cells[w.id].Requests.Add(1)
 	w.msg = r.head
 	if len(w.msg.Authority) == 0 {
@@ -142,7 +144,6 @@ func (w *Worker) sendHead(r *request, a *attempt) {
 // and the beginning of the other.
 func (w *Worker) sendBody(r *request, a *attempt, act *exchange.Action) {
 	from, n := act.From, act.N
-	a.owed += n
 	pieceFrom := r.received - int64(len(r.piece))
 	for n > 0 && a.up != nil {
 		var p []byte
@@ -152,12 +153,26 @@ func (w *Worker) sendBody(r *request, a *attempt, act *exchange.Action) {
 			p = r.kept.At(int(from - r.keptFrom))
 		}
 		p = p[:min(n, len(p))]
-		if err := w.encodeData(&a.up.conn, a.up.codec, a.stream, p); err != nil {
+		if err := w.push(&a.up.conn, a.up.codec, a.up.mux, a.stream, &a.out, p); err != nil {
 			w.failed(a, exchange.ClientProtocol)
 			return
 		}
 		from += int64(len(p))
 		n -= len(p)
+	}
+}
+
+// end sends the trailers and the end of the request.
+func (a *attempt) end() {
+	w, r := a.r.w, a.r
+	if len(r.trailers) > 0 {
+		w.out = stream.Event{Kind: stream.Trailers, Stream: a.stream, Fields: r.trailers}
+		a.send(&w.out, roomForFields(r.trailers))
+	}
+	w.out = stream.Event{Kind: stream.End, Stream: a.stream}
+	a.send(&w.out, framing)
+	if a.up != nil && a.up.mux == nil && r.x.Tunnel() {
+		a.up.conn.CloseWrite()
 	}
 }
 
@@ -189,6 +204,7 @@ func (w *Worker) release(a *attempt, ok bool) {
 	r := a.r
 	now := w.Loop.Now()
 	w.Loop.Wheel.Clear(&a.timer)
+	a.out.drop(&w.Loop.Slabs)
 	if a.endpoint != nil {
 		a.endpoint.InFlight.Add(-1)
 		if !ok {

@@ -66,6 +66,8 @@ func (w *Worker) asTheGateSays(r *request, a *attempt, s *view.Service) exchange
 		case i >= 0 && i < len(s.Remotes):
 			a.toRemote(s, i)
 			return exchange.OK
+		case i == upstream.Shed:
+			return exchange.Overload
 		case i != upstream.Home || tried.Has(upstream.Home):
 			return exchange.NoHealthy
 		case w.home(r, a, s):

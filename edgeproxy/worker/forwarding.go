@@ -117,7 +117,11 @@ func (w *Worker) ingress(r *request, head *stream.Message) bool {
 	if way.Forwarded {
 		r.add(nameForwarded, w.forwarded(r, peer))
 	}
-	r.add(nameVia, way.Via)
+	via := way.Via
+	if r.d.many {
+		via = way.Via2
+	}
+	r.add(nameVia, via)
 	r.head.Fields = r.fields
 	return visits < maxVisits
 }

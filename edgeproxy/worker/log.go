@@ -7,11 +7,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 )
 
-// protocolHTTP1 is the version that this proxy speaks, whichever 1.x the client does.
-const (
-	protocolHTTP1 = "HTTP/1.1"
-	protocolTCP   = "TCP"
-)
+const protocolTCP = "TCP"
 
 // logged is what the access log needs of a request beyond what it is served with.
 type logged struct {
@@ -40,7 +36,7 @@ func (w *Worker) logRequest(r *request, status int, f exchange.Flag) {
 	*e = accesslog.Entry{
 		Start: r.start, Duration: w.Loop.Now() - r.start, FirstByte: -1,
 		Status: status, Flag: f.String(), Attempts: r.tries, Received: r.received, Sent: r.log.sent,
-		Client: r.d.from, Gateway: r.d.gateway, Protocol: protocolHTTP1,
+		Client: r.d.from, Gateway: r.d.gateway, Protocol: r.d.w.speaks.of(r.d.many).name,
 		Method: r.head.Method, Authority: r.log.authority, Path: r.log.path, Route: r.log.route,
 		Request: r.head.Fields, Response: r.log.response,
 	}
@@ -65,7 +61,7 @@ func (w *Worker) logRefused(d *down, status int, f exchange.Flag) {
 	}
 	w.entry = accesslog.Entry{
 		Start: w.Loop.Now(), FirstByte: -1, Status: status, Flag: f.String(),
-		Client: d.from, Gateway: d.gateway, Protocol: protocolHTTP1,
+		Client: d.from, Gateway: d.gateway, Protocol: d.w.speaks.of(d.many).name,
 	}
 	w.log.Add(&w.entry)
 }

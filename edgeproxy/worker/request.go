@@ -27,6 +27,7 @@ type request struct {
 	service *upstream.Service // nil where none was found
 	none    exchange.Flag     // why none was found
 	inbound bool              // from another site: served at home or not at all
+	http2   bool              // the service's port speaks it
 	idle    time.Duration     // bounds a tunnel's silence
 	took    time.Duration     // until a tunnel was there
 	demand  bool              // of this site's own users
@@ -50,8 +51,10 @@ type request struct {
 	replyKeptFrom int64
 	replyHead     *stream.Message
 	replyTrailers []stream.Field
-	owed          int  // credit for the response that the client has not got back
-	continued     bool // the client was told to send the body
+	out           sending
+	continued     bool  // the client was told to send the body
+	over          bool  // the exchange is, while out waits for the client's window
+	moved         int64 // when a piece of the body came last
 
 	filters *route.Filters // nil for none
 	origin  []byte         // allowed to read the response (CORS), nil when not
@@ -139,6 +142,7 @@ func (w *Worker) newRequest(d *down, id stream.ID) *request {
 	r.next = *list
 	*list = r
 	r.start = w.Loop.Now()
+	r.moved = r.start
 	return r
 }
 
@@ -148,13 +152,14 @@ func (w *Worker) freeRequest(r *request) {
 	r.store.list.Free(s)
 	r.kept.Free(s)
 	r.replyKept.Free(s)
+	r.out.drop(s)
 	r.d, r.service, r.none, r.bodyMax = nil, nil, exchange.OK, 0
-	r.inbound, r.demand, r.continued = false, false, false
+	r.inbound, r.demand, r.continued, r.over, r.http2 = false, false, false, false, false
 	r.log = logged{response: r.log.response[:0]}
 	r.head = stream.Message{}
 	r.fields, r.trailers, r.replyTrailers = r.fields[:0], r.trailers[:0], r.replyTrailers[:0]
 	r.received, r.keptFrom, r.reply, r.replyKeptFrom = 0, 0, 0, 0
-	r.owed, r.source, r.from, r.probe, r.tries, r.token = 0, 0, nil, false, 0, 0
+	r.source, r.from, r.probe, r.tries, r.token = 0, nil, false, 0, 0
 	r.tried = [len(r.tried)]*upstream.Endpoint{}
 	r.filters, r.origin, r.local = nil, nil, local{}
 	for i := range r.attempts {
@@ -241,6 +246,8 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 		}
 		if s == nil {
 			r.none = exchange.NoRoute
+		} else {
+			r.http2 = s.HTTP2(0)
 		}
 		return s, nil
 	}
@@ -275,6 +282,7 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 	if s == nil {
 		return nil, nil
 	}
+	r.http2 = s.HTTP2(backend.Port)
 	return s, rule
 }
 
@@ -367,6 +375,11 @@ func (w *Worker) finish(r *request, act *exchange.Action) {
 	w.endCopies(r)
 	if r.d != nil {
 		w.logRequest(r, act.Status, act.Flag)
+		if r.out.waits() {
+			w.Loop.Wheel.Clear(&r.timer)
+			r.over = true
+			return
+		}
 		r.d.finished(r)
 	} else {
 		w.forgetCopy(r)

@@ -209,7 +209,7 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	if limit > 0 {
 		w.Loop.Wheel.Set(&r.timer, r.start+int64(limit))
 	}
-	if d.carried++; d.span.over(r.start, d.carried) {
+	if d.carried++; d.span.over(r.start, int(d.carried)) {
 		_ = d.codec.Close(nil)
 	}
 	w.budget.Request(r.start)

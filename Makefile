@@ -40,6 +40,15 @@ test: ## run all tests; needs only Go
 test-race: ## run all tests under the race detector (needs a C compiler)
 	@CGO_ENABLED=1 go test -race $(TESTFLAGS) ./...
 
+# Root tests carry the build tag root and names that begin with TestRoot. Only the
+# test programs run as root; one package at a time, since they load the machine.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,-exec 'sudo --non-interactive --preserve-env')
+
+.PHONY: test-root
+test-root: ## run the tests that need root: network namespaces, BPF
+	@go test -tags root -p 1 -count=1 -run '^TestRoot' $(AS_ROOT) $(TESTFLAGS) \
+		$$(git grep -lE '^//go:build .*\broot\b' -- '*_test.go' | xargs -n1 dirname | sort -u | sed 's|^|./|')
+
 .PHONY: bench
 bench: ## run the Go benchmarks: make bench BENCH=Route BENCHTIME=3s
 	@go test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) ./...

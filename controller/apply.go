@@ -40,6 +40,9 @@ func (s *Server) apply(ctx context.Context, r siteapi.ApplyRequest) (*siteapi.Re
 	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	if err := s.held(ctx); err != nil {
+		return nil, err
+	}
 	var changes []change
 	err = s.do(ctx, func() {
 		for key, doc := range objects.All() {
@@ -78,6 +81,9 @@ func (s *Server) delete(ctx context.Context, r siteapi.DeleteRequest) (*siteapi.
 	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	if err := s.held(ctx); err != nil {
+		return nil, err
+	}
 	var changes []change
 	err := s.do(ctx, func() {
 		for _, key := range r.Keys {
@@ -156,6 +162,10 @@ func sameJSON(a, b any) bool {
 // preload applies the documents this controller was started with. What somebody
 // else owns by now is left to its owner: it must not keep a site from starting.
 func (s *Server) preload(ctx context.Context) error {
+	if err := s.held(ctx); err != nil {
+		s.log.Error("configuration files are not loaded", "err", err)
+		return nil
+	}
 	docs := make([]siteapi.Document, 0, len(s.cfg.Preload))
 	for _, p := range s.cfg.Preload {
 		docs = append(docs, siteapi.Document{Name: p.Name, YAML: string(p.Data)})

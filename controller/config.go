@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
@@ -20,18 +21,23 @@ type Config struct {
 	Data string
 	// Hub gives this controller the hub's role as well.
 	Hub bool
-	// HubURLs (tls://host:port) make the site a leaf of that hub, with the hub's
-	// CA and secret in files. Without Hub, HubURLs and NATSURL the site is alone.
-	HubURLs          []string
-	HubCA, HubSecret string
+	// HubURLs (tls://host:port) make the site a leaf of that hub, with the hub's CA
+	// and the site's NKey seed in files. Without Hub, HubURLs and NATSURL the site is
+	// alone.
+	HubURLs       []string
+	HubCA, HubKey string
 	// NATSURL uses a NATS that others run, with JetStream, instead of an embedded
 	// server. Its credentials are in one of the files.
 	NATSURL                             string
 	NATSTokenFile, NATSNKeyFile, NATSCA string
 	// Listen is where the site's nodes connect, LeafListen where sites connect to
-	// the hub, API where the HTTP API listens (host:port on loopback, or
+	// the hub, JoinListen where new ones ask to (by default LeafListen's host and the
+	// port after its), API where the HTTP API listens (host:port on loopback, or
 	// unix:/path). Port 0 is a free one.
-	Listen, LeafListen, API string
+	Listen, LeafListen, JoinListen, API string
+	// Advertise are the hosts under which other sites reach this hub, as its tokens
+	// name them. Empty means the addresses of this machine that it listens on.
+	Advertise []string
 	// Preload are documents that are applied at each start.
 	Preload []mesh.Source
 	Version string
@@ -58,25 +64,37 @@ func (c Config) complete() (Config, error) {
 	switch {
 	case c.Hub && leaf:
 		bad("this is the hub and has a hub: give one of the two")
-	case leaf && (c.HubCA == "" || c.HubSecret == ""):
-		bad("a leaf needs the hub's CA and secret: copy hub/ca.pem and hub/leaf.secret from the hub's data folder")
+	case leaf && (c.HubCA == "" || c.HubKey == ""):
+		bad("a site of a hub needs the hub's CA and a key that the hub knows: join with a token (meridian join)")
 	case c.NATSURL != "" && leaf:
 		bad("with an external NATS there is no hub to connect to: the sites meet there")
 	}
-	if !leaf && (c.HubCA != "" || c.HubSecret != "") {
-		bad("the hub's CA or secret is given, but not the hub's address")
+	if !leaf && (c.HubCA != "" || c.HubKey != "") {
+		bad("the hub's CA or the key for it is given, but not the hub's address")
 	}
 	if c.NATSURL == "" && (c.NATSTokenFile != "" || c.NATSNKeyFile != "" || c.NATSCA != "") {
 		bad("credentials for an external NATS are given, but not its address")
 	}
 	c.Listen = cmp.Or(c.Listen, "127.0.0.1:0")
 	c.LeafListen = cmp.Or(c.LeafListen, "127.0.0.1:0")
+	if c.JoinListen == "" {
+		c.JoinListen = nextPort(c.LeafListen)
+	}
 	c.API = cmp.Or(c.API, "127.0.0.1:0")
 	if !strings.HasPrefix(c.API, "unix:") && !loopback(c.API) {
 		// Whoever reaches the API may change the mesh.
 		bad("API address %q: only loopback (127.0.0.1:port, [::1]:port) or unix:/path, because it has no login", c.API)
 	}
 	return c, errors.Join(errs...)
+}
+
+// nextPort is addr with the port after its own; port 0 stays a free one.
+func nextPort(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if n, perr := strconv.Atoi(port); err == nil && perr == nil && n > 0 && n < 65535 {
+		return net.JoinHostPort(host, strconv.Itoa(n+1))
+	}
+	return net.JoinHostPort(host, "0")
 }
 
 func loopback(addr string) bool {

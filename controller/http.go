@@ -118,10 +118,16 @@ func (s *Server) routes() http.Handler {
 		})
 	})
 	m.HandleFunc("POST "+siteapi.PathApply, func(w http.ResponseWriter, r *http.Request) {
-		changeWith(w, r, s.apply)
+		post(w, r, s.apply, refused)
 	})
 	m.HandleFunc("POST "+siteapi.PathDelete, func(w http.ResponseWriter, r *http.Request) {
-		changeWith(w, r, s.delete)
+		post(w, r, s.delete, refused)
+	})
+	m.HandleFunc("POST "+siteapi.PathToken, func(w http.ResponseWriter, r *http.Request) {
+		post(w, r, s.createToken, nil)
+	})
+	m.HandleFunc("POST "+siteapi.PathRemove, func(w http.ResponseWriter, r *http.Request) {
+		post(w, r, s.removeSite, nil)
 	})
 	m.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if age := time.Since(time.Unix(0, s.beat.Load())); age > beatWithin {
@@ -185,13 +191,17 @@ func answer[T any](w http.ResponseWriter, r *http.Request, f func(context.Contex
 	reply(w, http.StatusOK, out)
 }
 
-func changeWith[T any](w http.ResponseWriter, r *http.Request, f func(context.Context, T) (*siteapi.Result, error)) {
+func refused(r *siteapi.Result) bool { return len(r.Faults) > 0 }
+
+// post answers a request that changes something; refused, when not nil, tells
+// whether the answer is a refusal.
+func post[In, Out any](w http.ResponseWriter, r *http.Request, f func(context.Context, In) (*Out, error), refused func(*Out) bool) {
 	// A form of a web page cannot have this type.
 	if r.Header.Get("Content-Type") != "application/json" {
 		fail(w, http.StatusUnsupportedMediaType, errors.New("want Content-Type: application/json"))
 		return
 	}
-	var in T
+	var in In
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest)).Decode(&in); err != nil {
 		fail(w, http.StatusBadRequest, fmt.Errorf("request cannot be read: %w", err))
 		return
@@ -202,7 +212,7 @@ func changeWith[T any](w http.ResponseWriter, r *http.Request, f func(context.Co
 	switch {
 	case err != nil:
 		fail(w, http.StatusServiceUnavailable, err)
-	case len(out.Faults) > 0:
+	case refused != nil && refused(out):
 		reply(w, http.StatusUnprocessableEntity, out)
 	default:
 		reply(w, http.StatusOK, out)

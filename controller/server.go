@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/join"
 	"github.com/meridian-mesh/meridian/controller/natsd"
 	"github.com/meridian-mesh/meridian/controller/plan"
 	"github.com/meridian-mesh/meridian/controller/price"
@@ -46,15 +47,24 @@ type Server struct {
 	folder *store.Folder
 	key    ed25519.PrivateKey
 	nats   *natsd.Server // nil with an external NATS
-	conn   *bus.Conn
-	own    *bus.Config // what this controller may write
-	hub    *bus.Config // the hub's, for reading; nil where own is it or there is none
-	snaps  *bus.Snapshots
+	// members and authority are the embedded hub's: who may connect, and its
+	// certificates. joinAddr is where new sites ask (host:port).
+	members   *join.Registry
+	authority *natsd.Authority
+	joinAddr  string
+	conn      *bus.Conn
+	own       *bus.Config // what this controller may write
+	hub       *bus.Config // the hub's, for reading; nil where own is it or there is none
+	snaps     *bus.Snapshots
 
 	// What follows belongs to the loop.
 	world     *world.World
 	synced    bool
 	revisions map[mesh.Key]uint64 // of own
+	ledgers   map[string]*ledger  // by owner
+	recorded  map[string]book     // what an earlier run had
+	hold      string              // why the last snapshot stands, empty when it need not
+	holdOwner string              // whose bucket is the reason
 	snapshot  *mesh.Snapshot
 	published mesh.Generation
 	problem   string
@@ -71,7 +81,7 @@ type Server struct {
 	events   chan event
 	calls    chan func()
 	stopped  chan struct{} // closed when the loop ends
-	toBus    chan *mesh.Snapshot
+	toBus    chan publication
 	fromBus  chan outcome
 	beat     atomic.Int64 // when the loop last ticked, Unix ns
 	link     atomic.Pointer[linkState]
@@ -115,11 +125,12 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		cfg: cfg, log: log, started: time.Now(),
 		world:     world.New(cfg.Site, owner),
 		revisions: map[mesh.Key]uint64{},
+		ledgers:   map[string]*ledger{},
 		planners:  map[mesh.ServiceKey]*plan.Planner{},
 		events:    make(chan event, 256),
 		calls:     make(chan func()),
 		stopped:   make(chan struct{}),
-		toBus:     make(chan *mesh.Snapshot, 1),
+		toBus:     make(chan publication, 1),
 		fromBus:   make(chan outcome, 4),
 		runReady:  make(chan struct{}),
 	}, nil
@@ -178,6 +189,13 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer api.close()
+	if s.members != nil {
+		door, err := s.serveJoin(stop)
+		if err != nil {
+			return err
+		}
+		defer door.close()
+	}
 	if err := s.writeRunFile(api.url); err != nil {
 		return err
 	}
@@ -215,6 +233,9 @@ func (s *Server) openStore() (err error) {
 			s.newest = last.Generation
 		}
 	}
+	if err := s.recall(); err != nil {
+		return err
+	}
 	if s.newest.Incarnation == 0 {
 		// The clock only has to be later than at the start that a lost folder had.
 		s.newest = mesh.Generation{Incarnation: uint64(s.started.UnixNano())}
@@ -225,7 +246,7 @@ func (s *Server) openStore() (err error) {
 func (s *Server) openBus() error {
 	if s.cfg.NATSURL != "" {
 		conn, err := bus.Connect(bus.Options{
-			URL: s.cfg.NATSURL, Name: "sitecontroller " + s.cfg.Site, CAFile: s.cfg.NATSCA,
+			URL: s.cfg.NATSURL, Name: "sitecontroller " + s.cfg.Site, Site: s.cfg.Site, CAFile: s.cfg.NATSCA,
 			TokenFile: s.cfg.NATSTokenFile, NKeyFile: s.cfg.NATSNKeyFile, Log: s.log,
 		})
 		s.conn = conn
@@ -234,7 +255,7 @@ func (s *Server) openBus() error {
 	cfg := natsd.Config{
 		Site: s.cfg.Site, StoreDir: s.folder.Path("nats"), Listen: s.cfg.Listen, Log: s.log,
 		Hub: s.cfg.Hub, LeafListen: s.cfg.LeafListen,
-		HubURLs: s.cfg.HubURLs, HubCA: s.cfg.HubCA, HubSecret: s.cfg.HubSecret,
+		HubURLs: s.cfg.HubURLs, HubCA: s.cfg.HubCA, HubKey: s.cfg.HubKey,
 	}
 	var err error
 	if cfg.NodeToken, err = s.folder.Secret(nodeTokenFile); err != nil {
@@ -244,9 +265,13 @@ func (s *Server) openBus() error {
 		return err
 	}
 	if cfg.Hub {
-		if cfg.Authority, err = natsd.OpenAuthority(s.folder, time.Now()); err != nil {
+		if s.authority, err = natsd.OpenAuthority(s.folder, time.Now()); err != nil {
 			return err
 		}
+		if s.members, err = join.OpenRegistry(s.folder); err != nil {
+			return err
+		}
+		cfg.Authority, cfg.SiteOf = s.authority, s.members.SiteOf
 	}
 	if !loopback(s.cfg.Listen) {
 		s.log.Warn("nodes connect beyond loopback without TLS: their token can be read on the way", "listen", s.cfg.Listen)
@@ -255,7 +280,7 @@ func (s *Server) openBus() error {
 		return err
 	}
 	s.conn, err = bus.Connect(bus.Options{
-		Name: "sitecontroller " + s.cfg.Site, InProcess: s.nats, TokenFile: s.folder.Path(adminTokenFile), Log: s.log,
+		Name: "sitecontroller " + s.cfg.Site, Site: s.cfg.Site, InProcess: s.nats, TokenFile: s.folder.Path(adminTokenFile), Log: s.log,
 	})
 	if err != nil {
 		s.nats.Stop()
@@ -294,12 +319,10 @@ func (s *Server) openBuckets(ctx context.Context) error {
 func (s *Server) tryBuckets(ctx context.Context) (err error) {
 	ctx, done := context.WithTimeout(ctx, 4*callTimeout)
 	defer done()
-	if s.cfg.Hub {
-		s.own, err = s.conn.OpenHubConfig(ctx)
-	} else {
-		s.own, err = s.conn.OpenSiteConfig(ctx, s.cfg.Site)
+	if err := s.finishRestore(ctx); err != nil {
+		return err
 	}
-	if err != nil {
+	if err := s.openOwn(ctx); err != nil {
 		return err
 	}
 	switch s.cfg.role() {
@@ -328,14 +351,16 @@ func (s *Server) sync(ctx context.Context) error {
 			return err
 		}
 		if s.cfg.role() == "leaf" {
+			if err := s.recallAhead(); err != nil {
+				return err
+			}
 			s.lookAtHub(ctx)
 		}
 	}
 	// What the watches brought may still be queued behind this call.
 	err := s.do(ctx, func() {
-		for len(s.events) > 0 {
-			s.configured(<-s.events)
-		}
+		s.drain()
+		s.compare()
 	})
 	if err != nil {
 		return err
@@ -376,7 +401,7 @@ func (s *Server) lookAtHub(ctx context.Context) {
 	ctx, done := context.WithTimeout(ctx, firstLook)
 	defer done()
 	for ctx.Err() == nil {
-		if s.nats.Links() > 0 && s.hub.Refresh(ctx) == nil {
+		if s.nats.Links() > 0 && s.refresh(ctx) == nil {
 			return
 		}
 		select {
@@ -396,7 +421,7 @@ func (s *Server) writeRunFile(api string) error {
 		s.run.NATS, s.run.TokenFile = s.nats.ClientURL(), s.folder.Path(nodeTokenFile)
 		if s.cfg.Hub {
 			s.run.Leaf = "tls://" + s.nats.LeafAddr()
-			s.run.HubCA, s.run.HubSecret = s.folder.Path("hub", "ca.pem"), s.folder.Path("hub", "leaf.secret")
+			s.run.Join, s.run.HubCA = "https://"+s.joinAddr, s.authority.CAFile
 		}
 	}
 	data, err := json.MarshalIndent(s.run, "", "  ")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/controller/membership"
 	"github.com/meridian-mesh/meridian/controller/siteapi"
+	"github.com/meridian-mesh/meridian/controller/world"
 )
 
 const (
@@ -60,10 +61,16 @@ func (s *Server) status(now time.Time) siteapi.Status {
 		out.Link.Sites = s.nats.Links()
 	}
 	for _, p := range s.world.Peers(now, s.reachable()) {
-		ps := siteapi.PeerStatus{Site: p.Site, Status: p.Status, RTTMS: p.RTTMS}
-		if !p.HeardAt.IsZero() {
-			at := p.HeardAt
-			ps.HeardAt, ps.AgeMS = &at, ms(now.Sub(at))
+		ps := siteapi.PeerStatus{
+			Site: p.Site, Status: p.Status, RTTMS: p.RTTMS,
+			SuspectAfterMS: ms(p.Limits.Suspect), DeadAfterMS: ms(p.Limits.Dead),
+		}
+		if at := p.News.At; !at.IsZero() {
+			o := origin(p.News)
+			ps.HeardAt, ps.AgeMS, ps.From = &at, ms(now.Sub(at)), &o
+		}
+		for _, n := range s.world.Known(p.Site) {
+			ps.Known = append(ps.Known, siteapi.KnownService{ServiceReport: n.Report, Origin: origin(n), AgeMS: ms(now.Sub(n.At))})
 		}
 		if p.Status == membership.Unknown {
 			since := s.started
@@ -75,6 +82,10 @@ func (s *Server) status(now time.Time) siteapi.Status {
 		out.Peer = append(out.Peer, ps)
 	}
 	return out
+}
+
+func origin(n world.News) siteapi.Origin {
+	return siteapi.Origin{Reporter: n.Reporter, Epoch: n.Epoch, Seq: n.Seq, InBand: n.InBand}
 }
 
 // row is this site's part of the matrix. Loop only.
@@ -93,7 +104,8 @@ func (s *Server) row(now time.Time) siteapi.WeightsRow {
 
 // get lists objects. Loop only.
 func (s *Server) get(r siteapi.GetRequest) (siteapi.Objects, error) {
-	out := siteapi.Objects{Site: s.cfg.Site, Objects: []siteapi.Object{}}
+	owner := s.world.Owner()
+	out := siteapi.Objects{Site: s.cfg.Site, Owner: owner, Revision: s.ledgerOf(owner).high, Objects: []siteapi.Object{}}
 	for _, o := range s.world.List() {
 		if r.Kind != "" && r.Kind != o.Key.Kind || r.Namespace != "" && r.Namespace != o.Key.Namespace || r.Name != "" && r.Name != o.Key.Name {
 			continue

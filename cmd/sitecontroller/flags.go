@@ -1,15 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"strings"
 
 	"github.com/meridian-mesh/meridian/controller"
+	"github.com/meridian-mesh/meridian/controller/join"
 )
 
 type options struct {
@@ -24,16 +27,18 @@ const usageHead = `sitecontroller runs one site: its NATS server, the configurat
 from, and its share in the cooperation between sites.
 
 Usage:
-  sitecontroller --site NAME --data DIR [flags]
+  sitecontroller --data DIR [--site NAME] [flags]
+
+What 'meridian site init' or 'meridian join' wrote into DIR need not be said again;
+a flag overrides it.
 
 Examples:
   sitecontroller --site solo --data ./solo --config mesh.yaml
         a site alone
   sitecontroller --site centre --data ./hub --hub --leaf-listen 0.0.0.0:7422 --config mesh/
         the hub: it owns the configuration of the mesh, and sites connect to it
-  sitecontroller --site north --data ./north --hub-url tls://hub.example:7422 \
-      --hub-ca ca.pem --hub-secret leaf.secret
-        a site of that hub; the two files are in the hub's data folder (hub/)
+  sitecontroller --data ./north
+        a site of that hub, after 'meridian join TOKEN --data ./north'
   sitecontroller --site north --data ./north --nats-url tls://nats.example:4222 --nats-ca ca.pem --nats-token-file token
         a site on a NATS that somebody else runs
 
@@ -61,9 +66,14 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 		c.HubURLs = append(c.HubURLs, strings.Split(s, ",")...)
 		return nil
 	})
-	fs.StringVar(&c.HubCA, "hub-ca", "", "`file` with the hub's CA certificate (hub/ca.pem in the hub's data folder)")
-	fs.StringVar(&c.HubSecret, "hub-secret", "", "`file` with the secret that lets sites connect (hub/leaf.secret there)")
+	fs.StringVar(&c.HubCA, "hub-ca", "", "`file` with the hub's CA certificate (hub/ca.pem in the hub's data folder; joining fetches it)")
+	fs.StringVar(&c.HubKey, "hub-key", "", "`file` with the NKey seed by which the hub knows this site")
 	fs.StringVar(&c.LeafListen, "leaf-listen", "", "with --hub: `address` where sites connect, over TLS (default 127.0.0.1:0, a free port)")
+	fs.StringVar(&c.JoinListen, "join-listen", "", "with --hub: `address` where new sites ask to join, over TLS (default: the host of --leaf-listen and the port after its)")
+	fs.Func("advertise", "with --hub: `host` under which other sites reach it, for tokens; may be given again (default: this machine's addresses)", func(s string) error {
+		c.Advertise = append(c.Advertise, s)
+		return nil
+	})
 	fs.StringVar(&c.Listen, "listen", "", "`address` where this site's nodes connect (default 127.0.0.1:0, a free port)")
 	fs.StringVar(&c.API, "api", "", "`address` of the HTTP API, /healthz, /readyz and /metrics: loopback or unix:/path (default 127.0.0.1:0, a free port)")
 	fs.StringVar(&c.NATSURL, "nats-url", "", "`address` of an external NATS with JetStream, instead of an embedded server")
@@ -90,14 +100,51 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 	switch {
 	case fs.NArg() > 0:
 		return o, fmt.Errorf("%q is not a flag; see --site and --data", fs.Arg(0))
-	case c.Site == "" || c.Data == "":
-		return o, errors.New("--site and --data are needed")
-	case c.LeafListen != "" && !c.Hub:
-		return o, errors.New("--leaf-listen is for --hub")
+	case c.Data == "":
+		return o, errors.New("--data is needed")
 	case o.logFormat != "auto" && o.logFormat != "text" && o.logFormat != "json":
 		return o, fmt.Errorf("--log-format %s: want auto, text or json", o.logFormat)
 	}
+	if err := o.fromFolder(); err != nil {
+		return o, err
+	}
+	switch {
+	case c.Site == "":
+		return o, fmt.Errorf("--site is needed: %s has no site.json ('meridian site init' or 'meridian join' writes one)", c.Data)
+	case !c.Hub && (c.LeafListen != "" || c.JoinListen != "" || len(c.Advertise) > 0):
+		return o, errors.New("--leaf-listen, --join-listen and --advertise are for --hub")
+	}
 	return o, nil
+}
+
+// fromFolder takes what the flags do not say from the data folder's site file.
+func (o *options) fromFolder() error {
+	c := &o.config
+	f, err := join.ReadSiteFile(c.Data)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if c.Site != "" && c.Site != f.Site {
+		return fmt.Errorf("--site %s: %s is the folder of site %s", c.Site, c.Data, f.Site)
+	}
+	c.Site = f.Site
+	c.Hub = c.Hub || f.Hub
+	c.Listen, c.API = cmp.Or(c.Listen, f.Listen), cmp.Or(c.API, f.API)
+	c.LeafListen, c.JoinListen = cmp.Or(c.LeafListen, f.LeafListen), cmp.Or(c.JoinListen, f.JoinListen)
+	if len(c.Advertise) == 0 {
+		c.Advertise = f.Advertise
+	}
+	if len(c.HubURLs) == 0 && c.NATSURL == "" {
+		c.HubURLs = f.HubURLs
+	}
+	if len(c.HubURLs) > 0 {
+		c.HubCA, c.HubKey = cmp.Or(c.HubCA, f.HubCA), cmp.Or(c.HubKey, f.HubKey)
+	}
+	o.documents = append(f.Config, o.documents...)
+	return nil
 }
 
 func (o options) logHandler(w io.Writer) slog.Handler {

@@ -214,17 +214,18 @@ func TestCommandLine(t *testing.T) {
 	}{
 		{"help", []string{"--help"}, 0, "Examples:"},
 		{"version", []string{"--version"}, 0, "sitecontroller dev"},
-		{"nothing", nil, 2, "--site and --data are needed"},
+		{"nothing", nil, 2, "--data is needed"},
 		{"unknown flag", []string{"--bogus"}, 2, "bogus"},
 		{"stray word", []string{"--site", "a", "--data", "x", "word"}, 2, `"word" is not a flag`},
 		{"bad name", []string{"--site", "Bad", "--data", "x"}, 2, "not a name"},
-		{"leaf without files", []string{"--site", "a", "--data", "x", "--hub-url", "tls://h:1"}, 2, "CA and secret"},
-		{"leaf listen", []string{"--site", "a", "--data", "x", "--leaf-listen", ":1"}, 2, "is for --hub"},
+		{"leaf without files", []string{"--site", "a", "--data", "x", "--hub-url", "tls://h:1"}, 2, "join with a token"},
+		{"no site", []string{"--data", "x"}, 2, "meridian join"},
+		{"leaf listen", []string{"--site", "a", "--data", "x", "--leaf-listen", ":1"}, 2, "are for --hub"},
 		{"log format", []string{"--site", "a", "--data", "x", "--log-format", "xml"}, 2, "want auto, text or json"},
 		{"missing config", []string{"--site", "a", "--data", "x", "--config", "/nonexistent.yaml"}, 1, "/nonexistent.yaml"},
 		{"broken config", []string{"--site", "a", "--data", "x", "--config", write(t, "kind: Sitee\n")}, 1, "mesh.yaml:1:"},
 		{"hub's own domain", []string{"--site", "hub", "--data", t.TempDir()}, 1, "another name"},
-		{"missing CA", []string{"--site", "a", "--data", t.TempDir(), "--hub-url", "tls://h:1", "--hub-ca", "/none", "--hub-secret", "/none"}, 1, "hub's CA"},
+		{"missing CA", []string{"--site", "a", "--data", t.TempDir(), "--hub-url", "tls://h:1", "--hub-ca", "/none", "--hub-key", "/none"}, 1, "hub's CA"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var out, err bytes.Buffer

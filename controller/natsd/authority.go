@@ -4,25 +4,25 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math/big"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/meridian-mesh/meridian/controller/join"
 	"github.com/meridian-mesh/meridian/controller/store"
+	"github.com/nats-io/nkeys"
 )
-
-// hubName is the DNS name in the hub's certificate. A leaf checks it instead of
-// the address it dialled: addresses change with relays, NAT and moves, and the CA
-// signs nothing but hubs.
-const hubName = "hub.mesh.meridian.internal"
 
 // certLife is long because nothing renews it by itself: the hub makes a new
 // server certificate at a start within a third of it from its end.
@@ -31,26 +31,26 @@ const (
 	certLife = 3 * 365 * 24 * time.Hour
 )
 
-// Authority is what the hub hands out so that sites can join.
+// Authority is what a hub proves itself with to sites.
 type Authority struct {
-	// CAFile and SecretFile are what a leaf needs (--hub-ca, --hub-secret).
-	CAFile, SecretFile string
-	secret             string
-	cert               tls.Certificate
+	// CAFile is what a leaf checks the hub by (--hub-ca).
+	CAFile string
+	ca     *x509.Certificate
+	cert   tls.Certificate
 }
 
-// OpenAuthority loads the hub's CA, server certificate and leaf secret from the
-// data folder, and makes what is missing (keys 0600).
+// OpenAuthority loads the hub's CA and server certificate from the data folder,
+// and makes what is missing (keys 0600).
 func OpenAuthority(f *store.Folder, now time.Time) (*Authority, error) {
-	a := &Authority{CAFile: f.Path("hub", "ca.pem"), SecretFile: f.Path("hub", "leaf.secret")}
-	var err error
-	if a.secret, err = f.Secret("hub/leaf.secret"); err != nil {
-		return nil, err
+	if err := os.MkdirAll(f.Path("hub"), 0o700); err != nil {
+		return nil, fmt.Errorf("natsd: %w", err)
 	}
+	a := &Authority{CAFile: f.Path("hub", "ca.pem")}
 	ca, caKey, err := openCA(a.CAFile, f.Path("hub", "ca.key"), now)
 	if err != nil {
 		return nil, err
 	}
+	a.ca = ca
 	certFile, keyFile := f.Path("hub", "server.pem"), f.Path("hub", "server.key")
 	a.cert, err = tls.LoadX509KeyPair(certFile, keyFile)
 	if err == nil && now.Before(a.cert.Leaf.NotAfter.Add(-certLife/3)) && a.cert.Leaf.CheckSignatureFrom(ca) == nil {
@@ -63,6 +63,21 @@ func OpenAuthority(f *store.Folder, now time.Time) (*Authority, error) {
 		return nil, err
 	}
 	return a, nil
+}
+
+// CA returns the CA certificate as PEM, and the SHA-256 of its DER in hexadecimal,
+// by which a new site knows it.
+func (a *Authority) CA() (cert []byte, sum string) {
+	digest := sha256.Sum256(a.ca.Raw)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.ca.Raw}), hex.EncodeToString(digest[:])
+}
+
+// TLS is what the hub shows to who asks to join: its certificate and, because a
+// new site knows but the hash of the CA, that too.
+func (a *Authority) TLS() *tls.Config {
+	cert := a.cert
+	cert.Certificate = append(slices.Clone(cert.Certificate), a.ca.Raw)
+	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13}
 }
 
 func openCA(certFile, keyFile string, now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
@@ -97,7 +112,7 @@ func issue(ca *x509.Certificate, caKey *ecdsa.PrivateKey, certFile, keyFile stri
 		return tls.Certificate{}, fmt.Errorf("natsd: %w", err)
 	}
 	_, err = sign(&x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: hubName}, DNSNames: []string{hubName},
+		SerialNumber: serial(), Subject: pkix.Name{CommonName: join.HubName}, DNSNames: []string{join.HubName},
 		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(certLife),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}, ca, key, caKey, certFile, keyFile)
@@ -145,17 +160,20 @@ func leafTLS(caFile string) (*tls.Config, error) {
 	if !pool.AppendCertsFromPEM(data) {
 		return nil, fmt.Errorf("natsd: the hub's CA: %s holds no PEM certificate", caFile)
 	}
-	return &tls.Config{RootCAs: pool, ServerName: hubName, MinVersion: tls.VersionTLS13}, nil
+	return &tls.Config{RootCAs: pool, ServerName: join.HubName, MinVersion: tls.VersionTLS13}, nil
 }
 
-func readSecret(file string) (string, error) {
+// readSeed reads the NKey seed that a site proves itself with.
+func readSeed(file string) (string, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return "", fmt.Errorf("natsd: the hub's secret: %w", err)
+		return "", fmt.Errorf("natsd: the site's key: %w", err)
 	}
-	s := strings.TrimSpace(string(data))
-	if len(s) < 32 {
-		return "", fmt.Errorf("natsd: the hub's secret: %s is too short to be one; copy hub/leaf.secret from the hub's data folder", file)
+	seed := strings.TrimSpace(string(data))
+	if key, err := nkeys.FromSeed([]byte(seed)); err != nil {
+		return "", fmt.Errorf("natsd: the site's key: %s holds no NKey seed: %w", file, err)
+	} else if public, err := key.PublicKey(); err != nil || !nkeys.IsValidPublicUserKey(public) {
+		return "", fmt.Errorf("natsd: the site's key: %s holds an NKey that is not a user's", file)
 	}
-	return s, nil
+	return seed, nil
 }

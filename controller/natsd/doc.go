@@ -5,12 +5,10 @@
 // leaf of it, with its own JetStream domain, so that the site's own buckets work
 // while the hub is away. Nodes of the site connect on loopback.
 //
-// Who may connect, for now: the hub makes a private CA, a server certificate and
-// one secret that all leaves share ([Authority]); a site's nodes share a token.
-// The node token may only do what a node does: see [nodePermissions]. One account
-// holds the whole mesh, so a site that has the leaf secret can speak to the hub
-// with the hub's own rights, its configuration included. What has to replace this is one NKey per site, signed
-// into the mesh's account with that site's subjects and nothing else, so that one
-// site's secret is worthless for another and can be withdrawn; the shape of this
-// package (an [Authority] made by the hub, files handed to the leaf) stays.
+// Who may connect: a site's nodes share a token and may only do what a node does
+// ([nodePermissions]); the controller has its own. A site proves itself to the hub
+// with its own NKey, which the hub's registry knows (package join), and has the
+// rights of that one site on the link ([sitePermissions]): its secret is worthless
+// for another, and can be withdrawn ([Server.Disconnect]). The hub proves itself by a
+// certificate of its private CA ([Authority]).
 package natsd

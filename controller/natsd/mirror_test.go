@@ -59,7 +59,7 @@ func TestConfigOfTheHubReachesSites(t *testing.T) {
 		t.Fatal(err)
 	}
 	within(t, 5*time.Second, "link", func() bool { return a.srv.Links() == 1 && hub.srv.Links() == 1 })
-	within(t, 10*time.Second, "entry", func() bool { _ = mirror.Refresh(short(t)); return have()[key(1)] == "one" })
+	within(t, 10*time.Second, "entry", func() bool { _, _ = mirror.Refresh(short(t), false); return have()[key(1)] == "one" })
 	if _, err := own.Delete(short(t), key(1)); err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func TestMirrorThatWasEmptyWhenCutOffConverges(t *testing.T) {
 		}
 	}
 	ctx, done := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	if err := mirror.Refresh(ctx); err == nil {
+	if _, err := mirror.Refresh(ctx, false); err == nil {
 		t.Fatal("the hub answered over a cut link")
 	}
 	done()
@@ -115,7 +115,7 @@ func TestMirrorThatWasEmptyWhenCutOffConverges(t *testing.T) {
 	within(t, 5*time.Second, "link again", func() bool { return a.srv.Links() == 1 })
 	// The refresh brings it at once...
 	within(t, 3*time.Second, "both entries by refresh", func() bool {
-		_ = mirror.Refresh(short(t))
+		_, _ = mirror.Refresh(short(t), false)
 		h := have()
 		return h[key(0)] == "v2" && h[key(1)] == "v1"
 	})
@@ -164,7 +164,7 @@ func TestHubThatLostItsDataIsNotFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := config(t, "centre", f)
-	cfg.Hub, cfg.LeafListen, cfg.Authority = true, "127.0.0.1:0", auth
+	cfg.Hub, cfg.LeafListen, cfg.Authority, cfg.SiteOf = true, "127.0.0.1:0", auth, members(f)
 	hub := start(t, f, cfg)
 	relay := natstest.NewRelay(t, hub.srv.LeafAddr())
 	a := startLeaf(t, "a", relay.Addr(), f)
@@ -182,7 +182,7 @@ func TestHubThatLostItsDataIsNotFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	have := watch(t, mirror)
-	within(t, 10*time.Second, "three entries", func() bool { _ = mirror.Refresh(short(t)); return len(have()) == 3 })
+	within(t, 10*time.Second, "three entries", func() bool { _, _ = mirror.Refresh(short(t), false); return len(have()) == 3 })
 	hub.conn.Close()
 	hub.srv.Stop()
 	cfg.StoreDir = f.Path("empty")
@@ -194,8 +194,31 @@ func TestHubThatLostItsDataIsNotFollowed(t *testing.T) {
 	if _, err := own.Put(short(t), key(9), []byte("new")); err != nil {
 		t.Fatal(err)
 	}
-	within(t, 8*time.Second, "word of it", func() bool { return errors.Is(mirror.Refresh(short(t)), bus.ErrHubBehind) })
+	within(t, 8*time.Second, "word of it", func() bool {
+		_, err := mirror.Refresh(short(t), false)
+		return errors.Is(err, bus.ErrHubBehind)
+	})
 	if h := have(); len(h) != 3 {
 		t.Errorf("the site is left with %v", h)
 	}
+}
+
+// A leaf must not go around the address it was given: servers tell each other
+// their other addresses, and one that follows them crosses every cut. So neither
+// side may take part in that.
+func TestLeafStaysOnTheWayItWasGiven(t *testing.T) {
+	hub := startHub(t)
+	relay := natstest.NewRelay(t, hub.srv.LeafAddr())
+	a := startLeaf(t, "a", relay.Addr(), hub.dir)
+	within(t, 5*time.Second, "link", func() bool { return hub.srv.Links() == 1 })
+	relay.Cut()
+	within(t, 5*time.Second, "cut", func() bool { return hub.srv.Links() == 0 && a.srv.Links() == 0 })
+	for range 25 { // two dials and more
+		time.Sleep(100 * time.Millisecond)
+		if hub.srv.Links() != 0 {
+			t.Fatal("the leaf found a way around the cut")
+		}
+	}
+	relay.Heal()
+	within(t, 5*time.Second, "link again", func() bool { return hub.srv.Links() == 1 })
 }

@@ -16,6 +16,8 @@ import (
 	"github.com/meridian-mesh/meridian/controller/store"
 	"github.com/meridian-mesh/meridian/internal/bus"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
 )
 
 // site is a running server with its controller's connection.
@@ -59,7 +61,7 @@ func start(t *testing.T, f *store.Folder, cfg natsd.Config) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(srv.Kill)
-	conn, err := bus.Connect(bus.Options{Name: "controller " + cfg.Site, InProcess: srv, TokenFile: f.Path("admin.token")})
+	conn, err := bus.Connect(bus.Options{Name: "controller " + cfg.Site, Site: cfg.Site, InProcess: srv, TokenFile: f.Path("admin.token")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,8 +77,33 @@ func startHub(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	cfg := config(t, "centre", f)
-	cfg.Hub, cfg.LeafListen, cfg.Authority = true, "127.0.0.1:0", a
+	cfg.Hub, cfg.LeafListen, cfg.Authority, cfg.SiteOf = true, "127.0.0.1:0", a, members(f)
 	return start(t, f, cfg)
+}
+
+// members lets the sites in whose public keys are files of a hub's folder.
+func members(hub *store.Folder) func(string) (string, bool) {
+	return func(nkey string) (string, bool) {
+		site, err := os.ReadFile(hub.Path("hub", nkey))
+		return string(site), err == nil && nkey != ""
+	}
+}
+
+// admit makes a site a member and returns its seed's file.
+func admit(t *testing.T, name string, f, hub *store.Folder) string {
+	t.Helper()
+	key, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed, _ := key.Seed()
+	public, _ := key.PublicKey()
+	for path, data := range map[string][]byte{f.Path("site.nk"): seed, hub.Path("hub", public): []byte(name)} {
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return f.Path("site.nk")
 }
 
 func startLeaf(t *testing.T, name, hubAddr string, hub *store.Folder) *site {
@@ -84,7 +111,7 @@ func startLeaf(t *testing.T, name, hubAddr string, hub *store.Folder) *site {
 	f := open(t, t.TempDir())
 	cfg := config(t, name, f)
 	cfg.HubURLs = []string{"tls://" + hubAddr}
-	cfg.HubCA, cfg.HubSecret = hub.Path("hub", "ca.pem"), hub.Path("hub", "leaf.secret")
+	cfg.HubCA, cfg.HubKey = hub.Path("hub", "ca.pem"), admit(t, name, f, hub)
 	return start(t, f, cfg)
 }
 
@@ -340,21 +367,21 @@ func TestWatchOutlivesTheServer(t *testing.T) {
 	}
 }
 
-func TestLeafNeedsTheHubsSecretAndCA(t *testing.T) {
+func TestLeafNeedsAKeyTheHubKnowsAndItsCA(t *testing.T) {
 	hub := startHub(t)
 	other := open(t, t.TempDir())
 	if _, err := natsd.OpenAuthority(other, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
-		name       string
-		ca, secret *store.Folder
-	}{{"wrong CA", other, hub.dir}, {"wrong secret", hub.dir, other}} {
+		name    string
+		ca, key *store.Folder
+	}{{"wrong CA", other, hub.dir}, {"unknown key", hub.dir, other}} {
 		t.Run(c.name, func(t *testing.T) {
 			f := open(t, t.TempDir())
 			cfg := config(t, "x", f)
 			cfg.HubURLs = []string{"tls://" + hub.srv.LeafAddr()}
-			cfg.HubCA, cfg.HubSecret = c.ca.Path("hub", "ca.pem"), c.secret.Path("hub", "leaf.secret")
+			cfg.HubCA, cfg.HubKey = c.ca.Path("hub", "ca.pem"), admit(t, "x", f, c.key)
 			s := start(t, f, cfg)
 			time.Sleep(400 * time.Millisecond)
 			if n := hub.srv.Links(); n != 0 {
@@ -372,15 +399,17 @@ func TestLeafNeedsTheHubsSecretAndCA(t *testing.T) {
 		want string
 	}{
 		{"plain", func(c *natsd.Config) { c.HubURLs = []string{"nats://127.0.0.1:1"} }, "want tls://host:port"},
-		{"secret in address", func(c *natsd.Config) { c.HubURLs = []string{"tls://leaf:pw@127.0.0.1:1"} }, "--hub-secret"},
+		{"secret in address", func(c *natsd.Config) { c.HubURLs = []string{"tls://leaf:pw@127.0.0.1:1"} }, "--hub-key"},
+		{"no seed", func(c *natsd.Config) { c.HubKey = c.HubCA }, "no NKey seed"},
 		{"no CA", func(c *natsd.Config) { c.HubCA = "/nonexistent" }, "hub's CA"},
 		{"domain", func(c *natsd.Config) { c.Site = "hub" }, "another name"},
 		{"port", func(c *natsd.Config) { c.Listen = "127.0.0.1:x" }, "port"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			cfg := config(t, "x", open(t, t.TempDir()))
+			f := open(t, t.TempDir())
+			cfg := config(t, "x", f)
 			cfg.HubURLs = []string{"tls://" + hub.srv.LeafAddr()}
-			cfg.HubCA, cfg.HubSecret = hub.dir.Path("hub", "ca.pem"), hub.dir.Path("hub", "leaf.secret")
+			cfg.HubCA, cfg.HubKey = hub.dir.Path("hub", "ca.pem"), admit(t, "x", f, hub.dir)
 			c.set(&cfg)
 			if _, err := natsd.Start(cfg); err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "pw") {
 				t.Errorf("error %v, want %q", err, c.want)
@@ -416,4 +445,127 @@ func TestAPIOverTheBus(t *testing.T) {
 	if _, err := hub.conn.Call(short(t), "b", "echo", nil); err == nil || !strings.Contains(err.Error(), "site b") {
 		t.Errorf("error %v", err)
 	}
+}
+
+// A site speaks for itself and reads what it needs; whoever has its key can do
+// nothing more at the hub, and nothing at all once the key is withdrawn.
+func TestSiteMayDoWhatASiteDoesAndNothingMore(t *testing.T) {
+	hub := startHub(t)
+	a := startLeaf(t, "a", hub.srv.LeafAddr(), hub.dir)
+	b := startLeaf(t, "b", hub.srv.LeafAddr(), hub.dir)
+	own, err := hub.conn.OpenHubConfig(short(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := own.Put(short(t), key(1), []byte("one")); err != nil {
+		t.Fatal(err)
+	}
+	within(t, 5*time.Second, "links", func() bool { return hub.srv.Links() == 2 })
+	for _, s := range []*site{hub, b} {
+		if err := s.conn.ServeAPI(t.Context(), s.name, "test", map[string]bus.Verb{
+			"status": func(context.Context, []byte) ([]byte, error) { return []byte(s.name), nil },
+			"apply": func(context.Context, []byte) ([]byte, error) {
+				t.Errorf("%s was told to apply", s.name)
+				return nil, nil
+			},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// What a site does.
+	for _, peer := range []string{"centre", "b"} {
+		within(t, 5*time.Second, "answer of "+peer, func() bool {
+			got, err := a.conn.Call(short(t), peer, "status", nil)
+			return err == nil && string(got) == peer
+		})
+	}
+	nc := raw(t, a)
+	heard := make(chan *nats.Msg, 16)
+	spy := raw(t, hub)
+	for _, subject := range []string{bus.AllReports, "mesh.weights.>", "mesh.node.>", "$KV.>"} {
+		if _, err := spy.ChanSubscribe(subject, heard); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := spy.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	within(t, 5*time.Second, "own report at the hub", func() bool {
+		_ = nc.Publish(bus.ReportSubject("a"), []byte("{}"))
+		select {
+		case m := <-heard:
+			return m.Subject == bus.ReportSubject("a")
+		case <-time.After(50 * time.Millisecond):
+			return false
+		}
+	})
+	// What it must not: speak as b, command others, write the hub's bucket or read
+	// what others are answered.
+	for len(heard) > 0 {
+		<-heard
+	}
+	for _, subject := range []string{bus.ReportSubject("b"), bus.WeightsSubject("centre"), bus.NodeSubject("centre", "n"), "$KV." + bus.HubBucket + ".Site.default.s_2e1"} {
+		if err := nc.Publish(subject, []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, done := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer done()
+	for _, peer := range []string{"centre", "b"} {
+		if _, err := a.conn.Call(ctx, peer, "apply", nil); err == nil {
+			t.Errorf("a commanded %s", peer)
+		}
+	}
+	if _, err := nc.Request("$JS."+bus.HubDomain+".API.STREAM.DELETE.KV_"+bus.HubBucket, nil, 300*time.Millisecond); err == nil {
+		t.Error("a deleted the hub's bucket, or was at least answered")
+	}
+	overheard, err := nc.SubscribeSync("_INBOX.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := b.conn.Call(short(t), "centre", "status", nil); err != nil || string(got) != "centre" {
+		t.Fatalf("b asks the hub: %s, %v", got, err)
+	}
+	if m, err := overheard.NextMsg(200 * time.Millisecond); err == nil {
+		t.Errorf("a overheard %s: %s", m.Subject, m.Data)
+	}
+	select {
+	case m := <-heard:
+		t.Errorf("a wrote %s at the hub", m.Subject)
+	default:
+	}
+	js, err := jetstream.New(spy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stream, err := js.Stream(short(t), "KV_"+bus.HubBucket); err != nil || stream.CachedInfo().State.LastSeq != 1 {
+		t.Errorf("the hub's bucket: %+v, %v", stream, err)
+	}
+
+	// Withdrawn: the link ends and stays so; b's goes on.
+	for _, e := range must(os.ReadDir(hub.dir.Path("hub"))) {
+		if who, _ := os.ReadFile(hub.dir.Path("hub", e.Name())); string(who) == "a" {
+			if err := os.Remove(hub.dir.Path("hub", e.Name())); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := hub.srv.Disconnect("a"); err != nil {
+		t.Fatal(err)
+	}
+	within(t, 5*time.Second, "end of the link", func() bool { return a.srv.Links() == 0 && hub.srv.Links() == 1 })
+	time.Sleep(1500 * time.Millisecond) // it dials again each second
+	if hub.srv.Links() != 1 || b.srv.Links() != 1 {
+		t.Errorf("links: hub %d, b %d", hub.srv.Links(), b.srv.Links())
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
 }

@@ -2,7 +2,6 @@ package natsd
 
 import (
 	"context"
-	"crypto/subtle"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -27,15 +26,19 @@ type Config struct {
 	Listen string
 	// NodeToken and AdminToken are what nodes and the controller authenticate with.
 	NodeToken, AdminToken string
-	// Hub makes this the hub: LeafListen is where sites connect.
+	// Hub makes this the hub: LeafListen is where sites connect, and SiteOf returns
+	// the site that an NKey belongs to, if it belongs to one.
 	Hub        bool
 	LeafListen string
 	Authority  *Authority
-	// HubURLs make this a leaf of that hub. Neither Hub nor HubURLs: a site alone.
-	HubURLs   []string
-	HubCA     string
-	HubSecret string
-	Log       *slog.Logger
+	SiteOf     func(nkey string) (site string, ok bool)
+	// HubURLs make this a leaf of that hub, which is checked by the CA in the file
+	// HubCA; HubKey is the file with the site's NKey seed. Neither Hub nor HubURLs: a
+	// site alone.
+	HubURLs []string
+	HubCA   string
+	HubKey  string
+	Log     *slog.Logger
 }
 
 // Limits of the embedded server. Configuration is small, and soft state is never
@@ -57,7 +60,6 @@ const (
 	startTimeout   = 10 * time.Second
 	lameDuckFor    = 300 * time.Millisecond
 	lameDuckGrace  = 20 * time.Millisecond
-	leafUser       = "leaf"
 	leafTLSTimeout = 5.0
 )
 
@@ -115,8 +117,7 @@ func options(cfg Config) (*natsserver.Options, error) {
 		return nil, fmt.Errorf("natsd: %q is the name of the hub's domain: give this site another name, or start it with --hub", cfg.Site)
 	}
 	o := &natsserver.Options{
-		// A stable name: the hub tells leaves apart by it.
-		ServerName: "site-" + bus.Token(cfg.Site),
+		ServerName: serverName(cfg.Site),
 		Host:       host, Port: port,
 		NoSigs: true, NoLog: true,
 		MaxPayload: maxPayload, MaxPending: maxPending,
@@ -128,7 +129,7 @@ func options(cfg Config) (*natsserver.Options, error) {
 		SyncAlways:                 true,
 		LameDuckDuration:           lameDuckFor,
 		LameDuckGracePeriod:        lameDuckGrace,
-		CustomClientAuthentication: &tokens{node: cfg.NodeToken, admin: cfg.AdminToken, perms: nodePermissions(cfg.Site)},
+		CustomClientAuthentication: &doorman{node: cfg.NodeToken, admin: cfg.AdminToken, perms: nodePermissions(cfg.Site), siteOf: cfg.SiteOf},
 	}
 	o.LeafNode.ReconnectInterval = leafRedial
 	o.LeafNode.DialTimeout = leafDial
@@ -154,7 +155,6 @@ func hubOptions(o *natsserver.Options, cfg Config) error {
 		return fmt.Errorf("natsd: leaf listen address: %w", err)
 	}
 	o.LeafNode.Host, o.LeafNode.Port = host, port
-	o.LeafNode.Username, o.LeafNode.Password = leafUser, cfg.Authority.secret
 	// Without this a leaf learns the hub's other addresses and goes around the
 	// one it was given, relays and firewalls included.
 	o.LeafNode.NoAdvertise = true
@@ -169,13 +169,13 @@ func leafOptions(o *natsserver.Options, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	secret, err := readSecret(cfg.HubSecret)
+	seed, err := readSeed(cfg.HubKey)
 	if err != nil {
 		return err
 	}
 	r := &natsserver.RemoteLeafOpts{
 		TLS: true, TLSConfig: tlsConfig, TLSTimeout: leafTLSTimeout, TLSHandshakeFirst: true,
-		IgnoreDiscoveredServers: true, NoRandomize: true,
+		IgnoreDiscoveredServers: true, NoRandomize: true, Nkey: seed,
 	}
 	for _, raw := range cfg.HubURLs {
 		u, err := url.Parse(raw)
@@ -183,9 +183,8 @@ func leafOptions(o *natsserver.Options, cfg Config) error {
 			return fmt.Errorf("natsd: hub address %q: want tls://host:port", raw)
 		}
 		if u.User != nil {
-			return fmt.Errorf("natsd: hub address tls://%s: the secret goes into a file (--hub-secret), not into the address", u.Host)
+			return fmt.Errorf("natsd: hub address tls://%s: the site's key is in a file (--hub-key), not in the address", u.Host)
 		}
-		u.User = url.UserPassword(leafUser, secret)
 		r.URLs = append(r.URLs, u)
 	}
 	o.LeafNode.Remotes = []*natsserver.RemoteLeafOpts{r}
@@ -235,6 +234,24 @@ func (s *Server) InProcessConn() (net.Conn, error) { return s.ns.InProcessConn()
 // Links is how many leaf links are up: for a leaf 1 while the hub is reached.
 func (s *Server) Links() int { return s.ns.NumLeafNodes() }
 
+// Disconnect ends the links of a site, whose key should be out of force first.
+func (s *Server) Disconnect(site string) error {
+	links, err := s.ns.Leafz(nil)
+	if err != nil {
+		return fmt.Errorf("natsd: list links: %w", err)
+	}
+	var errs []error
+	for _, l := range links.Leafs {
+		if l.Name == serverName(site) {
+			errs = append(errs, s.ns.DisconnectClientByID(l.ID))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// serverName is a stable name: the hub tells leaves apart by it.
+func serverName(site string) string { return "site-" + bus.Token(site) }
+
 // Stop tells clients to go elsewhere, then ends the server.
 func (s *Server) Stop() {
 	s.ns.LameDuckShutdown()
@@ -243,46 +260,6 @@ func (s *Server) Stop() {
 
 // Kill ends the server without a word.
 func (s *Server) Kill() { s.ns.Shutdown() }
-
-// tokens lets nodes and the controller in, each with its own rights.
-type tokens struct {
-	node, admin string
-	perms       *natsserver.Permissions
-}
-
-// Check implements the server's client authentication.
-func (t *tokens) Check(c natsserver.ClientAuthentication) bool {
-	got := []byte(c.GetOpts().Token)
-	if subtle.ConstantTimeCompare(got, []byte(t.admin)) == 1 {
-		c.RegisterUser(&natsserver.User{Username: "controller"})
-		return true
-	}
-	if subtle.ConstantTimeCompare(got, []byte(t.node)) == 1 {
-		c.RegisterUser(&natsserver.User{Username: "node", Permissions: t.perms})
-		return true
-	}
-	return false
-}
-
-// nodePermissions are what a node needs: to report, to read its site's weights
-// and to watch its site's snapshot bucket. It can neither configure the mesh nor
-// speak as a site.
-func nodePermissions(site string) *natsserver.Permissions {
-	stream := "KV_" + bus.SnapshotBucket(site)
-	return &natsserver.Permissions{
-		Publish: &natsserver.SubjectPermission{Allow: []string{
-			bus.NodesSubject(site),
-			"$JS.API.INFO",
-			"$JS.API.STREAM.INFO." + stream,
-			"$JS.API.CONSUMER.CREATE." + stream, "$JS.API.CONSUMER.CREATE." + stream + ".>",
-			"$JS.API.CONSUMER.INFO." + stream + ".*", "$JS.API.CONSUMER.DELETE." + stream + ".*",
-			"$JS.API.DIRECT.GET." + stream, "$JS.API.DIRECT.GET." + stream + ".>",
-			"$JS.API.STREAM.MSG.GET." + stream,
-			"$JS.ACK." + stream + ".>", "$JS.FC." + stream + ".>",
-		}},
-		Subscribe: &natsserver.SubjectPermission{Allow: []string{"_INBOX.>", bus.WeightsSubject(site)}},
-	}
-}
 
 // slogger writes the server's log into slog. What the server calls a notice is
 // routine here, and a warning that repeats (a hub that is down is dialled every

@@ -113,6 +113,18 @@ func (c *Client) Delete(ctx context.Context, r DeleteRequest) (*Result, error) {
 	return out, c.post(ctx, PathDelete, r, out)
 }
 
+// CreateToken asks a hub for a token.
+func (c *Client) CreateToken(ctx context.Context, r TokenRequest) (*Token, error) {
+	out := new(Token)
+	return out, c.post(ctx, PathToken, r, out)
+}
+
+// RemoveSite takes a site out of the mesh, at its hub.
+func (c *Client) RemoveSite(ctx context.Context, r RemoveRequest) (*Removed, error) {
+	out := new(Removed)
+	return out, c.post(ctx, PathRemove, r, out)
+}
+
 func (c *Client) get(ctx context.Context, path string, q url.Values, out any) error {
 	u := c.base + path
 	if len(q) > 0 {

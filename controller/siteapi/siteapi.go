@@ -18,6 +18,8 @@ const (
 	PathObjects = "/api/v1/objects"
 	PathApply   = "/api/v1/apply"
 	PathDelete  = "/api/v1/delete"
+	PathToken   = "/api/v1/token" //nolint:gosec // a path
+	PathRemove  = "/api/v1/remove-site"
 )
 
 // Verbs of the API on the bus (see bus.APISubject). Those of one site answer for
@@ -94,8 +96,12 @@ type Object struct {
 
 // Objects answers a [GetRequest].
 type Objects struct {
-	Site    string   `json:"site"`
-	Objects []Object `json:"objects"`
+	Site string `json:"site"`
+	// Owner is who this controller's own objects belong to, and Revision how far
+	// their bucket is.
+	Owner    string   `json:"owner"`
+	Revision uint64   `json:"revision"`
+	Objects  []Object `json:"objects"`
 }
 
 // Status is how a mesh looks from one site.
@@ -169,12 +175,38 @@ type PeerStatus struct {
 	// HeardAt is when its youngest news was made, by our clock; nil when none came.
 	HeardAt *time.Time `json:"heardAt,omitempty"`
 	AgeMS   float64    `json:"ageMs,omitempty"`
+	// From is where that news came from; nil when none came.
+	From *Origin `json:"from,omitempty"`
+	// SuspectAfterMS and DeadAfterMS are the ages at which it stops being believed,
+	// by how regularly it is heard.
+	SuspectAfterMS float64 `json:"suspectAfterMs"`
+	DeadAfterMS    float64 `json:"deadAfterMs"`
 	// UnknownSince is since when nothing is known of it, for status unknown.
 	UnknownSince *time.Time  `json:"unknownSince,omitempty"`
 	RTTMS        float64     `json:"rttMs"`
 	Said         *SiteStatus `json:"said,omitempty"`
 	// Silence is why Said is missing.
 	Silence string `json:"silence,omitempty"`
+	// Known is what this site plans with: the youngest report of each service there.
+	Known []KnownService `json:"known,omitempty"`
+}
+
+// Origin says who made a report.
+type Origin struct {
+	// Reporter is the process, Epoch when it started (Unix ns, its clock), Seq the
+	// number of the report since then.
+	Reporter string `json:"reporter"`
+	Epoch    uint64 `json:"epoch"`
+	Seq      uint64 `json:"seq"`
+	// InBand says that it came on a response between proxies, not over the bus.
+	InBand bool `json:"inBand,omitempty"`
+}
+
+// KnownService is the load of a service at another site, as it is believed here.
+type KnownService struct {
+	mesh.ServiceReport
+	Origin
+	AgeMS float64 `json:"ageMs"`
 }
 
 // Weights is the matrix of plans: a row for each site that answered.
@@ -208,9 +240,42 @@ type RunFile struct {
 	API string `json:"api"`
 	// TrustKey is the file of the public key that seals the site's snapshots.
 	TrustKey string `json:"trustKey"`
-	// Leaf is where other sites connect to a hub (tls://host:port), with HubCA and
-	// HubSecret.
-	Leaf      string `json:"leaf,omitempty"`
-	HubCA     string `json:"hubCA,omitempty"`
-	HubSecret string `json:"hubSecret,omitempty"`
+	// Leaf is where other sites connect to a hub (tls://host:port), Join where new
+	// ones ask to (https://host:port), and HubCA the certificate it proves itself by.
+	Leaf  string `json:"leaf,omitempty"`
+	Join  string `json:"join,omitempty"`
+	HubCA string `json:"hubCA,omitempty"`
+}
+
+// TokenRequest asks a hub for a token that lets a site join.
+type TokenRequest struct {
+	Site string `json:"site"`
+	// TTLSeconds is how long it is good for; 0 means an hour.
+	TTLSeconds float64 `json:"ttlSeconds,omitempty"`
+	// Hosts are where the new site reaches the hub, instead of what the hub was
+	// told to advertise.
+	Hosts []string `json:"hosts,omitempty"`
+}
+
+// Token answers a [TokenRequest].
+type Token struct {
+	Site    string    `json:"site"`
+	Token   string    `json:"token"`
+	Expires time.Time `json:"expires"`
+	// Hosts are those that it names.
+	Hosts []string `json:"hosts"`
+}
+
+// RemoveRequest asks a hub to take a site out of the mesh.
+type RemoveRequest struct {
+	Site string `json:"site"`
+}
+
+// Removed answers a [RemoveRequest].
+type Removed struct {
+	Site string `json:"site"`
+	// Did is what was done, in words.
+	Did []string `json:"did"`
+	// Left are objects that still name the site, and are the operator's to change.
+	Left []mesh.Key `json:"left,omitempty"`
 }

@@ -6,8 +6,9 @@
 //	<data>/snapshot.json    last snapshot, and snapshot.prev.json the one before
 //	<data>/site.key         Ed25519 key that seals snapshots (0600); site.pub its public half
 //	<data>/node.token       secret of the site's own nodes (0600); admin.token that of the controller
-//	<data>/hub/             the hub's CA, server certificate and leaf secret (package natsd)
+//	<data>/hub/             the hub's CA, server certificate (package natsd) and list of sites (package join)
 //	<data>/nats/            JetStream (package natsd)
+//	<data>/site.json        what a controller has to know of its site (package join)
 //	<data>/run.json         where a running controller listens
 //
 // Files are replaced whole: written beside the old one, synced, renamed, and the
@@ -145,6 +146,13 @@ func (f *Folder) load(name string, v any) (bool, error) {
 	}
 	return true, nil
 }
+
+// SaveRecord writes v as JSON with a checksum into a file of the folder.
+func (f *Folder) SaveRecord(name string, v any) error { return f.save(name, v) }
+
+// LoadRecord reads what [Folder.SaveRecord] wrote; false when there is no such
+// file. A damaged one is [ErrDamaged].
+func (f *Folder) LoadRecord(name string, v any) (bool, error) { return f.load(name, v) }
 
 const (
 	generationFile   = "generation.json"

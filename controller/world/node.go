@@ -13,6 +13,7 @@ import (
 type node struct {
 	at     time.Time
 	report *mesh.NodeReport
+	rhythm membership.Rhythm
 }
 
 // Tell takes in a report of one of the site's own nodes, received at a time, and
@@ -24,12 +25,17 @@ func (w *World) Tell(r *mesh.NodeReport, at time.Time) {
 	for i := range r.Heard {
 		w.hear(&r.Heard[i], at)
 	}
+	n := node{at: at, report: r}
 	if old, ok := w.nodes[r.Node]; ok {
 		if cmp.Or(cmp.Compare(r.Epoch, old.report.Epoch), cmp.Compare(r.Seq, old.report.Seq)) <= 0 {
 			return
 		}
+		if r.Epoch == old.report.Epoch {
+			n.rhythm = old.rhythm
+			n.rhythm.Beat(at.Sub(old.at), membership.Nodes.For(n.rhythm))
+		}
 	}
-	w.nodes[r.Node] = node{at, r}
+	w.nodes[r.Node] = n
 	for _, l := range r.Links {
 		w.measured(l.Site, at, l.RTTMS)
 	}
@@ -48,7 +54,7 @@ func (w *World) Nodes(now time.Time) []Node {
 	out := make([]Node, 0, len(w.nodes))
 	for _, name := range slices.Sorted(maps.Keys(w.nodes)) {
 		n := w.nodes[name]
-		out = append(out, Node{name, membership.Nodes.Judge(true, now.Sub(n.at), true), n.at, n.report})
+		out = append(out, Node{name, membership.Nodes.For(n.rhythm).Judge(true, now.Sub(n.at), true), n.at, n.report})
 	}
 	return out
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/membership"
 )
 
 // topic is a service at a site; the empty service is the site as a whole.
@@ -33,7 +34,13 @@ func (w *World) Hear(r *mesh.Report, at time.Time) {
 		w.take(topic{r.Site, s.Service}, r.Reporter, info{r.Epoch, r.Seq, at, false, s})
 	}
 	// A site without services is heard of all the same.
-	w.take(topic{site: r.Site}, r.Reporter, info{epoch: r.Epoch, seq: r.Seq, at: at})
+	whole := topic{site: r.Site}
+	old, known := w.reports[whole][r.Reporter]
+	if w.take(whole, r.Reporter, info{epoch: r.Epoch, seq: r.Seq, at: at}) && known && !old.inBand && old.epoch == r.Epoch {
+		p := w.rhythms[r.Site]
+		p.Beat(at.Sub(old.at), membership.Sites.For(p))
+		w.rhythms[r.Site] = p
+	}
 }
 
 // hear takes in what a node heard in band.
@@ -48,7 +55,8 @@ func (w *World) hear(h *mesh.HeardReport, at time.Time) {
 
 // take keeps the newer of two reports of one voice. The same report that comes
 // again, over another way or repeated, is no younger than it was the first time.
-func (w *World) take(t topic, reporter string, n info) {
+// It reports whether n was news.
+func (w *World) take(t topic, reporter string, n info) bool {
 	voices := w.reports[t]
 	if voices == nil {
 		voices = map[string]info{}
@@ -57,20 +65,28 @@ func (w *World) take(t topic, reporter string, n info) {
 	if old, ok := voices[reporter]; ok {
 		switch c := cmp.Or(cmp.Compare(n.epoch, old.epoch), cmp.Compare(n.seq, old.seq)); {
 		case c < 0:
-			return
+			return false
 		case c == 0 && (n.at.After(old.at) || n.at.Equal(old.at) && !n.inBand):
-			return
+			return false
+		case c == 0:
+			voices[reporter] = n
+			return false
 		}
 	}
 	voices[reporter] = n
+	return true
 }
 
-// News is a report and when it was made, by this site's clock.
+// News is a report, who made it and when, by this site's clock.
 type News struct {
-	Reporter string
-	At       time.Time
-	InBand   bool
-	Report   mesh.ServiceReport
+	// Reporter is the process of the site, Epoch when it started (Unix ns, its
+	// clock) and Seq the number of the report since.
+	Reporter   string
+	Epoch, Seq uint64
+	At         time.Time
+	// InBand says that it came on a response between proxies, not over the bus.
+	InBand bool
+	Report mesh.ServiceReport
 }
 
 // Freshest returns the youngest report of a service at another site.
@@ -79,16 +95,10 @@ func (w *World) Freshest(site string, service mesh.ServiceKey) (News, bool) {
 	for reporter, r := range w.reports[topic{site, service}] {
 		c := r.at.Compare(best.At)
 		if !found || c > 0 || c == 0 && reporter < best.Reporter {
-			best, found = News{reporter, r.at, r.inBand, r.report}, true
+			best, found = News{reporter, r.epoch, r.seq, r.at, r.inBand, r.report}, true
 		}
 	}
 	return best, found
-}
-
-// HeardOf returns when the youngest news of a site, whatever of, was made.
-func (w *World) HeardOf(site string) (time.Time, bool) {
-	n, ok := w.Freshest(site, "")
-	return n.At, ok
 }
 
 // ReportedSites returns the names of the sites that were heard of.
@@ -98,4 +108,32 @@ func (w *World) ReportedSites() []string {
 		names[t.site] = true
 	}
 	return slices.Sorted(maps.Keys(names))
+}
+
+// Known returns the youngest report of each service at another site, by service.
+func (w *World) Known(site string) []News {
+	var services []mesh.ServiceKey
+	for t := range w.reports {
+		if t.site == site && t.service != "" {
+			services = append(services, t.service)
+		}
+	}
+	slices.Sort(services)
+	out := make([]News, 0, len(services))
+	for _, s := range services {
+		if n, ok := w.Freshest(site, s); ok {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// Drop forgets all that was reported of a site, and reports whether there was
+// anything. What it still says is news again.
+func (w *World) Drop(site string) bool {
+	before := len(w.reports)
+	maps.DeleteFunc(w.reports, func(t topic, _ map[string]info) bool { return t.site == site })
+	delete(w.rhythms, site)
+	delete(w.ways, site)
+	return len(w.reports) < before
 }

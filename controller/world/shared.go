@@ -160,8 +160,10 @@ func declared(svc *mesh.MeshService, site string) mesh.ServiceReport {
 type Peer struct {
 	Site   string
 	Status membership.Status
-	// HeardAt is when its youngest news was made; zero when none came.
-	HeardAt time.Time
+	// News is the youngest of the site as a whole; its zero At says that none came.
+	News News
+	// Limits are those that hold for it, by how regularly it is heard.
+	Limits membership.Limits
 	// RTTMS is 0 where one of the two sites has no Site object.
 	RTTMS float64
 }
@@ -184,8 +186,9 @@ func (w *World) Peers(now time.Time, reachable bool) []Peer {
 		if name == w.site {
 			continue
 		}
-		at, heard := w.HeardOf(name)
-		p := Peer{Site: name, HeardAt: at, Status: membership.Sites.Judge(heard, now.Sub(at), reachable)}
+		news, heard := w.Freshest(name, "")
+		l := membership.Sites.For(w.rhythms[name])
+		p := Peer{Site: name, News: news, Limits: l, Status: l.Judge(heard, now.Sub(news.At), reachable)}
 		if here != nil && sites[name] != nil {
 			p.RTTMS = w.rttMS(here, sites[name], now)
 		}

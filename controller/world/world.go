@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/membership"
 )
 
 // Hub is the owner of the objects that come from the hub. Any other owner is the
@@ -51,7 +52,8 @@ type World struct {
 	version uint64
 	cache   compiled
 
-	reports map[topic]map[string]info // by reporter
+	reports map[topic]map[string]info    // by reporter
+	rhythms map[string]membership.Rhythm // of the sites' controllers, over the bus
 	nodes   map[string]node
 	ways    map[string]*way
 }
@@ -63,6 +65,7 @@ func New(site, owner string) *World {
 		site: site, owner: owner,
 		objects: map[mesh.Key]map[string]any{},
 		reports: map[topic]map[string]info{},
+		rhythms: map[string]membership.Rhythm{},
 		nodes:   map[string]node{},
 		ways:    map[string]*way{},
 	}
@@ -169,6 +172,7 @@ func (w *World) Forget(now time.Time, maxAge time.Duration) {
 		})
 		return len(voices) == 0
 	})
+	maps.DeleteFunc(w.rhythms, func(site string, _ membership.Rhythm) bool { return len(w.reports[topic{site: site}]) == 0 })
 	maps.DeleteFunc(w.nodes, func(_ string, n node) bool { return now.Sub(n.at) > maxAge })
 }
 

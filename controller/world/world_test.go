@@ -321,8 +321,8 @@ func TestForget(t *testing.T) {
 	if got := w.ReportedSites(); len(got) != 1 || got[0] != "b" || len(w.reports[topic{site: "b"}]) != 1 {
 		t.Errorf("left: %v, %v", got, w.reports)
 	}
-	if heard, ok := w.HeardOf("b"); !ok || !heard.Equal(at(10)) {
-		t.Errorf("b was last heard of at %v, %v", heard, ok)
+	if heard, ok := w.Freshest("b", ""); !ok || !heard.At.Equal(at(10)) {
+		t.Errorf("b was last heard of at %+v, %v", heard, ok)
 	}
 	if _, ok := w.Freshest("b", "default/shop"); ok {
 		t.Error("old load is still there")
@@ -461,6 +461,40 @@ func BenchmarkShared(b *testing.B) {
 	for b.Loop() {
 		if n := len(w.Shared(t0, true)); n != 10 {
 			b.Fatal(n)
+		}
+	}
+}
+
+// A site that is heard irregularly is given more time than one that is not, and
+// of both it is known who said it.
+func TestPeersByRhythm(t *testing.T) {
+	w := New("a", "a")
+	regular, irregular := 0, 0
+	for seq := range uint64(41) {
+		w.Hear(&mesh.Report{Site: "b", Reporter: "controller", Epoch: 7, Seq: seq}, at(regular))
+		w.Hear(&mesh.Report{Site: "c", Reporter: "controller", Epoch: 8, Seq: seq}, at(irregular))
+		// Neither repeats nor what comes in band is a beat.
+		w.Hear(&mesh.Report{Site: "c", Reporter: "controller", Epoch: 8, Seq: seq}, at(irregular+1))
+		w.hear(&mesh.HeardReport{Site: "b", Reporter: "n1", Epoch: 9, Seq: seq}, at(regular/9))
+		regular += 500
+		irregular += []int{150, 850}[seq%2]
+	}
+	last := max(regular-500, irregular-150)
+	for _, c := range []struct {
+		ms   int
+		b, c membership.Status
+	}{
+		{last + 1000, membership.Alive, membership.Alive},
+		{last + 2000, membership.Suspect, membership.Alive},
+		{last + 5100, membership.Dead, membership.Suspect},
+		{last + 20000, membership.Dead, membership.Dead},
+	} {
+		p := w.Peers(at(c.ms), true)
+		if p[0].Status != c.b || p[1].Status != c.c {
+			t.Errorf("after %d ms b is %s, want %s; c is %s, want %s (limits %v, %v)", c.ms-last, p[0].Status, c.b, p[1].Status, c.c, p[0].Limits, p[1].Limits)
+		}
+		if n := p[1].News; n.Reporter != "controller" || n.Epoch != 8 || n.Seq != 40 {
+			t.Errorf("news %+v", n)
 		}
 	}
 }

@@ -221,7 +221,7 @@ func (w *bodyWriter) trailers(dst []byte, fields []stream.Field) ([]byte, error)
 	dst = append(dst, "0\r\n"...)
 	var err error
 	for i := range fields {
-		if !trailerAllowed(fields[i].Name) {
+		if !trailerAllowed(&fields[i]) {
 			continue
 		}
 		if dst, err = appendFields(dst, fields[i:i+1]); err != nil {

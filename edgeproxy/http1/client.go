@@ -82,7 +82,7 @@ func (c *Client) encodeHead(dst []byte, m *stream.Message) ([]byte, error) {
 	switch {
 	case c.started:
 		return dst, errOrder
-	case len(m.Method) == 0 || !all(m.Method, token) || !validHost(m.Authority) || !validPath(m):
+	case len(m.Method) == 0 || !all(m.Method, token) || !stream.ValidAuthority(m.Authority) || !validPath(m):
 		return dst, errBadHead
 	case bytes.Equal(m.Method, connect):
 		return dst, errNoTunnels

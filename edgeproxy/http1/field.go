@@ -76,30 +76,8 @@ func kindOf(name []byte) kind {
 	return ordinary
 }
 
-// notTrailers are the ordinary fields that decide about routing, authentication,
-// caching or the content before it is read, and so may not come after it (RFC
-// 9110 6.5.1).
-var notTrailers = []string{
-	"authorization", "proxy-authorization", "proxy-authenticate", "www-authenticate",
-	"authentication-info", "proxy-authentication-info", "cookie", "set-cookie",
-	"content-encoding", "content-type", "content-range", "content-language", "content-location",
-	"cache-control", "age", "date", "expires", "pragma", "vary", "warning", "location", "retry-after",
-	"range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range",
-	"max-forwards", "origin", "forwarded", "via", "x-request-id", "x-real-ip", "traceparent", "tracestate",
-}
-
-func trailerAllowed(name []byte) bool {
-	if kindOf(name) != ordinary {
-		return false
-	}
-	for _, n := range notTrailers {
-		if fold(name, n) {
-			return false
-		}
-	}
-	const forwarded = "x-forwarded-"
-	return len(name) < len(forwarded) || !fold(name[:len(forwarded)], forwarded)
-}
+// trailerAllowed reports whether a field may stand among trailers.
+func trailerAllowed(f *stream.Field) bool { return kindOf(f.Name) == ordinary && f.MayTrail() }
 
 // appendFields writes field lines. It refuses what would end a line early or
 // speak about framing: the last guard against smuggling through a decoder of

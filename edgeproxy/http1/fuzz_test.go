@@ -183,7 +183,7 @@ func (c *carried) expect(want *tracer, m *stream.Message, noBody bool) {
 		ev = data(c.body)
 		want.event(&ev)
 	}
-	if !noBody && m.Length < 0 && c.flags&8 != 0 && trailerAllowed([]byte(c.name)) {
+	if !noBody && m.Length < 0 && c.flags&8 != 0 && trailerAllowed(&stream.Field{Name: []byte(c.name)}) {
 		ev = trailers(m.Fields[1])
 		want.event(&ev)
 	}

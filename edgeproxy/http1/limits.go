@@ -17,9 +17,8 @@ var DefaultLimits = Limits{Target: 8 << 10, Head: 64 << 10, Fields: 100, Trailer
 
 // Bounds that nobody needs to set.
 const (
-	maxMethod      = 32  // bytes; the longest registered method has 17
-	maxHost        = 261 // a 255 byte name, a colon and a port
-	maxOptions     = 32  // members of Connection, which are compared with all fields
+	maxMethod      = 32 // bytes; the longest registered method has 17
+	maxOptions     = 32 // members of Connection, which are compared with all fields
 	maxChunkDigits = 16
 	maxChunkLine   = 256     // bytes of a chunk's size line
 	maxExtensions  = 4 << 10 // bytes of chunk extensions in one body

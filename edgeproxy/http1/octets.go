@@ -7,22 +7,16 @@ import (
 
 // Classes of octets, one bit each.
 const (
-	token   = 1 << iota // tchar, RFC 9110 5.6.2
-	text                // HTAB / SP / VCHAR / obs-text: what a field value holds
-	target              // visible ASCII without " # < >
-	regName             // what this codec takes as a host name
-	literal             // inside the brackets of an IPv6 address
+	token  = 1 << iota // tchar, RFC 9110 5.6.2
+	text               // HTAB / SP / VCHAR / obs-text: what a field value holds
+	target             // visible ASCII without " # < >
 )
 
 var class = func() (t [256]uint8) {
 	for c := range 256 {
 		alnum := '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z'
-		hex := '0' <= c && c <= '9' || 'A' <= c && c <= 'F' || 'a' <= c && c <= 'f'
 		if alnum {
-			t[c] |= token | regName
-		}
-		if hex || c == ':' || c == '.' {
-			t[c] |= literal
+			t[c] |= token
 		}
 		if c == '\t' || c >= 0x20 && c != 0x7f {
 			t[c] |= text
@@ -33,9 +27,6 @@ var class = func() (t [256]uint8) {
 	}
 	for _, c := range "!#$%&'*+-.^_`|~" {
 		t[c] |= token
-	}
-	for _, c := range "-._~" {
-		t[c] |= regName
 	}
 	for _, c := range "\"#<>" {
 		t[c] &^= target

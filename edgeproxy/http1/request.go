@@ -70,7 +70,7 @@ func (r *requestLine) target(t []byte) *stream.ProtocolError {
 	switch {
 	case bytes.Equal(r.method, connect):
 		name, port := splitPort(t)
-		if len(name) == 0 || len(port) == 0 || !validHost(t) {
+		if len(name) == 0 || len(port) == 0 || !stream.ValidAuthority(t) {
 			return errTarget
 		}
 		r.authority = t
@@ -104,7 +104,7 @@ func (r *requestLine) absolute(t []byte) *stream.ProtocolError {
 		end++
 	}
 	r.authority = t[n:end:end]
-	if !validHost(r.authority) {
+	if !stream.ValidAuthority(r.authority) {
 		return errTarget
 	}
 	switch {
@@ -130,49 +130,4 @@ func splitPort(h []byte) (name, port []byte) {
 		return h, nil
 	}
 	return h[:i], h[i+1:]
-}
-
-// validHost reports whether h is a host with an optional port as this codec
-// takes them; see the package comment.
-func validHost(h []byte) bool {
-	if len(h) == 0 || len(h) > maxHost {
-		return false
-	}
-	name := h
-	if h[0] == '[' {
-		end := bytes.IndexByte(h, ']')
-		if end < 0 {
-			return false
-		}
-		inner := h[1:end]
-		if bytes.Count(inner, []byte(":")) < 2 || !all(inner, literal) {
-			return false
-		}
-		if name = h[:end+1]; len(name) == len(h) {
-			return true
-		}
-	} else {
-		i := bytes.IndexByte(h, ':')
-		if i >= 0 {
-			name = h[:i]
-		}
-		if len(name) == 0 || !all(name, regName) {
-			return false
-		}
-		if i < 0 {
-			return true
-		}
-	}
-	rest := h[len(name):]
-	if rest[0] != ':' || len(rest) < 2 || len(rest) > 6 {
-		return false
-	}
-	port := 0
-	for _, c := range rest[1:] {
-		if !isDigit(c) {
-			return false
-		}
-		port = port*10 + int(c-'0')
-	}
-	return port <= 65535
 }

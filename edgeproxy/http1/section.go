@@ -280,7 +280,7 @@ func (s *scratch) parseTrailers(in []byte) *stream.ProtocolError {
 		if i, err = fieldLine(in, i, &f); err != nil {
 			return err
 		}
-		if trailerAllowed(f.Name) {
+		if trailerAllowed(&f) {
 			s.fields = append(s.fields, f)
 		}
 	}

@@ -128,7 +128,7 @@ func (s *Server) parseHead(in []byte) (int, *stream.ProtocolError) {
 	switch old := s.request.old; {
 	case s.host == nil && !old:
 		return 0, errHostMissing
-	case s.host != nil && !validHost(s.host):
+	case s.host != nil && !stream.ValidAuthority(s.host):
 		return 0, errHost
 	case s.chunked && old:
 		return 0, errCodingVersion

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 )
 
 // The twin decodes a whole connection by cutting strings, one rule of the package
@@ -247,7 +249,7 @@ func twinBody(in string, chunked bool, length int64) (events []string, rest stri
 	m := twinMessage{}
 	for _, f := range fields {
 		n := strings.ToLower(f.name)
-		if !slices.Contains(notTrailers, n) && !strings.HasPrefix(n, "x-forwarded-") {
+		if (stream.Field{Name: []byte(n)}).MayTrail() {
 			m.fields = append(m.fields, f)
 		}
 	}
@@ -259,7 +261,7 @@ func twinBody(in string, chunked bool, length int64) (events []string, rest stri
 
 func twinValidHost(h string) bool {
 	m := twinHost.FindStringSubmatch(h)
-	if m == nil || len(h) > maxHost {
+	if m == nil || len(h) > 261 {
 		return false
 	}
 	port, _ := strconv.Atoi(m[1])

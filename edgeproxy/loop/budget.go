@@ -74,7 +74,6 @@ func (l *Loop) starve(c *Conn) {
 	if !l.budget.again.Armed() {
 		l.Wheel.Set(&l.budget.again, l.now+starveRest)
 	}
-	c.register(c.wanted())
 }
 
 type feeder Loop
@@ -97,7 +96,7 @@ func (f *feeder) Expire(t *Timer, now int64) {
 			l.budget.starved = c
 		} else {
 			c.starved = false
-			c.update() // what waits comes as an event
+			c.Again()
 		}
 		c = next
 	}

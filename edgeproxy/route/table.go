@@ -109,6 +109,8 @@ type Backend struct {
 	Invalid string
 	// Filters are the rule's and then the backend's own, nil for none.
 	Filters *Filters
+	// Target is the caller's, to keep what it has found for Service and Port.
+	Target any
 }
 
 // Pick chooses a backend by weight; random is uniform over all uint64. It returns

@@ -75,6 +75,7 @@ func (b *builder) service(m *mesh.MeshService) {
 		return
 	}
 	s := &Service{
+		of:      b.view,
 		Service: b.reg.Service(key),
 		Connect: ConnectTimeout, Silence: SilenceTimeout, Idle: TunnelIdle, Retries: Retries, MaxAge: MaxAge,
 		ports: map[int]string{},
@@ -327,6 +328,9 @@ func (b *builder) backends(t *route.Table) {
 		for i := range r.Backends {
 			if ref := &r.Backends[i]; ref.Invalid == "" {
 				b.reference(r.Key, fmt.Sprintf("backendRefs[%d]", i), ref.Service, ref.Port)
+				if s := b.view.Backend(ref); s != nil {
+					ref.Target = s
+				}
 			}
 		}
 		for _, m := range r.Mirrors() {

@@ -142,6 +142,7 @@ type Service struct {
 	// start of a TCP connection, 0 for none.
 	SendProxy int
 
+	of     *View
 	ports  map[int]string   // protocols
 	places map[uint64]Place // of sessions; nil without a Cookie
 }
@@ -161,6 +162,19 @@ func (s *Service) speaks(port int, protocol string) bool {
 	}
 	p, ok := s.ports[port]
 	return ok && cmp.Or(p, mesh.PortHTTP) == protocol
+}
+
+// Backend finds the service that takes the requests of a backend, nil where there
+// is none. The backend may be another view's: a connection goes on with the routes
+// that it came to.
+func (v *View) Backend(b *route.Backend) *Service {
+	if s, ok := b.Target.(*Service); ok && s.of == v {
+		return s
+	}
+	if s := v.Services[b.Service]; s != nil && s.HasPort(b.Port) {
+		return s
+	}
+	return nil
 }
 
 // Named finds a service by the name that another site sends: namespace/name, with

@@ -23,9 +23,11 @@ func (w *Worker) target(r *request, a *attempt) exchange.Flag {
 	if r.service == nil {
 		return r.none
 	}
-	s := w.state.View.Services[r.service.Key]
-	if s == nil {
-		return exchange.NoHealthy
+	s := w.found
+	if s == nil || s.Service != r.service {
+		if s = w.state.View.Services[r.service.Key]; s == nil {
+			return exchange.NoHealthy
+		}
 	}
 	a.connect, a.silence, a.gate = s.Connect, s.Silence, s.Gate
 	a.maxAge, a.maxRequests, a.timed, a.cookie = s.MaxAge, s.MaxRequests, s.Timed, s.Cookie

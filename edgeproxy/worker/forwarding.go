@@ -2,7 +2,6 @@ package worker
 
 import (
 	"bytes"
-	"strconv"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 )
@@ -113,13 +112,12 @@ func (w *Worker) ingress(r *request, head *stream.Message) bool {
 		r.add(nameForwardedHost, r.head.Authority)
 	}
 	if told&wayPort == 0 {
-		var digits [5]byte
-		r.add(nameForwardedPort, r.store.copy(w, strconv.AppendUint(digits[:0], uint64(r.d.listener.Listener.Addr().Port()), 10)))
+		r.add(nameForwardedPort, r.d.listener.Port)
 	}
 	if way.Forwarded {
 		r.add(nameForwarded, w.forwarded(r, peer))
 	}
-	r.add(nameVia, r.store.copy(w, way.Via))
+	r.add(nameVia, way.Via)
 	r.head.Fields = r.fields
 	return visits < maxVisits
 }

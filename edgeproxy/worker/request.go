@@ -174,11 +174,12 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 		ClientCredit: w.shared.Watermark,
 	}
 	var limit time.Duration
+	var found *view.Service
 	if w.full() {
 		w.shared.Memory.Requests.Add(1)
 		r.none = exchange.Overload
 	} else if s, rule := w.find(r, head); s != nil {
-		r.service = s.Service
+		found, r.service = s, s.Service
 		cfg.Retries = s.Retries
 		limit, r.idle = s.Request, s.Idle
 		if rule != nil {
@@ -202,7 +203,9 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	if r.filters != nil && r.service != nil && len(r.head.Upgrade) == 0 { // a tunnel has no copy
 		w.mirror(r, limit)
 	}
+	w.found = found
 	w.step(r, &exchange.Event{Kind: exchange.Request, More: head.Length != 0})
+	w.found = nil
 }
 
 // find says which service is meant, keeps the head, and normalises what is
@@ -268,8 +271,8 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 	if backend == nil || backend.Invalid != "" {
 		return nil, nil
 	}
-	s := v.Services[backend.Service]
-	if s == nil || !s.HasPort(backend.Port) {
+	s := v.Backend(backend)
+	if s == nil {
 		return nil, nil
 	}
 	return s, rule

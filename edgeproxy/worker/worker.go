@@ -79,8 +79,10 @@ type Shared struct {
 
 // Listener is one socket's state, the same for all workers.
 type Listener struct {
-	Key         view.SocketKey
-	Listener    *loop.Listener
+	Key      view.SocketKey
+	Listener *loop.Listener
+	// Port is the bound one as text, for x-forwarded-port.
+	Port        []byte
 	Connections upstream.Gauge
 	// Full and ProxyFull count connections refused over the listener's limit and
 	// over that of all.
@@ -146,6 +148,7 @@ type Worker struct {
 	fields  []stream.Field // of the message being sent
 	scratch []byte         // of encodings larger than a slab
 	tried   []int
+	found   *view.Service // by the request that begins
 	choice  view.Choice
 	cookie  []byte
 	path    []byte // for normalised paths

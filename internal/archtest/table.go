@@ -55,7 +55,7 @@ var rooms = []room{
 
 	// Chains.
 	{path: "chaining/nsh", pure: true},
-	{path: "chaining/path", pure: true, may: with(vocabulary, "controller/price", "chaining/nsh")},
+	{path: "chaining/path", pure: true, may: with(vocabulary, "controller/price", "chaining/nsh", "chaining/flow")},
 	{path: "chaining/flow", pure: true},
 	{path: "chaining", may: with(vocabulary, "chaining/...", "controller/price", "internal/...")},
 
@@ -73,7 +73,7 @@ var rooms = []room{
 
 	// Proof: simulators, emulators, load, the demo. Real processes are started as
 	// binaries, so nothing here imports edgeproxy.
-	{path: "testbed", may: with(with(vocabulary, decision...), "testbed/...", "internal/...", "controller/siteapi")},
+	{path: "testbed", may: with(with(vocabulary, decision...), "testbed/...", "internal/...", "controller/siteapi", "controller/join", "controller/store")},
 	{path: "testbed/wire", pure: true},
 	{path: "testbed/scenario", pure: true},
 	{path: "testbed/report", pure: true, may: []string{"testbed/scenario"}},
@@ -97,7 +97,7 @@ type ownedDependency struct {
 var dependencies = []ownedDependency{
 	{"github.com/nats-io/nats-server/v2", []string{"controller/natsd"}, "one embedded server per site, none on the node"},
 	{"github.com/nats-io/nats.go", []string{"internal/bus"}, "subjects, buckets and reconnection are decided in one place"},
-	{"github.com/nats-io/nkeys", []string{"internal/bus", "controller/natsd", "controller/ca"}, "keys of sites"},
+	{"github.com/nats-io/nkeys", []string{"internal/bus", "controller/natsd", "controller/join", "controller/ca"}, "keys of sites"},
 	{"github.com/nats-io/jwt/v2", []string{"controller/natsd", "controller/ca"}, "accounts and permissions"},
 	{"github.com/cilium/ebpf", []string{"chaining/datapath"}, "one owner of BPF"},
 	{"github.com/tetratelabs/wazero", []string{"edgeproxy/function"}, "WASM runs behind one interface"},

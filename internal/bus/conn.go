@@ -23,12 +23,17 @@ type Options struct {
 	URL string
 	// Name is shown in the server's list of connections.
 	Name string
+	// Site, when set, has the answers to this connection's requests on that site's
+	// own subjects ([Inboxes]).
+	Site string
 	// TokenFile holds a shared secret, NKeyFile an NKey seed; one at most.
 	TokenFile string
 	NKeyFile  string
 	// CAFile holds the certificates (PEM) that a tls:// server's must chain to;
 	// empty means the machine's own.
 	CAFile string
+	// Replicas is how many servers of a NATS cluster keep each bucket; 0 means 1.
+	Replicas int
 	// InProcess, when set, is a server inside this process: no socket is used and
 	// URL may be empty.
 	InProcess interface{ InProcessConn() (net.Conn, error) }
@@ -52,9 +57,10 @@ type State struct {
 // Conn is a connection that reconnects for ever. Its methods are safe for
 // concurrent use.
 type Conn struct {
-	nc  *nats.Conn
-	js  jetstream.JetStream
-	log *slog.Logger
+	nc       *nats.Conn
+	js       jetstream.JetStream
+	log      *slog.Logger
+	replicas int
 
 	mu     sync.Mutex
 	state  State
@@ -79,7 +85,7 @@ func Connect(o Options) (*Conn, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	c := &Conn{log: log, redial: make(chan struct{}), logged: map[string]bool{}}
+	c := &Conn{log: log, replicas: max(1, o.Replicas), redial: make(chan struct{}), logged: map[string]bool{}}
 	c.state.Since = time.Now()
 	opts, err := c.options(o)
 	if err != nil {
@@ -126,6 +132,9 @@ func (c *Conn) options(o Options) ([]nats.Option, error) {
 		nats.ReconnectHandler(func(*nats.Conn) { c.link(true, true) }),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.fault(err); c.link(false, false) }),
 		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) { c.async(s, err) }),
+	}
+	if o.Site != "" {
+		opts = append(opts, nats.CustomInboxPrefix(inboxPrefix(o.Site)))
 	}
 	if o.TokenFile != "" && o.NKeyFile != "" {
 		return nil, errors.New("bus: give a token file or an NKey file, not both")

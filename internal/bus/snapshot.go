@@ -32,7 +32,7 @@ type Snapshots struct {
 // on disk, so that a node's watch survives a restart of the server.
 func (c *Conn) OpenSnapshots(ctx context.Context, site string) (*Snapshots, error) {
 	kv, err := c.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
-		Bucket: SnapshotBucket(site), History: 1, Storage: jetstream.FileStorage,
+		Bucket: SnapshotBucket(site), History: 1, Storage: jetstream.FileStorage, Replicas: c.replicas,
 		Description: "what the nodes of the site serve from",
 	})
 	if err != nil {

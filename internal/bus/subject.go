@@ -27,6 +27,16 @@ const (
 // AllReports matches the reports of every site.
 const AllReports = reportPrefix + "*"
 
+// AllInboxes matches where answers to any request go. Each site's controller has
+// its own branch ([Inboxes]), so that a site can be kept from reading what others
+// are answered.
+const AllInboxes = "_INBOX.>"
+
+// Inboxes matches where answers to the requests of a site's controller go.
+func Inboxes(site string) string { return inboxPrefix(site) + ".>" }
+
+func inboxPrefix(site string) string { return "_INBOX." + Token(site) }
+
 // ReportSubject carries the [mesh.Report] of a site, every 500 ms.
 func ReportSubject(site string) string { return reportPrefix + Token(site) }
 
@@ -44,6 +54,9 @@ func WeightsSubject(site string) string { return weightsPrefix + Token(site) }
 
 // APISubject answers requests for one verb of a site's controller.
 func APISubject(site, verb string) string { return apiPrefix + Token(site) + "." + verb }
+
+// AnyAPISubject matches one verb of any site's controller.
+func AnyAPISubject(verb string) string { return apiPrefix + "*." + verb }
 
 // SnapshotBucket holds the snapshot of a site under the key [Token](site). The
 // name carries the site because with an external NATS all sites share one

@@ -6,7 +6,9 @@ import (
 	"fmt"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/join"
 	"github.com/meridian-mesh/meridian/controller/siteapi"
+	"github.com/meridian-mesh/meridian/controller/store"
 )
 
 // hubName is the hub's own name as a site; it has no proxy and no backends.
@@ -39,7 +41,10 @@ func (c *cluster) startPlane(ctx context.Context) error {
 	c.plane.killed = make([]bool, n)
 	runs := make([]func(context.Context) (siteapi.RunFile, error), n)
 	for i, s := range c.topology.Sites {
-		controller, run, err := c.startController(s.Name, "--hub-url", at.Leaf, "--hub-ca", at.HubCA, "--hub-secret", at.HubSecret)
+		if err := c.admit(ctx, s.Name); err != nil {
+			return err
+		}
+		controller, run, err := c.startController(s.Name)
 		if err != nil {
 			return err
 		}
@@ -56,9 +61,34 @@ func (c *cluster) startPlane(ctx context.Context) error {
 	return nil
 }
 
+// admit makes a site's data folder one of a member of the mesh.
+func (c *cluster) admit(ctx context.Context, site string) (err error) {
+	t, err := c.plane.api.CreateToken(ctx, siteapi.TokenRequest{Site: site})
+	if err != nil {
+		return err
+	}
+	token, err := join.ParseToken(t.Token)
+	if err != nil {
+		return err
+	}
+	dir, err := c.folder(controllerFolder(site))
+	if err != nil {
+		return err
+	}
+	f, err := store.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	_, err = join.Join(ctx, f, token, "")
+	return err
+}
+
+func controllerFolder(site string) string { return "controller-" + site }
+
 // startController starts a sitecontroller; the function returned waits until it serves.
 func (c *cluster) startController(site string, args ...string) (*child, func(context.Context) (siteapi.RunFile, error), error) {
-	name := "controller-" + site
+	name := controllerFolder(site)
 	dir, err := c.folder(name)
 	if err != nil {
 		return nil, nil, err

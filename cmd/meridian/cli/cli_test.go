@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/cmd/meridian/cli"
 	"github.com/meridian-mesh/meridian/controller"
+	"github.com/meridian-mesh/meridian/controller/join"
 	"github.com/meridian-mesh/meridian/internal/bus"
 )
 
@@ -41,7 +43,7 @@ func TestScripts(t *testing.T) {
 			"hub": func(ts *testscript.TestScript, _ bool, args []string) {
 				start(ts, controller.Config{Hub: true}, args[0])
 			},
-			"leaf": func(ts *testscript.TestScript, _ bool, args []string) { start(ts, leaf(ts), args[0]) },
+			"leaf": func(ts *testscript.TestScript, _ bool, args []string) { start(ts, leaf(ts, args[0]), args[0]) },
 			"node": node,
 			// exit N command... runs a command that must end with code N.
 			"exit":  exit,
@@ -51,13 +53,19 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// leaf is the configuration of a site of the hub.
-func leaf(ts *testscript.TestScript) controller.Config {
-	data, err := os.ReadFile(ts.MkAbs("hub/run.json"))
+// leaf joins a site to the hub with the command line and returns its configuration.
+func leaf(ts *testscript.TestScript, site string) controller.Config {
+	var token, out, errs bytes.Buffer
+	if code := cli.Main("test", []string{"--data", ts.MkAbs("hub"), "token", "create", site}, nil, &token, &errs); code != 0 {
+		ts.Fatalf("token create: %s", &errs)
+	}
+	dir := ts.MkAbs(site)
+	if code := cli.Main("test", []string{"--data", dir, "join", strings.TrimSpace(token.String()), "--prepare"}, nil, &out, &errs); code != 0 {
+		ts.Fatalf("join: %s", &errs)
+	}
+	f, err := join.ReadSiteFile(dir)
 	ts.Check(err)
-	var r struct{ Leaf, HubCA, HubSecret string }
-	ts.Check(json.Unmarshal(data, &r))
-	return controller.Config{HubURLs: []string{r.Leaf}, HubCA: r.HubCA, HubSecret: r.HubSecret}
+	return controller.Config{HubURLs: f.HubURLs, HubCA: f.HubCA, HubKey: f.HubKey}
 }
 
 func start(ts *testscript.TestScript, cfg controller.Config, name string) {

@@ -21,8 +21,12 @@ func statusCommand(e *env) *cobra.Command {
 
 STATUS is alive, suspect (missed some reports), dead (missed many), or unknown with
 the time since when: then this side could not have heard, and nothing is known.
-NODES counts live nodes of all that were seen lately. LOAD is the part of the
-site's slots that its requests keep busy. What is not known is shown as "-".`,
+How long is too long follows from how regularly a site is heard. AGE and FROM are of
+the youngest news: who made it, the number of the report since that process started,
+and "in band" when it came on a response between proxies. NODES counts live nodes of
+all that were seen lately. LOAD is the part of the site's slots that its requests
+keep busy. What is not known is shown as "-". With -o json there is more: the epoch,
+when a site becomes suspect, and each service's load with its own origin and age.`,
 		Example: `  meridian --data ./hub status
   meridian --server http://127.0.0.1:7470 status -o json`,
 		Args:              cobra.NoArgs,
@@ -41,19 +45,25 @@ site's slots that its requests keep busy. What is not known is shown as "-".`,
 
 func statusTable(w io.Writer, st *siteapi.Status) {
 	fmt.Fprintf(w, "seen from site %s (%s)%s\n\n", st.Self.Site, st.Self.Role, linkLine(st))
-	fmt.Fprintln(w, "SITE\tSTATUS\tAGE\tRTT\tNODES\tGENERATION\tDEMAND/S\tSERVED/S\tIN FLIGHT\tLOAD")
-	siteLine(w, st.Self.Site, "alive", "-", "-", &st.Self)
+	fmt.Fprintln(w, "SITE\tSTATUS\tAGE\tFROM\tRTT\tNODES\tGENERATION\tDEMAND/S\tSERVED/S\tIN FLIGHT\tLOAD")
+	siteLine(w, st.Self.Site, "alive", "-", "-", "-", &st.Self)
 	for _, p := range st.Peer {
-		status, age, rtt := string(p.Status), "-", "-"
+		status, age, from, rtt := string(p.Status), "-", "-", "-"
 		if p.Status == membership.Unknown && p.UnknownSince != nil {
 			status = "unknown since " + p.UnknownSince.Local().Format(time.TimeOnly)
 		} else if p.HeardAt != nil {
 			age = millisSpan(p.AgeMS)
 		}
+		if p.From != nil {
+			from = fmt.Sprintf("%s #%d", p.From.Reporter, p.From.Seq)
+			if p.From.InBand {
+				from += " in band"
+			}
+		}
 		if p.RTTMS > 0 {
 			rtt = millis(p.RTTMS)
 		}
-		siteLine(w, p.Site, status, age, rtt, p.Said)
+		siteLine(w, p.Site, status, age, from, rtt, p.Said)
 	}
 	first := true
 	note := func(format string, v ...any) {
@@ -95,9 +105,9 @@ func linkLine(st *siteapi.Status) string {
 	return out
 }
 
-func siteLine(w io.Writer, name, status, age, rtt string, s *siteapi.SiteStatus) {
+func siteLine(w io.Writer, name, status, age, from, rtt string, s *siteapi.SiteStatus) {
 	if s == nil {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t-\t-\t-\t-\t-\t-\n", name, status, age, rtt)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t-\t-\t-\t-\t-\t-\n", name, status, age, from, rtt)
 		return
 	}
 	live := 0
@@ -130,7 +140,7 @@ func siteLine(w io.Writer, name, status, age, rtt string, s *siteapi.SiteStatus)
 		}
 		load = fmt.Sprintf("%.1f\t%.1f\t%d\t%s", demand, served, inFlight, part)
 	}
-	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d/%d\t%s\t%s\n", name, status, age, rtt, live, len(s.Nodes), generation, load)
+	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d/%d\t%s\t%s\n", name, status, age, from, rtt, live, len(s.Nodes), generation, load)
 }
 
 // nodeNotes names the nodes that are not as they should be.

@@ -1,0 +1,5 @@
+// Package datapath forwards chains in the kernel, by TC programs. The programs
+// stand in bpf/, their compiled form is committed.
+package datapath
+
+//go:generate ./bpf/generate spike bpf/spike.c -tags root -output-suffix _test

@@ -249,7 +249,7 @@ func (s *Server) finishRestore(ctx context.Context) error {
 	}
 	var first uint64
 	for _, o := range pending.Objects {
-		rev, err := s.own.Put(ctx, o.Key, o.Value)
+		rev, err := s.own.Put(ctx, o.Key, o.Value, bus.AnyRevision)
 		if err != nil {
 			return fmt.Errorf("restore %s: %w", o.Key, err)
 		}
@@ -264,7 +264,7 @@ func (s *Server) finishRestore(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
-	if _, err := s.own.Put(ctx, bus.IncarnationKey, value); err != nil {
+	if _, err := s.own.Put(ctx, bus.IncarnationKey, value, bus.AnyRevision); err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
 	s.log.Warn("restored from a backup", "objects", len(pending.Objects), "first_revision", first, "incarnation", s.newest.Incarnation)

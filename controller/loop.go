@@ -120,6 +120,8 @@ func decodeObject(key mesh.Key, data []byte) (any, error) {
 		doc = one(&o.TrafficPolicies)
 	case mesh.KindLocalResponse:
 		doc = one(&o.LocalResponses)
+	case mesh.KindReferenceGrant:
+		doc = one(&o.ReferenceGrants)
 	default:
 		return nil, fmt.Errorf("kind %s is not known to this build: upgrade it", key.Kind)
 	}
@@ -156,7 +158,7 @@ const (
 
 // watchLink keeps an eye on the way to the other sites. When it comes back, and
 // now and then, a leaf asks the hub for what the mirror has not got yet.
-func (s *Server) watchLink(ctx context.Context) {
+func (s *Server) watchLink(ctx context.Context, stop context.CancelCauseFunc) {
 	t := time.NewTicker(tickEvery)
 	defer t.Stop()
 	leaf := s.cfg.role() == "leaf"
@@ -187,6 +189,9 @@ func (s *Server) watchLink(ctx context.Context) {
 		}
 		next := state
 		s.link.Store(&next)
+		if s.nats != nil && !s.nats.Stores() && ctx.Err() == nil {
+			stop(errors.New("controller: the NATS server cannot write to its disk any more (is it full?): ending, to be started again"))
+		}
 		select {
 		case <-ctx.Done():
 			return

@@ -56,6 +56,8 @@ type Server struct {
 	own       *bus.Config // what this controller may write
 	hub       *bus.Config // the hub's, for reading; nil where own is it or there is none
 	snaps     *bus.Snapshots
+	lease     *bus.Lease // with an external NATS: which controller runs the site
+	runs      atomic.Pointer[runs]
 
 	// What follows belongs to the loop.
 	world     *world.World
@@ -77,6 +79,7 @@ type Server struct {
 	reportAt  time.Time
 	reportSeq uint64
 	planSeq   uint64
+	epoch     uint64 // of weights and reports, Unix ns
 
 	events   chan event
 	calls    chan func()
@@ -121,8 +124,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if cfg.Hub {
 		owner = world.Hub
 	}
+	started := time.Now()
 	return &Server{
-		cfg: cfg, log: log, started: time.Now(),
+		cfg: cfg, log: log, started: started, epoch: uint64(started.UnixNano()),
 		world:     world.New(cfg.Site, owner),
 		revisions: map[mesh.Key]uint64{},
 		ledgers:   map[string]*ledger{},
@@ -177,11 +181,16 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	}
 	tasks.Go(func() { s.loop(ctx, reports, nodes) })
 	tasks.Go(func() { s.publish(ctx) })
-	tasks.Go(func() { s.watchLink(ctx) })
+	tasks.Go(func() { s.watchLink(ctx, stop) })
 	if err := s.sync(ctx); err != nil {
 		return err
 	}
-	if err := s.serveBusAPI(ctx); err != nil {
+	if s.lease != nil {
+		s.snaps.Fence()
+		settled := make(chan struct{})
+		tasks.Go(func() { s.holdLease(ctx, settled) })
+		<-settled
+	} else if err := s.serveBusAPI(ctx); err != nil {
 		return err
 	}
 	api, err := s.serveHTTP(stop)
@@ -247,7 +256,7 @@ func (s *Server) openBus() error {
 	if s.cfg.NATSURL != "" {
 		conn, err := bus.Connect(bus.Options{
 			URL: s.cfg.NATSURL, Name: "sitecontroller " + s.cfg.Site, Site: s.cfg.Site, CAFile: s.cfg.NATSCA,
-			TokenFile: s.cfg.NATSTokenFile, NKeyFile: s.cfg.NATSNKeyFile, Log: s.log,
+			Replicas: s.cfg.NATSReplicas, TokenFile: s.cfg.NATSTokenFile, NKeyFile: s.cfg.NATSNKeyFile, Log: s.log,
 		})
 		s.conn = conn
 		return err
@@ -336,7 +345,10 @@ func (s *Server) tryBuckets(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.snaps, err = s.conn.OpenSnapshots(ctx, s.cfg.Site)
+	if s.snaps, err = s.conn.OpenSnapshots(ctx, s.cfg.Site); err != nil || s.nats != nil {
+		return err
+	}
+	s.lease, err = s.conn.OpenLease(ctx, s.cfg.Site)
 	return err
 }
 
@@ -372,7 +384,7 @@ func (s *Server) sync(ctx context.Context) error {
 	if err != nil {
 		s.log.Warn("snapshot in the bucket is not used", "err", err)
 	}
-	if len(s.cfg.Preload) > 0 {
+	if len(s.cfg.Preload) > 0 && s.lease == nil {
 		if err := s.preload(ctx); err != nil {
 			return err
 		}

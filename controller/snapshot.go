@@ -25,7 +25,7 @@ type outcome struct {
 
 // compile makes a new generation when what the site's nodes need has changed.
 func (s *Server) compile() {
-	if !s.synced {
+	if !s.synced || !s.active(time.Now()) {
 		return
 	}
 	if s.hold != "" {
@@ -91,6 +91,10 @@ func (s *Server) publish(ctx context.Context) {
 			return
 		case pending = <-s.toBus:
 		case <-again:
+		}
+		if !s.active(time.Now()) {
+			pending.Snapshot = nil // another controller runs the site, and publishes its own
+			continue
 		}
 		err := s.put(ctx, pending)
 		o := outcome{pending.Generation, err}

@@ -28,6 +28,12 @@ func (s *Server) self(now time.Time) siteapi.SiteStatus {
 		Site: s.cfg.Site, Role: s.cfg.role(), Version: s.cfg.Version, Started: s.started, Problem: s.problem,
 		Nodes: []siteapi.NodeStatus{}, Services: []siteapi.ServiceStatus{},
 	}
+	if !s.active(now) {
+		out.Standby = "nobody yet"
+		if r := s.runs.Load(); r != nil && r.who != "" {
+			out.Standby = r.who
+		}
+	}
 	if s.snapshot != nil {
 		g := s.snapshot.Generation
 		out.Generation, out.Hash, out.Published = &g, s.snapshot.Hash, s.published == g

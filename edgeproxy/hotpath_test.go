@@ -57,10 +57,18 @@ var fixedResponse = []byte("HTTP/1.1 200 OK\r\nServer: fixed\r\nContent-Type: te
 
 // fixedBackend answers every request with fixedResponse.
 func fixedBackend(t testing.TB) string {
+	t.Helper()
+	return fixedBackendSaying(t, "")
+}
+
+// fixedBackendSaying adds field lines to its responses.
+func fixedBackendSaying(t testing.TB, lines string) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	response := bytes.Replace(fixedResponse, []byte("\r\n\r\n"), []byte("\r\n"+lines+"\r\n"), 1)
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -69,7 +77,7 @@ func fixedBackend(t testing.TB) string {
 			}
 			go func() {
 				defer c.Close()
-				respond(c, fixedResponse)
+				respond(c, response)
 			}()
 		}
 	}()
@@ -232,7 +240,14 @@ func TestHotPath(t *testing.T) {
 	}
 }
 
-// TestHotPath_accessLog holds that the access log allocates nothing either.
+// TestHotPath_told has the backend say its load with each response, in ORCA's form
+// and for two endpoints.
+func TestHotPath_told(t *testing.T) {
+	b := fixedBackendSaying(t, "endpoint-load-metrics: JSON {\"named_metrics\":{\"in_flight\":3,\"service_time_ms\":0.05}}\r\n")
+	hotPath(t, Deps{}, hotObjects(b), 1, 50_000)
+}
+
+// TestHotPath_accessLog holds an access log to the same.
 func TestHotPath_accessLog(t *testing.T) {
 	log := openAccessLog(t)
 	hotPath(t, Deps{AccessLog: log}, hotObjects(fixedBackend(t)), 1, 100_000)

@@ -55,17 +55,17 @@ func TestConfigOfTheHubReachesSites(t *testing.T) {
 		t.Fatal(err)
 	}
 	have := watch(t, mirror)
-	if _, err := own.Put(short(t), key(1), []byte("one")); err != nil {
+	if _, err := own.Put(short(t), key(1), []byte("one"), bus.AnyRevision); err != nil {
 		t.Fatal(err)
 	}
 	within(t, 5*time.Second, "link", func() bool { return a.srv.Links() == 1 && hub.srv.Links() == 1 })
 	within(t, 10*time.Second, "entry", func() bool { _, _ = mirror.Refresh(short(t), false); return have()[key(1)] == "one" })
-	if _, err := own.Delete(short(t), key(1)); err != nil {
+	if _, err := own.Delete(short(t), key(1), bus.AnyRevision); err != nil {
 		t.Fatal(err)
 	}
-	within(t, 10*time.Second, "deletion", func() bool { return len(have()) == 0 })
+	within(t, 10*time.Second, "deletion", func() bool { _, _ = mirror.Refresh(short(t), false); return len(have()) == 0 })
 
-	if _, err := mirror.Put(short(t), key(2), nil); !errors.Is(err, bus.ErrReadOnly) {
+	if _, err := mirror.Put(short(t), key(2), nil, bus.AnyRevision); !errors.Is(err, bus.ErrReadOnly) {
 		t.Fatalf("write through the mirror: %v", err)
 	}
 	// What a site writes for itself stays there.
@@ -73,7 +73,7 @@ func TestConfigOfTheHubReachesSites(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := mine.Put(short(t), key(3), []byte("three")); err != nil {
+	if _, err := mine.Put(short(t), key(3), []byte("three"), bus.AnyRevision); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -101,7 +101,7 @@ func TestMirrorThatWasEmptyWhenCutOffConverges(t *testing.T) {
 	relay.Cut()
 	within(t, 5*time.Second, "cut", func() bool { return a.srv.Links() == 0 })
 	for i := range 3 {
-		if _, err := own.Put(short(t), key(i%2), fmt.Appendf(nil, "v%d", i)); err != nil {
+		if _, err := own.Put(short(t), key(i%2), fmt.Appendf(nil, "v%d", i), bus.AnyRevision); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -173,7 +173,7 @@ func TestHubThatLostItsDataIsNotFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 3 {
-		if _, err := own.Put(short(t), key(i), []byte("x")); err != nil {
+		if _, err := own.Put(short(t), key(i), []byte("x"), bus.AnyRevision); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -191,7 +191,7 @@ func TestHubThatLostItsDataIsNotFollowed(t *testing.T) {
 	if own, err = hub.conn.OpenHubConfig(short(t)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := own.Put(short(t), key(9), []byte("new")); err != nil {
+	if _, err := own.Put(short(t), key(9), []byte("new"), bus.AnyRevision); err != nil {
 		t.Fatal(err)
 	}
 	within(t, 8*time.Second, "word of it", func() bool {

@@ -138,6 +138,8 @@ type SiteStatus struct {
 	Role    string    `json:"role"`
 	Version string    `json:"version"`
 	Started time.Time `json:"started"`
+	// Standby says who runs the site, when this controller only stands by.
+	Standby string `json:"standby,omitempty"`
 	// Generation is the newest snapshot, Published whether the bus has it, and
 	// Problem why it has not.
 	Generation *mesh.Generation `json:"generation,omitempty"`

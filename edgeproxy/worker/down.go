@@ -37,6 +37,7 @@ type down struct {
 	peerLen   uint8
 	phase     phase
 	decoding  bool
+	many      bool // its codec carries many streams at a time
 	balanced  bool // a PROXY header comes first
 	closing   bool // closed once all is sent
 	linger    bool // ... after reading what the client still sends
@@ -152,8 +153,10 @@ func (d *down) Expire(_ *loop.Timer, now int64) {
 	case heading:
 		if d.closing {
 			d.lost()
+		} else if d.codec == nil {
+			d.lost()
 		} else if id, ok := d.codec.Refuse(); ok {
-			d.refuse(exchange.ClientTimeout, exchange.ClientTimeout.Status(), id)
+			d.refuse(exchange.ClientTimeout, exchange.ClientTimeout.Status(), id, "")
 		} else {
 			d.lost()
 		}
@@ -179,11 +182,24 @@ func (d *down) Input(in []byte) int {
 	w.Counters.Received.Add(uint64(len(in)))
 	d.active = w.Loop.Now()
 	if d.codec == nil {
-		d.codec = w.takeCodec()
+		if d.carried == 0 {
+			p := w.speaks.spoken(in)
+			if p == nil { // not yet clear
+				if d.phase == resting {
+					d.await(heading, w.shared.Times.Head)
+				}
+				return 0
+			}
+			d.many = p.many
+		}
+		d.codec = w.takeCodec(w.speaks.of(d.many))
 	}
 	d.decoding = true
 	used := d.decode(in)
 	d.decoding = false
+	if d.many {
+		d.answers()
+	}
 	switch r := d.requests; {
 	case d.conn.Closed() || d.closing || d.conn.Paused():
 	case d.phase == tunnelling:
@@ -192,7 +208,7 @@ func (d *down) Input(in []byte) int {
 		d.await(heading, w.shared.Times.Head)
 	case d.phase == resting:
 		d.restCodec()
-	case d.phase == serving && w.codecs.serial && r != nil && !r.x.RequestDone() && d.pace.wait == noWait:
+	case d.phase == serving && !d.many && r != nil && !r.x.RequestDone() && d.pace.wait == noWait:
 		d.expect(d.waiting())
 	}
 	return used
@@ -232,8 +248,8 @@ func (d *down) decode(in []byte) int {
 
 // restCodec gives the codec of a connection at rest to whoever needs one next.
 func (d *down) restCodec() {
-	if d.codec != nil && d.w.codecs.serial && !d.decoding && d.codec.Active() == 0 && d.codec.Reusable() && d.conn.Left() == 0 {
-		d.w.giveCodec(d.codec)
+	if d.codec != nil && !d.many && !d.decoding && d.codec.Active() == 0 && d.codec.Reusable() && d.conn.Left() == 0 {
+		d.w.giveCodec(d.w.speaks.of(d.many), d.codec)
 		d.codec = nil
 	}
 }
@@ -241,19 +257,33 @@ func (d *down) restCodec() {
 func (d *down) event(ev *stream.Event) {
 	w := d.w
 	if ev.Kind == stream.Head {
-		d.await(serving, w.shared.Times.KeepAlive) // expect is for what takes less
+		if !d.many {
+			d.await(serving, w.shared.Times.KeepAlive) // expect is for what takes less
+		} else if d.phase != serving {
+			d.await(serving, min(w.shared.Times.Stall, w.shared.Times.Body)/4)
+		}
 		if w.leaving > 0 {
 			_ = d.codec.Close(nil)
 		}
 		w.begin(d, ev.Stream, ev.Head)
 		return
 	}
+	if ev.Kind == stream.Window && ev.Stream == 0 {
+		d.pump()
+		return
+	}
 	r := d.find(ev.Stream)
-	if r == nil {
-		return // of a stream that was answered and reset
+	switch {
+	case r == nil:
+		d.unheard(ev)
+		return
+	case r.over:
+		d.heard(r, ev)
+		return
 	}
 	switch ev.Kind {
 	case stream.Data:
+		r.moved = w.Loop.Now()
 		d.unpaid += len(ev.Data)
 		r.received += int64(len(ev.Data))
 		r.piece = ev.Data
@@ -269,7 +299,7 @@ func (d *down) event(ev *stream.Event) {
 		if d.pace.wait == forBody {
 			d.pace.wait = noWait
 		}
-		if w.codecs.serial {
+		if !d.many {
 			d.conn.Pause()
 		}
 		if r.copies != nil {
@@ -279,9 +309,33 @@ func (d *down) event(ev *stream.Event) {
 			w.step(r, &exchange.Event{Kind: exchange.RequestEnd})
 		}
 	case stream.Reset:
+		r.out.drop(&w.Loop.Slabs)
 		w.step(r, &exchange.Event{Kind: exchange.ClientGone})
 	case stream.Window:
-		w.step(r, &exchange.Event{Kind: exchange.ClientCredit, N: ev.N})
+		d.pumpOne(r)
+	}
+}
+
+// unheard is for frames of streams that carry no request: what came late for one
+// that was answered and reset, or a head that the codec refused.
+func (d *down) unheard(ev *stream.Event) {
+	if ev.Kind != stream.Reset || !d.many {
+		return
+	}
+	f := exchange.ClientProtocol
+	if ev.Reason == stream.Refused {
+		f = exchange.Overload
+	}
+	d.w.count(d.w.shared.Unrouted, 0, f, 0)
+	d.w.logRefused(d, 0, f, "")
+}
+
+// answers queues what the codec says of what it read; after the last word of a
+// connection that is over nothing follows.
+func (d *down) answers() {
+	d.w.say(&d.conn, d.mux())
+	if d.requests == nil && !d.closing && !d.conn.Closed() && !d.codec.Reusable() {
+		d.close(true)
 	}
 }
 
@@ -296,14 +350,14 @@ func (d *down) find(id stream.ID) *request {
 
 // throttle stops reading a client whose request is not taken as fast as it comes.
 func (d *down) throttle() {
-	if d.w.codecs.serial && d.unpaid >= d.w.shared.Watermark && !d.conn.Closed() {
+	if !d.many && d.unpaid >= d.w.shared.Watermark && !d.conn.Closed() {
 		d.holdBack()
 	}
 }
 
 // credit notes that n bytes of request r were passed on.
 func (d *down) credit(r *request, n int) {
-	if !d.w.codecs.serial {
+	if d.many {
 		d.w.out = stream.Event{Kind: stream.Window, Stream: r.stream, N: n}
 		d.send(&d.w.out, framing)
 		return
@@ -317,22 +371,29 @@ func (d *down) credit(r *request, n int) {
 // malformed answers a fault of the protocol and closes.
 func (d *down) malformed(err error, ev *stream.Event) {
 	var fault *stream.ProtocolError
-	status := exchange.ClientProtocol.Status()
+	status, what := exchange.ClientProtocol.Status(), ""
 	if errors.As(err, &fault) {
-		status = fault.Status
+		status, what = fault.Status, fault.What
 	}
-	if r := d.find(ev.Stream); r != nil && ev.Kind == stream.Reset {
+	if d.many { // the codec says it for all streams
+		d.endAll(exchange.Event{Kind: exchange.Stop, Flag: exchange.ClientProtocol})
+		d.w.count(d.w.shared.Unrouted, 0, exchange.ClientProtocol, 0)
+		d.w.logRefused(d, 0, exchange.ClientProtocol, what)
+		d.w.say(&d.conn, d.mux())
+	} else if r := d.find(ev.Stream); r != nil && ev.Kind == stream.Reset {
+		r.log.details = what
 		d.w.stop(r, exchange.ClientProtocol, status)
 	} else {
-		d.refuse(exchange.ClientProtocol, status, ev.Stream)
+		d.refuse(exchange.ClientProtocol, status, ev.Stream, what)
 	}
 	d.close(true)
 }
 
-// refuse answers a request whose head never came whole.
-func (d *down) refuse(f exchange.Flag, status int, id stream.ID) {
+// refuse answers a request whose head never came whole. what says more than the
+// flag in the access log, or is empty.
+func (d *down) refuse(f exchange.Flag, status int, id stream.ID, what string) {
 	d.w.count(d.w.shared.Unrouted, status, f, 0)
-	d.w.logRefused(d, status, f)
+	d.w.logRefused(d, status, f, what)
 	_ = d.codec.Close(nil)
 	d.reply(id, status, f)
 	d.close(true)
@@ -355,15 +416,17 @@ func (d *down) Written(n, left int) {
 		}
 		return
 	}
-	if d.w.codecs.serial {
+	if d.many {
+		d.pump()
+	} else {
 		switch r := d.requests; {
 		case r == nil:
 			if d.phase == serving && left == 0 {
 				d.proceed()
 			}
-		case r.owed > 0 && left <= d.w.shared.Watermark/2:
-			owed := r.owed
-			r.owed = 0
+		case r.out.owed > 0 && left <= d.w.shared.Watermark/2:
+			owed := r.out.owed
+			r.out.owed = 0
 			d.w.step(r, &exchange.Event{Kind: exchange.ClientCredit, N: owed})
 		}
 	}
@@ -376,6 +439,9 @@ func (d *down) close(linger bool) {
 		return
 	}
 	d.closing, d.linger = true, linger
+	if d.many {
+		d.w.say(&d.conn, d.mux())
+	}
 	if d.conn.Unsent() == 0 {
 		d.sent()
 		return
@@ -401,6 +467,10 @@ func (d *down) sent() {
 
 // drain closes a resting connection; others end with their next response.
 func (d *down) drain() {
+	if d.many {
+		d.goAway()
+		return
+	}
 	if d.requests == nil && d.phase != heading {
 		d.close(false)
 		return
@@ -410,10 +480,23 @@ func (d *down) drain() {
 	}
 }
 
+// goAway tells a client of many streams to send no more, and waits until it has
+// heard it, or not for long where it has no request under way.
+func (d *down) goAway() {
+	_ = d.codec.Close(nil)
+	d.w.say(&d.conn, d.mux())
+	if d.phase == resting {
+		d.await(resting, d.w.shared.Times.Linger)
+		d.w.Loop.Wheel.Set(&d.timer, d.deadline)
+	}
+}
+
 // leave has the next response say that it is the last, this one where its head is
 // still to come.
 func (d *down) leave() {
-	if d.phase == resting {
+	if d.many {
+		d.goAway()
+	} else if d.phase == resting {
 		d.await(resting, d.w.keepAlive())
 	} else if r := d.requests; r != nil && r.log.firstByte == 0 { // else the next response says it
 		_ = d.codec.Close(nil)
@@ -456,9 +539,7 @@ func (d *down) lost() {
 	}
 	cut := d.requests != nil || d.conn.Unsent() > 0
 	d.closing = true
-	for d.requests != nil {
-		d.w.step(d.requests, &exchange.Event{Kind: exchange.ClientGone})
-	}
+	d.endAll(exchange.Event{Kind: exchange.ClientGone})
 	if cut {
 		d.conn.Reset()
 	} else {
@@ -488,7 +569,7 @@ func (d *down) forget() {
 // Recycle keeps the connection's memory for the next one.
 func (d *down) Recycle() {
 	if d.codec != nil {
-		d.w.giveCodec(d.codec)
+		d.w.giveCodec(d.w.speaks.of(d.many), d.codec)
 		d.codec = nil
 	}
 	d.listener, d.socket = nil, nil
@@ -510,7 +591,7 @@ func (d *down) finished(r *request) {
 	if d.conn.Closed() {
 		return
 	}
-	if d.w.codecs.serial {
+	if !d.many {
 		d.unpaid, d.pace.held = 0, false
 	}
 	if d.phase == tunnelling {
@@ -521,9 +602,9 @@ func (d *down) finished(r *request) {
 	case d.closing:
 	case !d.codec.Reusable() && d.requests == nil:
 		d.close(!r.x.RequestDone() || d.conn.Left() > 0)
-	case d.w.codecs.serial && !r.x.RequestDone():
+	case !d.many && !r.x.RequestDone():
 		d.close(true) // what still comes of the body is not worth reading
-	case d.w.codecs.serial && (d.conn.Unsent() > d.w.shared.Watermark/2 || d.pace.wait == forReader && d.conn.Unsent() > 0):
+	case !d.many && (d.conn.Unsent() > d.w.shared.Watermark/2 || d.pace.wait == forReader && d.conn.Unsent() > 0):
 		d.conn.Pause() // who asks on without taking the answers must wait
 	case d.requests == nil:
 		d.proceed()
@@ -559,10 +640,19 @@ func (d *down) respond(id stream.ID, status int, fields []stream.Field, body []b
 	if d.conn.Closed() || !d.send(&w.out, roomFor(&w.msg)) {
 		return
 	}
-	if r := d.find(id); r != nil && !w.msg.NoBody && string(r.head.Method) != "HEAD" {
-		r.log.sent = int64(len(body))
+	var out sending
+	to := &out
+	if r := d.find(id); r != nil {
+		to = &r.out
+		if !w.msg.NoBody && string(r.head.Method) != "HEAD" {
+			r.log.sent = int64(len(body))
+		}
 	}
-	if w.encodeData(&d.conn, d.codec, id, body) == nil {
+	switch err := w.push(&d.conn, d.codec, d.mux(), id, to, body); {
+	case err != nil:
+	case to.backlog.Len() > 0:
+		to.ended = true
+	default:
 		w.out = stream.Event{Kind: stream.End, Stream: id}
 		d.send(&w.out, framing)
 	}

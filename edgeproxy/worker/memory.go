@@ -100,7 +100,8 @@ func (w *Worker) Relieve(p Pressure, collect bool) {
 	}
 	w.shared.Memory.Slow.Add(uint64(w.streams.Relieve(before, shedAtOnce)))
 	if collect {
-		w.freeDown, w.freeUp, w.freeReq, w.restCodecs = nil, nil, nil, nil
+		w.freeDown, w.freeReq = nil, nil
+		w.freeUp, w.restCodecs = [protocolCount]*up{}, [protocolCount][]serverCodec{}
 	}
 	w.Loop.Slabs.Release(trimAtOnce)
 }
@@ -143,10 +144,8 @@ func (w *Worker) giveUp(d *down) {
 	}
 	if d.phase == heading {
 		w.count(w.shared.Unrouted, 0, exchange.Overload, 0)
-		w.logRefused(d, 0, exchange.Overload)
+		w.logRefused(d, 0, exchange.Overload, "memory_limit")
 	}
-	for r := d.requests; r != nil; r = d.requests {
-		w.stop(r, exchange.Overload, 0)
-	}
+	d.endAll(exchange.Event{Kind: exchange.Stop, Flag: exchange.Overload})
 	d.lost()
 }

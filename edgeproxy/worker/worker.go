@@ -47,6 +47,8 @@ var DefaultTimes = Times{
 
 // Bounds that no configuration sets.
 const (
+	// waitLimit bounds the attempts that wait for one connection to come about.
+	waitLimit = 100
 	// poolLimit bounds the resting connections to one endpoint from one loop.
 	poolLimit = 256
 	// burst bounds the requests of one connection in one turn.
@@ -137,11 +139,11 @@ type Worker struct {
 	pool    *upstream.Pool[*up]
 	sweep   loop.Timer
 	budget  limit.RetryBudget
-	codecs  codecs
+	speaks  protocols
 	// restCodecs are those of connections at rest, for the next that needs one.
-	restCodecs []serverCodec
+	restCodecs [protocolCount][]serverCodec
 	freeDown   *down
-	freeUp     *up
+	freeUp     [protocolCount]*up
 	freeReq    *request
 
 	actions []exchange.Action
@@ -180,8 +182,8 @@ func New(id int, shared *Shared) (*Worker, error) {
 		fields:    make([]stream.Field, 0, 128),
 		tried:     make([]int, 0, 8),
 		choice:    view.Choice{Loop: id},
-		budget:    limit.RetryBudget{Ratio: 0.2, MinPerSecond: 1},
-		codecs:    http1Codecs,
+		budget:    limit.RetryBudget{Ratio: 0.2, MinPerSecond: 10},
+		speaks:    newProtocols(),
 	}
 	if shared.AccessLog != nil {
 		w.log = shared.AccessLog.Ring(id)

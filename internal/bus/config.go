@@ -147,26 +147,39 @@ func (c *Conn) PurgeSite(ctx context.Context, site string) ([]string, error) {
 	return purged, nil
 }
 
-// Put stores an object and returns its revision.
-func (b *Config) Put(ctx context.Context, key mesh.Key, value []byte) (uint64, error) {
+// Revision is what a writer believes to be the newest of an object; 0 that there
+// never was one.
+type Revision int64
+
+// AnyRevision is for a bucket's only writer.
+const AnyRevision Revision = -1
+
+// Put stores an object in place of what known says, else it fails with
+// [ErrFenced], and returns its revision.
+func (b *Config) Put(ctx context.Context, key mesh.Key, value []byte, known Revision) (rev uint64, err error) {
 	if b.mirror {
 		return 0, ErrReadOnly
 	}
-	rev, err := b.kv.Put(ctx, objectKey(key), value)
-	if err != nil {
-		return 0, fmt.Errorf("bus: put %s in %s: %w", key, b.bucket, err)
+	if known == AnyRevision {
+		rev, err = b.kv.Put(ctx, objectKey(key), value)
+	} else {
+		rev, err = b.kv.Update(ctx, objectKey(key), value, uint64(known))
 	}
-	return rev, nil
+	return rev, fenced(fmt.Sprintf("put %s in %s", key, b.bucket), err)
 }
 
-// Delete removes an object and returns the revision that says so. One that is
-// not there is no error.
-func (b *Config) Delete(ctx context.Context, key mesh.Key) (uint64, error) {
+// Delete removes an object, as [Config.Put] replaces it, and returns the revision
+// that says so. One that is not there is no error.
+func (b *Config) Delete(ctx context.Context, key mesh.Key, known Revision) (uint64, error) {
 	if b.mirror {
 		return 0, ErrReadOnly
 	}
-	if err := b.kv.Delete(ctx, objectKey(key)); err != nil {
-		return 0, fmt.Errorf("bus: delete %s from %s: %w", key, b.bucket, err)
+	var opts []jetstream.KVDeleteOpt
+	if known != AnyRevision {
+		opts = append(opts, jetstream.LastRevision(uint64(known)))
+	}
+	if err := b.kv.Delete(ctx, objectKey(key), opts...); err != nil {
+		return 0, fenced(fmt.Sprintf("delete %s from %s", key, b.bucket), err)
 	}
 	// The client does not tell the marker's revision; there is one writer, so the
 	// bucket's last one is it or later.

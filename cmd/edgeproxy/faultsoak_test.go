@@ -344,7 +344,7 @@ spec:
 	flags := func() map[string]int {
 		metrics := ""
 		eventually(t, "the metrics can be read", func() bool {
-			status := 0
+			var status int
 			status, metrics = p.ask("/metrics")
 			return status == 200
 		})

@@ -13,6 +13,7 @@ TESTFLAGS ?=
 BENCH     ?= .
 BENCHTIME ?= 1s
 FUZZTIME  ?= 5s
+SOAK      ?= 10m
 
 # The linter is built once per version and kept: it compiles slowly.
 GOLANGCI_VERSION := v2.15.0
@@ -48,6 +49,19 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),,-exec 'sudo --non-interactive --pres
 test-root: ## run the tests that need root: network namespaces, BPF
 	@go test -tags root -p 1 -count=1 -run '^TestRoot' $(AS_ROOT) $(TESTFLAGS) \
 		$$(git grep -lE '^//go:build .*\broot\b' -- '*_test.go' | xargs -n1 dirname | sort -u | sed 's|^|./|')
+
+.PHONY: test-edge
+test-edge: ## one node under attack and in change, at full length: needs slowhttptest, takes three minutes
+	@MERIDIAN_LIFE=60s go test -tags edge -count=1 -v $(TESTFLAGS) -run '^(TestLife|TestSlowHTTPTest)$$' ./cmd/edgeproxy
+
+.PHONY: test-clients
+test-clients: ## curl, wrk, a browser and npm's ws through the proxy: says what is missing
+	@npm install --silent --no-audit --no-fund --prefix .cache/npm ws@8.18.3
+	@NODE_PATH=$(CURDIR)/.cache/npm/node_modules go test -tags clients -count=1 -v $(TESTFLAGS) -run '^TestClient' ./cmd/edgeproxy
+
+.PHONY: soak
+soak: ## a node for SOAK=10m with faults by script: every error explained, memory flat
+	@MERIDIAN_SOAK=$(SOAK) go test -count=1 -v -timeout 0 $(TESTFLAGS) -run '^TestFaultSoak$$' ./cmd/edgeproxy
 
 .PHONY: bench
 bench: ## run the Go benchmarks: make bench BENCH=Route BENCHTIME=3s

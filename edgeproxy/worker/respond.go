@@ -7,8 +7,6 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 )
 
-// Here are the answers that are the proxy's own.
-
 // malformed answers a fault of the protocol and closes.
 func (d *down) malformed(err error, ev *stream.Event) {
 	var fault *stream.ProtocolError

@@ -58,6 +58,12 @@ bench-peers: build ## compare with HAProxy and nginx, paired rounds: make bench-
 	@go build -o bin/peers ./testbed/peers
 	@bin/peers $(ARGS)
 
+SIM ?= ring-step,ring-low,ring-high,ring-moving,ring-slow,ring-cut,ring-bus-cut,ring-adjacent,ring-mixed,line,overload,city-12,city-12-uneven,backbone
+
+.PHONY: sim
+sim: build ## compare sharing rules in virtual time, whole (half an hour): make sim SIM=ring-step
+	@bin/meridian sim compare --scenario '$(SIM)' --seeds 500-503 --delays 0,1,3,5 $(ARGS)
+
 .PHONY: lint
 lint: $(GOLANGCI) ## run golangci-lint
 	@$(GOLANGCI) run ./...

@@ -83,6 +83,12 @@ nemesis: ## ten minutes of faults and twenty cuts, one of five minutes, against 
 	@MERIDIAN_NEMESIS_SECONDS=600 MERIDIAN_CUTS=20 MERIDIAN_CUT_SECONDS=300 \
 		go test -tags root -count=1 -timeout 40m -v -run '^TestRoot(Nemesis|Partition|Line)$$' $(AS_ROOT) $(TESTFLAGS) ./testbed/netns
 
+SIM ?= ring-step,ring-low,ring-high,ring-moving,ring-slow,ring-cut,ring-bus-cut,ring-adjacent,ring-mixed,line,overload,city-12,city-12-uneven,backbone
+
+.PHONY: sim
+sim: build ## compare sharing rules in virtual time, whole (half an hour): make sim SIM=ring-step
+	@bin/meridian sim compare --scenario '$(SIM)' --seeds 500-503 --delays 0,1,3,5 $(ARGS)
+
 .PHONY: lint
 lint: $(GOLANGCI) ## run golangci-lint
 	@$(GOLANGCI) run ./...

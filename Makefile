@@ -13,6 +13,7 @@ TESTFLAGS ?=
 BENCH     ?= .
 BENCHTIME ?= 1s
 FUZZTIME  ?= 5s
+SEEDS     ?= 200
 
 # The linter is built once per version and kept: it compiles slowly.
 GOLANGCI_VERSION := v2.15.0
@@ -48,6 +49,16 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),,-exec 'sudo --non-interactive --pres
 test-root: ## run the tests that need root: network namespaces, BPF
 	@go test -tags root -p 1 -count=1 -run '^TestRoot' $(AS_ROOT) $(TESTFLAGS) \
 		$$(git grep -lE '^//go:build .*\broot\b' -- '*_test.go' | xargs -n1 dirname | sort -u | sed 's|^|./|')
+
+# The scheduler's module carries k8s.io/kubernetes: its first compilation takes ten
+# minutes on two CPUs, so its tests are apart. vet=off, since vet would look at all of it.
+.PHONY: test-kube
+test-kube: ## run the scheduler against a real API server and etcd, in process (first time: ten minutes)
+	@cd cmd/meridian-scheduler && go test -tags kube -vet=off -count=1 -timeout 20m $(TESTFLAGS) .
+
+.PHONY: sim-placement
+sim-placement: ## compare rules of placement on 200 cases (ten minutes): docs/benchmarks.md has the tables
+	@MERIDIAN_PLACEMENT_SEEDS=$(SEEDS) go test -count=1 -v -timeout 60m -run 'SocialNetwork|Generated' ./testbed/sim/placement
 
 .PHONY: bench
 bench: ## run the Go benchmarks: make bench BENCH=Route BENCHTIME=3s

@@ -216,3 +216,19 @@ func TestWritePrometheusReadsBack(t *testing.T) {
 func rates(requests, out, in float64) Rates {
 	return Rates{RequestsPerS: requests, RequestBytesPerS: out, ResponseBytesPerS: in}
 }
+
+func TestRanksPutWhatTalksInARow(t *testing.T) {
+	edge := func(a, b string, v float64) Edge {
+		return Edge{From: workload(a), To: workload(b), Recent: rates(1, v, 0)}
+	}
+	m := Merge(&Matrix{Edges: []Edge{edge("a", "b", 10), edge("b", "c", 1), edge("x", "y", 8), edge("x", "z", 1)}})
+	r := m.Index(Recent).Ranks()
+	for i, w := range []string{"b", "a", "c", "x", "y", "z"} {
+		if r.Of(workload(w)) != i {
+			t.Errorf("%s has rank %d, want %d", w, r.Of(workload(w)), i)
+		}
+	}
+	if r.Of(workload("unknown")) != math.MaxInt {
+		t.Error("a workload without traffic has a rank")
+	}
+}

@@ -88,7 +88,8 @@ func TestSocialNetwork(t *testing.T) {
 	if batch.Overfull+online.Overfull > 0 {
 		t.Errorf("nodes over capacity in %d and %d cases", batch.Overfull, online.Overfull)
 	}
-	if m := r.Moves; m.Reached < r.Cases || m.Ours >= m.TraDE {
+	// Where TraDE overfills nodes its cost may be out of reach for what does not.
+	if m := r.Moves; m.Reached < r.Cases*9/10 || m.Ours >= m.TraDE || m.More > m.Fewer/10 {
 		t.Errorf("moves for TraDE's gain: %+v of %d cases", m, r.Cases)
 	}
 	if nm := row(t, r, "NetMARKS"); batch.Ratio >= nm.Ratio {

@@ -69,6 +69,11 @@ bench-peers: build ## compare with HAProxy and nginx, paired rounds: make bench-
 	@go build -o bin/peers ./testbed/peers
 	@bin/peers $(ARGS)
 
+.PHONY: nemesis
+nemesis: ## ten minutes of faults and twenty cuts, one of five minutes, against real sites; needs root
+	@MERIDIAN_NEMESIS_SECONDS=600 MERIDIAN_CUTS=20 MERIDIAN_CUT_SECONDS=300 \
+		go test -tags root -count=1 -timeout 40m -v -run '^TestRoot(Nemesis|Partition|Line)$$' $(AS_ROOT) $(TESTFLAGS) ./testbed/netns
+
 .PHONY: lint
 lint: $(GOLANGCI) ## run golangci-lint
 	@$(GOLANGCI) run ./...

@@ -11,6 +11,7 @@ import (
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/controller/siteapi"
 	"github.com/meridian-mesh/meridian/controller/world"
+	"github.com/meridian-mesh/meridian/internal/bus"
 )
 
 // change is one object to write, or with a nil doc to delete.
@@ -40,6 +41,9 @@ func (s *Server) apply(ctx context.Context, r siteapi.ApplyRequest) (*siteapi.Re
 	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	if err := errors.Join(s.errStandby(), s.held(ctx)); err != nil {
+		return nil, err
+	}
 	var changes []change
 	err = s.do(ctx, func() {
 		for key, doc := range objects.All() {
@@ -78,6 +82,9 @@ func (s *Server) delete(ctx context.Context, r siteapi.DeleteRequest) (*siteapi.
 	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	if err := errors.Join(s.errStandby(), s.held(ctx)); err != nil {
+		return nil, err
+	}
 	var changes []change
 	err := s.do(ctx, func() {
 		for _, key := range r.Keys {
@@ -137,14 +144,21 @@ func (s *Server) write(ctx context.Context, out *siteapi.Result, changes []chang
 func (s *Server) store(ctx context.Context, c change) (uint64, error) {
 	ctx, done := context.WithTimeout(ctx, callTimeout)
 	defer done()
+	known := bus.AnyRevision
+	if s.lease != nil {
+		// One that was taken over from must not write over what its successor wrote.
+		if err := s.do(ctx, func() { known = bus.Revision(s.revisions[c.Key]) }); err != nil {
+			return 0, err
+		}
+	}
 	if c.doc == nil {
-		return s.own.Delete(ctx, c.Key)
+		return s.own.Delete(ctx, c.Key, known)
 	}
 	data, err := json.Marshal(c.doc)
 	if err != nil {
 		return 0, fmt.Errorf("encode %s: %w", c.Key, err)
 	}
-	return s.own.Put(ctx, c.Key, data)
+	return s.own.Put(ctx, c.Key, data, known)
 }
 
 func sameJSON(a, b any) bool {
@@ -156,6 +170,10 @@ func sameJSON(a, b any) bool {
 // preload applies the documents this controller was started with. What somebody
 // else owns by now is left to its owner: it must not keep a site from starting.
 func (s *Server) preload(ctx context.Context) error {
+	if err := s.held(ctx); err != nil {
+		s.log.Error("configuration files are not loaded", "err", err)
+		return nil
+	}
 	docs := make([]siteapi.Document, 0, len(s.cfg.Preload))
 	for _, p := range s.cfg.Preload {
 		docs = append(docs, siteapi.Document{Name: p.Name, YAML: string(p.Data)})
@@ -186,7 +204,7 @@ func (s *Server) conditionsWith(set *mesh.Objects) []mesh.Condition {
 	if set != nil {
 		*all = mesh.Objects{
 			Gateways: set.Gateways, HTTPRoutes: set.HTTPRoutes, TCPRoutes: set.TCPRoutes, TLSRoutes: set.TLSRoutes, Sites: set.Sites,
-			Services: set.Services, TrafficPolicies: set.TrafficPolicies, LocalResponses: set.LocalResponses, Positions: set.Positions,
+			Services: set.Services, TrafficPolicies: set.TrafficPolicies, LocalResponses: set.LocalResponses, ReferenceGrants: set.ReferenceGrants, Positions: set.Positions,
 		}
 		for key := range set.All() {
 			named[key] = true
@@ -235,5 +253,7 @@ func add(all *mesh.Objects, o world.Object) {
 		all.TrafficPolicies = append(all.TrafficPolicies, d)
 	case *mesh.LocalResponse:
 		all.LocalResponses = append(all.LocalResponses, d)
+	case *mesh.ReferenceGrant:
+		all.ReferenceGrants = append(all.ReferenceGrants, d)
 	}
 }

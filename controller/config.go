@@ -30,6 +30,8 @@ type Config struct {
 	// server. Its credentials are in one of the files.
 	NATSURL                             string
 	NATSTokenFile, NATSNKeyFile, NATSCA string
+	// NATSReplicas is how many servers of that NATS keep each bucket; 0 means 1.
+	NATSReplicas int
 	// Listen is where the site's nodes connect, LeafListen where sites connect to
 	// the hub, JoinListen where new ones ask to (by default LeafListen's host and the
 	// port after its), API where the HTTP API listens (host:port on loopback, or
@@ -74,6 +76,9 @@ func (c Config) complete() (Config, error) {
 	}
 	if c.NATSURL == "" && (c.NATSTokenFile != "" || c.NATSNKeyFile != "" || c.NATSCA != "") {
 		bad("credentials for an external NATS are given, but not its address")
+	}
+	if c.NATSReplicas < 0 || c.NATSReplicas > 5 || c.NATSReplicas > 0 && c.NATSURL == "" {
+		bad("%d replicas: 1 to 5 servers of an external NATS may keep each bucket", c.NATSReplicas)
 	}
 	c.Listen = cmp.Or(c.Listen, "127.0.0.1:0")
 	c.LeafListen = cmp.Or(c.LeafListen, "127.0.0.1:0")

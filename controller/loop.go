@@ -81,6 +81,9 @@ func (s *Server) do(ctx context.Context, f func()) error {
 // configured takes in a change of a bucket.
 func (s *Server) configured(e event) {
 	mine := e.owner == s.world.Owner()
+	if !s.enter(e) {
+		return
+	}
 	if e.entry.Value == nil {
 		s.world.Remove(e.owner, e.entry.Key)
 		s.forgetRemoved(e.entry.Key)
@@ -117,6 +120,8 @@ func decodeObject(key mesh.Key, data []byte) (any, error) {
 		doc = one(&o.TrafficPolicies)
 	case mesh.KindLocalResponse:
 		doc = one(&o.LocalResponses)
+	case mesh.KindReferenceGrant:
+		doc = one(&o.ReferenceGrants)
 	default:
 		return nil, fmt.Errorf("kind %s is not known to this build: upgrade it", key.Kind)
 	}
@@ -141,13 +146,19 @@ func one[T any](list *[]*T) *T {
 	return v
 }
 
-// lagAfter is how long a link must be up before a mirror that does not follow is
-// worth a word: right after a cut it never does.
-const lagAfter = 10 * time.Second
+const (
+	// lagAfter is how long a link must be up before a mirror that does not follow is
+	// worth a word: right after a cut it never does.
+	lagAfter = 10 * time.Second
+	// A mirror backs off for up to a minute after a cut. Until it surely follows, the
+	// hub is asked often, then now and then.
+	mirrorUnsure          = 90 * time.Second
+	askOften, askSometime = 500 * time.Millisecond, 10 * time.Second
+)
 
 // watchLink keeps an eye on the way to the other sites. When it comes back, and
-// every lagAfter, a leaf asks the hub for what the mirror has not got yet.
-func (s *Server) watchLink(ctx context.Context) {
+// now and then, a leaf asks the hub for what the mirror has not got yet.
+func (s *Server) watchLink(ctx context.Context, stop context.CancelCauseFunc) {
 	t := time.NewTicker(tickEvery)
 	defer t.Stop()
 	leaf := s.cfg.role() == "leaf"
@@ -164,13 +175,12 @@ func (s *Server) watchLink(ctx context.Context) {
 		}
 		if leaf && state.up && !now.Before(lookAt) {
 			lag, err := s.lookAtMirror(ctx)
-			if err == nil {
-				lookAt = now.Add(lagAfter)
+			lookAt = now.Add(askSometime)
+			if err != nil || lag != "" || now.Sub(state.since) < mirrorUnsure {
+				lookAt = now.Add(askOften)
 			}
-			if now.Sub(state.since) < lagAfter {
+			if now.Sub(state.since) < lagAfter && !errors.Is(err, bus.ErrHubBehind) {
 				lag = ""
-			} else if err != nil {
-				lookAt = now.Add(time.Second)
 			}
 			if lag != state.lag && lag != "" {
 				s.log.Warn("configuration of the hub", "lag", lag)
@@ -179,6 +189,9 @@ func (s *Server) watchLink(ctx context.Context) {
 		}
 		next := state
 		s.link.Store(&next)
+		if s.nats != nil && !s.nats.Stores() && ctx.Err() == nil {
+			stop(errors.New("controller: the NATS server cannot write to its disk any more (is it full?): ending, to be started again"))
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -192,7 +205,7 @@ func (s *Server) watchLink(ctx context.Context) {
 func (s *Server) lookAtMirror(ctx context.Context) (string, error) {
 	ctx, done := context.WithTimeout(ctx, callTimeout)
 	defer done()
-	if err := s.hub.Refresh(ctx); err != nil {
+	if err := s.refresh(ctx); err != nil {
 		return err.Error(), err
 	}
 	m, err := s.hub.Mirror(ctx)

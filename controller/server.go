@@ -56,11 +56,17 @@ type Server struct {
 	own       *bus.Config // what this controller may write
 	hub       *bus.Config // the hub's, for reading; nil where own is it or there is none
 	snaps     *bus.Snapshots
+	lease     *bus.Lease // with an external NATS: which controller runs the site
+	runs      atomic.Pointer[runs]
 
 	// What follows belongs to the loop.
 	world     *world.World
 	synced    bool
 	revisions map[mesh.Key]uint64 // of own
+	ledgers   map[string]*ledger  // by owner
+	recorded  map[string]book     // what an earlier run had
+	hold      string              // why the last snapshot stands, empty when it need not
+	holdOwner string              // whose bucket is the reason
 	snapshot  *mesh.Snapshot
 	published mesh.Generation
 	problem   string
@@ -73,11 +79,12 @@ type Server struct {
 	reportAt  time.Time
 	reportSeq uint64
 	planSeq   uint64
+	epoch     uint64 // of weights and reports, Unix ns
 
 	events   chan event
 	calls    chan func()
 	stopped  chan struct{} // closed when the loop ends
-	toBus    chan *mesh.Snapshot
+	toBus    chan publication
 	fromBus  chan outcome
 	beat     atomic.Int64 // when the loop last ticked, Unix ns
 	link     atomic.Pointer[linkState]
@@ -117,15 +124,17 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	if cfg.Hub {
 		owner = world.Hub
 	}
+	started := time.Now()
 	return &Server{
-		cfg: cfg, log: log, started: time.Now(),
+		cfg: cfg, log: log, started: started, epoch: uint64(started.UnixNano()),
 		world:     world.New(cfg.Site, owner),
 		revisions: map[mesh.Key]uint64{},
+		ledgers:   map[string]*ledger{},
 		planners:  map[mesh.ServiceKey]*plan.Planner{},
 		events:    make(chan event, 256),
 		calls:     make(chan func()),
 		stopped:   make(chan struct{}),
-		toBus:     make(chan *mesh.Snapshot, 1),
+		toBus:     make(chan publication, 1),
 		fromBus:   make(chan outcome, 4),
 		runReady:  make(chan struct{}),
 	}, nil
@@ -172,11 +181,16 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	}
 	tasks.Go(func() { s.loop(ctx, reports, nodes) })
 	tasks.Go(func() { s.publish(ctx) })
-	tasks.Go(func() { s.watchLink(ctx) })
+	tasks.Go(func() { s.watchLink(ctx, stop) })
 	if err := s.sync(ctx); err != nil {
 		return err
 	}
-	if err := s.serveBusAPI(ctx); err != nil {
+	if s.lease != nil {
+		s.snaps.Fence()
+		settled := make(chan struct{})
+		tasks.Go(func() { s.holdLease(ctx, settled) })
+		<-settled
+	} else if err := s.serveBusAPI(ctx); err != nil {
 		return err
 	}
 	api, err := s.serveHTTP(stop)
@@ -228,6 +242,9 @@ func (s *Server) openStore() (err error) {
 			s.newest = last.Generation
 		}
 	}
+	if err := s.recall(); err != nil {
+		return err
+	}
 	if s.newest.Incarnation == 0 {
 		// The clock only has to be later than at the start that a lost folder had.
 		s.newest = mesh.Generation{Incarnation: uint64(s.started.UnixNano())}
@@ -239,7 +256,7 @@ func (s *Server) openBus() error {
 	if s.cfg.NATSURL != "" {
 		conn, err := bus.Connect(bus.Options{
 			URL: s.cfg.NATSURL, Name: "sitecontroller " + s.cfg.Site, Site: s.cfg.Site, CAFile: s.cfg.NATSCA,
-			TokenFile: s.cfg.NATSTokenFile, NKeyFile: s.cfg.NATSNKeyFile, Log: s.log,
+			Replicas: s.cfg.NATSReplicas, TokenFile: s.cfg.NATSTokenFile, NKeyFile: s.cfg.NATSNKeyFile, Log: s.log,
 		})
 		s.conn = conn
 		return err
@@ -311,12 +328,10 @@ func (s *Server) openBuckets(ctx context.Context) error {
 func (s *Server) tryBuckets(ctx context.Context) (err error) {
 	ctx, done := context.WithTimeout(ctx, 4*callTimeout)
 	defer done()
-	if s.cfg.Hub {
-		s.own, err = s.conn.OpenHubConfig(ctx)
-	} else {
-		s.own, err = s.conn.OpenSiteConfig(ctx, s.cfg.Site)
+	if err := s.finishRestore(ctx); err != nil {
+		return err
 	}
-	if err != nil {
+	if err := s.openOwn(ctx); err != nil {
 		return err
 	}
 	switch s.cfg.role() {
@@ -330,7 +345,10 @@ func (s *Server) tryBuckets(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.snaps, err = s.conn.OpenSnapshots(ctx, s.cfg.Site)
+	if s.snaps, err = s.conn.OpenSnapshots(ctx, s.cfg.Site); err != nil || s.nats != nil {
+		return err
+	}
+	s.lease, err = s.conn.OpenLease(ctx, s.cfg.Site)
 	return err
 }
 
@@ -345,14 +363,16 @@ func (s *Server) sync(ctx context.Context) error {
 			return err
 		}
 		if s.cfg.role() == "leaf" {
+			if err := s.recallAhead(); err != nil {
+				return err
+			}
 			s.lookAtHub(ctx)
 		}
 	}
 	// What the watches brought may still be queued behind this call.
 	err := s.do(ctx, func() {
-		for len(s.events) > 0 {
-			s.configured(<-s.events)
-		}
+		s.drain()
+		s.compare()
 	})
 	if err != nil {
 		return err
@@ -364,7 +384,7 @@ func (s *Server) sync(ctx context.Context) error {
 	if err != nil {
 		s.log.Warn("snapshot in the bucket is not used", "err", err)
 	}
-	if len(s.cfg.Preload) > 0 {
+	if len(s.cfg.Preload) > 0 && s.lease == nil {
 		if err := s.preload(ctx); err != nil {
 			return err
 		}
@@ -393,7 +413,7 @@ func (s *Server) lookAtHub(ctx context.Context) {
 	ctx, done := context.WithTimeout(ctx, firstLook)
 	defer done()
 	for ctx.Err() == nil {
-		if s.nats.Links() > 0 && s.hub.Refresh(ctx) == nil {
+		if s.nats.Links() > 0 && s.refresh(ctx) == nil {
 			return
 		}
 		select {

@@ -28,6 +28,9 @@ func (s *Server) tick(now time.Time) {
 	begin := time.Now()
 	s.weights = s.plan(now)
 	s.count.planned(time.Since(begin))
+	if !s.active(time.Now()) {
+		return
+	}
 	due := now.Sub(s.sentAt) >= reportEvery-tickEvery/2 || moved(s.sent, s.weights)
 	if due && now.Sub(s.started) >= listen {
 		s.planSeq++
@@ -48,7 +51,7 @@ func (s *Server) tick(now time.Time) {
 // plan plans every shared service anew.
 func (s *Server) plan(now time.Time) *mesh.Weights {
 	w := &mesh.Weights{
-		Site: s.cfg.Site, Epoch: uint64(s.started.UnixNano()), Seq: s.planSeq,
+		Site: s.cfg.Site, Epoch: s.epoch, Seq: s.planSeq,
 		IssuedAt: now, ExpiresAt: now.Add(weightsTTL), Services: []mesh.ServiceWeights{},
 	}
 	// The planner wants a monotonic clock, whatever its origin.
@@ -75,6 +78,9 @@ func (s *Server) input(sh world.Shared) plan.Input {
 		DemandPerS: sh.Home.Demand, Slots: sh.Home.Slots, ServiceMS: sh.Home.ServiceTimeMS,
 		NoHome: sh.NoHome, StayHome: sh.Sharing.StayHome,
 	}
+	if sh.Sharing.ShedAfter != nil {
+		in.ShedAfterMS = float64(sh.Sharing.ShedAfter.D()) / float64(time.Millisecond)
+	}
 	for _, rate := range sh.Home.From {
 		in.OthersPerS += rate
 	}
@@ -83,7 +89,7 @@ func (s *Server) input(sh world.Shared) plan.Input {
 			Site: o.Site, Slots: o.Report.Slots, ServiceMS: o.Report.ServiceTimeMS,
 			ArrivalsPerS: o.Report.Arrivals, FromUsPerS: o.Report.From[s.cfg.Site],
 			InFlight: o.Report.InFlight, Spillers: o.Report.Spillers,
-			AgeMS: o.AgeMS, InBand: o.InBand, RTTMS: o.RTTMS, LinkPriceMS: o.PriceMS, Excluded: o.Excluded,
+			AgeMS: o.AgeMS, InBand: o.InBand, RTTMS: o.RTTMS, LinkPriceMS: o.PriceMS, MaxPerS: o.MaxRate, Excluded: o.Excluded,
 		})
 	}
 	return in
@@ -164,7 +170,7 @@ func far(a, b float64) bool { return math.Abs(a-b) > notable }
 func (s *Server) report(now time.Time) *mesh.Report {
 	s.reportSeq++
 	r := &mesh.Report{
-		Site: s.cfg.Site, Reporter: "controller", Epoch: uint64(s.started.UnixNano()), Seq: s.reportSeq,
+		Site: s.cfg.Site, Reporter: "controller", Epoch: s.epoch, Seq: s.reportSeq,
 		Services: []mesh.ServiceReport{},
 	}
 	shared := map[mesh.ServiceKey]bool{}

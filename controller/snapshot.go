@@ -10,6 +10,13 @@ import (
 	"github.com/meridian-mesh/meridian/api/mesh"
 )
 
+// publication is a snapshot on its way out, and how the buckets stood that it was
+// made from; nil where it is handed out again.
+type publication struct {
+	*mesh.Snapshot
+	books map[string]book
+}
+
 // outcome is what became of a snapshot that was given to the publisher.
 type outcome struct {
 	generation mesh.Generation
@@ -18,7 +25,13 @@ type outcome struct {
 
 // compile makes a new generation when what the site's nodes need has changed.
 func (s *Server) compile() {
-	if !s.synced {
+	if !s.synced || !s.active(time.Now()) {
+		return
+	}
+	if s.hold != "" {
+		if s.snapshot != nil && s.published != s.snapshot.Generation {
+			s.hand(publication{s.snapshot, nil})
+		}
 		return
 	}
 	objects := s.world.Compile(s.cfg.Site)
@@ -27,7 +40,7 @@ func (s *Server) compile() {
 	}
 	if s.snapshot != nil && sameObjects(&s.snapshot.Objects, &objects) {
 		if s.published != s.snapshot.Generation {
-			s.hand(s.snapshot)
+			s.hand(publication{s.snapshot, s.books()})
 		}
 		return
 	}
@@ -42,7 +55,7 @@ func (s *Server) compile() {
 	}
 	s.newest, s.snapshot = snap.Generation, snap
 	s.log.Info("new snapshot", "generation", snap.Generation.String(), "objects", objects.Len())
-	s.hand(snap)
+	s.hand(publication{snap, s.books()})
 }
 
 // sameObjects compares what would go over the wire: positions in files, and
@@ -55,7 +68,7 @@ func sameObjects(a, b *mesh.Objects) bool {
 
 // hand gives a snapshot to the publisher; one that still waits there is older
 // and goes.
-func (s *Server) hand(snap *mesh.Snapshot) {
+func (s *Server) hand(snap publication) {
 	select {
 	case <-s.toBus:
 	default:
@@ -67,10 +80,10 @@ func (s *Server) hand(snap *mesh.Snapshot) {
 // until a newer one comes.
 func (s *Server) publish(ctx context.Context) {
 	const retry = 500 * time.Millisecond
-	var pending *mesh.Snapshot
+	var pending publication
 	for {
 		var again <-chan time.Time
-		if pending != nil {
+		if pending.Snapshot != nil {
 			again = time.After(retry)
 		}
 		select {
@@ -79,10 +92,14 @@ func (s *Server) publish(ctx context.Context) {
 		case pending = <-s.toBus:
 		case <-again:
 		}
+		if !s.active(time.Now()) {
+			pending.Snapshot = nil // another controller runs the site, and publishes its own
+			continue
+		}
 		err := s.put(ctx, pending)
 		o := outcome{pending.Generation, err}
 		if err == nil {
-			pending = nil
+			pending.Snapshot = nil
 		}
 		select {
 		case s.fromBus <- o:
@@ -92,13 +109,19 @@ func (s *Server) publish(ctx context.Context) {
 	}
 }
 
-func (s *Server) put(ctx context.Context, snap *mesh.Snapshot) error {
+func (s *Server) put(ctx context.Context, p publication) error {
+	snap := p.Snapshot
 	// The number first: whatever happens after, it is never used again.
 	if err := s.folder.SaveGeneration(snap.Generation); err != nil {
 		return fmt.Errorf("record generation %s: %w", snap.Generation, err)
 	}
 	if err := s.folder.SaveSnapshot(snap); err != nil {
 		return fmt.Errorf("keep snapshot %s: %w", snap.Generation, err)
+	}
+	if p.books != nil {
+		if err := s.folder.SaveRecord(booksFile, p.books); err != nil {
+			return fmt.Errorf("record the buckets of snapshot %s: %w", snap.Generation, err)
+		}
 	}
 	ctx, done := context.WithTimeout(ctx, callTimeout)
 	defer done()
@@ -108,7 +131,7 @@ func (s *Server) put(ctx context.Context, snap *mesh.Snapshot) error {
 // landed takes in what the publisher achieved.
 func (s *Server) landed(o outcome) {
 	if o.err == nil {
-		s.published, s.problem = o.generation, ""
+		s.published, s.problem = o.generation, s.hold
 		s.count.snapshots.Add(1)
 		return
 	}

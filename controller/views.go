@@ -28,6 +28,12 @@ func (s *Server) self(now time.Time) siteapi.SiteStatus {
 		Site: s.cfg.Site, Role: s.cfg.role(), Version: s.cfg.Version, Started: s.started, Problem: s.problem,
 		Nodes: []siteapi.NodeStatus{}, Services: []siteapi.ServiceStatus{},
 	}
+	if !s.active(now) {
+		out.Standby = "nobody yet"
+		if r := s.runs.Load(); r != nil && r.who != "" {
+			out.Standby = r.who
+		}
+	}
 	if s.snapshot != nil {
 		g := s.snapshot.Generation
 		out.Generation, out.Hash, out.Published = &g, s.snapshot.Hash, s.published == g
@@ -104,7 +110,8 @@ func (s *Server) row(now time.Time) siteapi.WeightsRow {
 
 // get lists objects. Loop only.
 func (s *Server) get(r siteapi.GetRequest) (siteapi.Objects, error) {
-	out := siteapi.Objects{Site: s.cfg.Site, Objects: []siteapi.Object{}}
+	owner := s.world.Owner()
+	out := siteapi.Objects{Site: s.cfg.Site, Owner: owner, Revision: s.ledgerOf(owner).high, Objects: []siteapi.Object{}}
 	for _, o := range s.world.List() {
 		if r.Kind != "" && r.Kind != o.Key.Kind || r.Namespace != "" && r.Namespace != o.Key.Namespace || r.Name != "" && r.Name != o.Key.Name {
 			continue

@@ -35,10 +35,14 @@ func (s *Socket) fits(key view.SocketKey) bool {
 func (s *Server) listen(key view.SocketKey, leaving ...*loop.Listener) (*loop.Listener, error) {
 	for i := range s.cfg.Inherited {
 		if in := &s.cfg.Inherited[i]; in.fits(key) {
-			return s.bounded(in.Listener, nil)
+			return in.Listener, in.Listener.BoundUnsent()
 		}
 	}
-	return s.bounded(loop.Listen(key.Addr, key.Port, leaving...))
+	l, err := loop.Listen(key.Addr, key.Port, leaving...)
+	if err != nil {
+		return nil, err
+	}
+	return l, l.BoundUnsent()
 }
 
 func (s *Server) inherited(l *loop.Listener) bool {

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 	"github.com/meridian-mesh/meridian/edgeproxy/worker"
 )
 
@@ -29,9 +28,6 @@ const (
 	watchNear = 10 * time.Millisecond
 	// collectEvery bounds how often a collection is forced, which costs processor time.
 	collectEvery = 500 * time.Millisecond
-	// socketBytes is what the kernel keeps of an open TCP socket with little in its
-	// buffers: sock, file, inode, dentry and an skb or two.
-	socketBytes = 4 << 10
 	// leastHeap is the least that the collector is told to keep to; less would have
 	// it run all the time.
 	leastHeap = 6 << 20
@@ -77,15 +73,19 @@ func (s *Server) watchMemory(ctx context.Context) error {
 			return nil
 		case <-t.C:
 		}
+		// What the loops say of themselves first: what they take from now on is then
+		// in both figures, not in none.
+		var slabs, sockets int64
+		taken := make([]int64, len(s.shared.Workers))
+		for i, w := range s.shared.Workers {
+			warm := int64(w.Loop.Stats.Warm.Load())
+			slabs += warm
+			taken[i] = warm + w.Loop.Spent()
+			sockets += w.Counters.Open.Load() * worker.SocketBytes
+		}
 		resident, program, err := residentBytes(statm)
 		if err != nil {
 			return fmt.Errorf("memory limit: %w", err)
-		}
-		var slabs, inUse, sockets int64
-		for _, w := range s.shared.Workers {
-			slabs += int64(w.Loop.Stats.Mapped.Load())
-			inUse = max(inUse, int64(w.Loop.Stats.InUse.Load()))
-			sockets += w.Counters.Open.Load() * socketBytes
 		}
 		s.resident.Store(resident)
 		s.sockets.Store(sockets)
@@ -96,7 +96,10 @@ func (s *Server) watchMemory(ctx context.Context) error {
 			debug.SetMemoryLimit(h)
 		}
 		p := pressure(used, limit)
-		s.shared.Memory.Set(p, inUse+(limit/100*fullPercent-used)/int64(len(s.shared.Workers)))
+		s.shared.Memory.Set(p)
+		for i, w := range s.shared.Workers {
+			w.Loop.SetBudget(max(1, taken[i]+(limit/100*fullPercent-used)/int64(len(taken))))
+		}
 		if p > worker.Relaxed {
 			collect := time.Since(collected) > collectEvery
 			if !s.each(func(w *worker.Worker) { w.Relieve(p, collect) }) {
@@ -145,16 +148,4 @@ func residentBytes(statm *os.File) (resident, program int64, err error) {
 		rest = after
 	}
 	return pages[1] * pageBytes, pages[2] * pageBytes, nil
-}
-
-// boundUnsent is how much a slow reader's response may wait in the kernel.
-const boundUnsent = 128 << 10
-
-// bounded has the sockets that come from a listener keep little unsent, where
-// memory is limited: the kernel's own bound is megabytes for each.
-func (s *Server) bounded(l *loop.Listener, err error) (*loop.Listener, error) {
-	if err != nil || s.cfg.MemoryLimit == 0 {
-		return l, err
-	}
-	return l, l.BoundUnsent(boundUnsent)
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -298,7 +299,7 @@ func (s *Server) bind(v *view.View) (next *worker.State, opened []*worker.Listen
 				err = errors.Join(err, listenErr)
 				continue
 			}
-			l = &worker.Listener{Key: socket.Key, Listener: ln}
+			l = &worker.Listener{Key: socket.Key, Listener: ln, Port: strconv.AppendUint(nil, uint64(ln.Addr().Port()), 10)}
 			opened = append(opened, l)
 		}
 		next.Listeners = append(next.Listeners, l)

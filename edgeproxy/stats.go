@@ -35,6 +35,9 @@ type Stats struct {
 	UpstreamReused, Retries                           uint64
 	Tunnels                                           int // now: connections that switched protocols
 	TunnelsTotal                                      uint64
+	// SlowBodies and SlowReaders are client connections closed for a request's body
+	// that came, or a response that was taken, too slowly.
+	SlowBodies, SlowReaders uint64
 	// Mirrored counts requests of which a copy was sent, MirrorsDropped copies
 	// given up because their backend was slow.
 	Mirrored, MirrorsDropped uint64
@@ -104,6 +107,8 @@ func (s *Server) Stats() Stats {
 		st.Retries += c.Retries.Load()
 		st.Tunnels += int(c.Tunnels.Load())
 		st.TunnelsTotal += c.TunnelsTotal.Load()
+		st.SlowBodies += c.SlowBodies.Load()
+		st.SlowReaders += c.SlowReaders.Load()
 		st.Mirrored += c.Mirrored.Load()
 		st.MirrorsDropped += c.MirrorsDropped.Load()
 		st.Loops = append(st.Loops, LoopStats{

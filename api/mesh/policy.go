@@ -1,5 +1,7 @@
 package mesh
 
+import "time"
+
 // TrafficPolicy says how requests to its targets are shared and bounded.
 type TrafficPolicy struct {
 	TypeMeta
@@ -18,11 +20,12 @@ type TrafficPolicySpec struct {
 	Retries          *Retries          `json:"retries,omitempty"`
 	Connections      *Connections      `json:"connections,omitempty"`
 	ClientPosition   *ClientPosition   `json:"clientPosition,omitempty"`
-	// AcceptProxyProtocol and Forwarding are for targets of kind Gateway, all else
-	// for MeshService.
+	// AcceptProxyProtocol, Forwarding and SlowClients are for targets of kind
+	// Gateway, all else for MeshService.
 	AcceptProxyProtocol *AcceptProxyProtocol `json:"acceptProxyProtocol,omitempty"`
 	SendProxyProtocol   *SendProxyProtocol   `json:"sendProxyProtocol,omitempty"`
 	Forwarding          *Forwarding          `json:"forwarding,omitempty"`
+	SlowClients         *SlowClients         `json:"slowClients,omitempty"`
 }
 
 // Forwarding says what requests tell backends of the way they came.
@@ -30,11 +33,32 @@ type Forwarding struct {
 	// TrustedNetworks are those of the proxies in front of this one. From anybody
 	// else Forwarded and X-Forwarded-Proto, -Host and -Port are replaced.
 	TrustedNetworks []string `json:"trustedNetworks,omitempty"`
+	// TrustedHops is how many proxies are in front of this one: the client's address
+	// is that many from the right in X-Forwarded-For. Without TrustedNetworks every
+	// peer is believed to be the last of them. 0 with TrustedNetworks takes the first
+	// address from the right that is in none of them.
+	TrustedHops int `json:"trustedHops,omitempty"`
 	// Forwarded sends Forwarded (RFC 7239) too.
 	Forwarded bool `json:"forwarded,omitempty"`
 	// Via is the name of this proxy in Via (RFC 9110 7.6.3).
 	Via string `json:"via,omitempty"`
 }
+
+// SlowClients says how slow a client of HTTP may be: while the proxy waits for it,
+// to send a body or to take a response, it must move MinBytesPerSecond in each
+// Grace. Its connection is closed else, with the flag SB or SR.
+type SlowClients struct {
+	// Grace defaults to 10s.
+	Grace *Duration `json:"grace,omitempty"`
+	// MinBytesPerSecond defaults to 240; with 0 any byte within Grace is enough.
+	MinBytesPerSecond *int `json:"minBytesPerSecond,omitempty"`
+}
+
+// Defaults of [SlowClients].
+const (
+	DefaultSlowGrace         = 10 * time.Second
+	DefaultMinBytesPerSecond = 240
+)
 
 // DefaultVia is the name of a proxy in Via that no policy names.
 const DefaultVia = "meridian"
@@ -70,6 +94,7 @@ type SendProxyProtocol struct {
 // Balancing algorithms inside a site. All of them respect weights, health and
 // what a request has tried before.
 const (
+	LBFadingTable  = "fadingTable"  // all by their own word of their load, leastRequest where they say nothing
 	LBLeastRequest = "leastRequest" // P2C by requests in flight over weight
 	LBPeakEWMA     = "peakEWMA"     // P2C by latency times requests in flight
 	LBRoundRobin   = "roundRobin"   // in turn, smooth
@@ -148,6 +173,10 @@ type SiteSharing struct {
 	// StayHome is how many times dearer than the cheapest other site home may
 	// become before requests leave (the rule's h). Default 2.
 	StayHome float64 `json:"stayHome,omitempty"`
+	// ShedAfter is the longest wait in line at home that a request is let into when
+	// no other site is left for it; where it would be longer the request is refused
+	// at once (503). Absent never refuses. For cooperative only.
+	ShedAfter *Duration `json:"shedAfter,omitempty"`
 }
 
 // PolicyTimeouts bound the phases of a request to the targets. Zero keeps the default.

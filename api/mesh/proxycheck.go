@@ -6,6 +6,9 @@ import (
 	"slices"
 )
 
+// ofGateways are the sections for targets of kind Gateway.
+var ofGateways = []reflect.Type{reflect.TypeFor[*AcceptProxyProtocol](), reflect.TypeFor[*Forwarding](), reflect.TypeFor[*SlowClients]()}
+
 // policyTargets holds the sections of a policy against the kinds it targets.
 func policyTargets(v reflect.Value, fault faultFunc) {
 	spec := v.Interface().(TrafficPolicySpec)
@@ -17,7 +20,7 @@ func policyTargets(v reflect.Value, fault faultFunc) {
 	}
 	for _, s := range sections {
 		set := !v.FieldByIndex(s.index).IsNil()
-		switch of := s.typ == reflect.TypeFor[*AcceptProxyProtocol]() || s.typ == reflect.TypeFor[*Forwarding](); {
+		switch of := slices.Contains(ofGateways, s.typ); {
 		case set && of && service:
 			fault(s.name, "is for targets of kind "+KindGateway, "make it a policy of its own")
 		case set && !of && gateway:
@@ -66,6 +69,15 @@ func ForwardingOf(o *Objects, gateway ObjectMeta, listener string) *Forwarding {
 	}
 	f.Via = cmp.Or(f.Via, DefaultVia)
 	return f
+}
+
+// SlowClientsOf returns how slow clients of a listener of a gateway may be, nil for
+// the defaults, as ProxyProtocolFrom.
+func SlowClientsOf(o *Objects, gateway ObjectMeta, listener string) *SlowClients {
+	if p := listenerPolicy(o, gateway, listener, func(s *TrafficPolicySpec) bool { return s.SlowClients != nil }); p != nil {
+		return p.SlowClients
+	}
+	return nil
 }
 
 func listenerPolicy(o *Objects, gateway ObjectMeta, listener string, has func(*TrafficPolicySpec) bool) *TrafficPolicySpec {

@@ -7,8 +7,7 @@ import (
 	"github.com/meridian-mesh/meridian/chaining/flow"
 )
 
-// MAC is an Ethernet address. The zero MAC stands for "by the kernel's neighbour
-// table".
+// MAC is an Ethernet address.
 type MAC [6]byte
 
 // Hop is a place on a path: SPI of 24 bits and SI.
@@ -63,12 +62,14 @@ type NextHop struct {
 	// Function is an index into Table.Functions, for kinds of local functions.
 	Function uint16
 	State    State
-	// SrcMAC and DstMAC are the frame's addresses. StateMAC writes its own source.
+	// SrcMAC and DstMAC are the frame's addresses. StateMAC writes its own source. A
+	// zero address stays what it was in the frame that came in, until the kernel's
+	// neighbour table replaces it.
 	SrcMAC, DstMAC MAC
 	// Local and Remote are the outer addresses of KindGPE and KindNode.
 	Local, Remote netip.Addr
-	// Border says that the packet leaves the site: the integrity of its header is
-	// protected (RFC 9145), which BPF leaves to soft.
+	// Border says that the packet leaves the site: its header carries a code that
+	// protects it (RFC 9145). BPF punts such packets to soft.
 	Border bool
 	// Branch is an index into Table.Branches, for KindBranch.
 	Branch uint16
@@ -111,9 +112,11 @@ type Port struct {
 	// MAC is the port's own address, MTU the largest IP packet on it.
 	MAC MAC
 	MTU int
-	// Address is the node's address there: the source of ICMP errors, and where
-	// VXLAN-GPE arrives.
-	Address netip.Addr
+	// Address and Address6 are the node's there, one of each family or invalid: the
+	// source of ICMP errors, and where VXLAN-GPE arrives.
+	Address, Address6 netip.Addr
+	// Border says that headers which come in there must carry a valid code (RFC 9145).
+	Border bool
 }
 
 // FunctionRef names a function instance in counters and traces.
@@ -134,7 +137,7 @@ func (s Span) Contains(p uint16) bool { return s.From <= p && p <= s.To }
 const AnyDSCP = 0xff
 
 // Rule is one conjunction of the classifier. The first that matches wins. A later
-// fragment has no ports: it matches only where both ranges are AnyPort.
+// fragment for which it depends on ports is dropped.
 type Rule struct {
 	// Port is an index into Table.Ports; NoPort is any with RoleIngress.
 	Port uint16
@@ -150,31 +153,27 @@ type Rule struct {
 	Class uint16
 }
 
-// Matches reports whether a packet that came in on the port is the rule's.
-func (r *Rule) Matches(port uint16, p *flow.Packet) bool {
-	if r.Port != NoPort && r.Port != port {
-		return false
-	}
-	if r.Proto != 0 && r.Proto != p.Proto {
-		return false
-	}
-	if r.DSCP != AnyDSCP && r.DSCP != p.DSCP {
-		return false
-	}
-	if !r.SrcPort.Contains(p.SrcPort) || !r.DstPort.Contains(p.DstPort) {
-		return false
+// Matches reports whether a packet that came in on the port is the rule's. unsure is
+// true for a later fragment of which only the ports, which it has not, could tell.
+func (r *Rule) Matches(port uint16, p *flow.Packet) (match, unsure bool) {
+	if r.Port != NoPort && r.Port != port ||
+		r.Proto != 0 && r.Proto != p.Proto ||
+		r.DSCP != AnyDSCP && r.DSCP != p.DSCP ||
+		!in(r.Src, p.Src) || !in(r.Dst, p.Dst) {
+		return false, false
 	}
 	if p.LaterFragment && (r.SrcPort != AnyPort || r.DstPort != AnyPort) {
-		return false
+		return false, true
 	}
-	return in(r.Src, p.Src) && in(r.Dst, p.Dst)
+	return r.SrcPort.Contains(p.SrcPort) && r.DstPort.Contains(p.DstPort), false
 }
 
 func in(p netip.Prefix, a [16]byte) bool {
 	return !p.IsValid() || p.Contains(netip.AddrFrom16(a)) || p.Bits() == 0
 }
 
-// Class is what is done with the packets of a rule.
+// Class is what is done with the packets of a rule. A later fragment, whose hash
+// cannot be known, takes a path only where there is but one.
 type Class struct {
 	// Chain is the ServiceChain's "namespace/name", and "/reverse" for the way back.
 	Chain string
@@ -230,3 +229,7 @@ func (t *Table) PortByName(name string) (uint16, bool) {
 	i := slices.IndexFunc(t.Ports, func(p Port) bool { return p.Interface == name })
 	return uint16(i), i >= 0
 }
+
+// maxFunctions is how many a path can have: SI starts at 255, each function takes
+// one, and the end of the path needs one too.
+const maxFunctions = 254

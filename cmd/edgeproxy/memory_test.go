@@ -149,12 +149,21 @@ func TestMemoryLimit(t *testing.T) {
 			f := &flood{addr: p.listener("default/ingress/http"), open: tt.open}
 			f.run(8, tt.n/8)
 			var most, served, refused int64
-			for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+			// However fast this machine is now: until the limit is felt, and for a while then.
+			felt := time.Time{}
+			for began := time.Now(); felt.IsZero() || time.Since(felt) < 2*time.Second || served == 0; time.Sleep(5 * time.Millisecond) {
+				if time.Since(began) > time.Minute {
+					t.Errorf("after a minute: the limit was felt: %v, %d others served", !felt.IsZero(), served)
+					break
+				}
 				most = max(most, rss(t, p.cmd.Process.Pid))
 				if status, _ := fetch(t, p.ingress()); status == 200 {
 					served++
 				} else {
 					refused++
+				}
+				if _, metrics := p.ask("/metrics"); felt.IsZero() && shed(metrics) {
+					felt = time.Now()
 				}
 			}
 			held := f.held.Load()
@@ -170,13 +179,6 @@ func TestMemoryLimit(t *testing.T) {
 			if most > limit+limit/10 {
 				t.Errorf("%.1f MiB resident, limit 40", float64(most)/(1<<20))
 			}
-			if served == 0 {
-				t.Error("nobody else was served")
-			}
-			if strings.Contains(metrics, `meridian_memory_shed_connections_total{reason="idle"} 0`+"\n") &&
-				strings.Contains(metrics, `meridian_memory_shed_connections_total{reason="slow"} 0`+"\n") {
-				t.Error("the flood was no threat: the test proves nothing")
-			}
 			eventually(t, "everybody is served again", func() bool {
 				for range 20 {
 					if status, _ := fetch(t, p.ingress()); status != 200 {
@@ -187,6 +189,12 @@ func TestMemoryLimit(t *testing.T) {
 			})
 		})
 	}
+}
+
+// shed reports whether connections were given up for memory.
+func shed(metrics string) bool {
+	return !strings.Contains(metrics, `meridian_memory_shed_connections_total{reason="idle"} 0`+"\n") ||
+		!strings.Contains(metrics, `meridian_memory_shed_connections_total{reason="slow"} 0`+"\n")
 }
 
 func TestSize(t *testing.T) {

@@ -79,6 +79,7 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 	fs.StringVar(&c.NATSURL, "nats-url", "", "`address` of an external NATS with JetStream, instead of an embedded server")
 	fs.StringVar(&c.NATSTokenFile, "nats-token-file", "", "`file` with the token for --nats-url")
 	fs.StringVar(&c.NATSNKeyFile, "nats-nkey-file", "", "`file` with the NKey seed for --nats-url")
+	fs.IntVar(&c.NATSReplicas, "nats-replicas", 0, "how many servers of --nats-url keep each bucket: 3 in a cluster of three (default 1)")
 	fs.StringVar(&c.NATSCA, "nats-ca", "", "`file` with the CA certificate of --nats-url")
 	fs.Func("config", "`file` or folder of YAML to apply at the start, as 'meridian apply' does; may be given again", func(s string) error {
 		o.documents = append(o.documents, s)

@@ -55,17 +55,17 @@ func TestConfigOfTheHubReachesSites(t *testing.T) {
 		t.Fatal(err)
 	}
 	have := watch(t, mirror)
-	if _, err := own.Put(short(t), key(1), []byte("one")); err != nil {
+	if _, err := own.Put(short(t), key(1), []byte("one"), bus.AnyRevision); err != nil {
 		t.Fatal(err)
 	}
 	within(t, 5*time.Second, "link", func() bool { return a.srv.Links() == 1 && hub.srv.Links() == 1 })
-	within(t, 10*time.Second, "entry", func() bool { _ = mirror.Refresh(short(t)); return have()[key(1)] == "one" })
-	if _, err := own.Delete(short(t), key(1)); err != nil {
+	within(t, 10*time.Second, "entry", func() bool { _, _ = mirror.Refresh(short(t), false); return have()[key(1)] == "one" })
+	if _, err := own.Delete(short(t), key(1), bus.AnyRevision); err != nil {
 		t.Fatal(err)
 	}
-	within(t, 10*time.Second, "deletion", func() bool { return len(have()) == 0 })
+	within(t, 10*time.Second, "deletion", func() bool { _, _ = mirror.Refresh(short(t), false); return len(have()) == 0 })
 
-	if _, err := mirror.Put(short(t), key(2), nil); !errors.Is(err, bus.ErrReadOnly) {
+	if _, err := mirror.Put(short(t), key(2), nil, bus.AnyRevision); !errors.Is(err, bus.ErrReadOnly) {
 		t.Fatalf("write through the mirror: %v", err)
 	}
 	// What a site writes for itself stays there.
@@ -73,7 +73,7 @@ func TestConfigOfTheHubReachesSites(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := mine.Put(short(t), key(3), []byte("three")); err != nil {
+	if _, err := mine.Put(short(t), key(3), []byte("three"), bus.AnyRevision); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -101,12 +101,12 @@ func TestMirrorThatWasEmptyWhenCutOffConverges(t *testing.T) {
 	relay.Cut()
 	within(t, 5*time.Second, "cut", func() bool { return a.srv.Links() == 0 })
 	for i := range 3 {
-		if _, err := own.Put(short(t), key(i%2), fmt.Appendf(nil, "v%d", i)); err != nil {
+		if _, err := own.Put(short(t), key(i%2), fmt.Appendf(nil, "v%d", i), bus.AnyRevision); err != nil {
 			t.Fatal(err)
 		}
 	}
 	ctx, done := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	if err := mirror.Refresh(ctx); err == nil {
+	if _, err := mirror.Refresh(ctx, false); err == nil {
 		t.Fatal("the hub answered over a cut link")
 	}
 	done()
@@ -115,7 +115,7 @@ func TestMirrorThatWasEmptyWhenCutOffConverges(t *testing.T) {
 	within(t, 5*time.Second, "link again", func() bool { return a.srv.Links() == 1 })
 	// The refresh brings it at once...
 	within(t, 3*time.Second, "both entries by refresh", func() bool {
-		_ = mirror.Refresh(short(t))
+		_, _ = mirror.Refresh(short(t), false)
 		h := have()
 		return h[key(0)] == "v2" && h[key(1)] == "v1"
 	})
@@ -173,7 +173,7 @@ func TestHubThatLostItsDataIsNotFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 3 {
-		if _, err := own.Put(short(t), key(i), []byte("x")); err != nil {
+		if _, err := own.Put(short(t), key(i), []byte("x"), bus.AnyRevision); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -182,7 +182,7 @@ func TestHubThatLostItsDataIsNotFollowed(t *testing.T) {
 		t.Fatal(err)
 	}
 	have := watch(t, mirror)
-	within(t, 10*time.Second, "three entries", func() bool { _ = mirror.Refresh(short(t)); return len(have()) == 3 })
+	within(t, 10*time.Second, "three entries", func() bool { _, _ = mirror.Refresh(short(t), false); return len(have()) == 3 })
 	hub.conn.Close()
 	hub.srv.Stop()
 	cfg.StoreDir = f.Path("empty")
@@ -191,11 +191,34 @@ func TestHubThatLostItsDataIsNotFollowed(t *testing.T) {
 	if own, err = hub.conn.OpenHubConfig(short(t)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := own.Put(short(t), key(9), []byte("new")); err != nil {
+	if _, err := own.Put(short(t), key(9), []byte("new"), bus.AnyRevision); err != nil {
 		t.Fatal(err)
 	}
-	within(t, 8*time.Second, "word of it", func() bool { return errors.Is(mirror.Refresh(short(t)), bus.ErrHubBehind) })
+	within(t, 8*time.Second, "word of it", func() bool {
+		_, err := mirror.Refresh(short(t), false)
+		return errors.Is(err, bus.ErrHubBehind)
+	})
 	if h := have(); len(h) != 3 {
 		t.Errorf("the site is left with %v", h)
 	}
+}
+
+// A leaf must not go around the address it was given: servers tell each other
+// their other addresses, and one that follows them crosses every cut. So neither
+// side may take part in that.
+func TestLeafStaysOnTheWayItWasGiven(t *testing.T) {
+	hub := startHub(t)
+	relay := natstest.NewRelay(t, hub.srv.LeafAddr())
+	a := startLeaf(t, "a", relay.Addr(), hub.dir)
+	within(t, 5*time.Second, "link", func() bool { return hub.srv.Links() == 1 })
+	relay.Cut()
+	within(t, 5*time.Second, "cut", func() bool { return hub.srv.Links() == 0 && a.srv.Links() == 0 })
+	for range 25 { // two dials and more
+		time.Sleep(100 * time.Millisecond)
+		if hub.srv.Links() != 0 {
+			t.Fatal("the leaf found a way around the cut")
+		}
+	}
+	relay.Heal()
+	within(t, 5*time.Second, "link again", func() bool { return hub.srv.Links() == 1 })
 }

@@ -457,7 +457,7 @@ func TestSiteMayDoWhatASiteDoesAndNothingMore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := own.Put(short(t), key(1), []byte("one")); err != nil {
+	if _, err := own.Put(short(t), key(1), []byte("one"), bus.AnyRevision); err != nil {
 		t.Fatal(err)
 	}
 	within(t, 5*time.Second, "links", func() bool { return hub.srv.Links() == 2 })

@@ -96,8 +96,12 @@ type Object struct {
 
 // Objects answers a [GetRequest].
 type Objects struct {
-	Site    string   `json:"site"`
-	Objects []Object `json:"objects"`
+	Site string `json:"site"`
+	// Owner is who this controller's own objects belong to, and Revision how far
+	// their bucket is.
+	Owner    string   `json:"owner"`
+	Revision uint64   `json:"revision"`
+	Objects  []Object `json:"objects"`
 }
 
 // Status is how a mesh looks from one site.
@@ -134,6 +138,8 @@ type SiteStatus struct {
 	Role    string    `json:"role"`
 	Version string    `json:"version"`
 	Started time.Time `json:"started"`
+	// Standby says who runs the site, when this controller only stands by.
+	Standby string `json:"standby,omitempty"`
 	// Generation is the newest snapshot, Published whether the bus has it, and
 	// Problem why it has not.
 	Generation *mesh.Generation `json:"generation,omitempty"`

@@ -22,9 +22,11 @@ const (
 	copyBytes = 64 << 10
 	// turnBytes bounds what all connections of a loop move in one turn, well below
 	// what would take 5 ms.
-	turnBytes = 2 << 20
+	turnBytes = 1 << 20
+	// starveRest is how long connections that there was no room to read wait for some.
+	starveRest = 2 * time.Millisecond
 	// shareBytes is what one of them may move of it while others wait.
-	shareBytes = 512 << 10
+	shareBytes = 256 << 10
 )
 
 // Host answers what connections need to know and is told how they end.
@@ -50,6 +52,8 @@ type Plan struct {
 	Retries       int
 	// Send is the version of the PROXY header that the backend gets, 0 for none.
 	Send int
+	// Route names the rule that the connection goes by.
+	Route string
 }
 
 // Engine is one loop's connections.
@@ -69,12 +73,16 @@ type Engine struct {
 	running        []*Session
 	posted         bool
 	ended          []*Session // of this turn
+	starved        []*Session // found no room to read
+	feed           loop.Timer
 }
 
 // NewEngine makes a loop's engine. head bounds the time until a client has sent
 // what is needed to route it.
 func NewEngine(l *loop.Loop, h Host, head time.Duration) *Engine {
-	return &Engine{loop: l, host: h, head: head}
+	e := &Engine{loop: l, host: h, head: head}
+	e.feed.Owner = (*feeder)(e)
+	return e
 }
 
 // Each calls f for every session; f may end it.
@@ -84,6 +92,20 @@ func (e *Engine) Each(f func(*Session)) {
 		f(s)
 		s = next
 	}
+}
+
+// Relieve cuts at most most sessions that hold memory: of clients that have not
+// said where they want to go, or of a side that takes nothing, and since before.
+func (e *Engine) Relieve(before int64, most int) (cut int) {
+	for s := e.sessions; s != nil && cut < most; {
+		next := s.next
+		if s.active <= before && (!s.established || s.up.held.Len()+s.down.held.Len() > 0) {
+			s.end(exchange.Overload, true)
+			cut++
+		}
+		s = next
+	}
+	return cut
 }
 
 // Close cuts every connection and frees what the engine holds.
@@ -114,6 +136,34 @@ func (e *Engine) move(s *Session) {
 	}
 }
 
+// starve has a session moved again when there may be room to read.
+func (e *Engine) starve(s *Session) {
+	e.loop.Short()
+	if !s.starved {
+		s.starved = true
+		e.starved = append(e.starved, s)
+	}
+	if !e.feed.Armed() {
+		e.loop.Wheel.Set(&e.feed, e.loop.Now()+int64(starveRest))
+	}
+}
+
+type feeder Engine
+
+// Expire moves what waited for room.
+func (f *feeder) Expire(*loop.Timer, int64) {
+	e := (*Engine)(f)
+	starved := e.starved
+	e.starved = nil
+	for _, s := range starved {
+		s.starved = false
+		if !s.over {
+			s.client.readable, s.backend.readable = true, true // what is not is found out
+			e.move(s)
+		}
+	}
+}
+
 func (e *Engine) wake() {
 	if !e.posted {
 		e.posted = true
@@ -135,8 +185,8 @@ func (e *Engine) Run() {
 	}
 	for i, s := range e.ended {
 		e.ended[i] = nil
-		if s.queued {
-			continue // it is in ready once more; left to the collector
+		if s.queued || s.starved {
+			continue // another list goes through it once more; left to the collector
 		}
 		s.next = e.free
 		e.free = s

@@ -9,6 +9,9 @@ import (
 const (
 	// spliceAfter is how much of one direction is copied before it is spliced.
 	spliceAfter = 64 << 10
+	// leastCopy is what is read at one time for a side that takes little: it fits the
+	// smaller buffer.
+	leastCopy = 4 << 10
 	// spliceLeast is what has to come at one time for that: for less the calls for
 	// the pipe cost more than the copy.
 	spliceLeast = 4 << 10
@@ -35,6 +38,7 @@ type flow struct {
 	done     bool // ... and passed on
 	moved    uint64
 	last     int // bytes that came at one time
+	most     int // bounds a copy after one that the other side did not take whole
 }
 
 // move passes on what it can within the budget of the turn. again says that the
@@ -86,7 +90,15 @@ func (f *flow) move(e *Engine) (again bool, broken *end) {
 // reader's: a writer that failed fails again when the rest is drained.
 func (f *flow) copy(e *Engine) (int, syscall.Errno) {
 	l := e.loop
-	buf := l.Buffer()[:copyBytes]
+	if f.most == 0 {
+		f.most = copyBytes
+	}
+	most := min(f.most, l.Room())
+	if most == 0 {
+		e.starve(f.from.s)
+		return 0, syscall.EAGAIN
+	}
+	buf := l.Buffer()[:most]
 	n, err := l.Read(f.from.fd, buf)
 	if err != 0 || n == 0 {
 		return n, err
@@ -103,6 +115,11 @@ func (f *flow) copy(e *Engine) (int, syscall.Errno) {
 		case syscall.EAGAIN:
 			f.to.writable = false
 		}
+	}
+	if len(p) > 0 {
+		f.most = max(leastCopy, f.most/2)
+	} else {
+		f.most = min(2*f.most, copyBytes)
 	}
 	f.held.Append(&l.Slabs, p)
 	return n, 0

@@ -3,6 +3,7 @@ package l4
 import (
 	"net/netip"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -41,6 +42,7 @@ type Session struct {
 	connecting  bool
 	established bool
 	queued      bool
+	starved     bool
 	over        bool
 	active      int64
 	timer       loop.Timer
@@ -54,6 +56,7 @@ func (e *Engine) Start(fd int, from netip.AddrPort, header, hello bool, owner an
 	if s == nil {
 		s = &Session{e: e}
 		s.timer.Owner = s
+		e.loop.Spend(int(unsafe.Sizeof(*s)))
 	} else {
 		e.free = s.next
 		*s = Session{e: e, timer: s.timer}

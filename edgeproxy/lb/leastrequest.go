@@ -14,8 +14,8 @@ func NewLeastRequest(weights []int) *LeastRequest { return &LeastRequest{newWeig
 // Pick implements [Picker].
 func (p *LeastRequest) Pick(e Endpoints, tried []int, draw uint64) (int, bool) {
 	first, ok := p.draw(e, tried, -1, &draw)
-	if !ok {
-		return 0, false
+	if !ok || len(p.weights) == 1 {
+		return first, ok
 	}
 	second, ok := p.draw(e, tried, first, &draw)
 	if !ok {

@@ -45,16 +45,22 @@ type Conn struct {
 	t          Transport
 	raw        Raw
 	rest       List
+	most       int // bounds one read, 0 for the loop's bound
 	paused     bool
+	starved    bool // not read for want of room
+	dead       bool // closed in an earlier turn, while starved
 	dialing    bool
 	broken     bool // a write failed; what was received is still read
 	ended      bool // nothing more will be read
 	watchReset bool
+	readable   bool // the socket may have more; events come only with news
+	hungUp     bool // the other side's end, or worse, is there or on its way
+	failed     bool // ... worse
 	ending     bool // nothing is sent after what is queued
 	dirty      bool
 	inResumed  bool
 
-	nextDirty, nextResumed, nextDead *Conn
+	nextDirty, nextResumed, nextDead, nextStarved *Conn
 }
 
 // Open starts using a connected non-blocking socket. With watchReset a reset is a
@@ -139,12 +145,7 @@ func (c *Conn) ShutdownWrite() {
 
 // HalfClosable makes a reset wait its turn, too: while paused an end of both
 // directions looks like one.
-func (c *Conn) HalfClosable() {
-	c.watchReset = false
-	if c.fd >= 0 {
-		c.update()
-	}
-}
+func (c *Conn) HalfClosable() { c.watchReset = false }
 
 // CloseWrite tells the other side, after what is queued, that nothing more comes.
 func (c *Conn) CloseWrite() {
@@ -158,6 +159,22 @@ func (c *Conn) Left() int { return c.rest.Len() }
 // Unsent is how many bytes wait for the socket.
 func (c *Conn) Unsent() int { return c.Out.Len() + c.t.Wire().Len() }
 
+// Bound has one read take at most n bytes, 0 as many as the loop allows.
+func (c *Conn) Bound(n int) { c.most = n }
+
+// Takes is how many more bytes the socket takes without being full, by the bound
+// of [Listener.BoundUnsent]; its buffer may be full before that.
+func (c *Conn) Takes() int {
+	c.loop.calls++
+	return max(0, MaxUnsent-sysOutput(c.fd, siocOutQNSD))
+}
+
+// Untaken is how many bytes were sent that the other side has not acknowledged.
+func (c *Conn) Untaken() int {
+	c.loop.calls++
+	return c.Unsent() + sysOutput(c.fd, unix.TIOCOUTQ)
+}
+
 // Dirty has the connection flushed at the end of the turn.
 func (c *Conn) Dirty() {
 	if !c.dirty && c.fd >= 0 {
@@ -167,8 +184,7 @@ func (c *Conn) Dirty() {
 	}
 }
 
-// Pause stops Input until Resume. The socket's interest changes only if
-// something arrives meanwhile.
+// Pause stops Input until Resume.
 func (c *Conn) Pause() { c.paused = true }
 
 // Paused reports whether Input is stopped.
@@ -177,34 +193,45 @@ func (c *Conn) Paused() bool { return c.paused }
 // Resume lets Input run again, later in this turn for bytes that were left.
 func (c *Conn) Resume() {
 	c.paused = false
-	if c.fd < 0 {
-		return
-	}
-	c.update()
-	if c.rest.Len() > 0 {
+	if c.fd >= 0 && (c.readable || c.rest.Len() > 0) {
 		c.Again()
 	}
 }
 
 // Again has Input called with what is left at the end of the turn.
 func (c *Conn) Again() {
-	if !c.inResumed {
-		c.inResumed = true
-		c.nextResumed = c.loop.resumed
-		c.loop.resumed = c
+	if c.inResumed {
+		return
 	}
+	c.inResumed = true
+	l := c.loop
+	if l.resumed == nil {
+		l.resumed = c
+	} else {
+		l.lastResumed.nextResumed = c
+	}
+	l.lastResumed = c
 }
 
-// offerAgain runs the connections that were resumed until now; what they resume
-// runs in the next turn, so that a turn ends.
-func (l *Loop) offerAgain(c *Conn) {
-	for c != nil {
-		next := c.nextResumed
+// offerAgain runs connections that were resumed until now, the longest wait
+// first; the others, and what these resume, run in the next turn, so that a turn
+// ends.
+func (l *Loop) offerAgain() {
+	last := l.lastResumed
+	for range turnEvents {
+		c := l.resumed
+		if c == nil {
+			return
+		}
+		l.resumed = c.nextResumed
 		c.nextResumed, c.inResumed = nil, false
-		if c.fd >= 0 && !c.paused {
+		if c.fd >= 0 && !c.paused && c.rest.Len() > 0 {
 			c.offerLeft()
 		}
-		c = next
+		c.goOn()
+		if c == last {
+			return
+		}
 	}
 }
 
@@ -214,49 +241,29 @@ func (c *Conn) offerLeft() {
 	c.offer(c.loop.in[:k])
 }
 
+// wanted is the registration: for what arrives once and for all, for room only
+// while something waits for it. Edges, because the kernel looks at every socket
+// twice that it reports by level: when it does and in the next wait.
 func (c *Conn) wanted() uint32 {
-	var w uint32
 	if c.dialing {
 		return unix.EPOLLOUT
 	}
-	if !c.paused && !c.ended {
-		w = unix.EPOLLIN
-	}
-	if c.watchReset {
-		w |= unix.EPOLLERR // which comes unasked where anything is registered
-	}
 	if c.t.Wire().Len() > 0 && !c.broken {
-		w |= unix.EPOLLOUT
+		return incoming | unix.EPOLLOUT
 	}
-	return w
+	return incoming
 }
 
-// update brings the registration in line with what is wanted. It is lazy about
-// a pause: that is registered only when an event came in spite of it.
+const incoming = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET
+
+// update brings the registration in line with what is wanted.
 func (c *Conn) update() {
 	w := c.wanted()
-	if c.paused && c.waits&unix.EPOLLIN != 0 {
-		w |= unix.EPOLLIN
-	}
-	c.register(w)
-}
-
-func (c *Conn) register(w uint32) {
 	if w == c.waits {
 		return
 	}
-	var err error
-	switch {
-	case c.waits == 0:
-		c.handle, err = c.loop.Add(c.fd, w, c)
-	case w == 0:
-		c.loop.Del(c.fd, c.handle)
-	default:
-		err = c.loop.Mod(c.fd, w, c.handle)
-	}
 	c.waits = w
-	if err != nil {
-		c.waits = 0
+	if err := c.loop.Mod(c.fd, w, c.handle); err != nil {
 		c.peer.Failed(err)
 	}
 }
@@ -267,30 +274,27 @@ func (c *Conn) Ready(ev uint32) {
 		c.dialed()
 		return
 	}
-	if ev&unix.EPOLLOUT != 0 {
+	const failure = unix.EPOLLHUP | unix.EPOLLERR
+	c.failed = c.failed || ev&failure != 0
+	if ev&failure != 0 || ev&(unix.EPOLLIN|unix.EPOLLRDHUP) != 0 && !c.ended {
+		c.readable = true
+		c.hungUp = c.hungUp || ev&(unix.EPOLLRDHUP|failure) != 0
+	}
+	if ev&unix.EPOLLOUT != 0 && c.t.Wire().Len() > 0 {
 		c.flush()
-		if c.fd < 0 {
-			return
-		}
 	}
-	if ev&(unix.EPOLLIN|unix.EPOLLHUP|unix.EPOLLERR) == 0 {
-		return
-	}
-	if !c.paused {
+	c.goOn()
+}
+
+// goOn takes what the socket has.
+func (c *Conn) goOn() {
+	switch {
+	case c.fd < 0 || !c.readable || c.starved:
+	case !c.paused:
 		c.read()
-		return
-	}
-	if ev&(unix.EPOLLHUP|unix.EPOLLERR) != 0 && c.watchReset {
+	case c.failed && c.watchReset:
 		c.peer.Failed(syscall.ECONNRESET)
-		return
 	}
-	if ev&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-		// Cannot be masked, and what was received is still wanted: stay away from
-		// epoll until Resume.
-		c.register(0)
-		return
-	}
-	c.register(c.wanted())
 }
 
 func (c *Conn) dialed() {
@@ -312,26 +316,56 @@ func (c *Conn) read() {
 		return // what is left comes first, in its turn
 	}
 	if c.rest.Len() > leftBytes {
-		c.offerLeft() // no room to read more before some of it is taken
+		c.Again() // no room to read more before some of it is taken
 		return
+	}
+	most := l.Room()
+	if most == 0 {
+		l.starve(c)
+		return
+	}
+	if c.most > 0 {
+		most = min(most, c.most)
 	}
 	k := c.rest.CopyTo(l.in)
 	l.calls++
-	n, e := sysRead(c.fd, l.in[k:k+readBytes])
+	n, e := sysRecv(c.fd, l.in[k:k+most])
 	switch {
 	case e == syscall.EAGAIN:
+		c.readable = false
 		return
 	case e != 0:
+		c.readable = false
 		c.peer.Failed(e)
 		return
 	case n == 0:
-		c.ended = true
+		c.readable, c.ended = false, true
 		c.peer.Failed(io.EOF)
-		if c.fd >= 0 {
-			c.update()
-		}
 		return
+	case n < most && !c.hungUp:
+		c.readable = false // the next byte comes with an event of its own
 	}
+	c.received(k, n)
+	switch {
+	case c.fd < 0 || !c.readable:
+	case !c.paused && c.most > 0:
+		c.nextTurn() // what was read is to be sent first: the owner bounds what lies here
+	case !c.paused || c.failed && c.watchReset:
+		c.Again()
+	}
+}
+
+// nextTurn has the socket's event come again.
+func (c *Conn) nextTurn() {
+	c.readable = false
+	if err := c.loop.Mod(c.fd, c.waits, c.handle); err != nil {
+		c.peer.Failed(err)
+	}
+}
+
+// received hands on n bytes that were read behind k that were left.
+func (c *Conn) received(k, n int) {
+	l := c.loop
 	in := l.in[k : k+n]
 	plain, err := c.t.Feed(in)
 	if err != nil {
@@ -385,29 +419,37 @@ func (c *Conn) flush() {
 		return
 	}
 	if c.broken {
-		wire.Free(&c.loop.Slabs)
+		c.breaks()
 		return
 	}
-	c.loop.calls++
-	n, e := c.write(wire)
-	if e != 0 && e != syscall.EAGAIN {
-		// An answer sent before the other side closed may still be there to read,
-		// so the reading side finds the end.
-		c.broken = true
-		wire.Free(&c.loop.Slabs)
-		c.update()
-		return
-	}
-	if e == 0 {
-		wire.Drop(&c.loop.Slabs, n)
-	} else {
-		n = 0
+	sent := 0
+	for wire.Len() > 0 {
+		n, whole, e := c.write(wire)
+		if e != 0 && e != syscall.EAGAIN {
+			c.breaks()
+			return
+		}
+		if e == 0 {
+			sent += n
+			wire.Drop(&c.loop.Slabs, n)
+		}
+		if !whole {
+			break // an event says when there is room
+		}
 	}
 	c.update()
 	if c.fd >= 0 {
 		c.end()
-		c.peer.Written(n, c.Out.Len()+wire.Len())
+		c.peer.Written(sent, c.Out.Len()+wire.Len())
 	}
+}
+
+// breaks gives up sending. An answer sent before the other side closed may still
+// be there to read, so the reading side finds the end.
+func (c *Conn) breaks() {
+	c.t.Wire().Free(&c.loop.Slabs)
+	c.broken, c.readable, c.hungUp, c.failed = true, true, true, true
+	c.Again()
 }
 
 func (c *Conn) end() {
@@ -417,20 +459,25 @@ func (c *Conn) end() {
 	}
 }
 
-func (c *Conn) write(wire *List) (int, syscall.Errno) {
+// write offers the socket what one call can; whole says that it took all of that.
+func (c *Conn) write(wire *List) (n int, whole bool, e syscall.Errno) {
+	c.loop.calls++
 	front := wire.Front()
 	if len(front) == wire.Len() {
-		return sysWrite(c.fd, front)
+		n, e = sysSend(c.fd, front)
+		return n, e == 0 && n == len(front), e
 	}
-	v := c.loop.iovecs[:0]
+	v, size := c.loop.iovecs[:0], 0
 	for k := wire.head; k != nil && len(v) < cap(v); k = k.next {
 		if k.r < k.w {
 			io := unix.Iovec{Base: &k.b[k.r]}
 			io.SetLen(k.w - k.r)
 			v = append(v, io)
+			size += k.w - k.r
 		}
 	}
-	return sysWritev(c.fd, v)
+	n, e = sysWritev(c.fd, v)
+	return n, e == 0 && n == size, e
 }
 
 // sockaddr is an address in the form of a system call, in memory of the loop's

@@ -42,10 +42,14 @@ func inherit(fd int) (*Listener, error) {
 	return l, err
 }
 
-// BoundUnsent has accepted sockets say that they are full when n bytes wait to be
-// sent for the first time (tcp(7), TCP_NOTSENT_LOWAT).
-func (l *Listener) BoundUnsent(n int) error {
-	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(l.fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, n))
+// MaxUnsent is how much may wait in the kernel to be sent for the first time, by
+// the sockets of a listener that is bounded: the kernel's own bound is megabytes.
+const MaxUnsent = 128 << 10
+
+// BoundUnsent has accepted sockets say that they are full when MaxUnsent bytes
+// wait to be sent for the first time (tcp(7), TCP_NOTSENT_LOWAT).
+func (l *Listener) BoundUnsent() error {
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(l.fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, MaxUnsent))
 }
 
 // FD is the descriptor, for a process that is to inherit it. It stays the

@@ -43,10 +43,10 @@ type slot struct {
 
 // Stats are a loop's counters, readable from any goroutine.
 type Stats struct {
-	// Mapped is the address space of buffers, InUse what of it is handed out; bytes.
-	Turns, SlowTurns, Syscalls, Mapped, InUse atomic.Uint64
-	LongestTurnNS                             atomic.Int64
-	_                                         [64]byte
+	// Mapped is the address space of buffers, Warm what of it has pages; bytes.
+	Turns, SlowTurns, Syscalls, Mapped, Warm atomic.Uint64
+	LongestTurnNS                            atomic.Int64
+	_                                        [64]byte
 }
 
 // Loop is one event loop. Only its own goroutine may call its methods, except
@@ -58,6 +58,7 @@ type Loop struct {
 
 	ep, wake int
 	now      int64
+	turned   int64 // when the last turn was over
 	in       []byte
 	slots    []slot
 	free     []uint32
@@ -69,9 +70,12 @@ type Loop struct {
 	stopped  bool
 	trim     Timer
 
-	dirty   *Conn // to be flushed at the end of the turn
-	resumed *Conn // have bytes left that they can take now
-	dead    *Conn // closed in this turn
+	budget budget
+
+	dirty *Conn // to be flushed at the end of the turn
+	dead  *Conn // closed in this turn
+	// resumed is a queue of those that have bytes left that they can take now.
+	resumed, lastResumed *Conn
 
 	mu     sync.Mutex
 	inbox  []Task
@@ -92,9 +96,11 @@ func New() (*Loop, error) {
 		return nil, fmt.Errorf("create eventfd: %w", err)
 	}
 	l := &Loop{ep: ep, wake: wake, in: make([]byte, leftBytes+readBytes), now: Now()}
+	l.turned = l.now
 	l.Wheel.Init(l.now)
 	l.trim.Owner = (*trimmer)(l)
 	l.Wheel.Set(&l.trim, l.now+coldAfter)
+	l.budget.again.Owner = (*feeder)(l)
 	if _, err := l.Add(wake, unix.EPOLLIN, (*waker)(l)); err != nil {
 		_ = unix.Close(ep)
 		_ = unix.Close(wake)
@@ -250,9 +256,7 @@ func (l *Loop) deliver() {
 
 // settle ends the turn: what was held back to keep calls from nesting runs now.
 func (l *Loop) settle() {
-	resumed := l.resumed
-	l.resumed = nil
-	l.offerAgain(resumed)
+	l.offerAgain()
 	for l.dirty != nil {
 		c := l.dirty
 		l.dirty = c.nextDirty
@@ -270,12 +274,17 @@ func (l *Loop) settle() {
 			l.dead = c
 			continue
 		}
+		if c.starved { // as does that list
+			c.dead = true
+			continue
+		}
 		c.peer.Recycle()
 	}
 }
 
 func (l *Loop) account() {
-	took := Now() - l.now
+	l.turned = Now()
+	took := l.turned - l.now
 	l.Stats.Turns.Add(1)
 	l.Stats.Syscalls.Add(l.calls)
 	l.calls = 0
@@ -285,8 +294,16 @@ func (l *Loop) account() {
 	if took > l.Stats.LongestTurnNS.Load() {
 		l.Stats.LongestTurnNS.Store(took)
 	}
-	l.Stats.Mapped.Store(uint64(l.Slabs.mapped))
-	l.Stats.InUse.Store(uint64(l.Slabs.InUse()))
+	change(&l.Stats.Mapped, uint64(l.Slabs.mapped))
+	change(&l.Stats.Warm, uint64(l.Slabs.warm))
+}
+
+// change stores a value that seldom is another one: a store locks the bus, a load
+// does not.
+func change(to *atomic.Uint64, v uint64) {
+	if to.Load() != v {
+		to.Store(v)
+	}
 }
 
 // wait fetches events: at once when there is work, else with a short raw block,
@@ -296,7 +313,7 @@ func (l *Loop) wait() (int, error) {
 	if l.resumed != nil {
 		ms = 0
 	} else if at, ok := l.Wheel.Next(); ok {
-		ms = int(max(0, min((at-Now()+tickNS-1)/tickNS, 1<<30)))
+		ms = int(max(0, min((at-l.turned+tickNS-1)/tickNS, 1<<30)))
 	}
 	raw := ms
 	if raw < 0 || raw > rawBlockMS {

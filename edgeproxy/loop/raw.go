@@ -65,13 +65,13 @@ func (l *Loop) Buffer() []byte { return l.in }
 // Read reads into p.
 func (l *Loop) Read(fd int, p []byte) (int, syscall.Errno) {
 	l.calls++
-	return sysRead(fd, p)
+	return sysRecv(fd, p)
 }
 
 // Write writes p, or the first part of it.
 func (l *Loop) Write(fd int, p []byte) (int, syscall.Errno) {
 	l.calls++
-	return sysWrite(fd, p)
+	return sysSend(fd, p)
 }
 
 // Splice moves at most n bytes between a pipe and a socket within the kernel.

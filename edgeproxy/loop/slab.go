@@ -20,12 +20,12 @@ type Chunk struct {
 	class *class
 	b     []byte
 	r, w  int
-	cold  bool // its pages were given back
 }
 
 type class struct {
 	size  int
 	free  []*Chunk // a stack: what is used is warm, the bottom grows cold
+	cold  int      // of free, from the bottom: never used, or their pages were given back
 	low   int      // least length of free since the last trim
 	total int
 }
@@ -33,8 +33,12 @@ type class struct {
 // Slabs hands out buffers that lie outside the Go heap, where neither the
 // collector nor its pacing sees them. It belongs to one loop.
 type Slabs struct {
+	// Most bounds Warm as long as free slabs have pages to give back; 0 is no bound.
+	Most int
+
 	small, large class
 	mapped       int64
+	warm         int
 }
 
 // Get returns an empty chunk with room for n bytes, at most 16 KiB.
@@ -52,8 +56,34 @@ func (s *Slabs) Get(n int) *Chunk {
 	k := c.free[len(c.free)-1]
 	c.free = c.free[:len(c.free)-1]
 	c.low = min(c.low, len(c.free))
-	k.cold = false
+	if len(c.free) < c.cold {
+		c.cold = len(c.free)
+		s.warm += c.size
+		if o := s.other(c); s.Most > 0 && s.warm > s.Most && o.total > 0 {
+			s.cool(o, (s.warm-s.Most+o.size-1)/o.size)
+		}
+	}
 	return k
+}
+
+func (s *Slabs) other(c *class) *class {
+	if c == &s.small {
+		return &s.large
+	}
+	return &s.small
+}
+
+// cool gives the pages of n free slabs back to the kernel, of those that are free
+// for longest, and returns of how many.
+func (s *Slabs) cool(c *class, n int) int {
+	n = max(0, min(n, len(c.free)-c.cold))
+	for _, k := range c.free[c.cold:][:n] {
+		// Fails only for a wrong range.
+		_ = unix.Madvise(k.b, unix.MADV_DONTNEED)
+	}
+	c.cold += n
+	s.warm -= n * c.size
+	return n
 }
 
 // Put takes a chunk back.
@@ -75,6 +105,7 @@ func (s *Slabs) grow(c *class) {
 		c.free = make([]*Chunk, 0, 2*(c.total+n)) // room for all, so that Put never grows it
 	}
 	c.total += n
+	c.cold = n
 	for i := range chunks {
 		chunks[i] = Chunk{class: c, b: m[i*c.size : (i+1)*c.size : (i+1)*c.size]}
 		c.free = append(c.free, &chunks[i])
@@ -86,17 +117,7 @@ func (s *Slabs) grow(c *class) {
 func (s *Slabs) Trim(limit int) int {
 	given := 0
 	for _, c := range []*class{&s.small, &s.large} {
-		for _, k := range c.free[:min(c.low, len(c.free))] {
-			if given == limit {
-				break
-			}
-			if !k.cold {
-				k.cold = true
-				given++
-				// Fails only for a wrong range.
-				_ = unix.Madvise(k.b, unix.MADV_DONTNEED)
-			}
-		}
+		given += s.cool(c, min(limit-given, c.low-c.cold))
 		c.low = len(c.free)
 	}
 	return given
@@ -113,6 +134,10 @@ func (s *Slabs) Release(limit int) {
 
 // Mapped is how many bytes of address space the slabs take.
 func (s *Slabs) Mapped() int64 { return s.mapped }
+
+// Warm is how many bytes of slabs have pages: what they add to the process's
+// resident memory, at most.
+func (s *Slabs) Warm() int { return s.warm }
 
 // InUse is how many bytes of slabs are handed out.
 func (s *Slabs) InUse() int {

@@ -96,9 +96,8 @@ func TestTrim(t *testing.T) {
 	s.Trim(1000) // ends the period in which all were used
 	busy.Append(&s, make([]byte, 3*largeSlab))
 	busy.Free(&s)
-	total := len(s.large.free)
-	if got := s.Trim(1000); got != total-3 {
-		t.Errorf("gave back %d of %d slabs, 3 were in use in the period", got, total)
+	if got := s.Trim(1000); got != 10-3 {
+		t.Errorf("gave back %d slabs of 10, 3 were in use in the period", got)
 	}
 	if got := s.Trim(1000); got != 3 {
 		t.Errorf("then %d, want the 3 that were used before", got)
@@ -116,5 +115,39 @@ func TestTrim(t *testing.T) {
 	}
 	if got := s.Trim(2); got != 2 {
 		t.Errorf("gave back %d, the limit is 2", got)
+	}
+}
+
+// TestWarm holds what has pages within the bound, whatever sizes are asked for:
+// free slabs of one size give theirs back before the other takes more.
+func TestWarm(t *testing.T) {
+	s := Slabs{Most: 64 * largeSlab}
+	var small, large List
+	for range 3 {
+		for range 200 {
+			small.push(s.Get(1))
+		}
+		for range 14 {
+			large.push(s.Get(largeSlab))
+		}
+		if s.Warm() != s.InUse() || s.Warm() != 200*smallSlab+14*largeSlab {
+			t.Errorf("%d bytes warm, %d in use", s.Warm(), s.InUse())
+		}
+		small.Free(&s)
+		for range 50 {
+			large.push(s.Get(largeSlab))
+		}
+		if s.Warm() > s.Most || s.InUse() != s.Most {
+			t.Errorf("%d bytes warm of %d, %d in use", s.Warm(), s.Most, s.InUse())
+		}
+		large.Free(&s)
+		s.Release(10)
+		if want := s.Most - 10*largeSlab; s.Warm() != want {
+			t.Errorf("%d bytes warm, want %d", s.Warm(), want)
+		}
+		s.Release(1 << 30)
+		if s.Warm() != 0 {
+			t.Errorf("%d bytes warm when all was given back", s.Warm())
+		}
 	}
 }

@@ -22,8 +22,27 @@ func sysRead(fd int, p []byte) (int, syscall.Errno) {
 
 func sysWrite(fd int, p []byte) (int, syscall.Errno) {
 	for {
-		// MSG_NOSIGNAL is not needed: the Go runtime ignores SIGPIPE on sockets.
 		n, _, e := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		if e != syscall.EINTR {
+			return int(n), e
+		}
+	}
+}
+
+// sysRecv and sysSend are read and write for sockets without the way through the
+// file layer.
+func sysRecv(fd int, p []byte) (int, syscall.Errno) {
+	for {
+		n, _, e := syscall.RawSyscall6(syscall.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0, 0)
+		if e != syscall.EINTR {
+			return int(n), e
+		}
+	}
+}
+
+func sysSend(fd int, p []byte) (int, syscall.Errno) {
+	for {
+		n, _, e := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_NOSIGNAL, 0, 0)
 		if e != syscall.EINTR {
 			return int(n), e
 		}
@@ -47,6 +66,20 @@ func sysAccept(fd int, sa *unix.RawSockaddrAny) (int, syscall.Errno) {
 			return int(n), e
 		}
 	}
+}
+
+// siocOutQNSD is SIOCOUTQNSD, bytes of a TCP socket that were not sent yet;
+// TIOCOUTQ also counts those that were not acknowledged (tcp(7)).
+const siocOutQNSD = 0x894b
+
+// sysOutput asks how full a socket's output is; 0 where it does not say.
+func sysOutput(fd, what int) int {
+	var n int32
+	_, _, e := syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(fd), uintptr(what), uintptr(unsafe.Pointer(&n)))
+	if e != 0 {
+		return 0
+	}
+	return int(n)
 }
 
 func epollRaw(ep int, ev []unix.EpollEvent, ms int) (int, syscall.Errno) {

@@ -19,6 +19,7 @@ type Idle[C any] struct {
 }
 
 type idleList[C any] struct {
+	key        PoolKey
 	head, tail *Idle[C]
 	n          int
 }
@@ -26,22 +27,32 @@ type idleList[C any] struct {
 // Pool is one loop's connections that have room for a request. The one used last
 // is taken first, so that what is not needed grows old and goes.
 type Pool[C any] struct {
-	lists map[PoolKey]*idleList[C]
+	// lists are those of an endpoint: nearly always one.
+	lists map[*Endpoint][]*idleList[C]
 	loop  int
 	n     int
 }
 
 // NewPool makes the pool of a loop.
 func NewPool[C any](loop int) *Pool[C] {
-	return &Pool[C]{lists: map[PoolKey]*idleList[C]{}, loop: loop}
+	return &Pool[C]{lists: map[*Endpoint][]*idleList[C]{}, loop: loop}
 }
 
 // Len is the number of connections in the pool.
 func (p *Pool[C]) Len() int { return p.n }
 
+func (p *Pool[C]) list(key *PoolKey) *idleList[C] {
+	for _, l := range p.lists[key.Endpoint] {
+		if l.key == *key {
+			return l
+		}
+	}
+	return nil
+}
+
 // Take removes and returns the connection of the key that was put last.
 func (p *Pool[C]) Take(key PoolKey) (C, bool) {
-	l := p.lists[key]
+	l := p.list(&key)
 	if l == nil || l.head == nil {
 		var none C
 		return none, false
@@ -54,10 +65,10 @@ func (p *Pool[C]) Take(key PoolKey) (C, bool) {
 // Put adds a connection that has room. Where the key has limit connections
 // already, the oldest leaves the pool and is returned for closing.
 func (p *Pool[C]) Put(i *Idle[C], key PoolKey, now int64, limit int) (surplus C, over bool) {
-	l := p.lists[key]
+	l := p.list(&key)
 	if l == nil {
-		l = &idleList[C]{}
-		p.lists[key] = l
+		l = &idleList[C]{key: key}
+		p.lists[key.Endpoint] = append(p.lists[key.Endpoint], l)
 	}
 	i.key, i.since = key, now
 	i.next = l.head
@@ -81,19 +92,24 @@ func (p *Pool[C]) Put(i *Idle[C], key PoolKey, now int64, limit int) (surplus C,
 // Remove takes a connection out; it may not be in.
 func (p *Pool[C]) Remove(i *Idle[C]) {
 	if i.key.Endpoint != nil {
-		p.unlink(p.lists[i.key], i)
+		p.unlink(p.list(&i.key), i)
 	}
 }
 
 // Expired removes and returns a connection that was put before the time, false
-// when none is left. Keys without connections are forgotten.
+// when none is left. Endpoints without connections are forgotten.
 func (p *Pool[C]) Expired(before int64) (C, bool) {
-	for k, l := range p.lists {
-		if l.head == nil {
-			delete(p.lists, k)
-		} else if i := l.tail; i.since < before {
-			p.unlink(l, i)
-			return i.Conn, true
+	for e, lists := range p.lists {
+		used := false
+		for _, l := range lists {
+			if i := l.tail; i != nil && i.since < before {
+				p.unlink(l, i)
+				return i.Conn, true
+			}
+			used = used || l.head != nil
+		}
+		if !used {
+			delete(p.lists, e)
 		}
 	}
 	var none C

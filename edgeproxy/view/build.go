@@ -75,6 +75,7 @@ func (b *builder) service(m *mesh.MeshService) {
 		return
 	}
 	s := &Service{
+		of:      b.view,
 		Service: b.reg.Service(key),
 		Connect: ConnectTimeout, Silence: SilenceTimeout, Idle: TunnelIdle, Retries: Retries, MaxAge: MaxAge,
 		ports: map[int]string{},
@@ -241,21 +242,26 @@ func (b *builder) gateway(g *mesh.Gateway) {
 			continue
 		}
 		s := Socket{Gateway: name, Protocol: first.Protocol}
+		if s.EastWest() {
+			// A proxy is as slow as its client, whom it judges itself.
+			s.Slow.Grace = eastWestGrace
+		}
 		s.Balancers = b.balancers(g, group)
 		for _, l := range group {
 			s.Listeners = append(s.Listeners, l.Name)
 		}
 		switch first.Protocol {
 		case mesh.ProtocolTCP:
-			s.Streams = route.BuildTCP(g, group, b.snap.Objects.TCPRoutes)
+			s.Streams = route.BuildTCP(g, group, &b.snap.Objects)
 			b.streamBackends(mesh.KindTCPRoute, s.Streams)
 		case mesh.ProtocolTLS:
-			s.Streams = route.BuildTLS(g, group, b.snap.Objects.TLSRoutes)
+			s.Streams = route.BuildTLS(g, group, &b.snap.Objects)
 			b.streamBackends(mesh.KindTLSRoute, s.Streams)
 		case mesh.ProtocolHTTP:
-			table, faults := route.Build(g, group, b.snap.Objects.HTTPRoutes, b.snap.Objects.LocalResponses)
+			table, faults := route.Build(g, group, &b.snap.Objects)
 			s.Routes = table
 			s.Forwarding = newForwarding(mesh.ForwardingOf(&b.snap.Objects, g.Metadata, first.Name))
+			s.Slow = slowClients(mesh.SlowClientsOf(&b.snap.Objects, g.Metadata, first.Name))
 			for _, f := range faults {
 				b.problem("%s", f.Error())
 			}
@@ -322,6 +328,9 @@ func (b *builder) backends(t *route.Table) {
 		for i := range r.Backends {
 			if ref := &r.Backends[i]; ref.Invalid == "" {
 				b.reference(r.Key, fmt.Sprintf("backendRefs[%d]", i), ref.Service, ref.Port)
+				if s := b.view.Backend(ref); s != nil {
+					ref.Target = s
+				}
 			}
 		}
 		for _, m := range r.Mirrors() {

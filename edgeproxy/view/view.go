@@ -18,6 +18,8 @@ import (
 
 // Defaults of what a snapshot leaves out.
 const (
+	// eastWestGrace is how long another site's proxy may take or send nothing.
+	eastWestGrace = time.Minute
 	// ConnectTimeout bounds one connection attempt.
 	ConnectTimeout = time.Second
 	// SilenceTimeout is how long a backend may send nothing that it owes.
@@ -67,6 +69,15 @@ type Socket struct {
 	Balancers []netip.Prefix
 	// Forwarding is what requests tell of their way; of HTTP.
 	Forwarding Forwarding
+	// Slow is how slow clients may be; of HTTP.
+	Slow SlowClients
+}
+
+// SlowClients is how slow a listener's clients may be while they are waited for:
+// in each Grace they move MinBytesPerSecond. No Grace is the proxy's default.
+type SlowClients struct {
+	Grace             time.Duration
+	MinBytesPerSecond int64
 }
 
 // FromBalancer reports whether a connection from the address has to begin with a
@@ -105,8 +116,10 @@ type Service struct {
 	KeyBy     Key
 	KeyHeader string // in lower case
 	Cookie    *Cookie
-	// Timed says that a picker looks at latencies.
+	// Timed says that a picker looks at latencies, Told that one looks at what
+	// endpoints say of their load.
 	Timed     bool
+	Told      bool
 	SlowStart lb.SlowStart
 	Outlier   outlier.Config
 	// PanicBelow is the share of healthy endpoints below which health is not looked at.
@@ -131,13 +144,32 @@ type Service struct {
 	// start of a TCP connection, 0 for none.
 	SendProxy int
 
+	of     *View
 	ports  map[int]string   // protocols
 	places map[uint64]Place // of sessions; nil without a Cookie
 }
 
 // HasPort reports whether the service has the port, for requests; 0 stands for
 // its only port.
-func (s *Service) HasPort(port int) bool { return s.speaks(port, mesh.PortHTTP) }
+func (s *Service) HasPort(port int) bool {
+	return s.speaks(port, mesh.PortHTTP) || s.speaks(port, mesh.PortHTTP2)
+}
+
+// HTTP2 reports whether requests for the port go by HTTP/2; 0 stands for any, where
+// all ports for requests agree.
+func (s *Service) HTTP2(port int) bool {
+	if port != 0 {
+		return s.speaks(port, mesh.PortHTTP2)
+	}
+	two := false
+	for p := range s.ports {
+		if s.speaks(p, mesh.PortHTTP) {
+			return false
+		}
+		two = two || s.speaks(p, mesh.PortHTTP2)
+	}
+	return two
+}
 
 // HasStreamPort is HasPort for whole connections.
 func (s *Service) HasStreamPort(port int) bool { return s.speaks(port, mesh.PortTCP) }
@@ -150,6 +182,19 @@ func (s *Service) speaks(port int, protocol string) bool {
 	}
 	p, ok := s.ports[port]
 	return ok && cmp.Or(p, mesh.PortHTTP) == protocol
+}
+
+// Backend finds the service that takes the requests of a backend, nil where there
+// is none. The backend may be another view's: a connection goes on with the routes
+// that it came to.
+func (v *View) Backend(b *route.Backend) *Service {
+	if s, ok := b.Target.(*Service); ok && s.of == v {
+		return s
+	}
+	if s := v.Services[b.Service]; s != nil && s.HasPort(b.Port) {
+		return s
+	}
+	return nil
 }
 
 // Named finds a service by the name that another site sends: namespace/name, with

@@ -21,26 +21,31 @@ type down struct {
 	listener *Listener
 	socket   *view.Socket // of the listener in the present view
 	requests *request     // open streams
-	decoding bool
-	balanced bool // a PROXY header comes first
 	timer    loop.Timer
 	deadline int64
 	id       uint64
 	born     int64
+	active   int64 // when it last sent or took something
 	gateway  string
-	since    int64 // of the wait, while memory is given up
-	phase    phase
+	pace     pace
 	span     span
 	carried  int      // requests
 	unpaid   int      // request bytes received and not passed on
 	peer     [48]byte // from as text
-	peerLen  int
 	from     netip.AddrPort
 
-	closing bool // closed once all is sent
-	linger  bool // ... after reading what the client still sends
-	reset   bool // ... by a reset, because its last response is cut short
+	peerLen   uint8
+	phase     phase
+	decoding  bool
+	many      bool // its codec carries many streams at a time
+	balanced  bool // a PROXY header comes first
+	closing   bool // closed once all is sent
+	linger    bool // ... after reading what the client still sends
+	reset     bool // ... by a reset, because its last response is cut short
+	drained   bool // no request is to follow
+	departing bool // in the list of those to be closed
 
+	nextGone   *down
 	next, prev *down
 }
 
@@ -64,6 +69,7 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 	if d == nil {
 		d = &down{w: w}
 		d.timer.Owner = d
+		w.Loop.Spend(downBytes)
 	} else {
 		w.freeDown = d.next
 		*d = down{w: w, timer: d.timer}
@@ -98,7 +104,7 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 }
 
 func (d *down) cameFrom(a netip.AddrPort) {
-	d.from, d.peerLen = a, len(a.Addr().AppendTo(d.peer[:0]))
+	d.from, d.peerLen = a, uint8(len(a.Addr().AppendTo(d.peer[:0])))
 }
 
 // header reads what a balancer says of the client before its first request.
@@ -126,7 +132,8 @@ func (d *down) header(in []byte) int {
 // that is early enough, and looks at the deadline when it expires.
 func (d *down) await(p phase, timeout time.Duration) {
 	d.phase = p
-	d.deadline = d.w.Loop.Now() + int64(timeout)
+	d.active = d.w.Loop.Now()
+	d.deadline = d.active + int64(timeout)
 	if !d.timer.Armed() || timeout < d.w.shared.Times.KeepAlive {
 		d.w.Loop.Wheel.Set(&d.timer, d.deadline)
 	}
@@ -139,13 +146,17 @@ func (d *down) Expire(_ *loop.Timer, now int64) {
 		return
 	}
 	switch d.phase {
-	case resting, lingering:
+	case resting:
+		d.depart()
+	case lingering:
 		d.lost()
 	case heading:
 		if d.closing {
 			d.lost()
+		} else if d.codec == nil {
+			d.lost()
 		} else if id, ok := d.codec.Refuse(); ok {
-			d.refuse(exchange.ClientTimeout, exchange.ClientTimeout.Status(), id)
+			d.refuse(exchange.ClientTimeout, exchange.ClientTimeout.Status(), id, "")
 		} else {
 			d.lost()
 		}
@@ -153,21 +164,6 @@ func (d *down) Expire(_ *loop.Timer, now int64) {
 		d.stalled(now)
 	case tunnelling:
 		d.w.stop(d.requests, exchange.IdleTimeout, 0)
-	}
-}
-
-// stalled looks who has kept a request from going on.
-func (d *down) stalled(now int64) {
-	if d.conn.Unsent() > 0 {
-		d.lost()
-		return
-	}
-	if r := d.requests; d.w.codecs.serial && r != nil && !r.x.RequestDone() && !d.conn.Paused() {
-		d.w.stop(r, exchange.ClientTimeout, 0)
-	}
-	if !d.conn.Closed() && d.phase == serving {
-		d.deadline = now + int64(d.w.shared.Times.Stall)
-		d.w.Loop.Wheel.Set(&d.timer, d.deadline)
 	}
 }
 
@@ -184,13 +180,26 @@ func (d *down) Input(in []byte) int {
 	}
 	w := d.w
 	w.Counters.Received.Add(uint64(len(in)))
-	w.makeRoom()
+	d.active = w.Loop.Now()
 	if d.codec == nil {
-		d.codec = w.takeCodec()
+		if d.carried == 0 {
+			p := w.speaks.spoken(in)
+			if p == nil { // not yet clear
+				if d.phase == resting {
+					d.await(heading, w.shared.Times.Head)
+				}
+				return 0
+			}
+			d.many = p.many
+		}
+		d.codec = w.takeCodec(w.speaks.of(d.many))
 	}
 	d.decoding = true
 	used := d.decode(in)
 	d.decoding = false
+	if d.many {
+		d.answers()
+	}
 	switch r := d.requests; {
 	case d.conn.Closed() || d.closing || d.conn.Paused():
 	case d.phase == tunnelling:
@@ -199,8 +208,8 @@ func (d *down) Input(in []byte) int {
 		d.await(heading, w.shared.Times.Head)
 	case d.phase == resting:
 		d.restCodec()
-	case d.phase == serving && w.codecs.serial && r != nil && !r.x.RequestDone():
-		d.await(serving, w.shared.Times.Body)
+	case d.phase == serving && !d.many && r != nil && !r.x.RequestDone() && d.pace.wait == noWait:
+		d.expect(d.waiting())
 	}
 	return used
 }
@@ -239,8 +248,8 @@ func (d *down) decode(in []byte) int {
 
 // restCodec gives the codec of a connection at rest to whoever needs one next.
 func (d *down) restCodec() {
-	if d.w.codecs.serial && !d.decoding && d.codec.Active() == 0 && d.codec.Reusable() && d.conn.Left() == 0 {
-		d.w.giveCodec(d.codec)
+	if d.codec != nil && !d.many && !d.decoding && d.codec.Active() == 0 && d.codec.Reusable() && d.conn.Left() == 0 {
+		d.w.giveCodec(d.w.speaks.of(d.many), d.codec)
 		d.codec = nil
 	}
 }
@@ -248,19 +257,33 @@ func (d *down) restCodec() {
 func (d *down) event(ev *stream.Event) {
 	w := d.w
 	if ev.Kind == stream.Head {
-		d.await(serving, d.w.shared.Times.Stall)
+		if !d.many {
+			d.await(serving, w.shared.Times.KeepAlive) // expect is for what takes less
+		} else if d.phase != serving {
+			d.await(serving, min(w.shared.Times.Stall, w.shared.Times.Body)/4)
+		}
 		if w.leaving > 0 {
 			_ = d.codec.Close(nil)
 		}
 		w.begin(d, ev.Stream, ev.Head)
 		return
 	}
+	if ev.Kind == stream.Window && ev.Stream == 0 {
+		d.pump()
+		return
+	}
 	r := d.find(ev.Stream)
-	if r == nil {
-		return // of a stream that was answered and reset
+	switch {
+	case r == nil:
+		d.unheard(ev)
+		return
+	case r.over:
+		d.heard(r, ev)
+		return
 	}
 	switch ev.Kind {
 	case stream.Data:
+		r.moved = w.Loop.Now()
 		d.unpaid += len(ev.Data)
 		r.received += int64(len(ev.Data))
 		r.piece = ev.Data
@@ -273,8 +296,10 @@ func (d *down) event(ev *stream.Event) {
 	case stream.Trailers:
 		r.trailers = r.store.trailers(w, r.trailers[:0], ev.Fields)
 	case stream.End:
-		d.deadline = w.Loop.Now() + int64(d.w.shared.Times.Stall)
-		if w.codecs.serial {
+		if d.pace.wait == forBody {
+			d.pace.wait = noWait
+		}
+		if !d.many {
 			d.conn.Pause()
 		}
 		if r.copies != nil {
@@ -284,9 +309,33 @@ func (d *down) event(ev *stream.Event) {
 			w.step(r, &exchange.Event{Kind: exchange.RequestEnd})
 		}
 	case stream.Reset:
+		r.out.drop(&w.Loop.Slabs)
 		w.step(r, &exchange.Event{Kind: exchange.ClientGone})
 	case stream.Window:
-		w.step(r, &exchange.Event{Kind: exchange.ClientCredit, N: ev.N})
+		d.pumpOne(r)
+	}
+}
+
+// unheard is for frames of streams that carry no request: what came late for one
+// that was answered and reset, or a head that the codec refused.
+func (d *down) unheard(ev *stream.Event) {
+	if ev.Kind != stream.Reset || !d.many {
+		return
+	}
+	f := exchange.ClientProtocol
+	if ev.Reason == stream.Refused {
+		f = exchange.Overload
+	}
+	d.w.count(d.w.shared.Unrouted, 0, f, 0)
+	d.w.logRefused(d, 0, f, "")
+}
+
+// answers queues what the codec says of what it read; after the last word of a
+// connection that is over nothing follows.
+func (d *down) answers() {
+	d.w.say(&d.conn, d.mux())
+	if d.requests == nil && !d.closing && !d.conn.Closed() && !d.codec.Reusable() {
+		d.close(true)
 	}
 }
 
@@ -301,43 +350,50 @@ func (d *down) find(id stream.ID) *request {
 
 // throttle stops reading a client whose request is not taken as fast as it comes.
 func (d *down) throttle() {
-	if d.w.codecs.serial && d.unpaid >= d.w.shared.Watermark && !d.conn.Closed() {
-		d.conn.Pause()
+	if !d.many && d.unpaid >= d.w.shared.Watermark && !d.conn.Closed() {
+		d.holdBack()
 	}
 }
 
 // credit notes that n bytes of request r were passed on.
 func (d *down) credit(r *request, n int) {
-	if !d.w.codecs.serial {
+	if d.many {
 		d.w.out = stream.Event{Kind: stream.Window, Stream: r.stream, N: n}
 		d.send(&d.w.out, framing)
 		return
 	}
 	d.unpaid -= n
-	if d.conn.Paused() && !r.x.RequestDone() && d.unpaid < d.w.shared.Watermark/2 && !d.conn.Closed() {
-		d.conn.Resume()
+	if d.unpaid < d.w.shared.Watermark/2 {
+		d.goOn(r)
 	}
 }
 
 // malformed answers a fault of the protocol and closes.
 func (d *down) malformed(err error, ev *stream.Event) {
 	var fault *stream.ProtocolError
-	status := exchange.ClientProtocol.Status()
+	status, what := exchange.ClientProtocol.Status(), ""
 	if errors.As(err, &fault) {
-		status = fault.Status
+		status, what = fault.Status, fault.What
 	}
-	if r := d.find(ev.Stream); r != nil && ev.Kind == stream.Reset {
+	if d.many { // the codec says it for all streams
+		d.endAll(exchange.Event{Kind: exchange.Stop, Flag: exchange.ClientProtocol})
+		d.w.count(d.w.shared.Unrouted, 0, exchange.ClientProtocol, 0)
+		d.w.logRefused(d, 0, exchange.ClientProtocol, what)
+		d.w.say(&d.conn, d.mux())
+	} else if r := d.find(ev.Stream); r != nil && ev.Kind == stream.Reset {
+		r.log.details = what
 		d.w.stop(r, exchange.ClientProtocol, status)
 	} else {
-		d.refuse(exchange.ClientProtocol, status, ev.Stream)
+		d.refuse(exchange.ClientProtocol, status, ev.Stream, what)
 	}
 	d.close(true)
 }
 
-// refuse answers a request whose head never came whole.
-func (d *down) refuse(f exchange.Flag, status int, id stream.ID) {
+// refuse answers a request whose head never came whole. what says more than the
+// flag in the access log, or is empty.
+func (d *down) refuse(f exchange.Flag, status int, id stream.ID, what string) {
 	d.w.count(d.w.shared.Unrouted, status, f, 0)
-	d.w.logRefused(d, status, f)
+	d.w.logRefused(d, status, f, what)
 	_ = d.codec.Close(nil)
 	d.reply(id, status, f)
 	d.close(true)
@@ -347,27 +403,30 @@ func (d *down) refuse(f exchange.Flag, status int, id stream.ID) {
 func (d *down) Written(n, left int) {
 	if n > 0 {
 		d.w.Counters.Sent.Add(uint64(n))
+		d.pace.sent += int64(n)
+		d.active = d.w.Loop.Now()
 		if d.phase == tunnelling {
 			d.await(tunnelling, d.requests.idle)
-		} else if d.phase == serving && d.deadline < d.w.Loop.Now()+int64(d.w.shared.Times.Stall) {
-			d.deadline = d.w.Loop.Now() + int64(d.w.shared.Times.Stall)
 		}
 	}
+	d.paced(n, left)
 	if d.closing {
 		if left == 0 {
 			d.sent()
 		}
 		return
 	}
-	if d.w.codecs.serial && left <= d.w.shared.Watermark/2 {
+	if d.many {
+		d.pump()
+	} else {
 		switch r := d.requests; {
 		case r == nil:
-			if d.phase == serving {
+			if d.phase == serving && left == 0 {
 				d.proceed()
 			}
-		case r.owed > 0:
-			owed := r.owed
-			r.owed = 0
+		case r.out.owed > 0 && left <= d.w.shared.Watermark/2:
+			owed := r.out.owed
+			r.out.owed = 0
 			d.w.step(r, &exchange.Event{Kind: exchange.ClientCredit, N: owed})
 		}
 	}
@@ -380,11 +439,15 @@ func (d *down) close(linger bool) {
 		return
 	}
 	d.closing, d.linger = true, linger
+	if d.many {
+		d.w.say(&d.conn, d.mux())
+	}
 	if d.conn.Unsent() == 0 {
 		d.sent()
 		return
 	}
-	d.await(serving, d.w.shared.Times.Stall)
+	d.phase = serving
+	d.expect(forReader)
 	d.conn.Dirty()
 }
 
@@ -404,6 +467,10 @@ func (d *down) sent() {
 
 // drain closes a resting connection; others end with their next response.
 func (d *down) drain() {
+	if d.many {
+		d.goAway()
+		return
+	}
 	if d.requests == nil && d.phase != heading {
 		d.close(false)
 		return
@@ -413,11 +480,24 @@ func (d *down) drain() {
 	}
 }
 
+// goAway tells a client of many streams to send no more, and waits until it has
+// heard it, or not for long where it has no request under way.
+func (d *down) goAway() {
+	_ = d.codec.Close(nil)
+	d.w.say(&d.conn, d.mux())
+	if d.phase == resting {
+		d.await(resting, d.w.shared.Times.Linger)
+		d.w.Loop.Wheel.Set(&d.timer, d.deadline)
+	}
+}
+
 // leave has the next response say that it is the last, this one where its head is
 // still to come.
 func (d *down) leave() {
-	if d.phase == resting {
-		d.await(resting, d.w.leaving)
+	if d.many {
+		d.goAway()
+	} else if d.phase == resting {
+		d.await(resting, d.w.keepAlive())
 	} else if r := d.requests; r != nil && r.log.firstByte == 0 { // else the next response says it
 		_ = d.codec.Close(nil)
 	}
@@ -426,7 +506,8 @@ func (d *down) leave() {
 // keepAlive is how long a client's connection may rest now.
 func (w *Worker) keepAlive() time.Duration {
 	if w.leaving > 0 {
-		return w.leaving
+		// Not all at one time, nor all of their clients back at one time.
+		return w.leaving - time.Duration(w.random()%uint64(w.leaving/4+1))
 	}
 	return w.shared.Times.KeepAlive
 }
@@ -458,9 +539,7 @@ func (d *down) lost() {
 	}
 	cut := d.requests != nil || d.conn.Unsent() > 0
 	d.closing = true
-	for d.requests != nil {
-		d.w.step(d.requests, &exchange.Event{Kind: exchange.ClientGone})
-	}
+	d.endAll(exchange.Event{Kind: exchange.ClientGone})
 	if cut {
 		d.conn.Reset()
 	} else {
@@ -490,10 +569,13 @@ func (d *down) forget() {
 // Recycle keeps the connection's memory for the next one.
 func (d *down) Recycle() {
 	if d.codec != nil {
-		d.w.giveCodec(d.codec)
+		d.w.giveCodec(d.w.speaks.of(d.many), d.codec)
 		d.codec = nil
 	}
 	d.listener, d.socket = nil, nil
+	if d.departing {
+		return // that list still goes through it
+	}
 	d.next = d.w.freeDown
 	d.w.freeDown = d
 }
@@ -509,19 +591,20 @@ func (d *down) finished(r *request) {
 	if d.conn.Closed() {
 		return
 	}
-	if d.w.codecs.serial {
-		d.unpaid = 0
+	if !d.many {
+		d.unpaid, d.pace.held = 0, false
 	}
 	if d.phase == tunnelling {
-		d.await(serving, d.w.shared.Times.Stall) // for what is still to be sent
+		d.phase = serving // for what is still to be sent
+		d.expect(forReader)
 	}
 	switch {
 	case d.closing:
 	case !d.codec.Reusable() && d.requests == nil:
 		d.close(!r.x.RequestDone() || d.conn.Left() > 0)
-	case d.w.codecs.serial && !r.x.RequestDone():
+	case !d.many && !r.x.RequestDone():
 		d.close(true) // what still comes of the body is not worth reading
-	case d.w.codecs.serial && d.conn.Unsent() > d.w.shared.Watermark/2:
+	case !d.many && (d.conn.Unsent() > d.w.shared.Watermark/2 || d.pace.wait == forReader && d.conn.Unsent() > 0):
 		d.conn.Pause() // who asks on without taking the answers must wait
 	case d.requests == nil:
 		d.proceed()
@@ -557,10 +640,19 @@ func (d *down) respond(id stream.ID, status int, fields []stream.Field, body []b
 	if d.conn.Closed() || !d.send(&w.out, roomFor(&w.msg)) {
 		return
 	}
-	if r := d.find(id); r != nil && !w.msg.NoBody && string(r.head.Method) != "HEAD" {
-		r.log.sent = int64(len(body))
+	var out sending
+	to := &out
+	if r := d.find(id); r != nil {
+		to = &r.out
+		if !w.msg.NoBody && string(r.head.Method) != "HEAD" {
+			r.log.sent = int64(len(body))
+		}
 	}
-	if w.encodeData(&d.conn, d.codec, id, body) == nil {
+	switch err := w.push(&d.conn, d.codec, d.mux(), id, to, body); {
+	case err != nil:
+	case to.backlog.Len() > 0:
+		to.ended = true
+	default:
 		w.out = stream.Event{Kind: stream.End, Stream: id}
 		d.send(&w.out, framing)
 	}

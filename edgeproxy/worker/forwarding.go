@@ -2,9 +2,9 @@ package worker
 
 import (
 	"bytes"
-	"strconv"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
+	"github.com/meridian-mesh/meridian/edgeproxy/view"
 )
 
 var (
@@ -101,6 +101,9 @@ func (w *Worker) ingress(r *request, head *stream.Message) bool {
 		r.add(nameRequestID, w.requestID(r))
 	}
 	peer := r.d.peer[:r.d.peerLen]
+	if way.FindsClients(r.d.from.Addr()) {
+		w.findClient(r, way, addresses)
+	}
 	if addresses >= 0 {
 		w.appendForwarded(r, addresses, peer)
 	} else {
@@ -113,15 +116,31 @@ func (w *Worker) ingress(r *request, head *stream.Message) bool {
 		r.add(nameForwardedHost, r.head.Authority)
 	}
 	if told&wayPort == 0 {
-		var digits [5]byte
-		r.add(nameForwardedPort, r.store.copy(w, strconv.AppendUint(digits[:0], uint64(r.d.listener.Listener.Addr().Port()), 10)))
+		r.add(nameForwardedPort, r.d.listener.Port)
 	}
 	if way.Forwarded {
 		r.add(nameForwarded, w.forwarded(r, peer))
 	}
-	r.add(nameVia, r.store.copy(w, way.Via))
+	via := way.Via
+	if r.d.many {
+		via = way.Via2
+	}
+	r.add(nameVia, via)
 	r.head.Fields = r.fields
 	return visits < maxVisits
+}
+
+// findClient notes whom a trusted peer speaks for, by X-Forwarded-For, which is
+// field number addresses unless that is negative, else by Forwarded.
+func (w *Worker) findClient(r *request, way *view.Forwarding, addresses int) {
+	peer := r.d.from.Addr()
+	if addresses >= 0 {
+		r.client = way.Client(peer, r.fields[addresses].Value, false)
+	} else {
+		r.client = way.Client(peer, value(r.fields, "forwarded"), true)
+	}
+	var text [48]byte
+	r.clientText = r.store.copy(w, r.client.AppendTo(text[:0]))
 }
 
 func (r *request) add(name, value []byte) {

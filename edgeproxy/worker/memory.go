@@ -1,12 +1,15 @@
 package worker
 
 import (
+	"cmp"
 	"slices"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
+	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 )
 
 // Pressure is how near the process is to its memory limit.
@@ -35,36 +38,39 @@ const (
 // Memory is what workers and the watcher of the memory limit tell each other.
 type Memory struct {
 	pressure atomic.Int32
-	// room is how many bytes of buffers each loop may use before the next look, 0
-	// without a limit.
-	room atomic.Int64
 	// Idle and Slow count connections that were given up, Connections and Requests
 	// what was refused.
 	Idle, Slow, Connections, Requests atomic.Uint64
 }
 
-// Set is for the watcher: room is how many bytes of buffers each loop may use
-// before it looks again.
-func (m *Memory) Set(p Pressure, room int64) {
-	m.pressure.Store(int32(p))
-	m.room.Store(max(room, 1))
-}
+// What a loop spends of its budget for a connection, besides buffers. The objects
+// are used again, so that only new ones count; the watcher sees what they took in
+// the end.
+const (
+	// SocketBytes is what the kernel keeps of an open TCP socket with little in its
+	// buffers: sock, file, inode, dentry and an skb or two.
+	SocketBytes = 4 << 10
+	// codecBytes is more than a codec of either side takes.
+	codecBytes = 2 << 10
+	downBytes  = int(unsafe.Sizeof(down{}))
+	upBytes    = int(unsafe.Sizeof(up{})) + codecBytes
+	// requestBytes counts the room for fields, too.
+	requestBytes = int(unsafe.Sizeof(request{})) + requestFields*int(unsafe.Sizeof(stream.Field{}))
+)
+
+// Set is for the watcher.
+func (m *Memory) Set(p Pressure) { m.pressure.Store(int32(p)) }
 
 // full reports whether new connections and requests are refused. What the loop
 // took since the watcher looked counts: a flood fills memory in between.
 func (w *Worker) full() bool {
-	return Pressure(w.shared.Memory.pressure.Load()) == Full || w.crowded()
+	return Pressure(w.shared.Memory.pressure.Load()) == Full || w.Loop.Room() == 0
 }
 
-func (w *Worker) crowded() bool {
-	room := w.shared.Memory.room.Load()
-	return room > 0 && int64(w.Loop.Slabs.InUse()) > room
-}
-
-// makeRoom gives up connections in this turn where what was read took more memory
-// than there was: the watcher looks too late for a burst.
+// makeRoom gives up connections at the end of this turn, where there was no room
+// to read: the watcher looks too late for a burst.
 func (w *Worker) makeRoom() {
-	if w.relieving || !w.crowded() {
+	if w.relieving {
 		return
 	}
 	w.relieving = true
@@ -88,8 +94,14 @@ func (w *Worker) Relieve(p Pressure, collect bool) {
 	for _, d := range w.longest(p) {
 		w.giveUp(d)
 	}
+	before := w.Loop.Now()
+	if p < Full {
+		before -= int64(patience)
+	}
+	w.shared.Memory.Slow.Add(uint64(w.streams.Relieve(before, shedAtOnce)))
 	if collect {
-		w.freeDown, w.freeUp, w.freeReq, w.restCodecs = nil, nil, nil, nil
+		w.freeDown, w.freeReq = nil, nil
+		w.freeUp, w.restCodecs = [protocolCount]*up{}, [protocolCount][]serverCodec{}
 	}
 	w.Loop.Slabs.Release(trimAtOnce)
 }
@@ -99,12 +111,10 @@ func (w *Worker) longest(p Pressure) []*down {
 	out := make([]*down, 0, shedAtOnce+1)
 	before := w.Loop.Now() - int64(patience)
 	for d := w.downs; d != nil; d = d.next {
-		since, ok := d.waitsSince()
-		if !ok || p < Full && d.phase != resting && since > before {
+		if !d.waited() || p < Full && d.phase != resting && d.active > before {
 			continue
 		}
-		d.since = since
-		at, _ := slices.BinarySearchFunc(out, since, func(o *down, t int64) int { return int(min(max(o.since-t, -1), 1)) })
+		at, _ := slices.BinarySearchFunc(out, d.active, func(o *down, t int64) int { return cmp.Compare(o.active, t) })
 		if at < shedAtOnce {
 			out = slices.Insert(out, at, d)
 			out = out[:min(len(out), shedAtOnce)]
@@ -113,25 +123,16 @@ func (w *Worker) longest(p Pressure) []*down {
 	return out
 }
 
-// waitsSince says when the wait began that makes the connection one to give up,
-// false where it is none.
-func (d *down) waitsSince() (int64, bool) {
-	t := &d.w.shared.Times
-	switch {
-	case d.phase == resting:
-		return d.deadline - int64(d.w.keepAlive()), true
-	case d.phase == tunnelling:
-		return 0, false
-	case d.phase == lingering:
-		return d.deadline - int64(t.Linger), true
-	case d.phase == heading:
-		return d.deadline - int64(t.Head), true
-	case d.conn.Unsent() > 0: // a slow reader
-		return d.deadline - int64(t.Stall), true
-	case d.requests != nil && d.w.codecs.serial && !d.requests.x.RequestDone() && !d.conn.Paused(): // a slow body
-		return d.deadline - int64(t.Body), true
+// waited reports whether the connection is one to give up: its client is waited
+// for, and has been since it was last active.
+func (d *down) waited() bool {
+	switch d.phase {
+	case tunnelling:
+		return false
+	case serving:
+		return d.waiting() != noWait
 	}
-	return 0, false
+	return true
 }
 
 func (w *Worker) giveUp(d *down) {
@@ -143,10 +144,8 @@ func (w *Worker) giveUp(d *down) {
 	}
 	if d.phase == heading {
 		w.count(w.shared.Unrouted, 0, exchange.Overload, 0)
-		w.logRefused(d, 0, exchange.Overload)
+		w.logRefused(d, 0, exchange.Overload, "memory_limit")
 	}
-	for r := d.requests; r != nil; r = d.requests {
-		w.stop(r, exchange.Overload, 0)
-	}
+	d.endAll(exchange.Event{Kind: exchange.Stop, Flag: exchange.Overload})
 	d.lost()
 }

@@ -19,10 +19,10 @@ import (
 )
 
 // muxCodecs is the protocol of muxtest: many streams on a connection.
-var muxCodecs = codecs{
+var muxCodecs = &protocol{
 	server: func() serverCodec { return muxtest.NewServer() },
 	client: func() codec { return muxtest.NewClient() },
-	id:     2,
+	name:   "test", id: 1, many: true,
 }
 
 // muxPeer is an independent end of a connection: it decodes in one goroutine and
@@ -171,7 +171,7 @@ func TestManyStreams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.codecs = muxCodecs
+	w.speaks = protocols{muxCodecs, muxCodecs}
 	shared.Workers = []*Worker{w}
 	v, err := view.Build(&mesh.Snapshot{Objects: muxObjects(backend.Addr().String())}, view.Deps{Registry: reg, Loops: 1})
 	if err != nil {

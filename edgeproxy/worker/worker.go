@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/l4"
@@ -26,12 +27,11 @@ import (
 type Times struct {
 	// Head bounds the time from a request's first byte to its whole head.
 	Head time.Duration
-	// Body is how long a client may send nothing of a body it began.
-	Body time.Duration
+	// Body and Stall are the windows in which a client must send enough of a body it
+	// began, and take enough of its response, where no policy says otherwise.
+	Body, Stall time.Duration
 	// KeepAlive is how long a client's connection may rest.
 	KeepAlive time.Duration
-	// Stall is how long a client may take nothing of its response.
-	Stall time.Duration
 	// Linger is how long a connection that is being closed still reads, so that
 	// the client gets the last response before a reset.
 	Linger time.Duration
@@ -41,12 +41,14 @@ type Times struct {
 
 // DefaultTimes are in force unless a test says otherwise.
 var DefaultTimes = Times{
-	Head: 10 * time.Second, Body: 30 * time.Second, KeepAlive: time.Minute,
-	Stall: time.Minute, Linger: 2 * time.Second, PoolIdle: 30 * time.Second,
+	Head: 10 * time.Second, Body: mesh.DefaultSlowGrace, Stall: mesh.DefaultSlowGrace, KeepAlive: time.Minute,
+	Linger: 2 * time.Second, PoolIdle: 30 * time.Second,
 }
 
 // Bounds that no configuration sets.
 const (
+	// waitLimit bounds the attempts that wait for one connection to come about.
+	waitLimit = 100
 	// poolLimit bounds the resting connections to one endpoint from one loop.
 	poolLimit = 256
 	// burst bounds the requests of one connection in one turn.
@@ -79,8 +81,10 @@ type Shared struct {
 
 // Listener is one socket's state, the same for all workers.
 type Listener struct {
-	Key         view.SocketKey
-	Listener    *loop.Listener
+	Key      view.SocketKey
+	Listener *loop.Listener
+	// Port is the bound one as text, for x-forwarded-port.
+	Port        []byte
 	Connections upstream.Gauge
 	// Full and ProxyFull count connections refused over the listener's limit and
 	// over that of all.
@@ -95,7 +99,9 @@ type Counters struct {
 	Open, Tunnels                     atomic.Int64
 	TunnelsTotal                      atomic.Uint64
 	Mirrored, MirrorsDropped          atomic.Uint64
-	_                                 [64]byte
+	// SlowBodies and SlowReaders count connections closed for them.
+	SlowBodies, SlowReaders atomic.Uint64
+	_                       [64]byte
 }
 
 // State is what a worker serves from: a view and the routing of each socket in it.
@@ -128,21 +134,23 @@ type Worker struct {
 	rnd       rand.PCG
 
 	downs   *down // all client connections with a codec
+	leavers departures
 	streams *l4.Engine
 	pool    *upstream.Pool[*up]
 	sweep   loop.Timer
 	budget  limit.RetryBudget
-	codecs  codecs
+	speaks  protocols
 	// restCodecs are those of connections at rest, for the next that needs one.
-	restCodecs []serverCodec
+	restCodecs [protocolCount][]serverCodec
 	freeDown   *down
-	freeUp     *up
+	freeUp     [protocolCount]*up
 	freeReq    *request
 
 	actions []exchange.Action
 	fields  []stream.Field // of the message being sent
 	scratch []byte         // of encodings larger than a slab
 	tried   []int
+	found   *view.Service // by the request that begins
 	choice  view.Choice
 	cookie  []byte
 	path    []byte // for normalised paths
@@ -174,8 +182,8 @@ func New(id int, shared *Shared) (*Worker, error) {
 		fields:    make([]stream.Field, 0, 128),
 		tried:     make([]int, 0, 8),
 		choice:    view.Choice{Loop: id},
-		budget:    limit.RetryBudget{Ratio: 0.2, MinPerSecond: 1},
-		codecs:    http1Codecs,
+		budget:    limit.RetryBudget{Ratio: 0.2, MinPerSecond: 10},
+		speaks:    newProtocols(),
 	}
 	if shared.AccessLog != nil {
 		w.log = shared.AccessLog.Ring(id)
@@ -183,6 +191,7 @@ func New(id int, shared *Shared) (*Worker, error) {
 	w.rnd.Seed(rand.Uint64(), rand.Uint64())
 	w.sweep.Owner = (*sweeper)(w)
 	w.streams = l4.NewEngine(l, (*streams)(w), shared.Times.Head)
+	l.OnShort(w.makeRoom)
 	return w, nil
 }
 
@@ -190,16 +199,15 @@ func New(id int, shared *Shared) (*Worker, error) {
 // serve others now, are drained. It runs on the loop.
 func (w *Worker) Serve(s *State) {
 	w.state = s
-	for d := w.downs; d != nil; {
-		next := d.next
+	for d := w.downs; d != nil; d = d.next {
 		switch socket := s.Sockets[d.listener]; {
 		case socket == nil || d.socket == nil: // serves out what it has
 		case socket.Protocol != d.socket.Protocol:
-			d.drain() // a client of one kind is not trusted as the other
+			d.drained = true // a client of one kind is not trusted as the other
+			d.depart()
 		default:
 			d.socket = socket
 		}
-		d = next
 	}
 	kept := map[*Listener]bool{}
 	for _, l := range s.Listeners {
@@ -258,12 +266,11 @@ func (w *Worker) Leave(rest time.Duration) {
 
 // drain drains the connections of a listener, nil for all.
 func (w *Worker) drain(l *Listener) {
-	for d := w.downs; d != nil; {
-		next := d.next
+	for d := w.downs; d != nil; d = d.next {
 		if l == nil || d.listener == l {
-			d.drain()
+			d.drained = true
+			d.depart()
 		}
-		d = next
 	}
 }
 
@@ -313,6 +320,7 @@ func (w *Worker) accepted(l *Listener, fd int, from netip.AddrPort) {
 		}
 	}
 	least.Counters.Open.Add(1)
+	least.Loop.Spend(SocketBytes)
 	if least == w {
 		w.adopt(l, fd, from)
 		return

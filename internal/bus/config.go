@@ -18,7 +18,7 @@ var ErrReadOnly = errors.New("bus: this bucket is a mirror of the hub's: write a
 // ErrHubBehind says that the hub's bucket is older than the mirror: the hub lost
 // its data or is another one. The mirror stands, because following would delete
 // what the site serves from; which of the two is right is a person's decision.
-var ErrHubBehind = errors.New("bus: the hub has lost configuration that this site has: restore the hub's data folder, or stop this site and remove KV_" + HubBucket + " below nats/ in its data folder to follow the hub as it is")
+var ErrHubBehind = errors.New("bus: the hub has lost configuration that this site has: restore the hub's data folder, or stop this site and remove KV_" + HubBucket + " below nats/ and hub-ahead.json in its data folder to follow the hub as it is")
 
 // Entry is one object of a configuration bucket, or that it is gone.
 type Entry struct {
@@ -28,6 +28,23 @@ type Entry struct {
 	// Revision orders the entries of one bucket. A mirror keeps its origin's.
 	Revision uint64
 }
+
+// Incarnation is the kind of the one entry of a bucket that is no object: a bucket
+// that was restored from a backup has it as its last, with the first revision that
+// the restored content has. What is older and was not written again is gone.
+const Incarnation = "Incarnation"
+
+// IncarnationKey is where that entry is.
+var IncarnationKey = mesh.Key{Kind: Incarnation, Namespace: mesh.DefaultNamespace, Name: "bucket"}
+
+// revisionGap is what a restored bucket's revisions are rounded up to, so that they
+// are above whatever was written after the backup: two restores and a million
+// changes apart. A mirror books each revision that it skips, so more would cost it.
+const revisionGap = 1 << 20
+
+// NextRevisions is the first revision of a bucket that is restored from a backup
+// taken at a revision.
+func NextRevisions(high uint64) uint64 { return (high/revisionGap + 1) * revisionGap }
 
 // Config is a bucket of configuration. Its methods are safe for concurrent use.
 type Config struct {
@@ -57,12 +74,37 @@ func (c *Conn) OpenSiteConfig(ctx context.Context, site string) (*Config, error)
 
 func (c *Conn) openOwn(ctx context.Context, bucket, why string) (*Config, error) {
 	kv, err := c.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
-		Bucket: bucket, Description: why, History: 1, Storage: jetstream.FileStorage,
+		Bucket: bucket, Description: why, History: 1, Storage: jetstream.FileStorage, Replicas: c.replicas,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("bus: open bucket %s: %w", bucket, err)
 	}
 	return &Config{conn: c, kv: kv, bucket: bucket, seen: map[mesh.Key]uint64{}}, nil
+}
+
+// RestoreConfig makes a bucket anew that the hub (or else the site) lost, with
+// revisions from first on, and opens it. A bucket that is there already is left as
+// it is.
+func (c *Conn) RestoreConfig(ctx context.Context, site string, hub bool, first uint64) error {
+	bucket := SiteBucket(site)
+	if hub {
+		bucket = HubBucket
+	}
+	if _, err := c.js.Stream(ctx, "KV_"+bucket); err == nil {
+		return nil
+	} else if !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return fmt.Errorf("bus: restore bucket %s: %w", bucket, err)
+	}
+	// As the client makes a bucket, but for the first revision, which it cannot say.
+	_, err := c.js.CreateStream(ctx, jetstream.StreamConfig{
+		Name: "KV_" + bucket, Subjects: []string{"$KV." + bucket + ".>"}, FirstSeq: first,
+		MaxMsgsPerSubject: 1, Storage: jetstream.FileStorage, Replicas: c.replicas, Discard: jetstream.DiscardNew,
+		Duplicates: 2 * time.Minute, AllowRollup: true, DenyDelete: true, AllowDirect: true, MaxMsgs: -1, MaxBytes: -1, MaxMsgSize: -1, MaxConsumers: -1,
+	})
+	if err != nil {
+		return fmt.Errorf("bus: restore bucket %s: %w", bucket, err)
+	}
+	return nil
 }
 
 // ReadHubConfig opens the hub's bucket for reading where hub and site share one
@@ -105,26 +147,39 @@ func (c *Conn) PurgeSite(ctx context.Context, site string) ([]string, error) {
 	return purged, nil
 }
 
-// Put stores an object and returns its revision.
-func (b *Config) Put(ctx context.Context, key mesh.Key, value []byte) (uint64, error) {
+// Revision is what a writer believes to be the newest of an object; 0 that there
+// never was one.
+type Revision int64
+
+// AnyRevision is for a bucket's only writer.
+const AnyRevision Revision = -1
+
+// Put stores an object in place of what known says, else it fails with
+// [ErrFenced], and returns its revision.
+func (b *Config) Put(ctx context.Context, key mesh.Key, value []byte, known Revision) (rev uint64, err error) {
 	if b.mirror {
 		return 0, ErrReadOnly
 	}
-	rev, err := b.kv.Put(ctx, objectKey(key), value)
-	if err != nil {
-		return 0, fmt.Errorf("bus: put %s in %s: %w", key, b.bucket, err)
+	if known == AnyRevision {
+		rev, err = b.kv.Put(ctx, objectKey(key), value)
+	} else {
+		rev, err = b.kv.Update(ctx, objectKey(key), value, uint64(known))
 	}
-	return rev, nil
+	return rev, fenced(fmt.Sprintf("put %s in %s", key, b.bucket), err)
 }
 
-// Delete removes an object and returns the revision that says so. One that is
-// not there is no error.
-func (b *Config) Delete(ctx context.Context, key mesh.Key) (uint64, error) {
+// Delete removes an object, as [Config.Put] replaces it, and returns the revision
+// that says so. One that is not there is no error.
+func (b *Config) Delete(ctx context.Context, key mesh.Key, known Revision) (uint64, error) {
 	if b.mirror {
 		return 0, ErrReadOnly
 	}
-	if err := b.kv.Delete(ctx, objectKey(key)); err != nil {
-		return 0, fmt.Errorf("bus: delete %s from %s: %w", key, b.bucket, err)
+	var opts []jetstream.KVDeleteOpt
+	if known != AnyRevision {
+		opts = append(opts, jetstream.LastRevision(uint64(known)))
+	}
+	if err := b.kv.Delete(ctx, objectKey(key), opts...); err != nil {
+		return 0, fenced(fmt.Sprintf("delete %s from %s", key, b.bucket), err)
 	}
 	// The client does not tell the marker's revision; there is one writer, so the
 	// bucket's last one is it or later.
@@ -221,26 +276,31 @@ func (b *Config) followOnce(ctx context.Context, ready chan struct{}, again <-ch
 
 // offer hands an entry on unless a newer one of its key was already taken:
 // the mirror and a [Config.Refresh] tell the same story at their own pace.
-func (b *Config) offer(e jetstream.KeyValueEntry) {
+func (b *Config) offer(e jetstream.KeyValueEntry) (Entry, bool) {
 	key, err := keyObject(e.Key())
 	if err != nil {
 		b.conn.faults.Add(1)
 		b.conn.once("key:"+e.Key(), "configuration entry refused", "bucket", b.bucket, "err", err)
-		return
+		return Entry{}, false
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.high = max(b.high, e.Revision())
-	if e.Revision() <= b.seen[key] {
-		return
-	}
-	b.seen[key] = e.Revision()
 	out := Entry{Key: key, Revision: e.Revision()}
 	if e.Operation() == jetstream.KeyValuePut {
 		out.Value = e.Value()
 	}
+	b.tell(out)
+	return out, true
+}
+
+func (b *Config) tell(e Entry) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.high = max(b.high, e.Revision)
+	if e.Revision <= b.seen[e.Key] {
+		return
+	}
+	b.seen[e.Key] = e.Revision
 	if b.take != nil {
-		b.take(out)
+		b.take(e)
 	}
 }
 
@@ -254,49 +314,70 @@ func (b *Config) last(ctx context.Context, js jetstream.JetStream) (uint64, erro
 
 // Refresh reads the hub's bucket itself and hands what is newer than the mirror
 // to the watcher, so that a site is up to date as soon as its link is, while the
-// mirror backs off (40 s and more after a cut of a minute). ctx must have a
-// deadline: without a link nobody answers. See [ErrHubBehind].
-func (b *Config) Refresh(ctx context.Context) error {
+// mirror backs off (40 s and more after a cut of a minute). It returns what the
+// mirror has not got yet, which a restart would miss. With full it reads all, be
+// the mirror's revision what it may. ctx must have a deadline:
+// without a link nobody answers. See [ErrHubBehind].
+func (b *Config) Refresh(ctx context.Context, full bool) (ahead []Entry, err error) {
 	js, err := jetstream.NewWithDomain(b.conn.nc, HubDomain)
 	if err != nil {
-		return fmt.Errorf("bus: %w", err)
+		return nil, fmt.Errorf("bus: %w", err)
 	}
 	last, err := b.last(ctx, js)
 	if err != nil {
-		return fmt.Errorf("bus: ask the hub for %s: %w", b.bucket, err)
+		return nil, fmt.Errorf("bus: ask the hub for %s: %w", b.bucket, err)
 	}
-	b.mu.Lock()
-	have := b.high
-	b.mu.Unlock()
+	have := b.High()
 	if last < have {
-		return fmt.Errorf("%w: it is at revision %d, this site's copy at %d", ErrHubBehind, last, have)
+		return nil, fmt.Errorf("%w: it is at revision %d, this site's copy at %d", ErrHubBehind, last, have)
 	}
-	if last == have {
-		return nil
+	mirrored, err := b.last(ctx, b.conn.js)
+	if err != nil {
+		return nil, fmt.Errorf("bus: state of bucket %s: %w", b.bucket, err)
+	}
+	if last == have && last <= mirrored && !full {
+		return nil, nil
 	}
 	kv, err := js.KeyValue(ctx, b.bucket)
 	if err != nil {
-		return fmt.Errorf("bus: open the hub's %s: %w", b.bucket, err)
+		return nil, fmt.Errorf("bus: open the hub's %s: %w", b.bucket, err)
 	}
 	w, err := kv.WatchAll(ctx)
 	if err != nil {
-		return fmt.Errorf("bus: read the hub's %s: %w", b.bucket, err)
+		return nil, fmt.Errorf("bus: read the hub's %s: %w", b.bucket, err)
 	}
 	defer func() { _ = w.Stop() }()
 	for {
 		select {
 		case e, ok := <-w.Updates():
 			if !ok {
-				return fmt.Errorf("bus: the hub's %s ended while it was read", b.bucket)
+				return nil, fmt.Errorf("bus: the hub's %s ended while it was read", b.bucket)
 			}
 			if e == nil {
-				return nil
+				return ahead, nil
 			}
-			b.offer(e)
+			if out, ok := b.offer(e); ok && out.Revision > mirrored {
+				ahead = append(ahead, out)
+			}
 		case <-ctx.Done():
-			return fmt.Errorf("bus: read the hub's %s: %w", b.bucket, ctx.Err())
+			return nil, fmt.Errorf("bus: read the hub's %s: %w", b.bucket, ctx.Err())
 		}
 	}
+}
+
+// Recall hands entries that an earlier run got from [Config.Refresh] to the
+// watcher; what is known to be newer stands.
+func (b *Config) Recall(entries []Entry) {
+	for _, e := range entries {
+		b.tell(e)
+	}
+}
+
+// High is the highest revision that was seen of the bucket.
+func (b *Config) High() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.high
 }
 
 // MirrorState says how the mirror stands to the hub's bucket.

@@ -32,6 +32,8 @@ type Options struct {
 	// CAFile holds the certificates (PEM) that a tls:// server's must chain to;
 	// empty means the machine's own.
 	CAFile string
+	// Replicas is how many servers of a NATS cluster keep each bucket; 0 means 1.
+	Replicas int
 	// InProcess, when set, is a server inside this process: no socket is used and
 	// URL may be empty.
 	InProcess interface{ InProcessConn() (net.Conn, error) }
@@ -55,9 +57,10 @@ type State struct {
 // Conn is a connection that reconnects for ever. Its methods are safe for
 // concurrent use.
 type Conn struct {
-	nc  *nats.Conn
-	js  jetstream.JetStream
-	log *slog.Logger
+	nc       *nats.Conn
+	js       jetstream.JetStream
+	log      *slog.Logger
+	replicas int
 
 	mu     sync.Mutex
 	state  State
@@ -82,7 +85,7 @@ func Connect(o Options) (*Conn, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	c := &Conn{log: log, redial: make(chan struct{}), logged: map[string]bool{}}
+	c := &Conn{log: log, replicas: max(1, o.Replicas), redial: make(chan struct{}), logged: map[string]bool{}}
 	c.state.Since = time.Now()
 	opts, err := c.options(o)
 	if err != nil {

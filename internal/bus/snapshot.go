@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
@@ -26,13 +27,24 @@ type Snapshots struct {
 	kv   jetstream.KeyValue
 	conn *Conn
 	site string
+
+	mu     sync.Mutex
+	fenced bool
+	known  uint64 // the newest revision that was read or written
+}
+
+// Fence makes [Snapshots.Put] refuse to replace what was not seen before.
+func (s *Snapshots) Fence() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fenced = true
 }
 
 // OpenSnapshots makes the site's snapshot bucket if it is not there. It is kept
 // on disk, so that a node's watch survives a restart of the server.
 func (c *Conn) OpenSnapshots(ctx context.Context, site string) (*Snapshots, error) {
 	kv, err := c.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
-		Bucket: SnapshotBucket(site), History: 1, Storage: jetstream.FileStorage,
+		Bucket: SnapshotBucket(site), History: 1, Storage: jetstream.FileStorage, Replicas: c.replicas,
 		Description: "what the nodes of the site serve from",
 	})
 	if err != nil {
@@ -41,7 +53,8 @@ func (c *Conn) OpenSnapshots(ctx context.Context, site string) (*Snapshots, erro
 	return &Snapshots{kv: kv, conn: c, site: site}, nil
 }
 
-// Put makes s the snapshot of its site. The caller orders generations.
+// Put makes s the snapshot of its site. The caller orders generations. See also
+// [Snapshots.Fence].
 func (s *Snapshots) Put(ctx context.Context, snap *mesh.Snapshot) error {
 	b, err := mesh.EncodeSnapshot(snap)
 	if err != nil {
@@ -50,9 +63,18 @@ func (s *Snapshots) Put(ctx context.Context, snap *mesh.Snapshot) error {
 	if most := s.conn.nc.MaxPayload(); most > 0 && int64(len(b)) > most {
 		return fmt.Errorf("bus: snapshot of site %s has %d bytes, the NATS server takes %d: raise its max_payload or split the configuration", s.site, len(b), most)
 	}
-	if _, err := s.kv.Put(ctx, Token(s.site), b); err != nil {
-		return fmt.Errorf("bus: put snapshot of site %s: %w", s.site, err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var rev uint64
+	if s.fenced {
+		rev, err = s.kv.Update(ctx, Token(s.site), b, s.known)
+	} else {
+		rev, err = s.kv.Put(ctx, Token(s.site), b)
 	}
+	if err != nil {
+		return fenced("put snapshot of site "+s.site, err)
+	}
+	s.known = rev
 	return nil
 }
 
@@ -65,6 +87,9 @@ func (s *Snapshots) Get(ctx context.Context) (*mesh.Snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bus: get snapshot of site %s: %w", s.site, err)
 	}
+	s.mu.Lock()
+	s.known = e.Revision()
+	s.mu.Unlock()
 	return mesh.DecodeSnapshot(e.Value())
 }
 

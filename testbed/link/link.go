@@ -13,7 +13,7 @@
 //     travel for RTT/2. The first answer of a fresh connection so takes two RTT.
 //   - Back-pressure: each direction holds at most [Buffer] bytes; past that the
 //     relay stops reading and the sender's window fills.
-//   - Not imitated: loss, jitter, bandwidth.
+//   - Not imitated: loss, jitter, bandwidth. A [Wan] of namespaces does that.
 //
 // Faults: [Relay.Cut] resets everything and refuses new connections (the far
 // host is gone), [Relay.BlackHole] moves nothing and says nothing (packets are

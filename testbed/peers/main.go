@@ -27,6 +27,7 @@ import (
 
 type options struct {
 	ours      string
+	vs        string
 	conf      string
 	peers     []string
 	modes     []string
@@ -50,6 +51,7 @@ Examples:
   peers                                     all modes, 9 paired rounds each
   peers --modes pinned --peers nginx-tuned  one comparison
   peers --markdown docs/benchmarks.md       write the table there, too
+  peers --vs /tmp/edgeproxy-before          this build and another one of ours
   peers -o json > result.json
 
 Modes:
@@ -65,6 +67,7 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 	fs := flag.NewFlagSet("peers", flag.ContinueOnError)
 	fs.SetOutput(w)
 	fs.StringVar(&o.ours, "ours", "bin/edgeproxy", "our proxy's `binary`")
+	fs.StringVar(&o.vs, "vs", "", "another `build` of our proxy to compare with, in the place of the peers unless --peers names some")
 	fs.StringVar(&o.conf, "conf", "testbed/peers/conf", "`folder` of the configurations")
 	peers := fs.String("peers", "haproxy-default,haproxy-tuned,nginx-default,nginx-tuned", "comma-separated `names` of the peers' configurations")
 	modes := fs.String("modes", "pinned,shared,open", "comma-separated `modes`")
@@ -85,6 +88,11 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 		return o, err
 	}
 	o.peers, o.modes = strings.Split(*peers, ","), strings.Split(*modes, ",")
+	named := false
+	fs.Visit(func(f *flag.Flag) { named = named || f.Name == "peers" })
+	if o.vs != "" && !named {
+		o.peers = nil
+	}
 	for _, m := range o.modes {
 		if !slices.Contains([]string{modePinned, modeShared, modeOpen}, m) {
 			return o, fmt.Errorf("--modes: no mode %q: there are pinned, shared and open", m)
@@ -146,11 +154,19 @@ func compare(ctx context.Context, o options) error {
 	if cpus < 2 && slices.ContainsFunc(o.modes, func(m string) bool { return m != modeShared }) {
 		return errors.New("modes pinned and open need two CPUs: one for the proxy, one for the rest; use --modes shared")
 	}
-	ours, err := ourProxy(o)
+	ours, err := ourProxy(o, o.ours)
 	if err != nil {
 		return err
 	}
 	var peers []proxy
+	if o.vs != "" {
+		p, err := ourProxy(o, o.vs)
+		if err != nil {
+			return err
+		}
+		p.name = "other-build"
+		peers = append(peers, p)
+	}
 	for _, name := range o.peers {
 		p, err := peerProxy(o, name)
 		if err != nil {

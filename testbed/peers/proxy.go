@@ -38,15 +38,15 @@ type proxy struct {
 	command func(confFile, dir string) []string
 }
 
-func ourProxy(o options) (proxy, error) {
+func ourProxy(o options, binary string) (proxy, error) {
 	p := proxy{
 		name: "meridian",
 		conf: filepath.Join(o.conf, "meridian.yaml"),
 		command: func(confFile, _ string) []string {
-			return []string{o.ours, "--config", confFile, "--admin", "127.0.0.1:0", "--log-level", "warn"}
+			return []string{binary, "--config", confFile, "--admin", "127.0.0.1:0", "--log-level", "warn"}
 		},
 	}
-	out, err := exec.Command(o.ours, "--version").CombinedOutput()
+	out, err := exec.Command(binary, "--version").CombinedOutput()
 	if err != nil {
 		return p, fmt.Errorf("our proxy: %w %s(make build makes it)", err, out)
 	}

@@ -88,6 +88,9 @@ func statusTable(w io.Writer, st *siteapi.Status) {
 
 func linkLine(st *siteapi.Status) string {
 	l := st.Link
+	if st.Self.Standby != "" {
+		return ", standing by; the site is run by " + st.Self.Standby
+	}
 	switch l.Role {
 	case "hub":
 		return fmt.Sprintf(", %d sites connected", l.Sites)

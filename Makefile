@@ -14,6 +14,7 @@ BENCH     ?= .
 BENCHTIME ?= 1s
 FUZZTIME  ?= 5s
 SOAK      ?= 10m
+SEEDS     ?= 200
 
 # The linter is built once per version and kept: it compiles slowly.
 GOLANGCI_VERSION := v2.15.0
@@ -62,6 +63,16 @@ test-clients: ## curl, wrk, a browser and npm's ws through the proxy: says what 
 .PHONY: soak
 soak: ## a node for SOAK=10m with faults by script: every error explained, memory flat
 	@MERIDIAN_SOAK=$(SOAK) go test -count=1 -v -timeout 0 $(TESTFLAGS) -run '^TestFaultSoak$$' ./cmd/edgeproxy
+
+# The scheduler's module carries k8s.io/kubernetes: its first compilation takes ten
+# minutes on two CPUs, so its tests are apart. vet=off, since vet would look at all of it.
+.PHONY: test-kube
+test-kube: ## run the scheduler against a real API server and etcd, in process (first time: ten minutes)
+	@cd cmd/meridian-scheduler && go test -tags kube -vet=off -count=1 -timeout 20m $(TESTFLAGS) .
+
+.PHONY: sim-placement
+sim-placement: ## compare rules of placement on 200 cases (ten minutes): docs/benchmarks.md has the tables
+	@MERIDIAN_PLACEMENT_SEEDS=$(SEEDS) go test -count=1 -v -timeout 60m -run 'SocialNetwork|Generated' ./testbed/sim/placement
 
 .PHONY: bench
 bench: ## run the Go benchmarks: make bench BENCH=Route BENCHTIME=3s

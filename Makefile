@@ -7,7 +7,7 @@ MAKEFLAGS   += --warn-undefined-variables --no-builtin-rules
 .DEFAULT_GOAL := help
 
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-BINARIES  := edgeproxy sitecontroller meridian
+BINARIES  := edgeproxy sitecontroller meridian chainagent
 ARGS      ?=
 TESTFLAGS ?=
 BENCH     ?= .
@@ -58,6 +58,12 @@ bench-peers: build ## compare with HAProxy and nginx, paired rounds: make bench-
 	@go build -o bin/peers ./testbed/peers
 	@bin/peers $(ARGS)
 
+ROUNDS ?= 5
+
+.PHONY: bench-chains
+bench-chains: ## what chains cost, in namespaces: make bench-chains ROUNDS=9 (needs root, iperf3)
+	@MERIDIAN_ROUNDS=$(ROUNDS) go test -tags root -count=1 -v -run '^TestBenchChains$$' $(AS_ROOT) ./chaining/datapath
+
 .PHONY: nemesis
 nemesis: ## ten minutes of faults and twenty cuts, one of five minutes, against real sites; needs root
 	@MERIDIAN_NEMESIS_SECONDS=600 MERIDIAN_CUTS=20 MERIDIAN_CUT_SECONDS=300 \
@@ -75,6 +81,10 @@ $(GOLANGCI):
 docs: build ## regenerate docs/reference from the types and the binaries' help
 	@go generate ./api/mesh
 	@go run ./internal/refgen -bin bin $(BINARIES)
+
+.PHONY: generate
+generate: docs ## run every generator; BPF objects need clang and llvm-strip, and else stay as they are
+	@go generate ./...
 
 .PHONY: verify-generate
 verify-generate: ## fail when generated files are not what the generators write

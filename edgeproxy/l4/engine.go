@@ -52,6 +52,8 @@ type Plan struct {
 	Retries       int
 	// Send is the version of the PROXY header that the backend gets, 0 for none.
 	Send int
+	// Route names the rule that the connection goes by.
+	Route string
 }
 
 // Engine is one loop's connections.

@@ -182,7 +182,7 @@ func New(id int, shared *Shared) (*Worker, error) {
 		fields:    make([]stream.Field, 0, 128),
 		tried:     make([]int, 0, 8),
 		choice:    view.Choice{Loop: id},
-		budget:    limit.RetryBudget{Ratio: 0.2, MinPerSecond: 1},
+		budget:    limit.RetryBudget{Ratio: 0.2, MinPerSecond: 10},
 		speaks:    newProtocols(),
 	}
 	if shared.AccessLog != nil {

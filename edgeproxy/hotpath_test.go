@@ -52,7 +52,10 @@ func respond(c net.Conn, response []byte) {
 	}
 }
 
-// fixedBackend answers every request with a 1 KiB body.
+// fixedResponse has a 1 KiB body.
+var fixedResponse = []byte("HTTP/1.1 200 OK\r\nServer: fixed\r\nContent-Type: text/plain\r\nContent-Length: 1024\r\n\r\n" + strings.Repeat("x", 1024))
+
+// fixedBackend answers every request with fixedResponse.
 func fixedBackend(t testing.TB) string {
 	t.Helper()
 	return fixedBackendSaying(t, "")
@@ -65,7 +68,7 @@ func fixedBackendSaying(t testing.TB, lines string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	response := []byte("HTTP/1.1 200 OK\r\nServer: fixed\r\nContent-Type: text/plain\r\nContent-Length: 1024\r\n" + lines + "\r\n" + strings.Repeat("x", 1024))
+	response := bytes.Replace(fixedResponse, []byte("\r\n\r\n"), []byte("\r\n"+lines+"\r\n"), 1)
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -262,30 +265,19 @@ func balanced(o mesh.Objects, algorithm string, affinity *mesh.SessionAffinity) 
 	return o
 }
 
-// hotPath sends requests that reach a backend copies times each.
+// hotPath sends requests that reach a backend copies times each: at full speed for
+// what is allocated, then in lock-step for the system calls.
 func hotPath(t *testing.T, deps Deps, objects mesh.Objects, copies, requests int) {
 	if testing.Short() {
 		requests = 20_000
 	}
 	p := startProxy(t, Config{Loops: 1}, deps, objects)
-	// What else the machine runs moves the bursts, and with them the system calls;
-	// a path that asks for too much does so each time.
-	const tries = 5
-	for try := 1; ; try++ {
-		faults := measured(t, p, requests, copies)
-		if len(faults) == 0 {
-			return
-		}
-		if try == tries {
-			t.Fatal(strings.Join(faults, "; "))
-		}
-	}
+	allocatesNothing(t, p, requests, copies)
+	asksLittle(t, p, copies)
 }
 
-// measured fails the test for allocations and connections at once, and returns what
-// of one run hangs on how bursts fell.
-func measured(t *testing.T, p *proxy, requests, copies int) (faults []string) {
-	connected := p.Stats().UpstreamConnects
+// allocatesNothing has no allocation per request.
+func allocatesNothing(t *testing.T, p *proxy, requests, copies int) {
 	b := &busy{clients: 64, request: hotRequest(), t: t}
 	b.run(p.addr("http").String(), requests, func(run func()) {
 		runtime.GC()
@@ -298,24 +290,21 @@ func measured(t *testing.T, p *proxy, requests, copies int) (faults []string) {
 		runtime.ReadMemStats(&after)
 		is := p.Stats()
 		n := float64(requests / b.clients * b.clients)
-		calls := float64(is.Loops[0].Syscalls-was.Loops[0].Syscalls) / n
-		mallocs := float64(after.Mallocs-before.Mallocs) / n
-		t.Logf("%.0f requests/s, %.3f system calls and %.5f allocations a request, longest turn %v, %d slow",
-			n/took.Seconds(), calls, mallocs, is.Loops[0].LongestTurn, is.Loops[0].SlowTurns)
+		opened, all := is.UpstreamConnects-was.UpstreamConnects, after.Mallocs-before.Mallocs
+		t.Logf("%.0f requests/s, %.3f system calls a request, %d allocations and %d connections opened, longest turn %v, %d slow",
+			n/took.Seconds(), float64(is.Loops[0].Syscalls-was.Loops[0].Syscalls)/n, all, opened, is.Loops[0].LongestTurn, is.Loops[0].SlowTurns)
 		// The most requests at one time, and the connections for them, may be new
-		// in this time, and the runtime's goroutines allocate: a fixed number of
-		// objects, whatever the number of requests.
-		if all := after.Mallocs - before.Mallocs; all > 400*uint64(copies) {
-			t.Errorf("%d allocations in %.0f requests, want none per request", all, n)
+		// in this time: about 17 objects each, of both sides of this process. The
+		// runtime's goroutines and tickers allocate too, some a second: a number of
+		// objects that does not hang on that of the requests.
+		if most := 100 + 20*opened + uint64(40*took.Seconds()); all > most {
+			t.Errorf("%d allocations in %.0f requests that opened %d connections, want at most %d: none per request", all, n, opened, most)
 		}
-		if most := 4.2 * float64(copies); calls > most {
-			faults = append(faults, fmt.Sprintf("%.3f system calls a request, want at most %.1f", calls, most))
-		}
-		if opened := is.UpstreamConnects - connected; copies == 1 && opened > 64 {
-			t.Errorf("%d connections to the backend", opened)
+		// A copy's connection may be busy when its request is long over.
+		if most := uint64(64 * copies * copies); is.UpstreamConnects > most {
+			t.Errorf("%d connections to the backend, want at most %d", is.UpstreamConnects, most)
 		}
 	})
-	return faults
 }
 
 // TestIdleConnectionsAreCheap opens many connections that each served a request:

@@ -27,6 +27,10 @@ const (
 	KindMeshService   = "MeshService"
 	KindTrafficPolicy = "TrafficPolicy"
 	KindLocalResponse = "LocalResponse"
+
+	KindNetworkFunction = "NetworkFunction"
+	KindServiceChain    = "ServiceChain"
+	KindChainNode       = "ChainNode"
 )
 
 // TypeMeta says what a document is.
@@ -141,7 +145,10 @@ type Objects struct {
 	TrafficPolicies []*TrafficPolicy `json:"trafficPolicies,omitempty"`
 	LocalResponses  []*LocalResponse `json:"localResponses,omitempty"`
 
-	ReferenceGrants []*ReferenceGrant `json:"referenceGrants,omitempty"`
+	ReferenceGrants  []*ReferenceGrant  `json:"referenceGrants,omitempty"`
+	NetworkFunctions []*NetworkFunction `json:"networkFunctions,omitempty"`
+	ServiceChains    []*ServiceChain    `json:"serviceChains,omitempty"`
+	ChainNodes       []*ChainNode       `json:"chainNodes,omitempty"`
 	// Positions say where each object was read, for messages; objects from
 	// elsewhere have none.
 	Positions map[Key]Position `json:"-"`

@@ -40,11 +40,14 @@ var kinds = []struct {
 	{MeshAPIVersion, reflect.TypeFor[TrafficPolicy]()},
 	{MeshAPIVersion, reflect.TypeFor[LocalResponse]()},
 	{GatewayAPIVersion, reflect.TypeFor[ReferenceGrant]()},
+	{MeshAPIVersion, reflect.TypeFor[NetworkFunction]()},
+	{MeshAPIVersion, reflect.TypeFor[ServiceChain]()},
+	{MeshAPIVersion, reflect.TypeFor[ChainNode]()},
 }
 
 // unservedKinds are defined by the two API groups and refused by name.
 var unservedKinds = []string{"GatewayClass", "GRPCRoute", "UDPRoute", "BackendTLSPolicy",
-	"ListenerSet", "NetworkFunction", "ServiceChain", "AuthorizationPolicy", "GeoFence"}
+	"ListenerSet", "AuthorizationPolicy", "GeoFence"}
 
 // older are further versions of the Gateway API in which kinds of the same shape
 // are read; [Default] turns them into the present one.

@@ -224,7 +224,49 @@ spec:
   timeouts: {connect: 1s, idle: 1.5m, request: 10s}
   retries: {attempts: 0}
   connections: {maxAge: 30m, maxRequests: 1000}
-  clientPosition: {geoHeader: X-Geo, latitudeHeader: x-lat, longitudeHeader: x-lon}`
+  clientPosition: {geoHeader: X-Geo, latitudeHeader: x-lat, longitudeHeader: x-lon}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: ChainNode
+metadata: {name: edge-1}
+spec:
+  site: melbourne
+  ports: [{interface: eth1, zone: 7}]
+  underlay: {interface: eth0, address: 192.0.2.1}
+  links: [{to: edge-2, rtt: 1ms, mbps: 1000}]
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: NetworkFunction
+metadata: {name: firewall}
+spec:
+  attach: plain
+  state: flow
+  failureMode: open
+  health: {probe: tcp, port: 8080, interval: 100ms, failures: 2, successes: 3}
+  instances:
+  - {name: fw-1, node: edge-1, left: fw1l, right: fw1r, leftMAC: "02:00:00:00:00:01", rightMAC: "02:00:00:00:00:02", address: 10.9.1.2}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: ServiceChain
+metadata: {name: web}
+spec:
+  functions: [firewall]
+  ingress: {node: edge-1, interface: eth1}
+  egress: {node: edge-2}
+  symmetric: true
+  paths: 2
+  latencyBudget: 20ms
+  demand: {packetsPerSecond: 1000, mbps: 10}
+  failureMode: closed
+  update: immediate
+  match:
+  - interfaces: [eth1]
+    sources: [10.1.0.0/16]
+    destinations: [10.2.0.0/16, 10.3.0.0/16]
+    protocols: [tcp]
+    sourcePorts: ["1024-65535"]
+    destinationPorts: ["80", "8000-8999"]
+    dscp: [0, 46]`
 
 func TestSchemaTakesValid(t *testing.T) {
 	if err := bySchema(t, compileSchema(t), valid); err != nil {

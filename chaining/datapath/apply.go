@@ -24,7 +24,7 @@ const settle = 20 * time.Millisecond
 // their paths as long as these are in Table.Paths.
 //
 // Other nodes that the table's paths lead to must know these paths before.
-func (d *Datapath) Apply(t *path.Table, again bool) error {
+func (d *Datapath) Apply(t *path.Table) error {
 	im, err := compile(t, findDevice)
 	if err != nil {
 		return fmt.Errorf("table of node %s: %w", t.Node, err)
@@ -35,7 +35,7 @@ func (d *Datapath) Apply(t *path.Table, again bool) error {
 	if wait := settle - time.Since(d.flipped); wait > 0 {
 		time.Sleep(wait)
 	}
-	if err := d.applyTable(im, again); err != nil {
+	if err := d.applyTable(im); err != nil {
 		return err
 	}
 	return d.applyPorts(im)
@@ -66,12 +66,7 @@ type word uint64
 
 func (w word) generation() uint32 { return uint32(w & 1) }
 
-func (w word) next(again bool) word {
-	if again {
-		w += 1 << 32
-	}
-	return w ^ 1
-}
+func (w word) next() word { return (w + 1<<32) ^ 1 }
 
 func readWord(m *ebpf.Map) (word, error) {
 	var w word
@@ -81,13 +76,13 @@ func readWord(m *ebpf.Map) (word, error) {
 	return w, nil
 }
 
-func (d *Datapath) applyTable(im *image, again bool) error {
+func (d *Datapath) applyTable(im *image) error {
 	m := d.chain.Maps
 	now, err := readWord(m[chainMapActive])
 	if err != nil {
 		return err
 	}
-	next := now.next(again)
+	next := now.next()
 	shadow := next.generation()
 
 	if err := d.applyHops(m[chainMapHops], shadow, im.hops); err != nil {
@@ -185,7 +180,7 @@ func (d *Datapath) applyGuard(im *image) error {
 	}
 	next := now
 	if !same {
-		next = now.next(true)
+		next = now.next()
 		for i, r := range guarded {
 			if err := m[guardMapRules].Put(next.generation()*maxRules+uint32(i), r); err != nil {
 				return fmt.Errorf("rule %d: %w", i, err)

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/meridian-mesh/meridian/chaining/path"
+	"github.com/meridian-mesh/meridian/internal/nstest"
 )
 
 // routers is what a datagram's TTL has lost at the server: one for each function, one for the node.
@@ -28,19 +29,19 @@ func TestRootRestart(t *testing.T) {
 			w := newWorld(t, 2, 1600)
 			w.chain(10, w.function(0), w.function(0), w.function(1))
 			w.apply(Config{Attach: attach})
-			s := startStream(t, w.client, w.server, serverAddr+":0", 200*time.Microsecond)
+			s := nstest.StartStream(t, w.client, w.server, serverAddr+":0", 200*time.Microsecond)
 			restarts := 0
 			for end := time.Now().Add(3 * time.Second); time.Now().Before(end); restarts++ {
 				for _, n := range w.nodes {
 					n.dp.Close()
 					n.dp = nil
 					n.open(Config{Attach: attach})
-					if err := n.Do(func() error { return n.dp.Apply(n.tab, false) }); err != nil {
+					if err := n.Do(func() error { return n.dp.Apply(n.tab) }); err != nil {
 						t.Fatal(err)
 					}
 				}
 			}
-			sent, lost, hops := s.stop()
+			sent, lost, hops := s.Stop()
 			for _, n := range w.nodes {
 				defer n.dp.Close()
 			}
@@ -68,20 +69,15 @@ func TestRootGuard(t *testing.T) {
 	w.apply(Config{})
 	n := w.nodes[0]
 	passes := func() (int, bool) {
-		s := startStream(t, w.client, w.server, serverAddr+":0", time.Millisecond)
-		for end := time.Now().Add(500 * time.Millisecond); s.back.Load() == 0 && time.Now().Before(end); {
+		s := nstest.StartStream(t, w.client, w.server, serverAddr+":0", time.Millisecond)
+		for end := time.Now().Add(500 * time.Millisecond); s.Answered() == 0 && time.Now().Before(end); {
 			time.Sleep(10 * time.Millisecond)
 		}
-		s.cancel()
-		s.sender.Wait()
-		time.Sleep(50 * time.Millisecond)
-		s.client.Close()
-		s.echo.Close()
-		s.wg.Wait()
-		if len(s.hops) > 1 {
-			t.Errorf("TTL at the server %v", s.hops)
+		hops := s.Halt()
+		if len(hops) > 1 {
+			t.Errorf("TTL at the server %v", hops)
 		}
-		for ttl := range s.hops {
+		for ttl := range hops {
 			return ttl, true
 		}
 		return 0, false
@@ -239,8 +235,8 @@ func TestRootChange(t *testing.T) {
 	f1, f2, f3, f4 := w.function(0), w.function(0), w.function(1), w.function(1)
 	w.chain(10, f1, f2, f3)
 	w.apply(Config{})
-	r := startRequests(t, w.client, w.server, serverAddr+":0", 2, 4)
-	s := startStream(t, w.client, w.server, serverAddr+":0", 500*time.Microsecond)
+	r := nstest.StartRequests(t, w.client, w.server, serverAddr+":0", 2, 4)
+	s := nstest.StartStream(t, w.client, w.server, serverAddr+":0", 500*time.Microsecond)
 	time.Sleep(300 * time.Millisecond)
 
 	// Every node knows the path before one sends anything on it.
@@ -248,22 +244,21 @@ func TestRootChange(t *testing.T) {
 	w.apply(Config{})
 	w.classify(20)
 	w.apply(Config{})
-	before, known := w.counts(1)[20<<8|252], s.back.Load()
+	before, known := w.counts(1)[20<<8|252], s.Answered()
 	time.Sleep(500 * time.Millisecond)
-	s.mu.Lock()
-	hops := len(s.hops)
-	s.mu.Unlock()
+	hops := len(s.Hops())
 	passed := w.counts(1)[20<<8|252]
 	if passed.Packets <= before.Packets {
 		t.Error("no new flow passes the new function")
 	}
-	if hops != 1 || s.back.Load() == known {
-		t.Errorf("the known flow left its path: TTLs at the server %v", s.hops)
+	if hops != 1 || s.Answered() == known {
+		t.Errorf("the known flow left its path: TTLs at the server %v", s.Hops())
 	}
 	old := w.counts(1)[10<<8|253].Packets
 
-	// Now all flows: the epoch goes up.
-	w.applyAgain(Config{}, true)
+	// Now all flows: the path is none that flows may be on any more.
+	w.forget(10)
+	w.apply(Config{})
 	time.Sleep(300 * time.Millisecond)
 	moved := w.counts(1)[10<<8|253].Packets
 	time.Sleep(300 * time.Millisecond)
@@ -276,10 +271,11 @@ func TestRootChange(t *testing.T) {
 	w.paths(30, f2, f3, f4)
 	w.apply(Config{})
 	w.classify(30)
-	w.applyAgain(Config{}, true)
+	w.forget(20)
+	w.apply(Config{})
 	time.Sleep(300 * time.Millisecond)
-	sent, lost, ttl := s.stop()
-	r.stop()
+	sent, lost, ttl := s.Stop()
+	r.Stop()
 	t.Logf("%v; %d datagrams, %d lost, TTL at the server %v", r, sent, lost, ttl)
 	if lost != 0 {
 		t.Errorf("%d of %d datagrams were lost", lost, sent)

@@ -137,10 +137,6 @@ func load(spec *ebpf.CollectionSpec, folder string) (*ebpf.Collection, error) {
 	if errors.Is(err, ebpf.ErrMapIncompatible) {
 		return nil, fmt.Errorf("pinned maps in %s are of another build with the same layout %s; 'chainagent --detach' removes them: %w", folder, layout, err)
 	}
-	var verifier *ebpf.VerifierError
-	if errors.As(err, &verifier) {
-		return nil, fmt.Errorf("the kernel refuses the program: %+v", verifier)
-	}
 	return coll, err
 }
 

@@ -68,7 +68,7 @@ func TestRootEqualsSoft(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	if err := d.applyTable(im, false); err != nil {
+	if err := d.applyTable(im); err != nil {
 		t.Fatal(err)
 	}
 	forwarder := soft.New(table, soft.Limits{Flows: 1 << 20, Returns: 1 << 20}, nil)
@@ -150,4 +150,3 @@ func compareAll(t *testing.T, program *ebpf.Program, forwarder *soft.Forwarder, 
 	}
 	return nil
 }
-

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // What lies in the pin folder:
@@ -61,6 +63,20 @@ func Detach(cfg Config) error {
 	}
 	if err := os.RemoveAll(cfg.Pins); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("detach: %w", err)
+	}
+	return nil
+}
+
+// MountPins makes a folder and mounts a BPF file system on it, unless one is there.
+func MountPins(folder string) error {
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return fmt.Errorf("folder for pins: %w", err)
+	}
+	if onBPFFS(folder) == nil {
+		return nil
+	}
+	if err := unix.Mount("bpf", folder, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
+		return fmt.Errorf("mount a BPF file system on %s: %w", folder, err)
 	}
 	return nil
 }

@@ -3,11 +3,9 @@
 package datapath
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -42,6 +40,7 @@ type testFunction struct {
 	function uint16    // in its node's table
 	ports    [2]uint16 // in its node's table: towards the client, towards the server
 	macs     [2]net.HardwareAddr
+	remote   netip.Addr // of a function that knows NSH; it has the first port only
 }
 
 const (
@@ -105,15 +104,12 @@ func (n *testNode) port(p path.Port) uint16 {
 // bpffs mounts a BPF file system of the test's own.
 func bpffs(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "bpf")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := t.TempDir()
 	if err := unix.Mount("bpf", dir, "bpf", 0, ""); err != nil {
 		t.Skipf("a BPF file system cannot be mounted: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := errors.Join(unix.Unmount(dir, unix.MNT_DETACH), os.Remove(dir)); err != nil {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
 	})
@@ -178,6 +174,14 @@ func (w *world) paths(spi uint32, functions ...*testFunction) {
 	w.path(spi+1, spi, back, towardsClient)
 }
 
+// forget takes a path and its way back from those that flows may be on.
+func (w *world) forget(spi uint32) {
+	for _, n := range w.nodes {
+		delete(n.tab.Paths, spi)
+		delete(n.tab.Paths, spi+1)
+	}
+}
+
 // classify sends all traffic over paths spi and spi+1.
 func (w *world) classify(spi uint32) {
 	for i, n := range w.nodes {
@@ -220,6 +224,14 @@ func (w *world) path(spi, reverse uint32, functions []*testFunction, towards int
 		cross(f.at)
 		// Towards the server it goes in at the client's side, and the other way round.
 		side := 1 - towards
+		if f.remote.IsValid() {
+			p := w.nodes[at].tab.Ports[f.ports[0]]
+			h := path.NextHop{Kind: path.KindGPE, Port: f.ports[0], Function: f.function, Local: p.Address, Remote: f.remote}
+			copy(h.DstMAC[:], f.macs[0])
+			w.nodes[at].tab.Hops[hop] = h
+			hop.SI--
+			continue
+		}
 		h := path.NextHop{Kind: path.KindPlain, Port: f.ports[side], Function: f.function, State: path.StateFlow}
 		copy(h.DstMAC[:], f.macs[side])
 		w.nodes[at].tab.Hops[hop] = h
@@ -248,17 +260,12 @@ func (n *testNode) open(cfg Config) {
 // apply opens the datapath when it is not, and applies the tables.
 func (w *world) apply(cfg Config) {
 	w.t.Helper()
-	w.applyAgain(cfg, false)
-}
-
-func (w *world) applyAgain(cfg Config, again bool) {
-	w.t.Helper()
 	for _, n := range w.nodes {
 		if n.dp == nil {
 			n.open(cfg)
 			w.t.Cleanup(func() { n.dp.Close() })
 		}
-		if err := n.Do(func() error { return n.dp.Apply(n.tab, again) }); err != nil {
+		if err := n.Do(func() error { return n.dp.Apply(n.tab) }); err != nil {
 			w.t.Fatalf("%s: %+v", n.Name, err)
 		}
 	}

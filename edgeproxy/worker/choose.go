@@ -167,7 +167,8 @@ func key(r *request, s *view.Service) (hash uint64, ok bool) {
 	case len(r.clientText) > 0:
 		return lb.Hash(r.clientText), true
 	case !r.stays():
-		return lb.Hash(r.d.peer[:r.d.peerLen]), true
+		var text [maxAddress]byte
+		return lb.Hash(r.d.from.Addr().AppendTo(text[:0])), true
 	}
 	// The proxy of the client's site has put the client's address last.
 	for i := range r.head.Fields {

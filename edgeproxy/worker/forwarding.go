@@ -17,6 +17,10 @@ var (
 	valueHTTP          = []byte("http")
 )
 
+// maxAddress is as long as an address without a zone can be as text; neither a
+// socket's nor a balancer's has one.
+const maxAddress = 39
+
 // maxVisits is how often a request may have been here: chains of proxies of one
 // name are no loop, longer ones than this are.
 const maxVisits = 8
@@ -100,7 +104,8 @@ func (w *Worker) ingress(r *request, head *stream.Message) bool {
 	if !id {
 		r.add(nameRequestID, w.requestID(r))
 	}
-	peer := r.d.peer[:r.d.peerLen]
+	var text [maxAddress]byte
+	peer := r.d.from.Addr().AppendTo(text[:0])
 	if way.FindsClients(r.d.from.Addr()) {
 		w.findClient(r, way, addresses)
 	}

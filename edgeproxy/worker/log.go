@@ -40,7 +40,7 @@ func (w *Worker) logRequest(r *request, status int, f exchange.Flag) {
 	*e = accesslog.Entry{
 		Start: r.start, Duration: w.Loop.Now() - r.start, FirstByte: -1,
 		Status: status, Flag: f.String(), Attempts: r.tries, Received: r.received, Sent: r.log.sent,
-		Client: r.d.from, Peer: r.d.from, Gateway: r.d.gateway, Protocol: r.d.w.speaks.of(r.d.many).name,
+		Client: r.d.from, Peer: r.d.from, Gateway: r.d.gateway(), Protocol: r.d.w.speaks.of(r.d.many).name,
 		Details: cmp.Or(r.log.details, exchange.DetailsOf(f, r.log.firstByte > 0)),
 		Method:  r.head.Method, Authority: r.log.authority, Path: r.log.path, Route: r.log.route,
 		Request: r.head.Fields, Response: r.log.response,
@@ -70,7 +70,7 @@ func (w *Worker) logRefused(d *down, status int, f exchange.Flag, what string) {
 	}
 	w.entry = accesslog.Entry{
 		Start: w.Loop.Now(), FirstByte: -1, Status: status, Flag: f.String(),
-		Client: d.from, Peer: d.from, Gateway: d.gateway, Protocol: d.w.speaks.of(d.many).name, Details: cmp.Or(what, f.Details()),
+		Client: d.from, Peer: d.from, Gateway: d.gateway(), Protocol: d.w.speaks.of(d.many).name, Details: cmp.Or(what, f.Details()),
 	}
 	w.log.Add(&w.entry)
 }

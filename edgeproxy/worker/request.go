@@ -157,6 +157,7 @@ func (w *Worker) freeRequest(r *request) {
 	s := &w.Loop.Slabs
 	w.Loop.Wheel.Clear(&r.timer)
 	r.store.list.Free(s)
+	w.Loop.Reserve(-r.kept.Len() - r.replyKept.Len())
 	r.kept.Free(s)
 	r.replyKept.Free(s)
 	r.out.drop(s)
@@ -209,7 +210,7 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	if limit > 0 {
 		w.Loop.Wheel.Set(&r.timer, r.start+int64(limit))
 	}
-	if d.carried++; d.span.over(r.start, d.carried) {
+	if d.carried++; d.span.over(r.start, int(d.carried)) {
 		_ = d.codec.Close(nil)
 	}
 	w.budget.Request(r.start)
@@ -369,9 +370,11 @@ func (w *Worker) do(r *request, act *exchange.Action) {
 			r.keptFrom = act.From
 		}
 		r.kept.Append(&w.Loop.Slabs, r.piece[act.From-(r.received-int64(len(r.piece))):][:act.N])
+		w.Loop.Reserve(act.N) // for another attempt
 	case exchange.Forget:
 		n := min(int(act.From-r.keptFrom), r.kept.Len())
 		r.kept.Drop(&w.Loop.Slabs, n)
+		w.Loop.Reserve(-n)
 		r.keptFrom += int64(n)
 	case exchange.CreditClient:
 		if r.d != nil {
@@ -382,9 +385,11 @@ func (w *Worker) do(r *request, act *exchange.Action) {
 			r.replyKeptFrom = act.From
 		}
 		r.replyKept.Append(&w.Loop.Slabs, r.replyPiece[act.From-(r.reply-int64(len(r.replyPiece))):][:act.N])
+		w.Loop.Reserve(act.N)
 	case exchange.ForgetReply:
 		n := min(int(act.From-r.replyKeptFrom), r.replyKept.Len())
 		r.replyKept.Drop(&w.Loop.Slabs, n)
+		w.Loop.Reserve(-n)
 		r.replyKeptFrom += int64(n)
 	case exchange.Finish:
 		w.finish(r, act)

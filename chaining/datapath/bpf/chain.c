@@ -60,8 +60,9 @@ INLINE void choose(struct match *m, __u32 count, struct choice *c)
 }
 
 /*
- * classify finds the path of a packet that is on none yet. What is cached holds as
- * long as its epoch and the path do; then the rules are asked again.
+ * classify finds the path of a packet that is on none yet. A flow that has a path
+ * keeps it as long as flows may be on that path; that one is of no chain holds until
+ * the next table.
  */
 INLINE void classify(const struct packet *p, const struct node *n, __u32 ifindex, __u64 word, struct choice *c)
 {
@@ -69,9 +70,10 @@ INLINE void classify(const struct packet *p, const struct node *n, __u32 ifindex
 	struct flow found = { .epoch = word >> 32 };
 	struct flow *f = bpf_map_lookup_elem(&flows, &p->flow);
 
-	if (f && f->epoch == found.epoch) {
-		if (!f->spi)
+	if (f && !f->spi) {
+		if (f->epoch == found.epoch)
 			return;
+	} else if (f) {
 		struct hop *hop = hop_of(generation, f->spi << 8 | FIRST_SI);
 		if (hop && hop->flags & HOP_LIVE) {
 			c->spi = f->spi;

@@ -91,7 +91,7 @@ struct {
 
 struct flow {
 	__u32 spi; /* 0: of no chain */
-	__u32 epoch; /* of the classification; older ones are made again */
+	__u32 epoch; /* of the classification; one of no chain is made again in the next */
 };
 
 struct {

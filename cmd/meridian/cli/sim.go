@@ -115,7 +115,7 @@ func (f *simFlags) register(cmd *cobra.Command, scenarios, policies []string, se
 	fs.StringVar(&f.seeds, "seeds", seeds, "`seeds`: a list or range, such as 1,2 or 100-103")
 	fs.Float64SliceVar(&f.delays, "delays", []float64{1}, "how late reports are over the bus, in `periods` of 500 ms")
 	fs.Float64Var(&f.stayHome, "stay-home", 0, "the product's h: how many times dearer home may be; 0 for its default")
-	fs.Float64Var(&f.shed, "shed-after", 0, "the product refuses requests that would wait longer than this many `ms`; 0 never")
+	fs.Float64Var(&f.shed, "shed-after", 0, "the product refuses requests that would wait longer than this many `ms`; 0 as the scenario says")
 	fs.StringVar(&f.data, "data", os.Getenv("MERIDIAN_TESTDATA"), "`folder` of real networks: eua, topology-zoo (MERIDIAN_TESTDATA)")
 	fs.StringVarP(&f.output, "output", "o", "table", "table, json, csv or html")
 	completeWith(cmd, "output", "table", "json", "csv", "html")

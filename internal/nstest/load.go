@@ -1,12 +1,11 @@
-//go:build root
-
-package datapath
+package nstest
 
 import (
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -14,30 +13,29 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/meridian-mesh/meridian/internal/nstest"
 )
 
-// stream is datagrams at a steady pace from client to server and back, each with a
+// Stream is datagrams at a steady pace from client to server and back, each with a
 // number; the server notes how many routers each has passed.
-type stream struct {
+type Stream struct {
 	t            testing.TB
 	cancel       context.CancelFunc
 	wg, sender   sync.WaitGroup
 	sent         atomic.Uint64
 	back         atomic.Uint64
 	reordered    atomic.Uint64
+	gap          atomic.Int64 // longest time without an answer, ns
 	mu           sync.Mutex
 	hops         map[int]uint64 // by TTL at the server
 	client, echo *net.UDPConn
 	err          error
 }
 
-// startStream sends a datagram each pause until stop is called.
-func startStream(t testing.TB, client, server *nstest.Namespace, addr string, pause time.Duration) *stream {
+// StartStream sends a datagram each pause until stop is called.
+func StartStream(t testing.TB, client, server *Namespace, addr string, pause time.Duration) *Stream {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	s := &stream{t: t, cancel: cancel, hops: map[int]uint64{}}
+	s := &Stream{t: t, cancel: cancel, hops: map[int]uint64{}}
 	if err := server.Do(func() error {
 		a, err := net.ResolveUDPAddr("udp", addr)
 		if err != nil {
@@ -73,7 +71,7 @@ func startStream(t testing.TB, client, server *nstest.Namespace, addr string, pa
 	return s
 }
 
-func (s *stream) serve() {
+func (s *Stream) serve() {
 	buf, oob := make([]byte, 64), make([]byte, 64)
 	for {
 		n, on, _, from, err := s.echo.ReadMsgUDP(buf, oob)
@@ -93,9 +91,10 @@ func (s *stream) serve() {
 	}
 }
 
-func (s *stream) receive() {
+func (s *Stream) receive() {
 	buf := make([]byte, 64)
 	var last uint64
+	var heard time.Time
 	for {
 		n, err := s.client.Read(buf)
 		if err != nil {
@@ -112,11 +111,16 @@ func (s *stream) receive() {
 			s.reordered.Add(1)
 		}
 		last = at
+		now := time.Now()
+		if !heard.IsZero() {
+			s.gap.Store(max(s.gap.Load(), int64(now.Sub(heard))))
+		}
+		heard = now
 		s.back.Add(1)
 	}
 }
 
-func (s *stream) send(ctx context.Context, pause time.Duration) {
+func (s *Stream) send(ctx context.Context, pause time.Duration) {
 	tick := time.NewTicker(pause)
 	defer tick.Stop()
 	var b [8]byte
@@ -137,8 +141,9 @@ func (s *stream) send(ctx context.Context, pause time.Duration) {
 	}
 }
 
-// stop ends the stream and waits until what is under way has come back.
-func (s *stream) stop() (sent, lost uint64, hops map[int]uint64) {
+// Stop ends the stream and waits until what is under way has come back. hops are
+// datagrams by their TTL at the server.
+func (s *Stream) Stop() (sent, lost uint64, hops map[int]uint64) {
 	s.t.Helper()
 	s.cancel()
 	s.sender.Wait()
@@ -155,9 +160,9 @@ func (s *stream) stop() (sent, lost uint64, hops map[int]uint64) {
 	return s.sent.Load(), s.sent.Load() - s.back.Load(), s.hops
 }
 
-// requests makes one TCP connection after another, each one question and answer,
+// Requests makes one TCP connection after another, each one question and answer,
 // and long ones that ask again and again.
-type requests struct {
+type Requests struct {
 	t             testing.TB
 	cancel        context.CancelFunc
 	wg, workers   sync.WaitGroup
@@ -166,10 +171,11 @@ type requests struct {
 	asked, broken atomic.Uint64 // on long connections
 }
 
-func startRequests(t testing.TB, client, server *nstest.Namespace, addr string, workers, long int) *requests {
+// StartRequests keeps so many workers and so many long connections busy until Stop.
+func StartRequests(t testing.TB, client, server *Namespace, addr string, workers, long int) *Requests {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	r := &requests{t: t, cancel: cancel}
+	r := &Requests{t: t, cancel: cancel}
 	if err := server.Do(func() (err error) {
 		r.listener, err = net.Listen("tcp", addr)
 		return err
@@ -266,7 +272,8 @@ func startRequests(t testing.TB, client, server *nstest.Namespace, addr string, 
 	return r
 }
 
-func (r *requests) stop() {
+// Stop ends them; whatever failed fails the test.
+func (r *Requests) Stop() {
 	r.t.Helper()
 	r.cancel()
 	r.workers.Wait()
@@ -280,6 +287,34 @@ func (r *requests) stop() {
 	}
 }
 
-func (r *requests) String() string {
+// String says how much was asked.
+func (r *Requests) String() string {
 	return fmt.Sprintf("%d requests on their own connections, %d on long ones", r.done.Load(), r.asked.Load())
+}
+
+// Sent is how many datagrams have gone out.
+func (s *Stream) Sent() uint64 { return s.sent.Load() }
+
+// Answered is how many datagrams have come back.
+func (s *Stream) Answered() uint64 { return s.back.Load() }
+
+// Gap is the longest time between two answers so far.
+func (s *Stream) Gap() time.Duration { return time.Duration(s.gap.Load()) }
+
+// Hops are datagrams by their TTL at the server, so far.
+func (s *Stream) Hops() map[int]uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.hops)
+}
+
+// Halt ends the stream without waiting for what may never come back.
+func (s *Stream) Halt() map[int]uint64 {
+	s.cancel()
+	s.sender.Wait()
+	time.Sleep(50 * time.Millisecond)
+	s.client.Close()
+	s.echo.Close()
+	s.wg.Wait()
+	return s.hops
 }

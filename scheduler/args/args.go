@@ -20,7 +20,7 @@ const DefaultSiteLabel = "mesh.meridian.dev/site"
 
 // Args is the plugin's pluginConfig.args.
 type Args struct {
-	metav1.TypeMeta `json:",inline"`
+	metav1.TypeMeta
 	// Cluster is this cluster's name in the traffic matrix. Workloads there without
 	// a cluster are taken for this cluster's.
 	Cluster string `json:"cluster,omitempty"`

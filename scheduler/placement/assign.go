@@ -72,13 +72,11 @@ func (s *search) run(current Assignment, o Options) *Result {
 	s.greedy()
 	s.descend(rounds)
 	best, bestCost := append(Assignment(nil), s.at...), s.value()
-	keep := func() bool {
-		if !s.value().Less(bestCost) {
-			return false
+	keep := func() {
+		if s.value().Less(bestCost) {
+			copy(best, s.at)
+			bestCost = s.value()
 		}
-		copy(best, s.at)
-		bestCost = s.value()
-		return true
 	}
 	// From nothing the greedy order may lead elsewhere than from what runs.
 	fresh := make(Assignment, len(current))

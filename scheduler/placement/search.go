@@ -345,7 +345,8 @@ func (s *search) anneal(rng *rand.Rand, steps int, hot, cold float64) {
 		from := s.at[u]
 		row := s.pull[u*s.nodes : (u+1)*s.nodes]
 		var over, cost float64
-		v, n := -1, 0
+		v := -1
+		var n int
 		// All that could be gained from capacity is what is over it.
 		most := limit + penalty*nowOver
 		if i%2 == 0 {

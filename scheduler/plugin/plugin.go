@@ -20,7 +20,7 @@ import (
 	"math"
 	"time"
 
-	v1 "k8s.io/api/core/v1"
+	"k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	fwk "k8s.io/kube-scheduler/framework"
 
@@ -214,7 +214,7 @@ func (p *Plugin) NormalizeScore(_ context.Context, _ fwk.CycleState, _ *v1.Pod, 
 	for i := range scores {
 		costs[i] = float64(scores[i].Score)
 	}
-	for i, points := range placement.Points(costs, fwk.MaxNodeScore) {
+	for i, points := range placement.Points(costs, fwk.MaxScore) {
 		scores[i].Score = points
 	}
 	return nil

@@ -4,8 +4,8 @@ import (
 	"errors"
 	"math"
 	"os"
-	"strings"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 

@@ -128,3 +128,13 @@ func (w *World) own() *mesh.Objects {
 	}
 	return &w.cache.objects
 }
+
+// Objects is [World.Compile] of the own site, kept between changes. It must not be
+// changed.
+func (w *World) Objects() *mesh.Objects { return w.own() }
+
+// Declared is the capacity that a service's endpoints at the own site declare.
+func (w *World) Declared(service mesh.ServiceKey) mesh.ServiceReport {
+	w.own()
+	return w.cache.declared[service][w.site]
+}

@@ -31,7 +31,7 @@ func TestRootRestart(t *testing.T) {
 			w.apply(Config{Attach: attach})
 			s := nstest.StartStream(t, w.client, w.server, serverAddr+":0", 200*time.Microsecond)
 			restarts := 0
-			for end := time.Now().Add(3 * time.Second); time.Now().Before(end); restarts++ {
+			for end := time.Now().Add(3 * time.Second); time.Now().Before(end) || restarts < 3; restarts++ {
 				for _, n := range w.nodes {
 					n.dp.Close()
 					n.dp = nil

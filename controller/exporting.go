@@ -64,7 +64,7 @@ func (s *Server) exported() exported {
 				home.Addresses = append(home.Addresses, address(e.Address)...)
 			}
 		}
-		x := export.Service{Key: svc.Key(), Port: int(svc.Spec.Ports[0].Port), Shares: []export.Share{home}}
+		x := export.Service{Key: svc.Key(), Port: svc.Spec.Ports[0].Port, Shares: []export.Share{home}}
 		for _, r := range w.Remotes {
 			share := export.Share{Site: r.Site, Part: r.Weight}
 			if l := links[r.Site]; l != "" {

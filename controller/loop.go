@@ -120,6 +120,14 @@ func decodeObject(key mesh.Key, data []byte) (any, error) {
 		doc = one(&o.TrafficPolicies)
 	case mesh.KindLocalResponse:
 		doc = one(&o.LocalResponses)
+	case mesh.KindReferenceGrant:
+		doc = one(&o.ReferenceGrants)
+	case mesh.KindNetworkFunction:
+		doc = one(&o.NetworkFunctions)
+	case mesh.KindServiceChain:
+		doc = one(&o.ServiceChains)
+	case mesh.KindChainNode:
+		doc = one(&o.ChainNodes)
 	default:
 		return nil, fmt.Errorf("kind %s is not known to this build: upgrade it", key.Kind)
 	}

@@ -78,6 +78,9 @@ func (s *Server) input(sh world.Shared) plan.Input {
 		DemandPerS: sh.Home.Demand, Slots: sh.Home.Slots, ServiceMS: sh.Home.ServiceTimeMS,
 		NoHome: sh.NoHome, StayHome: sh.Sharing.StayHome,
 	}
+	if sh.Sharing.ShedAfter != nil {
+		in.ShedAfterMS = float64(sh.Sharing.ShedAfter.D()) / float64(time.Millisecond)
+	}
 	for _, rate := range sh.Home.From {
 		in.OthersPerS += rate
 	}
@@ -86,7 +89,7 @@ func (s *Server) input(sh world.Shared) plan.Input {
 			Site: o.Site, Slots: o.Report.Slots, ServiceMS: o.Report.ServiceTimeMS,
 			ArrivalsPerS: o.Report.Arrivals, FromUsPerS: o.Report.From[s.cfg.Site],
 			InFlight: o.Report.InFlight, Spillers: o.Report.Spillers,
-			AgeMS: o.AgeMS, InBand: o.InBand, RTTMS: o.RTTMS, LinkPriceMS: o.PriceMS, Excluded: o.Excluded,
+			AgeMS: o.AgeMS, InBand: o.InBand, RTTMS: o.RTTMS, LinkPriceMS: o.PriceMS, MaxPerS: o.MaxRate, Excluded: o.Excluded,
 		})
 	}
 	return in

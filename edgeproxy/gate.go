@@ -63,6 +63,8 @@ func (g *gate) Pick(now int64, homeInFlight int, rnd uint64, tried upstream.Trie
 		return upstream.Home
 	case share.None:
 		return g.unplanned(p.view, tried)
+	case share.Shed:
+		return upstream.Shed
 	default:
 		return p.view[i]
 	}

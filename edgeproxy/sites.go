@@ -26,12 +26,20 @@ func (c *Cooperation) read(s *mesh.Snapshot) ([]share.Service, []way, *sharing) 
 		}
 		policy := mesh.EffectivePolicy(&s.Objects, m.Key()).SiteSharing
 		services = append(services, share.Service{
-			Key: m.Key(), Policy: policy.Policy, StayHome: policy.StayHome, DeclaredMS: c.declaredMS(m),
+			Key: m.Key(), Policy: policy.Policy, StayHome: policy.StayHome, ShedAfterMS: shedAfterMS(policy), DeclaredMS: c.declaredMS(m),
 		})
 		out.services[m.Key()] = true
 		out.up[m.Key()] = slices.ContainsFunc(m.Spec.Endpoints, c.atHome)
 	}
 	return services, c.waysTo(s.Objects.Sites), out
+}
+
+// shedAfterMS is the policy's longest wait, 0 for none.
+func shedAfterMS(p *mesh.SiteSharing) float64 {
+	if p.ShedAfter == nil {
+		return 0
+	}
+	return ms(p.ShedAfter.D())
 }
 
 func (c *Cooperation) atHome(e mesh.Endpoint) bool { return e.Site == "" || e.Site == c.Site }
@@ -78,7 +86,7 @@ func (c *Cooperation) waysTo(sites []*mesh.Site) []way {
 				if l.To != w.Site {
 					continue
 				}
-				w.PriceMS = l.Price
+				w.PriceMS, w.MaxRate = l.Price, l.MaxRate
 				if l.RTT != nil {
 					w.RTTMS = ms(l.RTT.D())
 				}

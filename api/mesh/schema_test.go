@@ -95,6 +95,23 @@ metadata: {name: second}
 spec: {gatewayClassName: meridian, listeners: [{name: a, hostname: "*.example.com", port: 0, protocol: mesh.meridian.dev/EastWest}]}
 ---
 apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: shared}
+spec:
+  gatewayClassName: meridian
+  listeners:
+  - {name: a, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}, kinds: [{group: gateway.networking.k8s.io, kind: HTTPRoute}]}}
+  - {name: b, port: 81, protocol: HTTP, allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {kubernetes.io/metadata.name: shop},
+      matchExpressions: [{key: kubernetes.io/metadata.name, operator: NotIn, values: [a, b]}]}}}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ReferenceGrant
+metadata: {name: shop, namespace: data}
+spec:
+  from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: shop}]
+  to: [{group: mesh.meridian.dev, kind: MeshService, name: echo}, {group: "", kind: Service}]
+---
+apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: full.route, namespace: shop, labels: {app: "1"}, annotations: {a/b: c}}
 spec:
@@ -104,6 +121,7 @@ spec:
   - name: one
     matches: [{}, {path: {type: Exact, value: "/a%20b"}}, {path: {}}]
     timeouts: {request: 1s500ms, backendRequest: 0s}
+    retry: {codes: [500, 429], attempts: 3, backoff: 100ms}
     backendRefs: [{group: mesh.meridian.dev, kind: MeshService, namespace: shop, name: echo, weight: 0, port: 65535}]
   - matches:
     - path: {type: RegularExpression, value: "/v[0-9]+(/.*)?"}
@@ -137,7 +155,7 @@ spec:
   - {name: db, port: 5432, protocol: TCP}
   - {name: tls, port: 443, protocol: TLS, hostname: "*.example.com", tls: {mode: Passthrough}}
 ---
-apiVersion: gateway.networking.k8s.io/v1alpha2
+apiVersion: gateway.networking.k8s.io/v1
 kind: TCPRoute
 metadata: {name: db}
 spec:
@@ -150,7 +168,7 @@ metadata: {name: accept}
 spec:
   targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: streams, sectionName: db}]
   acceptProxyProtocol: {from: [10.0.0.0/8, "2001:db8::/32"]}
-  forwarding: {trustedNetworks: [10.0.0.0/8, "2001:db8::/32"], forwarded: true, via: edge-7}
+  forwarding: {trustedNetworks: [10.0.0.0/8, "2001:db8::/32"], trustedHops: 2, forwarded: true, via: edge-7}
   slowClients: {grace: 30s, minBytesPerSecond: 100}
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
@@ -180,7 +198,7 @@ spec:
   location: {type: Point, coordinates: [-180, 90, 12]}
   parent: victoria
   gateways: [{address: "edge.example.com:15443"}, {address: "[2001:db8::1]:15443"}, {address: "10.0.0.1:1"}]
-  links: [{to: a, rtt: 0.8ms, price: 0.5, address: "10.0.0.1:15443"}, {to: c, rtt: 1h0m5s, price: 0}]
+  links: [{to: a, rtt: 0.8ms, price: 0.5, maxRate: 200, address: "10.0.0.1:15443"}, {to: c, rtt: 1h0m5s, price: 0}]
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
 kind: MeshService
@@ -202,11 +220,53 @@ spec:
   loadBalancing: {algorithm: ringHash, hashBalanceFactor: 125, slowStart: {window: 30s, aggression: 1.5, minWeightPercent: 5}}
   outlierDetection:
     {consecutiveFailures: 0, successRateMargin: 20, interval: 5s, minRequests: 10, baseEjectionTime: 5s, maxEjectionTime: 1m, maxEjectionPercent: 100, panicThreshold: 30}
-  siteSharing: {policy: weightedRoundRobin, stayHome: 1.5}
+  siteSharing: {policy: weightedRoundRobin, stayHome: 1.5, shedAfter: 250ms}
   timeouts: {connect: 1s, idle: 1.5m, request: 10s}
   retries: {attempts: 0}
   connections: {maxAge: 30m, maxRequests: 1000}
-  clientPosition: {geoHeader: X-Geo, latitudeHeader: x-lat, longitudeHeader: x-lon}`
+  clientPosition: {geoHeader: X-Geo, latitudeHeader: x-lat, longitudeHeader: x-lon}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: ChainNode
+metadata: {name: edge-1}
+spec:
+  site: melbourne
+  ports: [{interface: eth1, zone: 7}]
+  underlay: {interface: eth0, address: 192.0.2.1}
+  links: [{to: edge-2, rtt: 1ms, mbps: 1000}]
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: NetworkFunction
+metadata: {name: firewall}
+spec:
+  attach: plain
+  state: flow
+  failureMode: open
+  health: {probe: tcp, port: 8080, interval: 100ms, failures: 2, successes: 3}
+  instances:
+  - {name: fw-1, node: edge-1, left: fw1l, right: fw1r, leftMAC: "02:00:00:00:00:01", rightMAC: "02:00:00:00:00:02", address: 10.9.1.2}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: ServiceChain
+metadata: {name: web}
+spec:
+  functions: [firewall]
+  ingress: {node: edge-1, interface: eth1}
+  egress: {node: edge-2}
+  symmetric: true
+  paths: 2
+  latencyBudget: 20ms
+  demand: {packetsPerSecond: 1000, mbps: 10}
+  failureMode: closed
+  update: immediate
+  match:
+  - interfaces: [eth1]
+    sources: [10.1.0.0/16]
+    destinations: [10.2.0.0/16, 10.3.0.0/16]
+    protocols: [tcp]
+    sourcePorts: ["1024-65535"]
+    destinationPorts: ["80", "8000-8999"]
+    dscp: [0, 46]`
 
 func TestSchemaTakesValid(t *testing.T) {
 	if err := bySchema(t, compileSchema(t), valid); err != nil {

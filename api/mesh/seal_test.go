@@ -114,7 +114,7 @@ func TestNewerSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	m["futureField"] = map[string]any{"x": 1.5, "<": "&"}
-	m["objects"].(map[string]any)["serviceChains"] = []any{map[string]any{"metadata": map[string]any{"name": "c"}}}
+	m["objects"].(map[string]any)["futureKinds"] = []any{map[string]any{"metadata": map[string]any{"name": "c"}}}
 	newer, err := json.Marshal(m)
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +134,7 @@ func TestNewerSnapshot(t *testing.T) {
 	if err := s.Verify(nil); err != nil {
 		t.Error(err)
 	}
-	if again, err := EncodeSnapshot(s); err != nil || !bytes.Contains(again, []byte("serviceChains")) {
+	if again, err := EncodeSnapshot(s); err != nil || !bytes.Contains(again, []byte("futureKinds")) {
 		t.Errorf("passed on without the fields of the newer version: %s, %v", again, err)
 	}
 	if err := Validate(&s.Objects); err != nil {

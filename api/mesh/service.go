@@ -55,7 +55,7 @@ type CookieConfig struct {
 	SameSite     string `json:"sameSite,omitempty"`
 }
 
-// ServicePort is one port of a service. Protocol is http (the default) or tcp.
+// ServicePort is one port of a service. Protocol is http (the default), http2 or tcp.
 type ServicePort struct {
 	Name     string `json:"name,omitempty"`
 	Port     int    `json:"port"`

@@ -69,4 +69,7 @@ type SiteLink struct {
 	Address string `json:"address,omitempty"`
 	// Price is the cost of sending one request this way, in ms of delay.
 	Price float64 `json:"price,omitempty"`
+	// MaxRate is the most requests per second of one service that a proxy sends
+	// this way, 0 for no limit.
+	MaxRate float64 `json:"maxRate,omitempty"`
 }

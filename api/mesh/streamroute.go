@@ -1,9 +1,5 @@
 package mesh
 
-// StreamRouteAPIVersion is the version of the Gateway API that TCPRoute and
-// TLSRoute are read in.
-const StreamRouteAPIVersion = "gateway.networking.k8s.io/v1alpha2"
-
 // Kinds of routes for connections.
 const (
 	KindTCPRoute = "TCPRoute"
@@ -22,8 +18,9 @@ const TLSPassthrough = "Passthrough"
 
 // Protocols of a service's port.
 const (
-	PortHTTP = "http"
-	PortTCP  = "tcp"
+	PortHTTP  = "http"
+	PortHTTP2 = "http2"
+	PortTCP   = "tcp"
 )
 
 // ListenerTLS says what a listener does with TLS.

@@ -60,6 +60,9 @@ type ServiceWeights struct {
 	// the mean time of one, 0 where they are not known.
 	HomeSlots         float64 `json:"homeSlots,omitempty"`
 	HomeServiceTimeMS float64 `json:"homeServiceTimeMs,omitempty"`
+	// ShedLimit is the number in flight at home from which a request is refused when
+	// no other site is left for it; 0 never refuses.
+	ShedLimit int `json:"shedLimit,omitempty"`
 	// Off says why this service is not shared now, empty when it is.
 	Off string `json:"off,omitempty"`
 	// Remotes are the other sites in no particular order.
@@ -76,6 +79,8 @@ type RemoteWeight struct {
 	Draw float64 `json:"draw"`
 	// Limit bounds requests outstanding to the site (rl).
 	Limit int `json:"limit"`
+	// MaxRate is the most requests per second that may go there, 0 for no limit.
+	MaxRate float64 `json:"maxRate,omitempty"`
 	// RTTMS is the round-trip time used, in ms.
 	RTTMS float64 `json:"rttMs"`
 	// PriceMS is 1.3 RTT plus the planned marginal delay, in ms: the price when

@@ -2,4 +2,6 @@
 // stand in bpf/, their compiled form is committed.
 package datapath
 
+//go:generate ./bpf/generate chain bpf/chain.c
+//go:generate ./bpf/generate guard bpf/guard.c
 //go:generate ./bpf/generate spike bpf/spike.c -tags root -output-suffix _test

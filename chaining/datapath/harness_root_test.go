@@ -14,7 +14,7 @@ import (
 )
 
 // eventually waits for a condition, generously: the machine may be busy.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	for !ok() {
@@ -28,7 +28,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 var transmitted = regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`)
 
 // lost reads ping's summary.
-func lost(t *testing.T, out string) int {
+func lost(t testing.TB, out string) int {
 	t.Helper()
 	m := transmitted.FindStringSubmatch(out)
 	if m == nil {
@@ -40,7 +40,7 @@ func lost(t *testing.T, out string) int {
 }
 
 // setOffload turns segmentation offload of a device on or off.
-func setOffload(t *testing.T, n *nstest.Namespace, device string, on bool) {
+func setOffload(t testing.TB, n *nstest.Namespace, device string, on bool) {
 	t.Helper()
 	if err := n.Do(func() error { return SetSegmentation(device, on) }); err != nil {
 		t.Fatal(err)
@@ -48,7 +48,7 @@ func setOffload(t *testing.T, n *nstest.Namespace, device string, on bool) {
 }
 
 // testUDP is an IPv4 UDP packet with valid checksums of the header.
-func testUDP(t *testing.T, src, dst string, payload int) []byte {
+func testUDP(t testing.TB, src, dst string, payload int) []byte {
 	t.Helper()
 	p := make([]byte, 28+payload)
 	p[0], p[8], p[9] = 0x45, 64, 17
@@ -71,4 +71,3 @@ func testUDP(t *testing.T, src, dst string, payload int) []byte {
 	}
 	return p
 }
-

@@ -34,6 +34,7 @@ type spikeWire struct {
 const (
 	spikeMapSeen           = "seen"
 	spikeMapWires          = "wires"
+	spikeProgAware         = "aware"
 	spikeProgBounce        = "bounce"
 	spikeProgEtherPop      = "ether_pop"
 	spikeProgEtherPush     = "ether_push"
@@ -87,6 +88,7 @@ type spikeSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type spikeProgramSpecs struct {
+	Aware         *ebpf.ProgramSpec `ebpf:"aware"`
 	Bounce        *ebpf.ProgramSpec `ebpf:"bounce"`
 	EtherPop      *ebpf.ProgramSpec `ebpf:"ether_pop"`
 	EtherPush     *ebpf.ProgramSpec `ebpf:"ether_push"`
@@ -153,6 +155,7 @@ type spikeVariables struct {
 //
 // It can be passed to loadSpikeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type spikePrograms struct {
+	Aware         *ebpf.Program `ebpf:"aware"`
 	Bounce        *ebpf.Program `ebpf:"bounce"`
 	EtherPop      *ebpf.Program `ebpf:"ether_pop"`
 	EtherPush     *ebpf.Program `ebpf:"ether_push"`
@@ -166,6 +169,7 @@ type spikePrograms struct {
 
 func (p *spikePrograms) Close() error {
 	return _SpikeClose(
+		p.Aware,
 		p.Bounce,
 		p.EtherPop,
 		p.EtherPush,

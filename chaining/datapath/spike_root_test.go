@@ -4,7 +4,6 @@ package datapath
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -20,7 +19,6 @@ import (
 
 	"github.com/meridian-mesh/meridian/internal/nstest"
 )
-
 
 // These tests settle what this kernel does with encapsulated packets, by programs
 // that only push and pop. What they show is written down in docs/adr/0017; the
@@ -55,12 +53,12 @@ func newSpikeRig(t *testing.T, underlays int, mtu int) *spikeRig {
 	return r
 }
 
-func macOf(t *testing.T, n *nstest.Namespace, name string) net.HardwareAddr {
+func macOf(t testing.TB, n *nstest.Namespace, name string) net.HardwareAddr {
 	t.Helper()
 	return interfaceOf(t, n, name).HardwareAddr
 }
 
-func interfaceOf(t *testing.T, n *nstest.Namespace, name string) *net.Interface {
+func interfaceOf(t testing.TB, n *nstest.Namespace, name string) *net.Interface {
 	t.Helper()
 	var ifc *net.Interface
 	if err := n.Do(func() (err error) {
@@ -92,11 +90,11 @@ func (r *spikeRig) attach(n *nstest.Namespace, in, program, out string, dst net.
 	copy(w.Src[:], to.HardwareAddr)
 	if outerV6 {
 		w.Tunnel.V6 = 1
-		w.Tunnel.Local = words(netip.MustParseAddr("fd00::1"))
-		w.Tunnel.Remote = words(netip.MustParseAddr("fd00::2"))
+		w.Tunnel.Local = tunnelWords(netip.MustParseAddr("fd00::1"))
+		w.Tunnel.Remote = tunnelWords(netip.MustParseAddr("fd00::2"))
 	} else {
-		w.Tunnel.Local = words(netip.MustParseAddr("198.51.100.1"))
-		w.Tunnel.Remote = words(netip.MustParseAddr("198.51.100.2"))
+		w.Tunnel.Local = tunnelWords(netip.MustParseAddr("198.51.100.1"))
+		w.Tunnel.Remote = tunnelWords(netip.MustParseAddr("198.51.100.2"))
 	}
 	for i := range uint32(2) {
 		if err := coll.Maps["wires"].Put(i, w); err != nil {
@@ -114,20 +112,6 @@ func (r *spikeRig) attach(n *nstest.Namespace, in, program, out string, dst net.
 		r.t.Fatalf("attach %s to %s: %v", program, in, err)
 	}
 	return coll
-}
-
-// words is an address as the programs hold it: IPv4 in the first word.
-func words(a netip.Addr) (w [4]uint32) {
-	if a.Is4() {
-		b := a.As4()
-		w[0] = binary.NativeEndian.Uint32(b[:])
-		return w
-	}
-	b := a.As16()
-	for i := range w {
-		w[i] = binary.NativeEndian.Uint32(b[4*i:])
-	}
-	return w
 }
 
 // What the programs count, as in spike.c.
@@ -457,7 +441,7 @@ func TestRootSpikePinning(t *testing.T) {
 		w := spikeWire{Out: uint32(to.Index)}
 		copy(w.Dst[:], macOf(t, r.nodeB, "u0"))
 		copy(w.Src[:], to.HardwareAddr)
-		w.Tunnel.Local, w.Tunnel.Remote = words(netip.MustParseAddr("198.51.100.1")), words(netip.MustParseAddr("198.51.100.2"))
+		w.Tunnel.Local, w.Tunnel.Remote = tunnelWords(netip.MustParseAddr("198.51.100.1")), tunnelWords(netip.MustParseAddr("198.51.100.2"))
 		if err := coll.Maps["wires"].Put(uint32(0), w); err != nil {
 			t.Fatal(err)
 		}

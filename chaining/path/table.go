@@ -229,3 +229,7 @@ func (t *Table) PortByName(name string) (uint16, bool) {
 	i := slices.IndexFunc(t.Ports, func(p Port) bool { return p.Interface == name })
 	return uint16(i), i >= 0
 }
+
+// maxFunctions is how many a path can have: SI starts at 255, each function takes
+// one, and the end of the path needs one too.
+const maxFunctions = 254

@@ -26,6 +26,12 @@ const (
 	// freshPeriods past the usual delay a report starts to fade, over fadePeriods,
 	// and after stalePeriods more its site gets nothing.
 	freshPeriods, fadePeriods, stalePeriods = 3, 2, 10
+	// longestSilenceMS bounds for how long plans rest on what was known when the
+	// last of all reports came.
+	longestSilenceMS = 60_000
+	// slowerBy is how many times the cheapest other place an idle home may cost
+	// until it is to be no dearer than that.
+	slowerBy = 1.25
 	// drainMS is the time in which another site's backlog is taken to drain.
 	drainMS = 500
 	// stepMS is how long after a step of own demand or speed the plan moves at
@@ -45,6 +51,10 @@ const (
 	// MaxRemotes is how many other sites, the nearest, one plan uses.
 	MaxRemotes = 32
 
+	// dearestMS ends the search for a level of prices: only greatest rates can make
+	// demand find no place below it.
+	dearestMS = 1e30
+
 	maxPerS  = 1e9
 	maxRTTMS = 1e4
 	minRTTMS = 0.01
@@ -63,7 +73,9 @@ type Input struct {
 	OthersPerS float64
 	// StayHome is the policy's h; 0 means DefaultStayHome.
 	StayHome float64
-	Options  []Option
+	// ShedAfterMS is the policy's longest wait at home, 0 for any.
+	ShedAfterMS float64
+	Options     []Option
 }
 
 // Option is another site as this one knows it.
@@ -81,6 +93,9 @@ type Option struct {
 	InBand bool
 	// RTTMS is the round trip, LinkPriceMS what a request costs besides.
 	RTTMS, LinkPriceMS float64
+	// MaxPerS is the most that may go there from here, in requests per second, 0 for
+	// no limit: a link's rate, or what is left of a budget.
+	MaxPerS float64
 	// Excluded says why nothing may go there (fence, suspect, no route), else empty.
 	Excluded string
 }
@@ -113,6 +128,7 @@ type candidate struct {
 	others   float64 // load without ours, 1/s
 	weight   float64
 	fill     float64 // 1/s
+	most     float64 // 1/s that may go there from here
 	spillers float64
 	fading   bool // its report is old enough to fade
 }
@@ -144,17 +160,22 @@ func (p *Planner) Tick(nowNS int64, in Input) mesh.ServiceWeights {
 			return p.off(out, in, "capacity of this site is not known: declare capacity.concurrency and capacity.serviceTime on its endpoints")
 		}
 		out.HomeSlots, out.HomeServiceTimeMS = in.Slots, in.ServiceMS
-		all = append(all, candidate{Queue: home, others: clamp(in.OthersPerS, 0, maxPerS)})
+		if in.ShedAfterMS > 0 {
+			// Every slot works off its part of the line.
+			out.ShedLimit = int(math.Min(math.Ceil(in.Slots*(1+in.ShedAfterMS/in.ServiceMS)), MaxLimit))
+		}
+		all = append(all, candidate{Queue: home, most: math.Inf(1), others: clamp(in.OthersPerS, 0, maxPerS)})
 	}
 	first := len(all) // remotes start here
+	quietMS := silenceMS(in.Options)
 	for i := range in.Options {
 		o := &in.Options[i]
-		q, why := p.usable(o)
+		q, why := p.usable(o, quietMS)
 		if why != "" {
 			out.Remotes = append(out.Remotes, excluded(o, why))
 			continue
 		}
-		all = append(all, newCandidate(q, o))
+		all = append(all, newCandidate(q, o, quietMS))
 	}
 	if len(all)-first > MaxRemotes {
 		slices.SortStableFunc(all[first:], func(a, b candidate) int { return cmp.Compare(a.costMS, b.costMS) })
@@ -188,7 +209,7 @@ func (p *Planner) Tick(nowNS int64, in Input) mesh.ServiceWeights {
 		if h == 0 || math.IsNaN(h) {
 			h = DefaultStayHome
 		}
-		most := clamp(h, 1, maxStayHome) * cheapest
+		most := slower(clamp(h, 1, maxStayHome), home.ServiceMS()/math.Min(home.Slots(), 1)/cheapest) * cheapest
 		// At least one stays, however dear: otherwise a site that was slow once
 		// would never find out that it is fast again.
 		out.HomeLimit = max(1, home.Admission(home.planned(demand)).Limit(most, MaxLimit))
@@ -215,8 +236,31 @@ func excluded(o *Option, why string) mesh.RemoteWeight {
 	return mesh.RemoteWeight{Site: o.Site, RTTMS: finite(o.RTTMS), AgeMS: finite(o.AgeMS), Excluded: why}
 }
 
+// slower is the factor that home may be dearer where an idle home costs ratio
+// times the cheapest other place. The factor h keeps requests from leaving for the
+// sake of a queue that soon is gone; a home that works slower than the others do
+// stays so, and h would hold half of its requests there for nothing.
+func slower(h, ratio float64) float64 {
+	return h + (1-h)*clamp((ratio-1)/(slowerBy-1), 0, 1)
+}
+
+// silenceMS is for how long nobody at all has been heard past the time in which
+// reports are fresh. That long a silence says more of the way here than of the
+// others, so it does not count against them: without it a site whose bus is cut
+// stops sharing though its neighbours answer (simulated: 20 times the mean delay).
+// Who does not answer is suspect by then, and who is slow is held by limits.
+func silenceMS(options []Option) float64 {
+	quiet := math.Inf(1)
+	for i := range options {
+		if o := &options[i]; o.Excluded == "" {
+			quiet = math.Min(quiet, o.AgeMS-freshPeriods*periodMS-clamp(o.UsualMS, 0, 5*periodMS))
+		}
+	}
+	return clamp(quiet, 0, longestSilenceMS)
+}
+
 // usable returns the option's queue or why it gets nothing.
-func (p *Planner) usable(o *Option) (price.Queue, string) {
+func (p *Planner) usable(o *Option, quietMS float64) (price.Queue, string) {
 	switch {
 	case o.Excluded != "":
 		return price.Queue{}, o.Excluded
@@ -226,7 +270,9 @@ func (p *Planner) usable(o *Option) (price.Queue, string) {
 		return price.Queue{}, "its report holds impossible numbers"
 	case !(o.RTTMS >= 0 && o.RTTMS <= maxRTTMS), !(o.LinkPriceMS >= 0 && o.LinkPriceMS <= maxRTTMS):
 		return price.Queue{}, "round trip or price of the link is not known"
-	case !(o.AgeMS <= staleMS(o.UsualMS)):
+	case !(o.MaxPerS >= 0 && o.MaxPerS <= maxPerS):
+		return price.Queue{}, "the greatest rate of the link is no number"
+	case !(o.AgeMS <= quietMS+staleMS(o.UsualMS)):
 		return price.Queue{}, "stale: no report lately"
 	}
 	q, err := p.curves.Queue(o.Slots, o.ServiceMS)
@@ -240,8 +286,11 @@ func staleMS(usualMS float64) float64 {
 	return clamp(usualMS, 0, 5*periodMS) + (freshPeriods+fadePeriods+stalePeriods)*periodMS
 }
 
-func newCandidate(q price.Queue, o *Option) candidate {
-	c := candidate{Queue: q, from: o, spillers: float64(o.Spillers)}
+func newCandidate(q price.Queue, o *Option, quietMS float64) candidate {
+	c := candidate{Queue: q, from: o, spillers: float64(o.Spillers), most: math.Inf(1)}
+	if o.MaxPerS > 0 {
+		c.most = o.MaxPerS
+	}
 	c.costMS = relayFactor*math.Max(minRTTMS, o.RTTMS) + o.LinkPriceMS
 	// Own share out, by the same report that its arrivals come from, so that the
 	// plan does not chase its own traffic.
@@ -251,7 +300,7 @@ func newCandidate(q price.Queue, o *Option) candidate {
 	if backlog := float64(o.InFlight) - o.Slots - 2*math.Sqrt(o.Slots) - 4 - drained; backlog > 0 {
 		c.others += backlog / drainMS * 1000
 	}
-	old := (age - freshPeriods*periodMS - clamp(o.UsualMS, 0, 5*periodMS)) / (fadePeriods * periodMS)
+	old := (age - quietMS - freshPeriods*periodMS - clamp(o.UsualMS, 0, 5*periodMS)) / (fadePeriods * periodMS)
 	c.fading = old > 0
 	c.others /= 1 - 0.95*clamp(old, 0, 1)
 	c.others = math.Min(c.others, maxPerS)
@@ -299,10 +348,28 @@ func (p *Planner) move(nowNS int64, tickMS, demand float64, all []candidate) {
 		}
 		sum += c.weight
 	}
+	if sum == 0 {
+		sum = 1 // greatest rates left nothing worth a share
+	}
 	p.home = 0
+	// What may not go where it was, because demand grew, goes where there is room,
+	// home first.
+	over := 0.0
 	for i := range all {
 		c := &all[i]
 		c.weight /= sum
+		if most := c.most / target; c.weight > most {
+			over += c.weight - most
+			c.weight = most
+		}
+	}
+	for i := range all {
+		c := &all[i]
+		if over > 0 {
+			more := math.Min(over, math.Max(0, c.most/target-c.weight))
+			c.weight += more
+			over -= more
+		}
 		if c.from == nil {
 			p.home = c.weight
 		} else if c.weight > 0 {
@@ -346,31 +413,42 @@ func (c *candidate) gain(tickMS float64, stepped bool, far float64) float64 {
 }
 
 // fill spreads perS over the candidates so that the marginal cost of every one
-// that gets something is the same, and no other is cheaper.
+// that gets something is the same, and no other is cheaper but those that get all
+// that may go there. When all of them do, the rest is left.
 func fill(all []candidate, perS float64) {
 	amount := func(nu float64) float64 {
 		sum := 0.0
 		for i := range all {
 			c := &all[i]
-			c.fill = math.Max(0, c.RatePerS(nu-c.costMS)-c.others)
+			c.fill = clamp(c.RatePerS(nu-c.costMS)-c.others, 0, c.most)
 			sum += c.fill
 		}
 		return sum
 	}
-	lo, hi := 0.0, 1.0
-	for amount(hi) < perS {
-		lo, hi = hi, hi*2
+	lo, hi, below := 0.0, 1.0, -perS
+	above := amount(hi) - perS
+	for above < 0 && hi < dearestMS {
+		lo, hi, below = hi, hi*2, above
+		above = amount(hi) - perS
 	}
-	for range 48 {
-		if mid := (lo + hi) / 2; amount(mid) < perS {
-			lo = mid
+	// False position, every third time halving: amounts are nearly straight close to
+	// the root and flat far below it.
+	for i, over := 0, above; i < 60 && over > 1e-9*perS && hi-lo > 1e-13*hi; i++ {
+		mid := hi - (hi-lo)*above/(above-below)
+		if i%3 == 2 || !(mid > lo && mid < hi) {
+			mid = (lo + hi) / 2
+		}
+		if now := amount(mid) - perS; now < 0 {
+			lo, below = mid, now
+			above /= 2 // Illinois: the end that stays must not hold the line
 		} else {
-			hi = mid
+			hi, above, over = mid, now, now
+			below /= 2
 		}
 	}
 	sum := amount(hi)
 	for i := range all {
-		all[i].fill *= perS / sum
+		all[i].fill *= math.Min(1, perS/sum)
 	}
 }
 
@@ -404,7 +482,7 @@ func (c *candidate) remote(demand float64) mesh.RemoteWeight {
 		live[i] = micro(rtt + c.from.LinkPriceMS + d)
 	}
 	return mesh.RemoteWeight{
-		Site: c.from.Site, Weight: c.weight, Draw: c.fill,
+		Site: c.from.Site, Weight: c.weight, Draw: c.fill, MaxRate: c.from.MaxPerS,
 		Limit: int(math.Min(most+3*math.Sqrt(most)+2, MaxLimit)),
 		RTTMS: rtt, PriceMS: micro(c.costMS + c.MarginalMS(load)),
 		Slots: c.Slots(), ServiceTimeMS: c.ServiceMS(),

@@ -54,6 +54,16 @@ func (w *World) Compile(site string) mesh.Objects {
 			if here(d.Metadata, site) {
 				out.LocalResponses = append(out.LocalResponses, d)
 			}
+		case *mesh.ReferenceGrant:
+			if here(d.Metadata, site) {
+				out.ReferenceGrants = append(out.ReferenceGrants, d)
+			}
+		case *mesh.NetworkFunction:
+			out.NetworkFunctions = append(out.NetworkFunctions, d)
+		case *mesh.ServiceChain:
+			out.ServiceChains = append(out.ServiceChains, d)
+		case *mesh.ChainNode:
+			out.ChainNodes = append(out.ChainNodes, d)
 		}
 	}
 	return out

@@ -28,6 +28,8 @@ type Option struct {
 	Site string
 	// RTTMS is the expected round trip, PriceMS the declared price of the link.
 	RTTMS, PriceMS float64
+	// MaxRate is the declared bound of requests per second that way, 0 for none.
+	MaxRate float64
 	// Report is the youngest there is, declared capacity where there is none.
 	Report mesh.ServiceReport
 	// AgeMS is how old the report is, and InBand whether it came on a response.
@@ -98,7 +100,7 @@ func (w *World) options(svc *mesh.MeshService, v view) []Option {
 			continue // nothing says that it serves this
 		}
 		link := linkTo(v.here, name)
-		o := Option{Site: name, RTTMS: w.rttMS(v.here, s, v.now), PriceMS: link.Price, Report: capacity}
+		o := Option{Site: name, RTTMS: w.rttMS(v.here, s, v.now), PriceMS: link.Price, MaxRate: link.MaxRate, Report: capacity}
 		if heard {
 			o.Report = news.Report
 			o.AgeMS = float64(max(0, v.now.Sub(news.At))) / float64(time.Millisecond)

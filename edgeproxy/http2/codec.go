@@ -113,7 +113,7 @@ func (c *Codec) greet() {
 	c.greeted = true
 	settings := 3
 	if !c.server {
-		c.ctl = append(c.ctl, preface...)
+		c.ctl = append(c.ctl, Preface...)
 		settings++
 	}
 	c.ctl = appendFrame(c.ctl, settings*settingLen, frameSettings, 0, 0)
@@ -318,9 +318,9 @@ func (c *Codec) received(i int) {
 
 // step reads one frame, or what there is of a DATA frame.
 func (c *Codec) step(in []byte, ev *stream.Event) (int, *fault) {
-	if c.server && c.prefaced < len(preface) {
-		n := min(len(in), len(preface)-c.prefaced)
-		if string(in[:n]) != preface[c.prefaced:c.prefaced+n] {
+	if c.server && c.prefaced < len(Preface) {
+		n := min(len(in), len(Preface)-c.prefaced)
+		if string(in[:n]) != Preface[c.prefaced:c.prefaced+n] {
 			return 0, errPreface
 		}
 		c.prefaced += n

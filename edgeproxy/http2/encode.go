@@ -43,13 +43,13 @@ func (c *Codec) Encode(dst []byte, ev *stream.Event) ([]byte, error) {
 			c.repay(n)
 			c.payStream(c.ids[i], s, n)
 		}
-		return dst, nil
+		return c.Say(dst), nil
 	case stream.Reset:
 		if i >= 0 {
 			c.ctl = appendReset(c.ctl, c.ids[i], codes[ev.Reason])
 			c.drop(i, true)
 		}
-		return dst, nil
+		return c.Say(dst), nil
 	}
 	if i < 0 || !c.flows[i].wr {
 		return dst, errStream
@@ -320,9 +320,9 @@ func (c *Codec) frameBlock(dst []byte, start int, flags uint8) []byte {
 	var stream [4]byte
 	copy(stream[:], id)
 	putLength(dst[start:], maxFrame)
-	c.joined = append(c.joined[:0], dst[start+frameHead+maxFrame:]...)
+	c.split = append(c.split[:0], dst[start+frameHead+maxFrame:]...)
 	dst = dst[:start+frameHead+maxFrame]
-	for rest := c.joined; len(rest) > 0; {
+	for rest := c.split; len(rest) > 0; {
 		k := min(len(rest), maxFrame)
 		last := uint8(0)
 		if k == len(rest) {

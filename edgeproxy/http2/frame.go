@@ -94,3 +94,6 @@ func appendGoAway(dst []byte, last uint32, c code) []byte {
 	dst = appendFrame(dst, goAwayLen, frameGoAway, 0, 0)
 	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(dst, last), uint32(c))
 }
+
+// Preface is what a client sends first (RFC 9113 3.4).
+const Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

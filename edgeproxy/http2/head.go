@@ -29,6 +29,7 @@ type scratch struct {
 	fields []stream.Field
 	text   []byte // decoded strings
 	joined []byte // a header block that came in several frames
+	split  []byte // one that goes in several: what was decoded may lie in joined
 	cookie []byte
 }
 

@@ -37,7 +37,7 @@ var get = fields(":method: GET", ":scheme: http", ":path: /", ":authority: x")
 
 const endHead = flagEndHeaders | flagEndStream
 
-var hello = preface + raw(frameSettings, 0, 0, "")
+var hello = Preface + raw(frameSettings, 0, 0, "")
 
 // run feeds a codec and tells what it yields and says, a word each; its own
 // settings and acknowledgements are left out.
@@ -73,7 +73,7 @@ func run(t *testing.T, c *Codec, in string) (words []string, err error) {
 }
 
 func said(out []byte) (words []string) {
-	for out = bytes.TrimPrefix(out, []byte(preface)); len(out) > 0; {
+	for out = bytes.TrimPrefix(out, []byte(Preface)); len(out) > 0; {
 		f := parseFrame(out)
 		p := out[frameHead : frameHead+f.length]
 		out = out[frameHead+f.length:]
@@ -173,7 +173,7 @@ func TestRules(t *testing.T) {
 		{"reset", raw(frameHeaders, flagEndHeaders, 1, post) + raw(frameReset, 0, 1, u32(8)) + raw(frameData, 0, 1, "a"), "head 1, lost 1 2, RST_STREAM 1 5"},
 
 		{"not HTTP/2", "GET / HTTP/1.1\r\n\r\n", "GOAWAY 0 1"},
-		{"no settings", preface + raw(framePing, 0, 0, "12345678"), "GOAWAY 0 1"},
+		{"no settings", Preface + raw(framePing, 0, 0, "12345678"), "GOAWAY 0 1"},
 		{"large frame", string(appendFrame(nil, maxFrame+1, frameData, 0, 1)), "GOAWAY 0 6"},
 		{"data on 0", raw(frameData, 0, 0, "a"), "GOAWAY 0 1"},
 		{"data on an idle stream", raw(frameData, 0, 1, "a"), "GOAWAY 0 1"},
@@ -204,7 +204,7 @@ func TestRules(t *testing.T) {
 		{"head of a closed stream", raw(frameHeaders, endHead, 1, get) + raw(frameReset, 0, 1, u32(8)) + raw(frameHeaders, endHead, 1, get), "head 1, end 1, lost 1 2, GOAWAY 1 5"},
 	} {
 		in := tt.in
-		if !strings.HasPrefix(in, preface) && in[0] != 'G' {
+		if !strings.HasPrefix(in, Preface) && in[0] != 'G' {
 			in = hello + in
 		}
 		words, err := run(t, NewServer(Limits{}), in)

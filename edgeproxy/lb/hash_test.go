@@ -121,16 +121,6 @@ func TestMaglevTwin(t *testing.T) {
 	}
 }
 
-func TestMaglevSizes(t *testing.T) {
-	for _, s := range maglevSizes {
-		for d := 2; d*d <= s; d++ {
-			if s%d == 0 {
-				t.Errorf("%d is divisible by %d", s, d)
-			}
-		}
-	}
-}
-
 // consistent are the pickers that keep keys together.
 func consistent(weights []int, ids []uint64) map[string]Picker {
 	return map[string]Picker{"ring hash": NewRingHash(weights, ids, 0), "maglev": NewMaglev(weights, ids)}

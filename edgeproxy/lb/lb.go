@@ -7,6 +7,8 @@
 // loops, except [RoundRobin], which belongs to one.
 package lb
 
+import "github.com/meridian-mesh/meridian/internal/maglev"
+
 // Endpoints is what a picker asks about endpoint i at the time of the pick. The
 // answers must not change while one pick lasts.
 type Endpoints interface {
@@ -29,6 +31,7 @@ type Picker interface {
 }
 
 var (
+	_ Picker = (*FadingTable)(nil)
 	_ Picker = (*LeastRequest)(nil)
 	_ Picker = (*Maglev)(nil)
 	_ Picker = (*PeakEWMA)(nil)
@@ -46,12 +49,7 @@ func next(state *uint64) uint64 {
 	return mix(*state)
 }
 
-// mix is splitmix64's finaliser: every bit of z counts for every bit of the result.
-func mix(z uint64) uint64 {
-	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
-	z = (z ^ z>>27) * 0x94d049bb133111eb
-	return z ^ z>>31
-}
+func mix(z uint64) uint64 { return maglev.Mix(z) }
 
 // Hash is the same number for the same bytes in every process: 64-bit FNV-1a,
 // whose weak high bits are mixed. It is no protection against chosen keys.

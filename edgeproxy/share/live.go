@@ -2,6 +2,7 @@ package share
 
 import (
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 
@@ -17,6 +18,10 @@ const (
 	// each failed test doubles it, maxBackoff times.
 	firstTestNS = 2e9
 	maxBackoff  = 3
+	// paceNS is how much a link's greatest rate may be run ahead of; maxGapNS is an
+	// hour, below which no rate goes.
+	paceNS   = 100e6
+	maxGapNS = 3600e9
 )
 
 // Why a site is suspect, as kept in Live.
@@ -39,6 +44,8 @@ type Live struct {
 	heardNS     atomic.Int64 // when inFlight was said
 	testNS      atomic.Int64 // when a suspect site is next tested; 0 while trusted
 	report      atomic.Uint64
+	gapNS       atomic.Int64 // between two requests at the link's greatest rate; 0 for none
+	dueNS       atomic.Int64 // when the next request is due at that rate
 	why         atomic.Int32
 	broken      atomic.Int32
 	backoff     atomic.Int32
@@ -50,6 +57,29 @@ func (l *Live) Start(nowNS int64) {
 	if l.outstanding.Add(1) == 1 {
 		l.waitingNS.Store(nowNS)
 	}
+	if gap := l.gapNS.Load(); gap > 0 {
+		for {
+			due := l.dueNS.Load()
+			if l.dueNS.CompareAndSwap(due, max(due, nowNS)+gap) {
+				break
+			}
+		}
+	}
+}
+
+// pace sets the greatest rate of requests, 0 for none.
+func (l *Live) pace(perS float64) {
+	gap := int64(0)
+	if perS > 0 {
+		gap = int64(math.Min(1e9/perS, maxGapNS))
+	}
+	l.gapNS.Store(gap)
+}
+
+// early tells whether one more request now would go beyond the greatest rate: the
+// generic cell rate algorithm (ITU-T I.371) with a tolerance of paceNS.
+func (l *Live) early(nowNS int64) bool {
+	return l.gapNS.Load() > 0 && l.dueNS.Load()-nowNS > paceNS
 }
 
 // Answer notes the head of a response, whatever its status: the site lives.

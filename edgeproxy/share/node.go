@@ -43,6 +43,9 @@ type Service struct {
 	// 0 for the default.
 	Policy   string
 	StayHome float64
+	// ShedAfterMS is the longest wait at home that a request is let into when no
+	// other site is left for it, 0 for any.
+	ShedAfterMS float64
 	// DeclaredMS is the service time that measuring starts from, 0 for none.
 	DeclaredMS float64
 }
@@ -54,6 +57,9 @@ type Peer struct {
 	RTTMS float64
 	// PriceMS is the cost of sending one request this way, in ms of delay.
 	PriceMS float64
+	// MaxRate is the most requests per second of a service that may go this way, 0
+	// for no limit.
+	MaxRate float64
 	// Excluded says why nothing may go there, empty when it may.
 	Excluded string
 }
@@ -306,7 +312,7 @@ func (n *Node) Tick(nowNS int64, counters map[mesh.ServiceKey]*Counters) Output 
 func (n *Node) share(nowNS int64, s *service, c *Counters) Share {
 	standby := s.planner.Tick(nowNS, plan.Input{
 		DemandPerS: s.demand.PerS(), Slots: c.Slots, ServiceMS: s.serviceTime.MS(), NoHome: !c.Up,
-		OthersPerS: s.others.PerS(), StayHome: s.StayHome, Options: n.options(nowNS, s),
+		OthersPerS: s.others.PerS(), StayHome: s.StayHome, ShedAfterMS: s.ShedAfterMS, Options: n.options(nowNS, s),
 	})
 	renewed := s.planned != nil && n.have && nowNS < n.expiresNS
 	step := float64(nowNS-n.lastNS) / fadeNS
@@ -348,7 +354,7 @@ func (n *Node) options(nowNS int64, s *service) []plan.Option {
 		if p == nil {
 			continue
 		}
-		o.RTTMS, o.LinkPriceMS, o.Excluded = n.rttMS(p), p.PriceMS, p.Excluded
+		o.RTTMS, o.LinkPriceMS, o.MaxPerS, o.Excluded = n.rttMS(p), p.PriceMS, p.MaxRate, p.Excluded
 		if o.Excluded == "" {
 			o.Excluded = n.ledger.Live(s.Key, o.Site).Suspect(nowNS)
 		}

@@ -83,7 +83,7 @@ func (g *Gate) turn(nowNS int64, home bool, tried Mask) int {
 			continue
 		}
 		r := &g.remotes[i]
-		if tried.Has(i) {
+		if tried.Has(i) || r.live.early(nowNS) {
 			continue
 		}
 		switch r.live.admits(nowNS, r.silentNS, math.MaxInt64) {

@@ -8,6 +8,9 @@ const (
 	Home = -1
 	// None means that no place is left to try.
 	None = -2
+	// Shed means that the request is refused: the line here is too long and no
+	// other site may take it.
+	Shed = -3
 )
 
 // Tried is a set of places: Home and remotes by index, of which it can hold the
@@ -41,7 +44,7 @@ const (
 // called from several event loops at once, must not block and must not allocate.
 // Times are nanoseconds of one monotonic clock (see edgeproxy.Server.Now).
 type Gate interface {
-	// Pick returns Home, the index of a remote site, or None. homeInFlight counts
+	// Pick returns Home, the index of a remote site, None, or Shed. homeInFlight counts
 	// the service's requests at this site's endpoints, rnd is 64 fresh random bits,
 	// tried are the places where this request failed already.
 	Pick(now int64, homeInFlight int, rnd uint64, tried Tried) int

@@ -116,8 +116,10 @@ type Service struct {
 	KeyBy     Key
 	KeyHeader string // in lower case
 	Cookie    *Cookie
-	// Timed says that a picker looks at latencies.
+	// Timed says that a picker looks at latencies, Told that one looks at what
+	// endpoints say of their load.
 	Timed     bool
+	Told      bool
 	SlowStart lb.SlowStart
 	Outlier   outlier.Config
 	// PanicBelow is the share of healthy endpoints below which health is not looked at.
@@ -149,7 +151,25 @@ type Service struct {
 
 // HasPort reports whether the service has the port, for requests; 0 stands for
 // its only port.
-func (s *Service) HasPort(port int) bool { return s.speaks(port, mesh.PortHTTP) }
+func (s *Service) HasPort(port int) bool {
+	return s.speaks(port, mesh.PortHTTP) || s.speaks(port, mesh.PortHTTP2)
+}
+
+// HTTP2 reports whether requests for the port go by HTTP/2; 0 stands for any, where
+// all ports for requests agree.
+func (s *Service) HTTP2(port int) bool {
+	if port != 0 {
+		return s.speaks(port, mesh.PortHTTP2)
+	}
+	two := false
+	for p := range s.ports {
+		if s.speaks(p, mesh.PortHTTP) {
+			return false
+		}
+		two = two || s.speaks(p, mesh.PortHTTP2)
+	}
+	return two
+}
 
 // HasStreamPort is HasPort for whole connections.
 func (s *Service) HasStreamPort(port int) bool { return s.speaks(port, mesh.PortTCP) }

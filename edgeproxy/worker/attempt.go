@@ -19,6 +19,7 @@ type attempt struct {
 	next     *attempt // of the connection
 	endpoint *upstream.Endpoint
 	remote   int // index in the gate's list, or upstream.Home
+	speaks   *protocol
 	gate     upstream.Gate
 	name     []byte // of the service, for a remote
 	connect  time.Duration
@@ -26,6 +27,7 @@ type attempt struct {
 	slots    int
 	unqueued bool // it found a free slot
 	timed    bool // its latency counts
+	told     bool // what its endpoint says of its load does
 	// maxAge and maxRequests bound a new connection; cookie and token mark a session.
 	maxAge      time.Duration
 	maxRequests int
@@ -36,22 +38,28 @@ type attempt struct {
 	how         upstream.Outcome // what the gate will be told
 	status      int              // of its answer
 	sentAt      int64
-	owed        int // credit for the request's body that the backend has not got back
+	out         sending
+	heard       int64 // when the backend said something last
 	timer       loop.Timer
+	waits       bool // until the timer expires, before it starts
 }
 
-// Expire ends an attempt that took longer than its route allows.
+// Expire ends an attempt that took longer than its route allows, or a wait before one.
 func (a *attempt) Expire(*loop.Timer, int64) {
 	w := a.r.w
+	if a.waits {
+		a.waits = false
+		w.aim(a.r, a, false)
+		return
+	}
 	a.broke()
 	w.step(a.r, &exchange.Event{Kind: exchange.AttemptTimeout, Ref: a.ref})
 }
 
-// start finds a target for an attempt and a connection to it.
+// start begins an attempt, a retry after the wait that its route asks for.
 func (w *Worker) start(r *request, act *exchange.Action) {
 	a := &r.attempts[act.Ref.Slot]
-	last := a.endpoint
-	a.ref, a.up, a.sent, a.asked, a.how, a.owed = act.Ref, nil, false, false, upstream.Cancelled, 0
+	a.ref, a.up, a.sent, a.asked, a.how = act.Ref, nil, false, false, upstream.Cancelled
 	if act.Retry {
 		w.Counters.Retries.Add(1)
 		if act.Burden && !w.budget.Retry(w.Loop.Now()) {
@@ -60,12 +68,34 @@ func (w *Worker) start(r *request, act *exchange.Action) {
 			return
 		}
 	}
-	if !(act.Fresh && last != nil) {
+	if act.Retry && !act.Fresh && r.retry != nil {
+		if wait := r.retry.Wait(r.x.Retries(), w.random()); wait > 0 {
+			a.endpoint, a.waits = nil, true
+			w.Loop.Wheel.Set(&a.timer, w.Loop.Now()+int64(wait))
+			return
+		}
+	}
+	w.aim(r, a, act.Fresh)
+}
+
+// aim finds a target for an attempt and a connection to it; fresh asks for the
+// same target over a new connection.
+func (w *Worker) aim(r *request, a *attempt, fresh bool) {
+	if !(fresh && a.endpoint != nil) {
 		a.endpoint = nil
-		if flag := w.target(r, a); a.endpoint == nil {
+		flag := w.target(r, a)
+		if a.endpoint == nil && r.retry != nil && r.tries > r.round {
+			r.round = r.tries // they have all been asked once: ask them again
+			flag = w.target(r, a)
+		}
+		if a.endpoint == nil {
 			w.step(r, &exchange.Event{Kind: exchange.NoTarget, Ref: a.ref, Flag: flag, Status: r.local.status})
 			return
 		}
+	}
+	a.speaks = w.speaks.serial
+	if a.remote == upstream.Home && r.http2 {
+		a.speaks = w.speaks.mux
 	}
 	if r.tries < len(r.tried) {
 		r.tried[r.tries] = a.endpoint
@@ -82,7 +112,7 @@ func (w *Worker) start(r *request, act *exchange.Action) {
 		a.asked = true
 		a.gate.Sent(a.remote, w.Loop.Now())
 	}
-	w.connect(a, act.Fresh)
+	w.connect(a, fresh)
 }
 
 // broke notes that the attempt ended without a response, which the gate is told.
@@ -100,15 +130,11 @@ func (w *Worker) toBackend(r *request, a *attempt, act *exchange.Action) {
 	case exchange.SendData:
 		w.sendBody(r, a, act)
 	case exchange.SendEnd:
-		if len(r.trailers) > 0 {
-			w.out = stream.Event{Kind: stream.Trailers, Stream: a.stream, Fields: r.trailers}
-			a.send(&w.out, roomForFields(r.trailers))
+		if a.out.backlog.Len() > 0 {
+			a.out.ended = true
+			return
 		}
-		w.out = stream.Event{Kind: stream.End, Stream: a.stream}
-		a.send(&w.out, framing)
-		if r.x.Tunnel() && w.codecs.serial && a.up != nil {
-			a.up.conn.CloseWrite()
-		}
+		a.end()
 	case exchange.CreditBackend:
 		a.up.credit(a, act.N)
 	}
@@ -116,7 +142,7 @@ func (w *Worker) toBackend(r *request, a *attempt, act *exchange.Action) {
 
 func (w *Worker) sendHead(r *request, a *attempt) {
 	now := w.Loop.Now()
-	a.sent, a.sentAt = true, now
+	a.sent, a.sentAt, a.heard = true, now, now
 	a.endpoint.Cells[w.id].Requests.Add(1)
 	w.msg = r.head
 	if len(w.msg.Authority) == 0 {
@@ -128,6 +154,9 @@ func (w *Worker) sendHead(r *request, a *attempt) {
 		w.msg.Fields = append(w.fields[:0], r.head.Fields...)
 		w.msg.Fields = append(w.msg.Fields,
 			stream.Field{Name: fieldService, Value: a.name}, stream.Field{Name: fieldSource, Value: w.state.View.Site})
+		if len(r.clientText) > 0 {
+			w.msg.Fields = append(w.msg.Fields, stream.Field{Name: fieldClient, Value: r.clientText})
+		}
 		w.fields = w.msg.Fields[:0]
 	}
 	if r.bodyMax > 0 {
@@ -142,7 +171,6 @@ func (w *Worker) sendHead(r *request, a *attempt) {
 // and the beginning of the other.
 func (w *Worker) sendBody(r *request, a *attempt, act *exchange.Action) {
 	from, n := act.From, act.N
-	a.owed += n
 	pieceFrom := r.received - int64(len(r.piece))
 	for n > 0 && a.up != nil {
 		var p []byte
@@ -152,12 +180,26 @@ func (w *Worker) sendBody(r *request, a *attempt, act *exchange.Action) {
 			p = r.kept.At(int(from - r.keptFrom))
 		}
 		p = p[:min(n, len(p))]
-		if err := w.encodeData(&a.up.conn, a.up.codec, a.stream, p); err != nil {
+		if err := w.push(&a.up.conn, a.up.codec, a.up.mux, a.stream, &a.out, p); err != nil {
 			w.failed(a, exchange.ClientProtocol)
 			return
 		}
 		from += int64(len(p))
 		n -= len(p)
+	}
+}
+
+// end sends the trailers and the end of the request.
+func (a *attempt) end() {
+	w, r := a.r.w, a.r
+	if len(r.trailers) > 0 {
+		w.out = stream.Event{Kind: stream.Trailers, Stream: a.stream, Fields: r.trailers}
+		a.send(&w.out, roomForFields(r.trailers))
+	}
+	w.out = stream.Event{Kind: stream.End, Stream: a.stream}
+	a.send(&w.out, framing)
+	if a.up != nil && a.up.mux == nil && r.x.Tunnel() {
+		a.up.conn.CloseWrite()
 	}
 }
 
@@ -189,6 +231,8 @@ func (w *Worker) release(a *attempt, ok bool) {
 	r := a.r
 	now := w.Loop.Now()
 	w.Loop.Wheel.Clear(&a.timer)
+	a.waits = false
+	a.out.drop(&w.Loop.Slabs)
 	if a.endpoint != nil {
 		a.endpoint.InFlight.Add(-1)
 		if !ok {

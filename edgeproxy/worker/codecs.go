@@ -2,6 +2,7 @@ package worker
 
 import (
 	"github.com/meridian-mesh/meridian/edgeproxy/http1"
+	"github.com/meridian-mesh/meridian/edgeproxy/http2"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 )
 
@@ -9,6 +10,20 @@ import (
 type codec interface {
 	stream.Codec
 	Reset()
+}
+
+// muxCodec carries many streams on a connection, each with a window of its own. One
+// without these carries one at a time: there not reading is what holds a sender
+// back.
+type muxCodec interface {
+	codec
+	// Say appends what the codec has to send on its own account; Silent reports that
+	// it is nothing.
+	Say(dst []byte) []byte
+	Silent() bool
+	// Sendable is how many bytes of Data Encode takes on a stream now. A decoded
+	// Window event says that it may have grown, for all streams when it names none.
+	Sendable(id stream.ID) int
 }
 
 // serverCodec is a client connection's codec.
@@ -19,35 +34,71 @@ type serverCodec interface {
 	Refuse() (stream.ID, bool)
 }
 
-// codecs is a protocol: how to make the codecs of both sides, and whether a
-// connection carries one stream at a time. Where it does, not reading a
-// connection is what holds its sender back.
-type codecs struct {
+// protocol is a way to speak on connections.
+type protocol struct {
 	server func() serverCodec
 	client func() codec
-	serial bool
-	id     uint8 // in pool keys
+	name   string // in the access log
+	id     uint8  // in pool keys, and where spare codecs are kept
+	many   bool   // streams at a time; the codecs are a muxCodec
 }
 
-var http1Codecs = codecs{
-	server: func() serverCodec { return http1.NewServer(http1.DefaultLimits) },
-	client: func() codec { return http1.NewClient(http1.DefaultLimits) },
-	serial: true,
-	id:     1,
-}
+// protocols are those of a worker. A client says which it speaks by its first
+// octets, a service by its port.
+type protocols struct{ serial, mux *protocol }
 
-func (w *Worker) takeCodec() serverCodec {
-	n := len(w.restCodecs)
-	if n == 0 {
-		w.Loop.Spend(codecBytes)
-		return w.codecs.server()
+const protocolCount = 2
+
+// newProtocols makes a loop's protocols. The codecs of HTTP/2, which cannot be shared
+// among connections at rest, share the memory that heads are decoded into.
+func newProtocols() protocols {
+	two := http2.NewScratch(http2.DefaultLimits)
+	return protocols{
+		serial: &protocol{
+			server: func() serverCodec { return http1.NewServer(http1.DefaultLimits) },
+			client: func() codec { return http1.NewClient(http1.DefaultLimits) },
+			name:   "HTTP/1.1", id: 0,
+		},
+		mux: &protocol{
+			server: func() serverCodec { return two.NewServer() },
+			client: func() codec { return two.NewClient() },
+			name:   "HTTP/2", id: 1, many: true,
+		},
 	}
-	c := w.restCodecs[n-1]
-	w.restCodecs = w.restCodecs[:n-1]
-	return c
 }
 
-func (w *Worker) giveCodec(c serverCodec) {
+// of returns the protocol of connections with many streams, or with one.
+func (p *protocols) of(many bool) *protocol {
+	if many {
+		return p.mux
+	}
+	return p.serial
+}
+
+// spoken tells the protocol that a connection's first octets speak, nil when more
+// of them are needed.
+func (p *protocols) spoken(in []byte) *protocol {
+	n := min(len(in), len(http2.Preface))
+	switch {
+	case string(in[:n]) != http2.Preface[:n]:
+		return p.serial
+	case n < len(http2.Preface):
+		return nil
+	}
+	return p.mux
+}
+
+func (w *Worker) takeCodec(p *protocol) serverCodec {
+	rest := w.restCodecs[p.id]
+	n := len(rest)
+	if n == 0 {
+		return p.server()
+	}
+	w.restCodecs[p.id] = rest[:n-1]
+	return rest[n-1]
+}
+
+func (w *Worker) giveCodec(p *protocol, c serverCodec) {
 	c.Reset()
-	w.restCodecs = append(w.restCodecs, c)
+	w.restCodecs[p.id] = append(w.restCodecs[p.id], c)
 }

@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"errors"
 	"io"
 	"net/netip"
 	"time"
@@ -13,7 +12,8 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
 )
 
-// down is a client's connection.
+// down is a client's connection. There may be tens of thousands at rest: order and
+// width of the fields keep it in the allocator's class of 448 bytes.
 type down struct {
 	conn     loop.Conn
 	codec    serverCodec // nil at rest, where one codec serves all
@@ -26,17 +26,15 @@ type down struct {
 	id       uint64
 	born     int64
 	active   int64 // when it last sent or took something
-	gateway  string
 	pace     pace
 	span     span
-	carried  int      // requests
-	unpaid   int      // request bytes received and not passed on
-	peer     [48]byte // from as text
+	carried  int32 // requests
+	unpaid   int32 // request bytes received and not passed on
 	from     netip.AddrPort
 
-	peerLen   uint8
 	phase     phase
 	decoding  bool
+	many      bool // its codec carries many streams at a time
 	balanced  bool // a PROXY header comes first
 	closing   bool // closed once all is sent
 	linger    bool // ... after reading what the client still sends
@@ -82,10 +80,7 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 	w.downs = d
 	w.Counters.Accepted.Add(1)
 	d.id, d.born = w.nextID(), w.Loop.Now()
-	if d.socket != nil {
-		d.gateway = d.socket.Gateway
-	}
-	d.cameFrom(from)
+	d.from = from
 	if err := d.conn.Open(w.Loop, fd, d, true); err != nil {
 		d.forget()
 		d.Recycle()
@@ -102,8 +97,12 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 	d.await(resting, w.keepAlive())
 }
 
-func (d *down) cameFrom(a netip.AddrPort) {
-	d.from, d.peerLen = a, uint8(len(a.Addr().AppendTo(d.peer[:0])))
+// gateway names who serves the connection.
+func (d *down) gateway() string {
+	if d.socket == nil {
+		return ""
+	}
+	return d.socket.Gateway
 }
 
 // header reads what a balancer says of the client before its first request.
@@ -117,7 +116,7 @@ func (d *down) header(in []byte) int {
 	case n == 0:
 		return 0
 	case !h.Local:
-		d.cameFrom(h.From)
+		d.from = h.From
 	}
 	d.balanced = false
 	d.await(resting, d.w.keepAlive())
@@ -152,8 +151,10 @@ func (d *down) Expire(_ *loop.Timer, now int64) {
 	case heading:
 		if d.closing {
 			d.lost()
+		} else if d.codec == nil {
+			d.lost()
 		} else if id, ok := d.codec.Refuse(); ok {
-			d.refuse(exchange.ClientTimeout, exchange.ClientTimeout.Status(), id)
+			d.refuse(exchange.ClientTimeout, exchange.ClientTimeout.Status(), id, "")
 		} else {
 			d.lost()
 		}
@@ -179,11 +180,24 @@ func (d *down) Input(in []byte) int {
 	w.Counters.Received.Add(uint64(len(in)))
 	d.active = w.Loop.Now()
 	if d.codec == nil {
-		d.codec = w.takeCodec()
+		if d.carried == 0 {
+			p := w.speaks.spoken(in)
+			if p == nil { // not yet clear
+				if d.phase == resting {
+					d.await(heading, w.shared.Times.Head)
+				}
+				return 0
+			}
+			d.many = p.many
+		}
+		d.codec = w.takeCodec(w.speaks.of(d.many))
 	}
 	d.decoding = true
 	used := d.decode(in)
 	d.decoding = false
+	if d.many {
+		d.answers()
+	}
 	switch r := d.requests; {
 	case d.conn.Closed() || d.closing || d.conn.Paused():
 	case d.phase == tunnelling:
@@ -192,7 +206,7 @@ func (d *down) Input(in []byte) int {
 		d.await(heading, w.shared.Times.Head)
 	case d.phase == resting:
 		d.restCodec()
-	case d.phase == serving && w.codecs.serial && r != nil && !r.x.RequestDone() && d.pace.wait == noWait:
+	case d.phase == serving && !d.many && r != nil && !r.x.RequestDone() && d.pace.wait == noWait:
 		d.expect(d.waiting())
 	}
 	return used
@@ -232,8 +246,8 @@ func (d *down) decode(in []byte) int {
 
 // restCodec gives the codec of a connection at rest to whoever needs one next.
 func (d *down) restCodec() {
-	if d.codec != nil && d.w.codecs.serial && !d.decoding && d.codec.Active() == 0 && d.codec.Reusable() && d.conn.Left() == 0 {
-		d.w.giveCodec(d.codec)
+	if d.codec != nil && !d.many && !d.decoding && d.codec.Active() == 0 && d.codec.Reusable() && d.conn.Left() == 0 {
+		d.w.giveCodec(d.w.speaks.of(d.many), d.codec)
 		d.codec = nil
 	}
 }
@@ -241,20 +255,34 @@ func (d *down) restCodec() {
 func (d *down) event(ev *stream.Event) {
 	w := d.w
 	if ev.Kind == stream.Head {
-		d.await(serving, w.shared.Times.KeepAlive) // expect is for what takes less
+		if !d.many {
+			d.await(serving, w.shared.Times.KeepAlive) // expect is for what takes less
+		} else if d.phase != serving {
+			d.await(serving, min(w.shared.Times.Stall, w.shared.Times.Body)/4)
+		}
 		if w.leaving > 0 {
 			_ = d.codec.Close(nil)
 		}
 		w.begin(d, ev.Stream, ev.Head)
 		return
 	}
+	if ev.Kind == stream.Window && ev.Stream == 0 {
+		d.pump()
+		return
+	}
 	r := d.find(ev.Stream)
-	if r == nil {
-		return // of a stream that was answered and reset
+	switch {
+	case r == nil:
+		d.unheard(ev)
+		return
+	case r.over:
+		d.heard(r, ev)
+		return
 	}
 	switch ev.Kind {
 	case stream.Data:
-		d.unpaid += len(ev.Data)
+		r.moved = w.Loop.Now()
+		d.unpaid += int32(len(ev.Data)) // of one that carries many nobody looks
 		r.received += int64(len(ev.Data))
 		r.piece = ev.Data
 		if r.copies != nil {
@@ -269,7 +297,7 @@ func (d *down) event(ev *stream.Event) {
 		if d.pace.wait == forBody {
 			d.pace.wait = noWait
 		}
-		if w.codecs.serial {
+		if !d.many {
 			d.conn.Pause()
 		}
 		if r.copies != nil {
@@ -279,9 +307,33 @@ func (d *down) event(ev *stream.Event) {
 			w.step(r, &exchange.Event{Kind: exchange.RequestEnd})
 		}
 	case stream.Reset:
+		r.out.drop(&w.Loop.Slabs)
 		w.step(r, &exchange.Event{Kind: exchange.ClientGone})
 	case stream.Window:
-		w.step(r, &exchange.Event{Kind: exchange.ClientCredit, N: ev.N})
+		d.pumpOne(r)
+	}
+}
+
+// unheard is for frames of streams that carry no request: what came late for one
+// that was answered and reset, or a head that the codec refused.
+func (d *down) unheard(ev *stream.Event) {
+	if ev.Kind != stream.Reset || !d.many {
+		return
+	}
+	f := exchange.ClientProtocol
+	if ev.Reason == stream.Refused {
+		f = exchange.Overload
+	}
+	d.w.count(d.w.shared.Unrouted, 0, f, 0)
+	d.w.logRefused(d, 0, f, "")
+}
+
+// answers queues what the codec says of what it read; after the last word of a
+// connection that is over nothing follows.
+func (d *down) answers() {
+	d.w.say(&d.conn, d.mux())
+	if d.requests == nil && !d.closing && !d.conn.Closed() && !d.codec.Reusable() {
+		d.close(true)
 	}
 }
 
@@ -296,46 +348,22 @@ func (d *down) find(id stream.ID) *request {
 
 // throttle stops reading a client whose request is not taken as fast as it comes.
 func (d *down) throttle() {
-	if d.w.codecs.serial && d.unpaid >= d.w.shared.Watermark && !d.conn.Closed() {
+	if !d.many && int(d.unpaid) >= d.w.shared.Watermark && !d.conn.Closed() {
 		d.holdBack()
 	}
 }
 
 // credit notes that n bytes of request r were passed on.
 func (d *down) credit(r *request, n int) {
-	if !d.w.codecs.serial {
+	if d.many {
 		d.w.out = stream.Event{Kind: stream.Window, Stream: r.stream, N: n}
 		d.send(&d.w.out, framing)
 		return
 	}
-	d.unpaid -= n
-	if d.unpaid < d.w.shared.Watermark/2 {
+	d.unpaid -= int32(n)
+	if int(d.unpaid) < d.w.shared.Watermark/2 {
 		d.goOn(r)
 	}
-}
-
-// malformed answers a fault of the protocol and closes.
-func (d *down) malformed(err error, ev *stream.Event) {
-	var fault *stream.ProtocolError
-	status := exchange.ClientProtocol.Status()
-	if errors.As(err, &fault) {
-		status = fault.Status
-	}
-	if r := d.find(ev.Stream); r != nil && ev.Kind == stream.Reset {
-		d.w.stop(r, exchange.ClientProtocol, status)
-	} else {
-		d.refuse(exchange.ClientProtocol, status, ev.Stream)
-	}
-	d.close(true)
-}
-
-// refuse answers a request whose head never came whole.
-func (d *down) refuse(f exchange.Flag, status int, id stream.ID) {
-	d.w.count(d.w.shared.Unrouted, status, f, 0)
-	d.w.logRefused(d, status, f)
-	_ = d.codec.Close(nil)
-	d.reply(id, status, f)
-	d.close(true)
 }
 
 // Written goes on with what waited for room.
@@ -355,15 +383,17 @@ func (d *down) Written(n, left int) {
 		}
 		return
 	}
-	if d.w.codecs.serial {
+	if d.many {
+		d.pump()
+	} else {
 		switch r := d.requests; {
 		case r == nil:
 			if d.phase == serving && left == 0 {
 				d.proceed()
 			}
-		case r.owed > 0 && left <= d.w.shared.Watermark/2:
-			owed := r.owed
-			r.owed = 0
+		case r.out.owed > 0 && left <= d.w.shared.Watermark/2:
+			owed := r.out.owed
+			r.out.owed = 0
 			d.w.step(r, &exchange.Event{Kind: exchange.ClientCredit, N: owed})
 		}
 	}
@@ -376,6 +406,9 @@ func (d *down) close(linger bool) {
 		return
 	}
 	d.closing, d.linger = true, linger
+	if d.many {
+		d.w.say(&d.conn, d.mux())
+	}
 	if d.conn.Unsent() == 0 {
 		d.sent()
 		return
@@ -397,36 +430,6 @@ func (d *down) sent() {
 	default:
 		d.lost()
 	}
-}
-
-// drain closes a resting connection; others end with their next response.
-func (d *down) drain() {
-	if d.requests == nil && d.phase != heading {
-		d.close(false)
-		return
-	}
-	if d.codec != nil {
-		_ = d.codec.Close(nil)
-	}
-}
-
-// leave has the next response say that it is the last, this one where its head is
-// still to come.
-func (d *down) leave() {
-	if d.phase == resting {
-		d.await(resting, d.w.keepAlive())
-	} else if r := d.requests; r != nil && r.log.firstByte == 0 { // else the next response says it
-		_ = d.codec.Close(nil)
-	}
-}
-
-// keepAlive is how long a client's connection may rest now.
-func (w *Worker) keepAlive() time.Duration {
-	if w.leaving > 0 {
-		// Not all at one time, nor all of their clients back at one time.
-		return w.leaving - time.Duration(w.random()%uint64(w.leaving/4+1))
-	}
-	return w.shared.Times.KeepAlive
 }
 
 // Failed ends what the client has left; of a tunnel an end is one direction's. One
@@ -456,9 +459,7 @@ func (d *down) lost() {
 	}
 	cut := d.requests != nil || d.conn.Unsent() > 0
 	d.closing = true
-	for d.requests != nil {
-		d.w.step(d.requests, &exchange.Event{Kind: exchange.ClientGone})
-	}
+	d.endAll(exchange.Event{Kind: exchange.ClientGone})
 	if cut {
 		d.conn.Reset()
 	} else {
@@ -488,7 +489,7 @@ func (d *down) forget() {
 // Recycle keeps the connection's memory for the next one.
 func (d *down) Recycle() {
 	if d.codec != nil {
-		d.w.giveCodec(d.codec)
+		d.w.giveCodec(d.w.speaks.of(d.many), d.codec)
 		d.codec = nil
 	}
 	d.listener, d.socket = nil, nil
@@ -510,7 +511,7 @@ func (d *down) finished(r *request) {
 	if d.conn.Closed() {
 		return
 	}
-	if d.w.codecs.serial {
+	if !d.many {
 		d.unpaid, d.pace.held = 0, false
 	}
 	if d.phase == tunnelling {
@@ -521,9 +522,9 @@ func (d *down) finished(r *request) {
 	case d.closing:
 	case !d.codec.Reusable() && d.requests == nil:
 		d.close(!r.x.RequestDone() || d.conn.Left() > 0)
-	case d.w.codecs.serial && !r.x.RequestDone():
+	case !d.many && !r.x.RequestDone():
 		d.close(true) // what still comes of the body is not worth reading
-	case d.w.codecs.serial && (d.conn.Unsent() > d.w.shared.Watermark/2 || d.pace.wait == forReader && d.conn.Unsent() > 0):
+	case !d.many && (d.conn.Unsent() > d.w.shared.Watermark/2 || d.pace.wait == forReader && d.conn.Unsent() > 0):
 		d.conn.Pause() // who asks on without taking the answers must wait
 	case d.requests == nil:
 		d.proceed()
@@ -545,38 +546,5 @@ func (d *down) send(ev *stream.Event, room int) bool {
 	}
 	return d.w.encode(&d.conn, d.codec, ev, room) == nil
 }
-
-// reply sends a whole own response that says the flag.
-func (d *down) reply(id stream.ID, status int, f exchange.Flag) {
-	d.respond(id, status, localFields, localBodies[f])
-}
-
-// respond sends a whole own response.
-func (d *down) respond(id stream.ID, status int, fields []stream.Field, body []byte) {
-	w := d.w
-	w.msg = stream.Message{Status: status, Fields: fields, Length: int64(len(body)), NoBody: status == 204 || status == 304}
-	w.out = stream.Event{Kind: stream.Head, Stream: id, Head: &w.msg}
-	if d.conn.Closed() || !d.send(&w.out, roomFor(&w.msg)) {
-		return
-	}
-	if r := d.find(id); r != nil && !w.msg.NoBody && string(r.head.Method) != "HEAD" {
-		r.log.sent = int64(len(body))
-	}
-	if w.encodeData(&d.conn, d.codec, id, body) == nil {
-		w.out = stream.Event{Kind: stream.End, Stream: id}
-		d.send(&w.out, framing)
-	}
-}
-
-var textPlain = []byte("text/plain; charset=utf-8")
-
-var localFields = []stream.Field{{Name: nameContentType, Value: textPlain}}
-
-var localBodies = func() (bodies [exchange.Flags][]byte) {
-	for f := range exchange.Flags {
-		bodies[f] = append([]byte(f.Text()), '\n')
-	}
-	return bodies
-}()
 
 var _ loop.Peer = (*down)(nil)

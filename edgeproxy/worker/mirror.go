@@ -39,7 +39,7 @@ func (w *Worker) mirror(r *request, limit time.Duration) {
 		}
 		c := w.newRequest(nil, 0)
 		w.copying++
-		c.service, c.of = s.Service, r
+		c.service, c.of, c.http2 = s.Service, r, s.HTTP2(m.Port)
 		c.sibling, r.copies = r.copies, c
 		c.fields = c.store.fields(w, c.fields, r.head.Fields)
 		c.head = stream.Message{

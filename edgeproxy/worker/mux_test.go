@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
@@ -19,10 +20,10 @@ import (
 )
 
 // muxCodecs is the protocol of muxtest: many streams on a connection.
-var muxCodecs = codecs{
+var muxCodecs = &protocol{
 	server: func() serverCodec { return muxtest.NewServer() },
 	client: func() codec { return muxtest.NewClient() },
-	id:     2,
+	name:   "test", id: 1, many: true,
 }
 
 // muxPeer is an independent end of a connection: it decodes in one goroutine and
@@ -171,7 +172,7 @@ func TestManyStreams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.codecs = muxCodecs
+	w.speaks = protocols{muxCodecs, muxCodecs}
 	shared.Workers = []*Worker{w}
 	v, err := view.Build(&mesh.Snapshot{Objects: muxObjects(backend.Addr().String())}, view.Deps{Registry: reg, Loops: 1})
 	if err != nil {
@@ -293,5 +294,12 @@ func muxObjects(backend string) mesh.Objects {
 			Ports:     []mesh.ServicePort{{Port: 80}},
 			Endpoints: []mesh.Endpoint{{Address: backend}},
 		}}},
+	}
+}
+
+// TestSizes holds what a connection at rest costs to its class of the allocator.
+func TestSizes(t *testing.T) {
+	if n := unsafe.Sizeof(down{}); n > 448 {
+		t.Errorf("a client's connection takes %d bytes", n)
 	}
 }

@@ -68,7 +68,7 @@ func (d *down) waiting() wait {
 	switch r := d.requests; {
 	case d.conn.Unsent() > 0:
 		return forReader
-	case r == nil || !d.w.codecs.serial || r.x.RequestDone() || d.conn.Paused():
+	case r == nil || d.many || r.x.RequestDone() || d.conn.Paused():
 		return noWait
 	case r.head.Expect100 && r.received == 0 && !r.continued:
 		return noWait // the backend is asked whether it wants the body
@@ -89,6 +89,10 @@ func (d *down) moved() int64 {
 
 // stalled looks, at the end of a window, whether the client moved enough.
 func (d *down) stalled(now int64) {
+	if d.many {
+		d.lookAround(now)
+		return
+	}
 	what := d.waiting()
 	_, least := d.window()
 	switch {
@@ -113,6 +117,9 @@ func (d *down) stalled(now int64) {
 // paced follows each write to the client. While its socket is full, nothing is
 // read for it; what is read next is no more than it takes.
 func (d *down) paced(n, left int) {
+	if d.many { // each stream has a window, see lookAround
+		return
+	}
 	p := &d.pace
 	switch {
 	case left > 0:
@@ -132,7 +139,7 @@ func (d *down) paced(n, left int) {
 		}
 	}
 	r := d.requests
-	if r == nil || !d.w.codecs.serial {
+	if r == nil || d.many {
 		return
 	}
 	if left == 0 && !p.filled && n < largePiece {
@@ -144,7 +151,7 @@ func (d *down) paced(n, left int) {
 		bound = max(leastPiece, min(int(p.piece), d.conn.Takes()))
 	}
 	for i := range r.attempts {
-		if u := r.attempts[i].up; u != nil {
+		if u := r.attempts[i].up; u != nil && u.mux == nil {
 			u.pacedBy(left, bound)
 		}
 	}
@@ -174,7 +181,7 @@ func (u *up) goOn() {
 // paced holds the client back while the backend's socket is full.
 func (u *up) paced(left int) {
 	a := u.attempts
-	if a == nil || !u.w.codecs.serial || a.r.d == nil {
+	if a == nil || u.mux != nil || a.r.d == nil || a.r.d.many {
 		return
 	}
 	switch d := a.r.d; {
@@ -197,7 +204,7 @@ func (d *down) holdBack() {
 
 // goOn reads the client's request again unless something else keeps it from that.
 func (d *down) goOn(r *request) {
-	if d.pace.held || !d.conn.Paused() || r.x.RequestDone() || d.unpaid >= d.w.shared.Watermark || d.conn.Closed() {
+	if d.pace.held || !d.conn.Paused() || r.x.RequestDone() || int(d.unpaid) >= d.w.shared.Watermark || d.conn.Closed() {
 		return
 	}
 	if d.pace.wait == forBody {

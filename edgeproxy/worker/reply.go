@@ -18,7 +18,7 @@ func (w *Worker) toClient(r *request, act *exchange.Action) {
 		w.out = stream.Event{Kind: stream.Head, Stream: r.stream, Head: &w.msg}
 		ok = d.send(&w.out, roomFor(&w.msg))
 	case exchange.ReplyHead:
-		if !r.x.RequestDone() && w.codecs.serial && !r.x.Tunnel() {
+		if !r.x.RequestDone() && !d.many && !r.x.Tunnel() {
 			_ = d.codec.Close(nil) // the rest of the request is not worth waiting for
 		}
 		w.replyHead(r, &r.attempts[act.Ref.Slot])
@@ -31,17 +31,16 @@ func (w *Worker) toClient(r *request, act *exchange.Action) {
 	case exchange.ReplyData:
 		ok = w.replyBody(r, act)
 	case exchange.ReplyEnd:
-		if len(r.replyTrailers) > 0 {
-			w.out = stream.Event{Kind: stream.Trailers, Stream: r.stream, Fields: r.replyTrailers}
-			ok = d.send(&w.out, roomForFields(r.replyTrailers))
+		if r.out.backlog.Len() > 0 {
+			r.out.ended = true
+			return
 		}
-		w.out = stream.Event{Kind: stream.End, Stream: r.stream}
-		ok = ok && d.send(&w.out, framing)
-		if r.x.Tunnel() && w.codecs.serial && !d.conn.Closed() {
+		ok = d.end(r)
+		if r.x.Tunnel() && !d.many && !d.conn.Closed() {
 			d.conn.CloseWrite()
 		}
 	case exchange.Local:
-		if !r.x.RequestDone() {
+		if !r.x.RequestDone() && !d.many {
 			_ = d.codec.Close(nil)
 		}
 		if r.probe {
@@ -114,7 +113,6 @@ func (w *Worker) replyBody(r *request, act *exchange.Action) bool {
 		return true
 	}
 	from, n := act.From, act.N
-	r.owed += n
 	r.log.sent += int64(n)
 	pieceFrom := r.reply - int64(len(r.replyPiece))
 	for n > 0 {
@@ -125,7 +123,7 @@ func (w *Worker) replyBody(r *request, act *exchange.Action) bool {
 			p = r.replyKept.At(int(from - r.replyKeptFrom))
 		}
 		p = p[:min(n, len(p))]
-		if err := w.encodeData(&r.d.conn, r.d.codec, r.stream, p); err != nil {
+		if err := w.push(&r.d.conn, r.d.codec, r.d.mux(), r.stream, &r.out, p); err != nil {
 			return false
 		}
 		from += int64(len(p))
@@ -137,6 +135,9 @@ func (w *Worker) replyBody(r *request, act *exchange.Action) bool {
 // abort resets the client's stream; where the protocol has no word for that the
 // connection is reset.
 func (d *down) abort(id stream.ID) {
+	if r := d.find(id); r != nil {
+		r.out.drop(&d.w.Loop.Slabs)
+	}
 	d.w.out = stream.Event{Kind: stream.Reset, Stream: id, Reason: stream.Internal}
 	if !d.send(&d.w.out, framing) || !d.codec.Reusable() && d.codec.Active() == 0 {
 		d.reset = true
@@ -149,6 +150,7 @@ var (
 	fieldService = []byte(inband.HeaderService)
 	fieldSource  = []byte(inband.HeaderSource)
 	fieldLoad    = []byte(inband.HeaderLoad)
+	fieldClient  = []byte(inband.HeaderClient)
 )
 
 // Every flag has its counter.

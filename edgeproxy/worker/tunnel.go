@@ -28,7 +28,7 @@ func (w *Worker) tunnel(r *request, a *attempt) {
 		return
 	}
 	d.socket = nil // nothing is routed any more, so no old routes are kept
-	if w.codecs.serial {
+	if !d.many {   // as is the backend's: nobody else is asked to switch
 		d.unpaid = 0
 		d.pace.held = false
 		a.up.conn.HalfClosable()

@@ -15,10 +15,12 @@ import (
 type up struct {
 	conn     loop.Conn
 	codec    codec
+	mux      muxCodec // the codec where it carries many streams, else nil
+	speaks   *protocol
 	w        *Worker
 	key      upstream.PoolKey
 	idle     upstream.Idle[*up]
-	attempts *attempt // open streams, or the one that waits for the connection
+	attempts *attempt // open streams, or those that wait for the connection
 	timer    loop.Timer
 	deadline int64
 	dialing  bool
@@ -27,6 +29,7 @@ type up struct {
 	closing  bool // closed once all is sent
 	ended    bool // a tunnel's backend has sent all
 	held     bool // not read, as the client's socket is full
+	full     bool // has no room for another stream, so it is not in the pool
 	span     span
 	carried  int // requests
 	unpaid   int // response bytes received and not passed on
@@ -35,7 +38,7 @@ type up struct {
 
 // connect gets an attempt a stream: on a resting connection, else on a new one.
 func (w *Worker) connect(a *attempt, anew bool) {
-	key := upstream.PoolKey{Endpoint: a.endpoint, Protocol: w.codecs.id}
+	key := upstream.PoolKey{Endpoint: a.endpoint, Protocol: a.speaks.id}
 	if !anew {
 		for {
 			u, ok := w.pool.Take(key)
@@ -52,22 +55,22 @@ func (w *Worker) connect(a *attempt, anew bool) {
 			return
 		}
 	}
-	u := w.freeUp
+	u := w.freeUp[a.speaks.id]
 	if u == nil {
-		u = &up{w: w, codec: w.codecs.client()}
+		u = &up{w: w, codec: a.speaks.client(), speaks: a.speaks}
+		u.mux, _ = u.codec.(muxCodec)
 		w.Loop.Spend(upBytes)
 		u.timer.Owner = u
 		u.idle.Conn = u
 	} else {
-		w.freeUp = u.next
-		*u = up{w: w, codec: u.codec, timer: u.timer, idle: upstream.Idle[*up]{Conn: u}}
+		w.freeUp[a.speaks.id] = u.next
+		*u = up{w: w, codec: u.codec, mux: u.mux, speaks: u.speaks, timer: u.timer, idle: upstream.Idle[*up]{Conn: u}}
 	}
 	u.key, u.dialing = key, true
 	u.span = w.spanOf(a.maxAge, a.maxRequests)
 	w.Counters.Connects.Add(1)
 	a.endpoint.Cells[w.id].Connects.Add(1)
-	a.up = u
-	a.next, u.attempts = nil, a
+	u.wait(a)
 	if err := u.conn.Dial(w.Loop, a.endpoint.Addr, u); err != nil {
 		u.attempts, a.up = nil, nil
 		u.Recycle()
@@ -76,6 +79,16 @@ func (w *Worker) connect(a *attempt, anew bool) {
 	}
 	u.deadline = w.Loop.Now() + int64(a.connect)
 	w.Loop.Wheel.Set(&u.timer, u.deadline)
+	if u.mux != nil {
+		u.rest() // who comes meanwhile waits for the same connection
+	}
+}
+
+// wait puts an attempt among those that wait for the connection.
+func (u *up) wait(a *attempt) {
+	a.up, a.stream = u, 0
+	a.next, u.attempts = u.attempts, a
+	u.carried++
 }
 
 func (w *Worker) connectFailed(a *attempt) {
@@ -87,23 +100,45 @@ func (w *Worker) connectFailed(a *attempt) {
 
 // attach opens a stream for an attempt.
 func (u *up) attach(a *attempt) {
+	if u.dialing {
+		if u.wait(a); u.carried < waitLimit {
+			u.rest()
+		}
+		return
+	}
+	if !u.open(a) {
+		if u.mux != nil && u.attempts != nil {
+			u.full = true // until a stream ends
+		} else {
+			u.close()
+		}
+		u.w.connect(a, u.mux == nil)
+		return
+	}
+	if u.mux != nil && !u.span.over(u.w.Loop.Now(), u.carried) {
+		u.rest()
+	}
+	u.ready(a)
+}
+
+// open opens a stream for an attempt, false where the connection takes no more.
+func (u *up) open(a *attempt) bool {
 	id, ok := u.codec.Open()
 	if !ok {
 		a.up = nil
-		u.close()
-		u.w.connect(a, true)
-		return
+		return false
 	}
 	a.up, a.stream = u, id
 	a.next = u.attempts
 	u.attempts = a
+	u.carried++
+	return true
+}
+
+func (u *up) ready(a *attempt) {
 	reused := u.used
 	u.used, u.fresh = true, true
 	u.conn.Bound(0)
-	u.carried++
-	if !u.w.codecs.serial && !u.span.over(u.w.Loop.Now(), u.carried) {
-		u.rest()
-	}
 	u.w.step(a.r, &exchange.Event{Kind: exchange.Ready, Ref: a.ref, Reused: reused, N: u.w.shared.Watermark})
 }
 
@@ -111,13 +146,58 @@ func (u *up) attach(a *attempt) {
 func (u *up) Connected() {
 	u.dialing = false
 	u.w.Loop.Wheel.Clear(&u.timer)
-	a := u.attempts
-	u.attempts = nil
-	if a == nil {
+	if u.attempts == nil {
 		u.close()
 		return
 	}
-	u.attach(a)
+	u.carried = 0
+	for a := u.waiting(); a != nil && !u.conn.Closed(); a = u.waiting() {
+		u.forget(a)
+		if !u.open(a) { // more wait than the other side takes at a time, which it says later
+			u.w.connect(a, true)
+			continue
+		}
+		u.ready(a)
+	}
+	switch {
+	case u.mux == nil || u.conn.Closed():
+	case u.attempts == nil:
+		u.close()
+	default:
+		u.w.say(&u.conn, u.mux)
+	}
+}
+
+// waiting returns an attempt that has no stream yet.
+func (u *up) waiting() *attempt {
+	for a := u.attempts; a != nil; a = a.next {
+		if a.stream == 0 {
+			return a
+		}
+	}
+	return nil
+}
+
+// forget takes an attempt from the list.
+func (u *up) forget(a *attempt) {
+	for p := &u.attempts; *p != nil; p = &(*p).next {
+		if *p == a {
+			*p = a.next
+			break
+		}
+	}
+	a.next = nil
+}
+
+// abandon fails all who wait for a connection that does not come about.
+func (u *up) abandon() {
+	u.close()
+	for u.attempts != nil {
+		a := u.attempts
+		u.forget(a)
+		a.up = nil
+		u.w.connectFailed(a)
+	}
 }
 
 // watch bounds the backend's silence from now.
@@ -140,10 +220,9 @@ func (u *up) Expire(_ *loop.Timer, now int64) {
 	case now < u.deadline:
 		u.w.Loop.Wheel.Set(&u.timer, u.deadline)
 	case u.dialing:
-		a := u.attempts
-		u.attempts, a.up = nil, nil
-		u.close()
-		u.w.connectFailed(a)
+		u.abandon()
+	case u.mux != nil:
+		u.lookAround(now)
 	default:
 		u.fail(exchange.UpstreamTimeout)
 	}
@@ -155,12 +234,27 @@ func (u *up) Input(in []byte) int {
 	if a := u.attempts; a != nil {
 		u.deadline = w.Loop.Now() + int64(a.silence)
 	}
+	used := u.decode(in)
+	if u.mux != nil && !u.conn.Closed() {
+		w.say(&u.conn, u.mux)
+		if u.attempts == nil && !u.mux.Reusable() {
+			u.close()
+		}
+	}
+	return used
+}
+
+func (u *up) decode(in []byte) int {
+	w := u.w
 	used := 0
 	for {
 		ev := &w.upEv
 		n, err := u.codec.Decode(in[used:], ev)
 		used += n
 		if err != nil {
+			if u.mux != nil {
+				w.say(&u.conn, u.mux)
+			}
 			u.fail(exchange.UpstreamProtocol)
 			return len(in)
 		}
@@ -188,21 +282,27 @@ func (u *up) find(id stream.ID) *attempt {
 
 func (u *up) event(ev *stream.Event) {
 	w := u.w
+	if ev.Kind == stream.Window && ev.Stream == 0 {
+		u.pump()
+		return
+	}
 	a := u.find(ev.Stream)
 	if a == nil {
 		return // of a stream that was reset
 	}
 	r := a.r
+	a.heard = w.Loop.Now()
 	switch ev.Kind {
 	case stream.Head:
 		r.replyHead = ev.Head
-		kind := exchange.Response
+		kind, again := exchange.Response, false
 		if ev.Head.Status < 200 && len(ev.Head.Upgrade) == 0 {
 			kind = exchange.Informational
 		} else {
-			w.heard(a, ev.Head.Status)
+			w.heard(a, ev.Head)
+			again = w.again(r, a, ev.Head.Status)
 		}
-		w.step(r, &exchange.Event{Kind: kind, Ref: a.ref, Status: ev.Head.Status, Switch: len(ev.Head.Upgrade) > 0})
+		w.step(r, &exchange.Event{Kind: kind, Ref: a.ref, Status: ev.Head.Status, Switch: len(ev.Head.Upgrade) > 0, Retry: again})
 		r.replyHead = nil
 	case stream.Data:
 		u.unpaid += len(ev.Data)
@@ -210,7 +310,7 @@ func (u *up) event(ev *stream.Event) {
 		r.replyPiece = ev.Data
 		w.step(r, &exchange.Event{Kind: exchange.ResponseData, Ref: a.ref, N: len(ev.Data)})
 		r.replyPiece = nil
-		if w.codecs.serial && u.unpaid >= w.shared.Watermark && !u.conn.Closed() {
+		if u.mux == nil && u.unpaid >= w.shared.Watermark && !u.conn.Closed() {
 			u.conn.Pause()
 		}
 	case stream.Trailers:
@@ -220,7 +320,7 @@ func (u *up) event(ev *stream.Event) {
 	case stream.Reset:
 		w.lostStream(a, ev.Reason)
 	case stream.Window:
-		w.step(r, &exchange.Event{Kind: exchange.BackendCredit, Ref: a.ref, N: ev.N})
+		u.pumpOne(a)
 	}
 }
 
@@ -239,7 +339,7 @@ func (w *Worker) lostStream(a *attempt, why stream.Reason) {
 
 // credit notes that n bytes of an attempt's response were passed on.
 func (u *up) credit(a *attempt, n int) {
-	if !u.w.codecs.serial {
+	if u.mux != nil {
 		u.w.out = stream.Event{Kind: stream.Window, Stream: a.stream, N: n}
 		a.send(&u.w.out, framing)
 		return
@@ -260,9 +360,11 @@ func (u *up) Written(n, left int) {
 		return
 	}
 	u.paced(left)
-	if a := u.attempts; a != nil && a.owed > 0 && u.w.codecs.serial && left <= u.w.shared.Watermark/2 {
-		owed := a.owed
-		a.owed = 0
+	if u.mux != nil {
+		u.pump()
+	} else if a := u.attempts; a != nil && a.out.owed > 0 && left <= u.w.shared.Watermark/2 {
+		owed := a.out.owed
+		a.out.owed = 0
 		u.w.step(a.r, &exchange.Event{Kind: exchange.BackendCredit, Ref: a.ref, N: owed})
 	}
 }
@@ -270,15 +372,7 @@ func (u *up) Written(n, left int) {
 // Failed ends every stream of a connection that broke.
 func (u *up) Failed(err error) {
 	if u.dialing {
-		a := u.attempts
-		u.attempts = nil
-		if a != nil {
-			a.up = nil
-		}
-		u.close()
-		if a != nil {
-			u.w.connectFailed(a)
-		}
+		u.abandon()
 		return
 	}
 	if errors.Is(err, io.EOF) && u.attempts != nil {
@@ -308,22 +402,18 @@ func (u *up) fail(f exchange.Flag) {
 
 // detach lets go of an attempt's stream, by a reset unless both directions ended.
 func (u *up) detach(a *attempt, ok bool) {
-	for p := &u.attempts; *p != nil; p = &(*p).next {
-		if *p == a {
-			*p = a.next
-			break
-		}
-	}
-	a.next = nil
+	u.forget(a)
 	if u.conn.Closed() {
 		return
 	}
 	if u.dialing {
-		u.close()
+		if u.attempts == nil {
+			u.close()
+		}
 		return
 	}
 	over := u.span.over(u.w.Loop.Now(), u.carried)
-	if u.w.codecs.serial {
+	if u.mux == nil {
 		u.unpaid, u.held = 0, false
 		if a.r.x.Tunnel() {
 			u.endTunnel(ok)
@@ -350,10 +440,17 @@ func (u *up) detach(a *attempt, ok bool) {
 		u.w.out = stream.Event{Kind: stream.Reset, Stream: a.stream, Reason: stream.Cancelled}
 		if u.w.encode(&u.conn, u.codec, &u.w.out, framing) != nil {
 			u.close()
+			return
 		}
 	}
-	if (over || !u.codec.Reusable()) && u.attempts == nil {
-		u.close()
+	switch {
+	case over || !u.codec.Reusable():
+		if u.attempts == nil {
+			u.close()
+		}
+	case u.full:
+		u.full = false
+		u.rest()
 	}
 }
 
@@ -376,6 +473,9 @@ func (u *up) retire() {
 		return
 	}
 	_ = u.codec.Close(nil)
+	if u.mux != nil && !u.dialing {
+		u.w.say(&u.conn, u.mux)
+	}
 }
 
 func (u *up) close() {
@@ -387,8 +487,8 @@ func (u *up) close() {
 // Recycle keeps the connection's memory for the next one.
 func (u *up) Recycle() {
 	u.codec.Reset()
-	u.next = u.w.freeUp
-	u.w.freeUp = u
+	u.next = u.w.freeUp[u.speaks.id]
+	u.w.freeUp[u.speaks.id] = u
 }
 
 var _ loop.Peer = (*up)(nil)

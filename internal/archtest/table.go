@@ -38,7 +38,8 @@ var rooms = []room{
 	{path: "edgeproxy/http1", pure: true, may: []string{"edgeproxy/stream"}},
 	{path: "edgeproxy/http2", pure: true, may: []string{"edgeproxy/stream"}},
 	{path: "edgeproxy/route", pure: true, may: with(vocabulary, "edgeproxy/stream")},
-	{path: "edgeproxy/lb", pure: true, may: with(vocabulary, decision...)},
+	{path: "edgeproxy/lb", pure: true, may: with(with(vocabulary, decision...), "internal/maglev")},
+	{path: "edgeproxy/loadheader", pure: true},
 	{path: "edgeproxy/outlier", pure: true, may: vocabulary},
 	{path: "edgeproxy/clienthello", pure: true},
 	{path: "edgeproxy/proxyproto", pure: true},
@@ -55,8 +56,10 @@ var rooms = []room{
 
 	// Chains.
 	{path: "chaining/nsh", pure: true},
-	{path: "chaining/path", pure: true, may: with(vocabulary, "controller/price", "chaining/nsh", "chaining/flow")},
+	{path: "chaining/path", pure: true, may: with(vocabulary, "controller/price", "chaining/nsh", "chaining/flow", "internal/maglev")},
 	{path: "chaining/flow", pure: true},
+	{path: "chaining/oam", pure: true, may: []string{"chaining/nsh"}},
+	{path: "chaining/function", pure: true, may: []string{"chaining/flow", "chaining/nsh", "chaining/function/...", "edgeproxy/clienthello"}},
 	{path: "chaining", may: with(vocabulary, "chaining/...", "controller/price", "internal/...")},
 
 	// Placement.
@@ -72,13 +75,22 @@ var rooms = []room{
 	{path: "controller", may: with(vocabulary, "api/kube", "controller/...", "internal/...")},
 
 	// Proof: simulators, emulators, load, the demo. Real processes are started as
-	// binaries, so nothing here imports edgeproxy.
-	{path: "testbed", may: with(with(vocabulary, decision...), "testbed/...", "internal/...", "controller/siteapi", "controller/join", "controller/store")},
+	// binaries, so nothing here imports edgeproxy but how load is told.
+	{path: "testbed", may: with(with(vocabulary, decision...), "testbed/...", "internal/...", "controller/siteapi", "controller/join", "controller/store", "edgeproxy/loadheader")},
+	{path: "testbed/sim/placement", pure: true, may: with(vocabulary, "scheduler/placement", "scheduler/traffic")},
 	{path: "testbed/wire", pure: true},
 	{path: "testbed/scenario", pure: true},
 	{path: "testbed/report", pure: true, may: []string{"testbed/scenario"}},
+	// The simulator runs the proxy's decision code itself, in virtual time: a copy
+	// would prove nothing. So it may import those pure rooms, but nothing with I/O.
+	{path: "testbed/sim", pure: true, may: with(with(vocabulary, decision...), "edgeproxy/share", "edgeproxy/inband", "edgeproxy/lb", "testbed/sim/...")},
+	{path: "testbed/sim/optimum", pure: true, may: []string{"controller/price"}},
+	{path: "testbed/sim/scenario", may: with(vocabulary, "testbed/sim", "testbed/topo")},
+	{path: "testbed/sim/whatif", pure: true, may: []string{"testbed/sim", "testbed/sim/policy"}},
+	{path: "testbed/sim/compare", may: with(vocabulary, "testbed/sim/...")},
 
 	// Plumbing.
+	{path: "internal/maglev", pure: true},
 	{path: "internal", may: []string{"api/mesh", "internal/..."}},
 
 	// Thin mains.
@@ -100,10 +112,11 @@ var dependencies = []ownedDependency{
 	{"github.com/nats-io/nkeys", []string{"internal/bus", "controller/natsd", "controller/join", "controller/ca"}, "keys of sites"},
 	{"github.com/nats-io/jwt/v2", []string{"controller/natsd", "controller/ca"}, "accounts and permissions"},
 	{"github.com/cilium/ebpf", []string{"chaining/datapath"}, "one owner of BPF"},
+	{"github.com/vishvananda/netlink", []string{"chaining/datapath"}, "filters for kernels without TCX, routes and neighbours"},
 	{"github.com/tetratelabs/wazero", []string{"edgeproxy/function"}, "WASM runs behind one interface"},
 	{"k8s.io", []string{"api/kube", "controller/kube", "scheduler/plugin", "scheduler/args"}, "only the bridge and the scheduler speak to a cluster"},
 	{"sigs.k8s.io/yaml", []string{"api/mesh", "cmd"}, "YAML output"},
-	{"go.yaml.in/yaml/v3", []string{"api/mesh", "cmd"}, "documents are read with line and column in one place"},
+	{"go.yaml.in/yaml/v3", []string{"api/mesh", "cmd", "testbed/sim/scenario"}, "documents are read with line and column in one place; scenarios are no documents of the mesh"},
 	{"github.com/paulmach/orb", []string{"geo", "edgeproxy", "controller", "testbed", "cmd"}, "geo's points are orb.Point"},
 	{"github.com/paulmach/orb/geojson", nil, "it drags a database driver into the binary: api/mesh reads GeoJSON points itself"},
 	{"github.com/spf13", []string{"cmd"}, "the command line"},

@@ -87,7 +87,7 @@ struct nsh {
 #define NSH_MD1_LEN 24
 #define NSH_NP_IPV4 1
 #define NSH_NP_IPV6 2
-#define NSH_NP_ETHERNET 3
+#define NSH_NP_OAM 7 /* RFC 9516, section 10.1 */
 #define NSH_O_BIT 0x2000
 #define NSH_TTL_SHIFT 6
 

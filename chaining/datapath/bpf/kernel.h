@@ -152,3 +152,8 @@ static long (*bpf_redirect_neigh)(__u32 ifindex, struct redir_neigh *params, int
 
 #define AF_INET 2
 #define AF_INET6 10
+
+static long (*bpf_loop)(__u32 n, void *callback, void *ctx, __u64 flags) = (void *)181;
+
+/* Next program on the same hook, or the stack: TCX_NEXT, and TC_ACT_UNSPEC to clsact. */
+#define PASS (-1)

@@ -229,6 +229,32 @@ int bounce(struct __sk_buff *skb)
 	return out(skb, w);
 }
 
+/* aware: a function that knows NSH: VXLAN-GPE back to its sender, with SI less one. */
+SEC("tcx/ingress")
+int aware(struct __sk_buff *skb)
+{
+	struct outer4 *o;
+	struct eth eth;
+	__be32 addr[2];
+
+	bpf_skb_pull_data(skb, sizeof(*o));
+	o = (void *)(long)skb->data;
+	if ((void *)(o + 1) > (void *)(long)skb->data_end)
+		return TC_ACT_OK;
+	if (o->eth.type != HTONS(ETHERTYPE_IPV4) || o->ip.proto != PROTO_UDP || o->udp.dport != HTONS(GPE_PORT))
+		return TC_ACT_OK;
+	eth = o->eth;
+	__builtin_memcpy(o->eth.dst, eth.src, 6);
+	__builtin_memcpy(o->eth.src, eth.dst, 6);
+	addr[0] = o->ip.src;
+	addr[1] = o->ip.dst;
+	o->ip.src = addr[1];
+	o->ip.dst = addr[0];
+	o->nsh.path = HTONL(NTOHL(o->nsh.path) - 1);
+	count(TRANSIT, 1);
+	return bpf_redirect(skb->ifindex, 0);
+}
+
 /* ether_refused: what adjust_room says to a frame that is not IP. */
 SEC("tcx/ingress")
 int ether_refused(struct __sk_buff *skb)

@@ -43,8 +43,9 @@ func TestScripts(t *testing.T) {
 			"hub": func(ts *testscript.TestScript, _ bool, args []string) {
 				start(ts, controller.Config{Hub: true}, args[0])
 			},
-			"leaf": func(ts *testscript.TestScript, _ bool, args []string) { start(ts, leaf(ts, args[0]), args[0]) },
-			"node": node,
+			"leaf":  func(ts *testscript.TestScript, _ bool, args []string) { start(ts, leaf(ts, args[0]), args[0]) },
+			"node":  node,
+			"chain": runChain,
 			// exit N command... runs a command that must end with code N.
 			"exit":  exit,
 			"json":  wellFormed,

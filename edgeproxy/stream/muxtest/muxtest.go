@@ -32,6 +32,7 @@ var errStream = errors.New("muxtest: event of a stream that is not open")
 type state struct {
 	in, out bool // open for reading, for writing
 	credit  int  // the sender's, for what is read
+	send    int  // this side's, for what is written
 }
 
 // Codec is one side of a connection.
@@ -84,7 +85,7 @@ func (c *Codec) decode(in []byte, ev *stream.Event) (int, error) {
 	s := c.streams[id]
 	kind := stream.Kind(in[0])
 	if s == nil && kind == stream.Head && c.server {
-		s = &state{in: true, out: true, credit: Window}
+		s = &state{in: true, out: true, credit: Window, send: Window}
 		c.streams[id] = s
 	}
 	if s == nil || !s.in && kind != stream.Window && kind != stream.Reset {
@@ -116,6 +117,7 @@ func (c *Codec) decode(in []byte, ev *stream.Event) (int, error) {
 		delete(c.streams, id)
 	case stream.Window:
 		ev.N = int(binary.BigEndian.Uint32(p))
+		s.send += ev.N
 	default:
 		return n, ErrFrame
 	}
@@ -160,6 +162,7 @@ func (c *Codec) Encode(dst []byte, ev *stream.Event) ([]byte, error) {
 		dst = writeFields(dst, m.Fields)
 	case stream.Data:
 		dst = append(dst, ev.Data...)
+		s.send -= len(ev.Data)
 	case stream.Trailers:
 		dst = writeFields(dst, ev.Fields)
 	case stream.End:
@@ -177,13 +180,27 @@ func (c *Codec) Encode(dst []byte, ev *stream.Event) ([]byte, error) {
 	return dst, nil
 }
 
+// Say appends nothing: there are no frames of the codec's own.
+func (c *Codec) Say(dst []byte) []byte { return dst }
+
+// Silent is true.
+func (c *Codec) Silent() bool { return true }
+
+// Sendable is the credit of a stream.
+func (c *Codec) Sendable(id stream.ID) int {
+	if s := c.streams[id]; s != nil {
+		return max(0, s.send)
+	}
+	return 0
+}
+
 // Open starts a stream.
 func (c *Codec) Open() (stream.ID, bool) {
 	if c.server || c.closing {
 		return 0, false
 	}
 	c.next++
-	c.streams[c.next] = &state{in: true, out: true, credit: Window}
+	c.streams[c.next] = &state{in: true, out: true, credit: Window, send: Window}
 	return c.next, true
 }
 

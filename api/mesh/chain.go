@@ -1,0 +1,233 @@
+package mesh
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// ServiceChain sends traffic of a class through network functions, in order.
+type ServiceChain struct {
+	TypeMeta
+	Metadata ObjectMeta       `json:"metadata"`
+	Spec     ServiceChainSpec `json:"spec"`
+}
+
+// Ways in which a change of a chain reaches flows that are known already.
+const (
+	UpdateNewFlows  = "newFlows"  // they stay on their path to their end
+	UpdateImmediate = "immediate" // they move at once
+)
+
+// What happens to traffic where a function, or a chain, has no instance left.
+const (
+	FailClosed = "closed" // it is dropped
+	FailOpen   = "open"   // it passes without
+)
+
+// ServiceChainSpec is the desired state of a ServiceChain.
+type ServiceChainSpec struct {
+	// Functions are NetworkFunctions of the chain's namespace.
+	Functions []string     `json:"functions"`
+	Match     []ChainMatch `json:"match"`
+	Ingress   ChainEnd     `json:"ingress"`
+	Egress    ChainEnd     `json:"egress"`
+	Symmetric *bool        `json:"symmetric,omitempty"`
+	Paths     int          `json:"paths,omitempty"`
+	Budget    *Duration    `json:"latencyBudget,omitempty"`
+	Demand    *ChainDemand `json:"demand,omitempty"`
+	Failure   string       `json:"failureMode,omitempty"`
+	Update    string       `json:"update,omitempty"`
+}
+
+// ChainEnd is a node where a chain begins or ends, and its port there.
+type ChainEnd struct {
+	Node string `json:"node"`
+	// Interface is the port by which packets leave at this end; empty leaves it to
+	// the node's routes.
+	Interface string `json:"interface,omitempty"`
+}
+
+// ChainDemand is what the chain is expected to carry, each way.
+type ChainDemand struct {
+	PacketsPerSecond float64 `json:"packetsPerSecond,omitempty"`
+	Mbps             float64 `json:"mbps,omitempty"`
+}
+
+// ChainMatch is one alternative of a classifier. All that it names must hold; of a
+// list, one item.
+type ChainMatch struct {
+	Interfaces       []string `json:"interfaces,omitempty"`
+	Sources          []string `json:"sources,omitempty"`
+	Destinations     []string `json:"destinations,omitempty"`
+	SourcePorts      []string `json:"sourcePorts,omitempty"`
+	DestinationPorts []string `json:"destinationPorts,omitempty"`
+	Protocols        []string `json:"protocols,omitempty"`
+	DSCP             []int    `json:"dscp,omitempty"`
+}
+
+// NetworkFunction is a function that chains may name, and its instances.
+type NetworkFunction struct {
+	TypeMeta
+	Metadata ObjectMeta          `json:"metadata"`
+	Spec     NetworkFunctionSpec `json:"spec"`
+}
+
+// Ways in which packets are handed to a function.
+const (
+	AttachPlain = "plain"    // as they are: the function knows no NSH
+	AttachGPE   = "vxlanGPE" // with NSH, in VXLAN-GPE
+	AttachEther = "ethernet" // with NSH, as Ethernet type 0x894F
+)
+
+// How the path of a packet is found again that a plain function gives back.
+const (
+	StateFlow      = "flow"      // by its 5-tuple: routed functions that keep it
+	StateMAC       = "mac"       // by its source address: bridges and wires
+	StateInterface = "interface" // by the port: functions that change the 5-tuple
+)
+
+// NetworkFunctionSpec is the desired state of a NetworkFunction.
+type NetworkFunctionSpec struct {
+	Attach string `json:"attach,omitempty"`
+	// State is for attach: plain.
+	State string `json:"state,omitempty"`
+	// Failure is what happens to its traffic when no instance is left.
+	Failure   string             `json:"failureMode,omitempty"`
+	Health    *FunctionHealth    `json:"health,omitempty"`
+	Instances []FunctionInstance `json:"instances"`
+}
+
+// Kinds of health probes.
+const (
+	HealthICMP  = "icmp"  // an echo request to the instance's address
+	HealthTCP   = "tcp"   // a connection to the instance's address and port
+	HealthPIDFD = "pidfd" // the process of the instance's pidFile lives
+)
+
+// FunctionHealth is how instances are watched.
+type FunctionHealth struct {
+	Probe string `json:"probe"`
+	Port  int    `json:"port,omitempty"`
+	// Interval is the time between probes; an answer may take half of it. Default 100ms.
+	Interval *Duration `json:"interval,omitempty"`
+	// Failures in a row take an instance out, Successes bring it back. Defaults 2 and 3.
+	Failures  int `json:"failures,omitempty"`
+	Successes int `json:"successes,omitempty"`
+}
+
+// FunctionInstance is one instance, and how it hangs on its node.
+type FunctionInstance struct {
+	Name string `json:"name"`
+	Node string `json:"node"`
+	// Left is the node's interface towards the chain's beginning, Right the one
+	// towards its end; a function with one arm, and one that knows NSH, has Left only.
+	Left  string `json:"left"`
+	Right string `json:"right,omitempty"`
+	// LeftMAC and RightMAC are the instance's own addresses; absent, the node's
+	// neighbours tell.
+	LeftMAC  string `json:"leftMAC,omitempty"`
+	RightMAC string `json:"rightMAC,omitempty"`
+	// Address is where probes, and packets in VXLAN-GPE, are sent.
+	Address string `json:"address,omitempty"`
+	PIDFile string `json:"pidFile,omitempty"`
+	// Drain takes no new flows.
+	Drain bool `json:"drain,omitempty"`
+}
+
+// ChainNode is a node that forwards chains.
+type ChainNode struct {
+	TypeMeta
+	Metadata ObjectMeta    `json:"metadata"`
+	Spec     ChainNodeSpec `json:"spec"`
+}
+
+// ChainNodeSpec is the desired state of a ChainNode.
+type ChainNodeSpec struct {
+	Site string `json:"site,omitempty"`
+	// Ports are interfaces towards users, servers and other networks: what comes in
+	// there is classified.
+	Ports    []ChainPort    `json:"ports,omitempty"`
+	Underlay *ChainUnderlay `json:"underlay,omitempty"`
+	Links    []ChainLink    `json:"links,omitempty"`
+}
+
+// ChainPort is an interface whose packets are classified.
+type ChainPort struct {
+	Interface string `json:"interface"`
+	Zone      int    `json:"zone,omitempty"`
+}
+
+// ChainUnderlay is the interface towards other nodes.
+type ChainUnderlay struct {
+	Interface string `json:"interface"`
+	Address   string `json:"address"`
+}
+
+// ChainLink is what is known of the way to another node.
+type ChainLink struct {
+	To   string   `json:"to"`
+	RTT  Duration `json:"rtt"`
+	Mbps float64  `json:"mbps,omitempty"`
+}
+
+// PortRange reads a port or a range of ports as a chain's match writes it.
+func PortRange(s string) (from, to uint16, err error) {
+	lo, hi, found := strings.Cut(s, "-")
+	if !found {
+		hi = lo
+	}
+	a, errA := strconv.ParseUint(lo, 10, 16)
+	b, errB := strconv.ParseUint(hi, 10, 16)
+	if errA != nil || errB != nil || a > b {
+		return 0, 0, fmt.Errorf("%q is no port or range of ports such as 80 or 8000-8999", s)
+	}
+	return uint16(a), uint16(b), nil
+}
+
+func checkPortRange(s string) (string, string) {
+	if _, _, err := PortRange(s); err != nil {
+		return fmt.Sprintf("%q is no port or range", s), "such as \"80\" or \"8000-8999\", up to 65535"
+	}
+	return "", ""
+}
+
+func checkMAC(s string) (string, string) {
+	hex := strings.ReplaceAll(s, ":", "")
+	if b, err := strconv.ParseUint(hex, 16, 48); err != nil || len(s) != 17 || b == 0 || b>>40&1 == 1 {
+		return fmt.Sprintf("%q is no Ethernet address of one interface", s), "such as 02:00:00:00:00:01"
+	}
+	return "", ""
+}
+
+func functionRelations(s *NetworkFunctionSpec, fault faultFunc) {
+	if s.Health == nil {
+		return
+	}
+	if (s.Health.Probe == HealthTCP) != (s.Health.Port != 0) {
+		fault("health", "port and probe do not fit", "a tcp probe needs a port, others have none")
+	}
+	for i, in := range s.Instances {
+		at := fmt.Sprintf("instances[%d]", i)
+		switch {
+		case s.Health.Probe == HealthPIDFD && in.PIDFile == "":
+			fault(at, "has no pidFile, which the pidfd probe needs", "")
+		case s.Health.Probe != HealthPIDFD && in.Address == "":
+			fault(at, "has no address, which the "+s.Health.Probe+" probe needs", "")
+		}
+	}
+}
+
+func chainMatchRelations(m *ChainMatch, fault faultFunc) {
+	if len(m.SourcePorts)+len(m.DestinationPorts) == 0 {
+		return
+	}
+	if len(m.Protocols) == 0 {
+		fault("protocols", "is missing, though ports are matched", "add protocols: [tcp] or [udp]")
+	}
+	for _, p := range m.Protocols {
+		if p == "icmp" || p == "icmp6" {
+			fault("protocols", p+" has no ports", "match it in an alternative of its own")
+		}
+	}
+}

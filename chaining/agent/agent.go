@@ -1,0 +1,398 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/chaining/datapath"
+	"github.com/meridian-mesh/meridian/chaining/path"
+)
+
+// Forwarder is what puts tables in force.
+type Forwarder interface {
+	// Apply makes the table the one in force, or leaves the last one.
+	Apply(t *path.Table) error
+	Counts() (map[uint32]datapath.Count, error)
+	Drops() (map[path.Reason]uint64, error)
+}
+
+// Config is how an agent runs.
+type Config struct {
+	// Node is this node's name among ChainNodes.
+	Node string
+	// Settle is how long new paths are known here before flows take them, so that the
+	// other nodes know them too. Only where there are others.
+	Settle time.Duration
+	// Drain is how long flows may stay on paths that a change has replaced.
+	Drain time.Duration
+	// Linger is how long packets may be under way on a path that no flow takes any more.
+	Linger time.Duration
+	Log    *slog.Logger
+}
+
+// Defaults of Config.
+const (
+	DefaultSettle = 500 * time.Millisecond
+	DefaultDrain  = 5 * time.Minute
+	DefaultLinger = 2 * time.Second
+)
+
+// reconcileEvery is how often what was taken away from outside is put back: a link,
+// a port that is there again.
+const reconcileEvery = time.Second
+
+// Agent runs one node's chains. Make it with New; Run it once.
+type Agent struct {
+	cfg     Config
+	dp      Forwarder
+	machine machine
+	load    func() (*mesh.Objects, error)
+	reload  chan struct{}
+	events  chan healthEvent
+
+	table atomic.Pointer[path.Table] // in force
+
+	mu     sync.Mutex
+	status Status
+}
+
+// Status is what the agent thinks of itself.
+type Status struct {
+	Node string `json:"node"`
+	// Ready is false until a table is in force, and while the last attempt failed.
+	Ready bool `json:"ready"`
+	// Fault is why the wish of the documents is not what forwards.
+	Fault string `json:"fault,omitempty"`
+	// View is the step of a change that is in force: flip when nothing is under way.
+	View   string        `json:"view,omitempty"`
+	Chains []ChainStatus `json:"chains"`
+	Paths  []path.Path   `json:"paths"`
+	// Down are this node's instances that do not answer, with the reason.
+	Down    map[string]string `json:"down,omitempty"`
+	Applied uint64            `json:"applied"` // tables, since the agent's start
+}
+
+// ChainStatus is what became of one chain.
+type ChainStatus struct {
+	Chain    string   `json:"chain"`
+	SPIs     []uint32 `json:"spis"`
+	Refused  string   `json:"refused,omitempty"`
+	Bypassed []string `json:"bypassed,omitempty"`
+}
+
+// New returns an agent that reads documents by load and forwards by dp.
+func New(cfg Config, dp Forwarder, load func() (*mesh.Objects, error)) *Agent {
+	return &Agent{
+		cfg: cfg, dp: dp, load: load, machine: kernel{},
+		reload: make(chan struct{}, 1), events: make(chan healthEvent, 64),
+		status: Status{Node: cfg.Node},
+	}
+}
+
+// Reload asks for the documents to be read again.
+func (a *Agent) Reload() {
+	select {
+	case a.reload <- struct{}{}:
+	default: // one is under way already
+	}
+}
+
+// Status may be called at any time.
+func (a *Agent) Status() Status {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.status
+	s.Down = maps.Clone(a.status.Down)
+	return s
+}
+
+// run is the state of one Run, owned by its goroutine.
+type run struct {
+	*Agent
+	ctx     context.Context
+	objects *mesh.Objects
+	before  *mesh.Objects // those whose paths may still be in force; nil when none are
+	down    map[string]string
+	plan    *path.Plan
+	view    *path.View // in force
+	next    []path.View
+	due     time.Time // of the next view
+	watches map[string]*watching
+	echoing bool
+	wg      sync.WaitGroup
+}
+
+type watching struct {
+	cancel context.CancelFunc
+	of     string // what is watched and how, to see changes
+}
+
+// Run reads the documents, puts them in force and follows changes until ctx ends.
+// The error is of the first reading: later faults leave the last good state in
+// force and show in Status. What forwards goes on after the return.
+func (a *Agent) Run(ctx context.Context) error {
+	inner, cancel := context.WithCancel(ctx)
+	r := &run{Agent: a, ctx: inner, down: map[string]string{}, watches: map[string]*watching{}}
+	defer r.wg.Wait()
+	defer cancel()
+	if err := r.read(); err != nil {
+		return err
+	}
+	tick := time.NewTicker(reconcileEvery)
+	defer tick.Stop()
+	for {
+		var step <-chan time.Time
+		if len(r.next) > 0 {
+			step = time.After(time.Until(r.due))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.reload:
+			if err := r.read(); err != nil {
+				a.cfg.Log.Error("documents are not served; the last good ones are", "err", err)
+			}
+		case e := <-a.events:
+			r.health(e)
+		case <-step:
+			r.advance()
+		case <-tick.C:
+			r.again()
+		}
+	}
+}
+
+func (r *run) read() error {
+	o, err := r.load()
+	if err != nil {
+		r.fault(err)
+		return err
+	}
+	if !slices.ContainsFunc(o.ChainNodes, func(n *mesh.ChainNode) bool { return n.Metadata.Name == r.cfg.Node }) {
+		err := fmt.Errorf("there is no ChainNode %s: this is the node's name by --node or the host's", r.cfg.Node)
+		r.fault(err)
+		return err
+	}
+	last, before := r.objects, r.before
+	r.before, r.objects = last, o
+	if err := r.replan(); err != nil {
+		r.objects, r.before = last, before
+		r.fault(err)
+		return err
+	}
+	r.watchInstances()
+	return nil
+}
+
+func (r *run) fault(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.status.Ready, r.status.Fault = false, err.Error()
+}
+
+// replan plans for the documents and the instances' health, and begins the change.
+func (r *run) replan() error {
+	down := map[string]bool{}
+	for name := range r.down {
+		down[name] = true
+	}
+	plan, err := makePlan(r.objects, down)
+	if err != nil {
+		return err
+	}
+	views := viewsTo(r.plan, plan, down)
+	if samePlan(r.plan, plan) {
+		views = []path.View{{Name: "flip", Plan: plan}}
+	}
+	// All steps must compile before the first is taken.
+	d, err := domainOf(r.objects, r.before, r.cfg.Node, r.machine)
+	if err != nil {
+		return err
+	}
+	for i := range views {
+		if _, err := path.Compile(&views[i], d, r.cfg.Node); err != nil {
+			return err
+		}
+	}
+	r.plan, r.next, r.due = plan, views, time.Time{}
+	r.advance()
+	return nil
+}
+
+// advance puts the next view in force, and those after it that need no wait.
+func (r *run) advance() {
+	for len(r.next) > 0 {
+		v := r.next[0]
+		if err := r.apply(&v); err != nil {
+			r.cfg.Log.Error("table is not in force; the last one is", "step", v.Name, "err", err)
+			r.fault(err)
+			r.due = time.Now().Add(reconcileEvery)
+			return
+		}
+		r.view, r.next = &v, r.next[1:]
+		if len(r.next) == 0 {
+			r.before = nil
+			return
+		}
+		var wait time.Duration
+		switch r.next[0].Name {
+		case "flip":
+			if len(r.objects.ChainNodes) > 1 {
+				wait = r.cfg.Settle
+			}
+		case "drain":
+			wait = r.cfg.Drain
+		case "remove":
+			wait = r.cfg.Linger
+		}
+		if wait > 0 {
+			r.due = time.Now().Add(wait)
+			return
+		}
+	}
+}
+
+func (r *run) apply(v *path.View) error {
+	d, err := domainOf(r.objects, r.before, r.cfg.Node, r.machine)
+	if err != nil {
+		return err
+	}
+	t, err := path.Compile(v, d, r.cfg.Node)
+	if err != nil {
+		return err
+	}
+	if err := r.dp.Apply(t); err != nil {
+		return err
+	}
+	r.table.Store(t)
+	if at := echoAddress(t); at.IsValid() && !r.echoing {
+		r.echoing = true
+		r.wg.Go(func() {
+			if err := r.answerEchoes(r.ctx, at); err != nil {
+				r.cfg.Log.Error("chains cannot be traced through this node", "err", err)
+			}
+		})
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.status.Ready, r.status.Fault, r.status.View = true, "", v.Name
+	r.status.Applied++
+	r.status.Paths = v.Plan.Paths
+	r.status.Chains = nil
+	for i := range v.Plan.Chains {
+		c := &v.Plan.Chains[i]
+		r.status.Chains = append(r.status.Chains, ChainStatus{Chain: c.Chain, SPIs: c.SPIs, Refused: c.Refused, Bypassed: c.Bypassed})
+	}
+	return nil
+}
+
+// again puts the view in force once more: whatever was taken away is put back.
+func (r *run) again() {
+	if r.view == nil {
+		return
+	}
+	if err := r.apply(r.view); err != nil {
+		r.fault(err)
+		r.cfg.Log.Warn("table in force could not be made sure of", "err", err)
+	}
+}
+
+func (r *run) health(e healthEvent) {
+	if r.watches[e.instance] == nil {
+		return // of documents that are gone
+	}
+	if e.down {
+		r.down[e.instance] = fmt.Sprint(e.why)
+		r.cfg.Log.Warn("instance is down", "instance", e.instance, "why", e.why)
+	} else {
+		delete(r.down, e.instance)
+		r.cfg.Log.Info("instance is up", "instance", e.instance)
+	}
+	r.mu.Lock()
+	r.status.Down = maps.Clone(r.down)
+	r.mu.Unlock()
+	if err := r.replan(); err != nil {
+		r.fault(err)
+		r.cfg.Log.Error("no plan without what is down", "err", err)
+	}
+}
+
+// watchInstances probes this node's instances as the documents say.
+func (r *run) watchInstances() {
+	wanted := map[string]bool{}
+	for _, f := range r.objects.NetworkFunctions {
+		if f.Spec.Health == nil {
+			continue
+		}
+		for _, in := range f.Spec.Instances {
+			if in.Node != r.cfg.Node {
+				continue
+			}
+			of := fmt.Sprintf("%+v %+v", *f.Spec.Health, in)
+			if f.Spec.Health.Interval != nil {
+				of += f.Spec.Health.Interval.D().String()
+			}
+			wanted[in.Name] = true
+			if w := r.watches[in.Name]; w != nil {
+				if w.of == of {
+					continue
+				}
+				w.cancel()
+			}
+			ctx, cancel := context.WithCancel(r.ctx)
+			r.watches[in.Name] = &watching{cancel, of}
+			h := *f.Spec.Health
+			r.wg.Go(func() {
+				watch(ctx, &h, in, func(e healthEvent) {
+					select {
+					case r.events <- e:
+					case <-ctx.Done():
+					}
+				})
+			})
+		}
+	}
+	gone := false
+	for name, w := range r.watches {
+		if !wanted[name] {
+			w.cancel()
+			delete(r.watches, name)
+			if _, was := r.down[name]; was {
+				delete(r.down, name)
+				gone = true
+			}
+		}
+	}
+	if gone {
+		if err := r.replan(); err != nil {
+			r.fault(err)
+		}
+	}
+}
+
+// Check says whether documents could be served on the node, as far as that can be
+// told without touching it.
+func Check(o *mesh.Objects, node string) error {
+	plan, err := makePlan(o, nil)
+	if err != nil {
+		return err
+	}
+	var faults []error
+	if !slices.ContainsFunc(o.ChainNodes, func(n *mesh.ChainNode) bool { return n.Metadata.Name == node }) {
+		faults = append(faults, fmt.Errorf("there is no ChainNode %s", node))
+	}
+	for i := range plan.Chains {
+		if plan.Chains[i].Refused != "" {
+			faults = append(faults, errors.New(plan.Chains[i].Refused))
+		}
+	}
+	return errors.Join(faults...)
+}

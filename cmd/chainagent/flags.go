@@ -1,0 +1,119 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/meridian-mesh/meridian/chaining/agent"
+	"github.com/meridian-mesh/meridian/chaining/datapath"
+)
+
+type options struct {
+	config   string
+	check    bool
+	detach   bool
+	version  bool
+	admin    string
+	mount    string
+	agent    agent.Config
+	datapath datapath.Config
+}
+
+const usage = `chainagent runs the service chains of one node: it owns the node's BPF programs, fills
+them from ChainNode, NetworkFunction and ServiceChain documents, and moves flows away
+from function instances that fail. When it ends, chains go on; the next one takes over.
+
+Usage:
+  chainagent --config FILE|DIR [flags]
+  chainagent --detach [--pins DIR]
+
+Examples:
+  chainagent --config chains.yaml --node edge-1          run the chains of node edge-1
+  chainagent --config chains.yaml --node edge-1 --check  print every fault and stop
+  chainagent --detach                                    take everything out of the kernel:
+                                                         traffic then takes its own way
+  curl 127.0.0.1:15010/readyz?verbose                    what the node thinks of its chains
+
+Signals:
+  SIGHUP   read the documents again
+  SIGTERM  end; what forwards goes on forwarding
+
+Needs CAP_BPF and CAP_NET_ADMIN, CAP_NET_RAW for icmp probes, CAP_SYS_ADMIN to mount pins.
+
+Flags:
+`
+
+// defaultPins is made, and a BPF file system mounted there, when --pins is not given.
+const defaultPins = "/run/meridian/bpf"
+
+func parseFlags(args []string, stdout io.Writer) (*options, error) {
+	var o options
+	fs := flag.NewFlagSet("chainagent", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.StringVar(&o.config, "config", "", "`FILE|DIR` of documents; changes are read on SIGHUP")
+	fs.StringVar(&o.agent.Node, "node", "", "`NAME` of this node's ChainNode (default the host's name)")
+	fs.BoolVar(&o.check, "check", false, "check the documents and stop")
+	fs.BoolVar(&o.detach, "detach", false, "take programs and maps out of the kernel and stop")
+	fs.StringVar(&o.admin, "admin", "127.0.0.1:15010", "`ADDRESS` for /healthz, /readyz, /status, /metrics; off for none")
+	fs.StringVar(&o.datapath.Pins, "pins", "", "`DIR` on a BPF file system for what goes on forwarding (default "+defaultPins+", mounted when it is not)")
+	attach := fs.String("attach", "auto", "how programs get to ports: auto, tcx (Linux 6.6) or clsact")
+	fs.IntVar(&o.datapath.Flows, "flows", 0, "`N` flows are remembered at most (default 131072)")
+	fs.DurationVar(&o.agent.Settle, "settle", agent.DefaultSettle, "`TIME` for which all nodes know new paths before flows take them")
+	fs.DurationVar(&o.agent.Drain, "drain-timeout", agent.DefaultDrain, "`TIME` for which flows may stay on paths that a change has replaced")
+	fs.BoolVar(&o.version, "version", false, "print the version and stop")
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			fmt.Fprint(stdout, usage)
+			fs.SetOutput(stdout)
+			fs.PrintDefaults()
+		}
+		return nil, err
+	}
+	if fs.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	}
+	o.agent.Linger = agent.DefaultLinger
+	o.datapath.Attach = datapath.Attachment(strings.TrimPrefix(*attach, "auto"))
+	if o.datapath.Pins == "" {
+		o.mount = defaultPins
+		o.datapath.Pins = filepath.Join(defaultPins, "chains")
+	}
+	if o.version || o.detach {
+		return &o, nil
+	}
+	if o.config == "" {
+		return nil, errors.New("--config is missing")
+	}
+	if o.agent.Node == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return nil, fmt.Errorf("--node is missing and the host has no name: %w", err)
+		}
+		o.agent.Node = host
+	}
+	if o.admin == "off" {
+		o.admin = ""
+	} else if err := loopback(o.admin); err != nil {
+		return nil, err
+	}
+	return &o, nil
+}
+
+// loopback refuses to tell the network what only the operator should know.
+func loopback(address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("--admin %s: %w", address, err)
+	}
+	if a, err := netip.ParseAddr(host); err != nil || !a.IsLoopback() {
+		return fmt.Errorf("--admin %s is not a loopback address such as 127.0.0.1:15010", address)
+	}
+	return nil
+}

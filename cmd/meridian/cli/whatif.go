@@ -1,0 +1,192 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/siteapi"
+	"github.com/meridian-mesh/meridian/testbed/sim/whatif"
+)
+
+func whatifCommand(e *env) *cobra.Command {
+	var output, service string
+	var lose, cuts []string
+	var scale float64
+	var seed uint64
+	cmd := &cobra.Command{
+		Use:   "whatif",
+		Short: "Say what a change would do to the mesh as it is now",
+		Long: `Whatif takes each site's capacity, demand and round trips as its controller has them
+now, and runs the simulator twice, as the mesh is and as it would be: without a
+site, with a link cut, with more demand. It changes nothing. The decision code is
+the product's own; service times are taken as exponential.
+
+BUSY is the part of a site's capacity in use, with what it serves for others. A
+site over 95 % would be overloaded.`,
+		Example: `  meridian --data ./hub whatif --lose-site north
+  meridian --data ./hub whatif --cut north-east --scale 1.3 --service default/shop`,
+		Args:              cobra.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			change := whatif.Change{Lose: lose, Scale: scale}
+			if len(lose)+len(cuts) == 0 && !cmd.Flags().Changed("scale") {
+				return errUsage{errors.New("what change? give --lose-site, --cut or --scale")}
+			}
+			type live struct {
+				status  *siteapi.Status
+				weights *siteapi.Weights
+			}
+			l, err := ask(cmd, e, func(ctx context.Context, c *siteapi.Client) (live, error) {
+				s, err := c.Status(ctx)
+				if err != nil {
+					return live{}, err
+				}
+				w, err := c.Weights(ctx)
+				return live{s, w}, err
+			})
+			if err != nil {
+				return err
+			}
+			worlds, notes := worldsOf(l.status, l.weights)
+			for _, n := range notes {
+				fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", n)
+			}
+			answers := map[mesh.ServiceKey]*whatif.Answer{}
+			var keys []mesh.ServiceKey
+			for _, k := range servicesOf(worlds) {
+				if service != "" && k != mesh.ServiceKey(service) {
+					continue
+				}
+				for _, c := range cuts {
+					p, err := splitPair(c, worlds[k])
+					if err != nil {
+						return errUsage{err}
+					}
+					change.Cut = append(change.Cut, p)
+				}
+				a, err := whatif.Run(*worlds[k], change, seed)
+				if err != nil {
+					return fmt.Errorf("service %s: %w", k, err)
+				}
+				answers[k], keys = a, append(keys, k)
+				change.Cut = nil
+			}
+			if len(keys) == 0 {
+				return fmt.Errorf("no service %s is shared between sites", service)
+			}
+			return print(cmd, output, answers, func(w io.Writer) {
+				for _, k := range keys {
+					whatifTable(w, k, answers[k])
+				}
+			})
+		},
+	}
+	fs := cmd.Flags()
+	fs.StringSliceVar(&lose, "lose-site", nil, "`sites` that are gone with all their endpoints")
+	fs.StringSliceVar(&cuts, "cut", nil, "`A-B`: sites that cannot reach each other")
+	fs.Float64Var(&scale, "scale", 1, "demand everywhere, times this")
+	fs.StringVar(&service, "service", "", "only this service, `namespace/name`")
+	fs.Uint64Var(&seed, "seed", 1, "what arrivals and work are drawn from")
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+// splitPair reads A-B, where names may hold dashes themselves.
+func splitPair(s string, w *whatif.World) ([2]string, error) {
+	for i := range s {
+		if s[i] != '-' {
+			continue
+		}
+		a, b := s[:i], s[i+1:]
+		has := func(n string) bool {
+			return slices.ContainsFunc(w.Sites, func(s whatif.Site) bool { return s.Name == n })
+		}
+		if has(a) && has(b) {
+			return [2]string{a, b}, nil
+		}
+	}
+	return [2]string{}, fmt.Errorf("--cut %q: want two sites, such as north-east for north and east", s)
+}
+
+// worldsOf makes a world of each service from what the controllers say. Sites that
+// did not answer are left out and named.
+func worldsOf(status *siteapi.Status, weights *siteapi.Weights) (map[mesh.ServiceKey]*whatif.World, []string) {
+	out := map[mesh.ServiceKey]*whatif.World{}
+	var notes []string
+	demand := map[string]map[mesh.ServiceKey]float64{}
+	note := func(s *siteapi.SiteStatus) {
+		demand[s.Site] = map[mesh.ServiceKey]float64{}
+		for _, x := range s.Services {
+			demand[s.Site][x.Service] = x.Demand
+		}
+	}
+	note(&status.Self)
+	for _, p := range status.Peer {
+		if p.Said != nil {
+			note(p.Said)
+		} else {
+			notes = append(notes, fmt.Sprintf("site %s is left out: %s", p.Site, p.Silence))
+		}
+	}
+	for _, row := range weights.Rows {
+		known, ok := demand[row.Site]
+		if !ok {
+			continue
+		}
+		for i := range row.Services {
+			s := &row.Services[i]
+			w := out[s.Service]
+			if w == nil {
+				w = &whatif.World{RTTMS: map[[2]string]float64{}}
+				out[s.Service] = w
+			}
+			if s.HomeSlots == 0 || s.HomeServiceTimeMS == 0 {
+				notes = append(notes, fmt.Sprintf("site %s is left out for %s: its capacity is not known", row.Site, s.Service))
+				continue
+			}
+			w.Sites = append(w.Sites, whatif.Site{Name: row.Site, Slots: math.Max(1, s.HomeSlots), ServiceMS: s.HomeServiceTimeMS, DemandPerS: known[s.Service]})
+			for _, r := range s.Remotes {
+				if r.RTTMS > 0 {
+					w.RTTMS[[2]string{row.Site, r.Site}] = r.RTTMS
+				}
+			}
+		}
+	}
+	return out, notes
+}
+
+func servicesOf(worlds map[mesh.ServiceKey]*whatif.World) []mesh.ServiceKey {
+	var out []mesh.ServiceKey
+	for k := range worlds {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func whatifTable(w io.Writer, k mesh.ServiceKey, a *whatif.Answer) {
+	fmt.Fprintf(w, "%s\tNOW\tTHEN\n", k)
+	fmt.Fprintf(w, "mean\t%.1fms\t%.1fms\n", a.Before.MeanMS, a.After.MeanMS)
+	fmt.Fprintf(w, "p99\t%.1fms\t%.1fms\n", a.Before.P99MS, a.After.P99MS)
+	fmt.Fprintf(w, "errors\t%s\t%s\n", percent(a.Before.Errors), percent(a.After.Errors))
+	fmt.Fprintf(w, "served elsewhere\t%s\t%s\n", percent(a.Before.Away), percent(a.After.Away))
+	for _, s := range a.Sites {
+		then := percent(s.After)
+		if s.Lost {
+			then = "lost"
+		}
+		fmt.Fprintf(w, "busy %s\t%s\t%s\n", s.Site, percent(s.Before), then)
+	}
+	if len(a.Overloaded) > 0 {
+		fmt.Fprintf(w, "overloaded: %s\n", strings.Join(a.Overloaded, ", "))
+	}
+	fmt.Fprintln(w)
+}

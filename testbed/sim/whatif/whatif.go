@@ -1,0 +1,248 @@
+// Package whatif asks the simulator what a change would do to a mesh as it is now:
+// a site that is lost, a link that is cut, demand that grows. Both the mesh as it
+// is and the changed one run with the product's own decision code on the same
+// seeds. It is pure.
+package whatif
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/meridian-mesh/meridian/testbed/sim"
+	"github.com/meridian-mesh/meridian/testbed/sim/policy"
+)
+
+// Site is what is known of one service at a site.
+type Site struct {
+	Name      string
+	Slots     float64
+	ServiceMS float64
+	// DemandPerS is the rate of its own users' requests.
+	DemandPerS float64
+}
+
+// World is one service of a mesh at one moment.
+type World struct {
+	Sites []Site
+	// RTTMS holds round trips by pairs of names, in either order.
+	RTTMS map[[2]string]float64
+}
+
+// Change is what is asked about.
+type Change struct {
+	// Lose names sites that are gone with all their workers; their users go to the
+	// nearest site that is left.
+	Lose []string
+	// Cut names pairs of sites that cannot reach each other.
+	Cut [][2]string
+	// Scale multiplies every demand; 0 leaves it.
+	Scale float64
+}
+
+// Answer is what would become of the mesh.
+type Answer struct {
+	Before Outcome `json:"before"`
+	After  Outcome `json:"after"`
+	Sites  []Load  `json:"sites"`
+	// Overloaded names the sites that would be asked for more than they can do even
+	// after sharing: over 95 % busy.
+	Overloaded []string `json:"overloaded"`
+}
+
+// Outcome is what users see.
+type Outcome struct {
+	MeanMS float64 `json:"meanMs"`
+	P99MS  float64 `json:"p99Ms"`
+	Errors float64 `json:"errors"`
+	Away   float64 `json:"away"`
+}
+
+// Load is one site's part of its capacity in use, with what it serves for others.
+type Load struct {
+	Site   string  `json:"site"`
+	Before float64 `json:"before"`
+	After  float64 `json:"after"`
+	// Lost says that the site is gone after the change.
+	Lost bool `json:"lost,omitempty"`
+}
+
+const (
+	warmS, forS  = 10.0, 40.0
+	deadlineMS   = 2000.0
+	overloadedAt = 0.95
+	bigRTTMS     = 5000.0
+)
+
+// Run answers for a world with one seed. It is an error when the change names what
+// is not there or leaves no site, or when a capacity or a round trip is not known.
+func Run(w World, c Change, seed uint64) (*Answer, error) {
+	for i := range w.Sites {
+		s := &w.Sites[i]
+		if !(s.Slots >= 1) || !(s.ServiceMS > 0) || !(s.DemandPerS >= 0) {
+			return nil, fmt.Errorf("site %s: its capacity is not known (%v slots of %v ms): declare capacity on its endpoints", s.Name, s.Slots, s.ServiceMS)
+		}
+	}
+	if len(w.Sites) == 0 {
+		return nil, errors.New("no site serves this")
+	}
+	after, err := w.changed(c)
+	if err != nil {
+		return nil, err
+	}
+	old, err := w.scenario()
+	if err != nil {
+		return nil, err
+	}
+	next, err := after.scenario()
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range c.Cut {
+		a, b := after.index(p[0]), after.index(p[1])
+		if a >= 0 && b >= 0 {
+			next.Changes = append(next.Changes, sim.Change{Site: -1, Cut: []sim.Pair{{A: a, B: b}}})
+		}
+	}
+	ans := &Answer{Overloaded: []string{}}
+	was, outcome, err := run(old, seed)
+	if err != nil {
+		return nil, err
+	}
+	ans.Before = outcome
+	will, outcome, err := run(next, seed)
+	if err != nil {
+		return nil, err
+	}
+	ans.After = outcome
+	for i := range w.Sites {
+		l := Load{Site: w.Sites[i].Name, Before: was[i]}
+		if k := after.index(l.Site); k >= 0 {
+			if l.After = will[k]; l.After > overloadedAt {
+				ans.Overloaded = append(ans.Overloaded, l.Site)
+			}
+		} else {
+			l.Lost = true
+		}
+		ans.Sites = append(ans.Sites, l)
+	}
+	return ans, nil
+}
+
+func (w *World) index(name string) int {
+	return slices.IndexFunc(w.Sites, func(s Site) bool { return s.Name == name })
+}
+
+func (w *World) rtt(a, b string) (float64, bool) {
+	if r, ok := w.RTTMS[[2]string{a, b}]; ok {
+		return r, true
+	}
+	r, ok := w.RTTMS[[2]string{b, a}]
+	return r, ok
+}
+
+// changed is the world after the change, but for cut links.
+func (w *World) changed(c Change) (*World, error) {
+	for _, name := range c.Lose {
+		if w.index(name) < 0 {
+			return nil, fmt.Errorf("no site %q", name)
+		}
+	}
+	for _, p := range c.Cut {
+		if w.index(p[0]) < 0 || w.index(p[1]) < 0 || p[0] == p[1] {
+			return nil, fmt.Errorf("no link between sites %q and %q", p[0], p[1])
+		}
+	}
+	if c.Scale < 0 || math.IsNaN(c.Scale) || c.Scale > 1e3 {
+		return nil, fmt.Errorf("demand times %v", c.Scale)
+	}
+	out := &World{RTTMS: w.RTTMS}
+	for _, s := range w.Sites {
+		if c.Scale > 0 {
+			s.DemandPerS *= c.Scale
+		}
+		if !slices.Contains(c.Lose, s.Name) {
+			out.Sites = append(out.Sites, s)
+		}
+	}
+	if len(out.Sites) == 0 {
+		return nil, errors.New("no site would be left")
+	}
+	for _, name := range c.Lose {
+		lost := w.Sites[w.index(name)]
+		best := slices.MinFunc(out.Sites, func(a, b Site) int {
+			ra, okA := w.rtt(name, a.Name)
+			rb, okB := w.rtt(name, b.Name)
+			if !okA {
+				ra = math.Inf(1)
+			}
+			if !okB {
+				rb = math.Inf(1)
+			}
+			return cmp.Or(cmp.Compare(ra, rb), cmp.Compare(a.Name, b.Name))
+		})
+		moved := lost.DemandPerS
+		if c.Scale > 0 {
+			moved *= c.Scale
+		}
+		out.Sites[out.index(best.Name)].DemandPerS += moved
+	}
+	return out, nil
+}
+
+func (w *World) scenario() (*sim.Scenario, error) {
+	sc := &sim.Scenario{Name: "whatif", DeadlineMS: deadlineMS, ForS: forS, MeasureFromS: warmS}
+	n := len(w.Sites)
+	for i := range n {
+		s := &w.Sites[i]
+		slots := int(math.Round(s.Slots))
+		// A fraction of a slot works as a whole one that is as much slower.
+		sc.Network.Sites = append(sc.Network.Sites, sim.Site{
+			Name: s.Name, Slots: slots, ServiceMS: s.ServiceMS * float64(slots) / s.Slots, DemandPerS: s.DemandPerS,
+		})
+		row := make([]float64, n)
+		for j := range n {
+			if i == j {
+				continue
+			}
+			r, ok := w.rtt(s.Name, w.Sites[j].Name)
+			if !ok {
+				r = bigRTTMS // not known to be reachable: nothing goes there
+			}
+			row[j] = r
+		}
+		sc.Network.RTTMS = append(sc.Network.RTTMS, row)
+	}
+	if n > 32 {
+		sc.Neighbours = 24
+	}
+	return sc, sc.Check()
+}
+
+func run(sc *sim.Scenario, seed uint64) ([]float64, Outcome, error) {
+	p, err := policy.New(policy.NameMeridian, policy.Options{DelayPeriods: 1})
+	if err != nil {
+		return nil, Outcome{}, err
+	}
+	m, err := sim.New(sc, p, seed)
+	if err != nil {
+		return nil, Outcome{}, err
+	}
+	s, _ := m.Run(nil)
+	n := math.Max(1, float64(s.Window.Requests))
+	out := Outcome{
+		MeanMS: s.Window.MeanMS(), P99MS: s.QuantileMS(0.99),
+		Errors: float64(s.Window.Errors()) / n, Away: float64(s.Window.Away) / n,
+	}
+	loads := make([]float64, len(sc.Network.Sites))
+	for i := range loads {
+		sum := 0.0
+		for _, x := range s.Load[i][int(2*warmS):int(2*forS)] {
+			sum += float64(x)
+		}
+		loads[i] = sum / (forS - warmS) / sc.Network.Sites[i].CapacityPerS()
+	}
+	return loads, out, nil
+}

@@ -157,7 +157,7 @@ func TestNoAllocations(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, func() {
 		PutGPE(b, 1)
 		h := Put(b[8:], MD2, NextIPv4, 7, 255)
-		h, _ = AppendContext(b[8:], h, ContextHeader{Class: ClassMeridian, Type: TypeTag, Value: b[100:104]})
+		_, _ = AppendContext(b[8:], h, ContextHeader{Class: ClassMeridian, Type: TypeTag, Value: b[100:104]})
 		_, rest, _ := ParseGPE(b)
 		h, _, _ = Parse(rest)
 		_, _, _ = h.Find(ClassMeridian, TypeTag)

@@ -243,7 +243,7 @@ func (c *compiler) hop(p *Path, i int, node string) (NextHop, error) {
 	}
 	s := &p.Stops[i]
 	if s.Branches != nil {
-		return c.branch(p, s)
+		return c.branch(s)
 	}
 	a, err := c.attachment(s.Instance)
 	if err != nil {
@@ -334,7 +334,7 @@ func (c *compiler) end(p *Path) (NextHop, error) {
 	return h, nil
 }
 
-func (c *compiler) branch(p *Path, s *Stop) (NextHop, error) {
+func (c *compiler) branch(s *Stop) (NextHop, error) {
 	var rules []Rule
 	for _, b := range s.Branches {
 		class, ok := c.classes[b.Chain]

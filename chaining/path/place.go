@@ -191,7 +191,7 @@ func (s *search) run(weight float64) *Placement {
 		l, layer, node := s.labels[at], at/width, at%width
 		s.deepest = max(s.deepest, layer)
 		for _, e := range n.out[node] {
-			if ms := s.edgeMS[e]; ms == ms && !s.noEdge[e] {
+			if ms := s.edgeMS[e]; !math.IsNaN(ms) && !s.noEdge[e] {
 				edge := &n.edges[e]
 				relax(layer*width+edge.to, at, l.price+ms+weight*edge.latencyMS, l.latency+edge.latencyMS, e, -1)
 			}

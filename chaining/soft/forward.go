@@ -259,7 +259,7 @@ func (t *turn) header(p *path.Port, b []byte) {
 		t.drop(path.ReasonTTL)
 		return
 	}
-	ether := uint16(0)
+	var ether uint16
 	switch h.Next() {
 	case nsh.NextIPv4:
 		ether = etherIPv4

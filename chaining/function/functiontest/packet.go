@@ -12,7 +12,10 @@ import (
 
 // TCP flags.
 const (
-	FIN, SYN, RST, ACK = 1, 2, 4, 16
+	FIN = 1
+	SYN = 2
+	RST = 4
+	ACK = 16
 )
 
 // UDP makes a packet from one address and port to another.
@@ -61,7 +64,7 @@ func IP(src, dst netip.Addr, proto byte, transport []byte) []byte {
 		panic("made a packet that cannot be read")
 	}
 	if at := function.ChecksumAt(proto); at >= 0 {
-		sum := uint16(0)
+		var sum uint16
 		if proto == flow.ProtoICMP {
 			sum = ^function.Checksum16(0, b[p.Payload:])
 		} else {

@@ -13,6 +13,8 @@ TESTFLAGS ?=
 BENCH     ?= .
 BENCHTIME ?= 1s
 FUZZTIME  ?= 5s
+SOAK      ?= 10m
+SEEDS     ?= 200
 
 # The linter is built once per version and kept: it compiles slowly.
 GOLANGCI_VERSION := v2.15.0
@@ -49,6 +51,29 @@ test-root: ## run the tests that need root: network namespaces, BPF
 	@go test -tags root -p 1 -count=1 -run '^TestRoot' $(AS_ROOT) $(TESTFLAGS) \
 		$$(git grep -lE '^//go:build .*\broot\b' -- '*_test.go' | xargs -n1 dirname | sort -u | sed 's|^|./|')
 
+.PHONY: test-edge
+test-edge: ## one node under attack and in change, at full length: needs slowhttptest, takes three minutes
+	@MERIDIAN_LIFE=60s go test -tags edge -count=1 -v $(TESTFLAGS) -run '^(TestLife|TestSlowHTTPTest)$$' ./cmd/edgeproxy
+
+.PHONY: test-clients
+test-clients: ## curl, wrk, a browser and npm's ws through the proxy: says what is missing
+	@npm install --silent --no-audit --no-fund --prefix .cache/npm ws@8.18.3
+	@NODE_PATH=$(CURDIR)/.cache/npm/node_modules go test -tags clients -count=1 -v $(TESTFLAGS) -run '^TestClient' ./cmd/edgeproxy
+
+.PHONY: soak
+soak: ## a node for SOAK=10m with faults by script: every error explained, memory flat
+	@MERIDIAN_SOAK=$(SOAK) go test -count=1 -v -timeout 0 $(TESTFLAGS) -run '^TestFaultSoak$$' ./cmd/edgeproxy
+
+# The scheduler's module carries k8s.io/kubernetes: its first compilation takes ten
+# minutes on two CPUs, so its tests are apart. vet=off, since vet would look at all of it.
+.PHONY: test-kube
+test-kube: ## run the scheduler against a real API server and etcd, in process (first time: ten minutes)
+	@cd cmd/meridian-scheduler && go test -tags kube -vet=off -count=1 -timeout 20m $(TESTFLAGS) .
+
+.PHONY: sim-placement
+sim-placement: ## compare rules of placement on 200 cases (ten minutes): docs/benchmarks.md has the tables
+	@MERIDIAN_PLACEMENT_SEEDS=$(SEEDS) go test -count=1 -v -timeout 60m -run 'SocialNetwork|Generated' ./testbed/sim/placement
+
 .PHONY: bench
 bench: ## run the Go benchmarks: make bench BENCH=Route BENCHTIME=3s
 	@go test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) ./...
@@ -68,6 +93,12 @@ bench-chains: ## what chains cost, in namespaces: make bench-chains ROUNDS=9 (ne
 nemesis: ## ten minutes of faults and twenty cuts, one of five minutes, against real sites; needs root
 	@MERIDIAN_NEMESIS_SECONDS=600 MERIDIAN_CUTS=20 MERIDIAN_CUT_SECONDS=300 \
 		go test -tags root -count=1 -timeout 40m -v -run '^TestRoot(Nemesis|Partition|Line)$$' $(AS_ROOT) $(TESTFLAGS) ./testbed/netns
+
+SIM ?= ring-step,ring-low,ring-high,ring-moving,ring-slow,ring-cut,ring-bus-cut,ring-adjacent,ring-mixed,line,overload,city-12,city-12-uneven,backbone
+
+.PHONY: sim
+sim: build ## compare sharing rules in virtual time, whole (half an hour): make sim SIM=ring-step
+	@bin/meridian sim compare --scenario '$(SIM)' --seeds 500-503 --delays 0,1,3,5 $(ARGS)
 
 .PHONY: lint
 lint: $(GOLANGCI) ## run golangci-lint

@@ -204,7 +204,7 @@ func (s *Server) conditionsWith(set *mesh.Objects) []mesh.Condition {
 	if set != nil {
 		*all = mesh.Objects{
 			Gateways: set.Gateways, HTTPRoutes: set.HTTPRoutes, TCPRoutes: set.TCPRoutes, TLSRoutes: set.TLSRoutes, Sites: set.Sites,
-			Services: set.Services, TrafficPolicies: set.TrafficPolicies, LocalResponses: set.LocalResponses,
+			Services: set.Services, TrafficPolicies: set.TrafficPolicies, LocalResponses: set.LocalResponses, ReferenceGrants: set.ReferenceGrants,
 			NetworkFunctions: set.NetworkFunctions, ServiceChains: set.ServiceChains, ChainNodes: set.ChainNodes, Positions: set.Positions,
 		}
 		for key := range set.All() {
@@ -254,6 +254,8 @@ func add(all *mesh.Objects, o world.Object) {
 		all.TrafficPolicies = append(all.TrafficPolicies, d)
 	case *mesh.LocalResponse:
 		all.LocalResponses = append(all.LocalResponses, d)
+	case *mesh.ReferenceGrant:
+		all.ReferenceGrants = append(all.ReferenceGrants, d)
 	case *mesh.NetworkFunction:
 		all.NetworkFunctions = append(all.NetworkFunctions, d)
 	case *mesh.ServiceChain:

@@ -40,6 +40,8 @@ type Config struct {
 	// Advertise are the hosts under which other sites reach this hub, as its tokens
 	// name them. Empty means the addresses of this machine that it listens on.
 	Advertise []string
+	// Export has proxies that are not ours follow the site's weights.
+	Export Export
 	// Preload are documents that are applied at each start.
 	Preload []mesh.Source
 	Version string

@@ -120,6 +120,8 @@ func decodeObject(key mesh.Key, data []byte) (any, error) {
 		doc = one(&o.TrafficPolicies)
 	case mesh.KindLocalResponse:
 		doc = one(&o.LocalResponses)
+	case mesh.KindReferenceGrant:
+		doc = one(&o.ReferenceGrants)
 	case mesh.KindNetworkFunction:
 		doc = one(&o.NetworkFunctions)
 	case mesh.KindServiceChain:

@@ -209,6 +209,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { _ = os.Remove(s.folder.Path(siteapi.RunFileName)) }()
+	s.exporting(ctx, tasks.Go)
 	close(s.runReady)
 	s.log.Info("serving", "site", s.cfg.Site, "role", s.cfg.role(), "nats", s.run.NATS, "api", s.run.API, "leaf", s.run.Leaf)
 	<-ctx.Done()

@@ -67,7 +67,7 @@ func TestEveryAlgorithmServes(t *testing.T) {
 	addrs := backends(t, 4, nil)
 	p := startProxy(t, Config{}, Deps{}, toOne(addrs...))
 	for algorithm, want := range map[string]int{
-		mesh.LBLeastRequest: 4, mesh.LBPeakEWMA: 4, mesh.LBRoundRobin: 4, mesh.LBRandom: 4,
+		mesh.LBFadingTable: 4, mesh.LBLeastRequest: 4, mesh.LBPeakEWMA: 4, mesh.LBRoundRobin: 4, mesh.LBRandom: 4,
 		mesh.LBRingHash: 1, mesh.LBMaglev: 1, // one client, one endpoint
 	} {
 		p.apply(with(toOne(addrs...), mesh.TrafficPolicySpec{LoadBalancing: &mesh.LoadBalancing{Algorithm: algorithm}}))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -50,6 +51,7 @@ type Cooperation struct {
 	ways     []way
 	rtts     map[string]*rtt.Estimate
 	last     map[mesh.ServiceKey]inForce
+	counts   map[mesh.ServiceKey]*share.Counters
 	changes  history
 	said     map[string]bool
 	mute     map[string]bool // sites whose last probe failed
@@ -92,6 +94,7 @@ func NewCooperation(cfg CooperationConfig) *Cooperation {
 		peers:             make(chan []peer, 1),
 		rtts:              map[string]*rtt.Estimate{},
 		last:              map[mesh.ServiceKey]inForce{},
+		counts:            map[mesh.ServiceKey]*share.Counters{},
 		said:              map[string]bool{},
 		mute:              map[string]bool{},
 		sites:             map[string]*siteState{},
@@ -268,25 +271,37 @@ func (c *Cooperation) tick(loads Loads, buf []ServiceLoad) []ServiceLoad {
 	return buf
 }
 
+// counters are the loads as the node takes them, in memory of the Cooperation's
+// own. It needs mu.
 func (c *Cooperation) counters(loads []ServiceLoad) map[mesh.ServiceKey]*share.Counters {
 	c.gatesMu.Lock()
 	up := c.current.up
 	c.gatesMu.Unlock()
-	out := make(map[mesh.ServiceKey]*share.Counters, len(loads))
 	for i := range loads {
 		l := &loads[i]
-		from := make(map[string]uint64, len(l.From))
+		count := c.counts[l.Service]
+		if count == nil {
+			count = &share.Counters{From: map[string]uint64{}}
+			c.counts[l.Service] = count
+		}
+		from := count.From
+		clear(from)
 		for _, f := range l.From {
 			from[f.Site] = f.N
 		}
-		out[l.Service] = &share.Counters{
+		*count = share.Counters{
 			Demand: l.Demand, Served: l.Arrivals, From: from, Completed: l.Completions,
 			FreeStarts: l.UnqueuedStarts, Unqueued: l.Unqueued,
 			UnqueuedMS: float64(l.UnqueuedNS) / 1e6, UnqueuedSqMS: float64(l.UnqueuedSqUS) / 1e6,
 			InFlight: l.InFlight, Slots: float64(l.Slots), Up: up[l.Service],
 		}
 	}
-	return out
+	if len(c.counts) > len(loads) {
+		maps.DeleteFunc(c.counts, func(key mesh.ServiceKey, _ *share.Counters) bool {
+			return !slices.ContainsFunc(loads, func(l ServiceLoad) bool { return l.Service == key })
+		})
+	}
+	return c.counts
 }
 
 // remember keeps what is in force and, where it is a change, its history. It needs mu.

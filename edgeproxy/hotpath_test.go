@@ -52,13 +52,23 @@ func respond(c net.Conn, response []byte) {
 	}
 }
 
-// fixedBackend answers every request with a 1 KiB body.
+// fixedResponse has a 1 KiB body.
+var fixedResponse = []byte("HTTP/1.1 200 OK\r\nServer: fixed\r\nContent-Type: text/plain\r\nContent-Length: 1024\r\n\r\n" + strings.Repeat("x", 1024))
+
+// fixedBackend answers every request with fixedResponse.
 func fixedBackend(t testing.TB) string {
+	t.Helper()
+	return fixedBackendSaying(t, "")
+}
+
+// fixedBackendSaying adds field lines to its responses.
+func fixedBackendSaying(t testing.TB, lines string) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	response := []byte("HTTP/1.1 200 OK\r\nServer: fixed\r\nContent-Type: text/plain\r\nContent-Length: 1024\r\n\r\n" + strings.Repeat("x", 1024))
+	response := bytes.Replace(fixedResponse, []byte("\r\n\r\n"), []byte("\r\n"+lines+"\r\n"), 1)
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -230,7 +240,14 @@ func TestHotPath(t *testing.T) {
 	}
 }
 
-// TestHotPath_accessLog holds that the access log allocates nothing either.
+// TestHotPath_told has the backend say its load with each response, in ORCA's form
+// and for two endpoints.
+func TestHotPath_told(t *testing.T) {
+	b := fixedBackendSaying(t, "endpoint-load-metrics: JSON {\"named_metrics\":{\"in_flight\":3,\"service_time_ms\":0.05}}\r\n")
+	hotPath(t, Deps{}, hotObjects(b), 1, 50_000)
+}
+
+// TestHotPath_accessLog holds an access log to the same.
 func TestHotPath_accessLog(t *testing.T) {
 	log := openAccessLog(t)
 	hotPath(t, Deps{AccessLog: log}, hotObjects(fixedBackend(t)), 1, 100_000)
@@ -248,29 +265,19 @@ func balanced(o mesh.Objects, algorithm string, affinity *mesh.SessionAffinity) 
 	return o
 }
 
-// hotPath sends requests that reach a backend copies times each.
+// hotPath sends requests that reach a backend copies times each: at full speed for
+// what is allocated, then in lock-step for the system calls.
 func hotPath(t *testing.T, deps Deps, objects mesh.Objects, copies, requests int) {
 	if testing.Short() {
 		requests = 20_000
 	}
 	p := startProxy(t, Config{Loops: 1}, deps, objects)
-	// What else the machine runs moves the bursts, and with them the system calls;
-	// a path that asks for too much does so each time.
-	for try := 1; ; try++ {
-		faults := measured(t, p, requests, copies, deps.AccessLog != nil)
-		if len(faults) == 0 {
-			return
-		}
-		if try == 3 {
-			t.Fatal(strings.Join(faults, "; "))
-		}
-	}
+	allocatesNothing(t, p, requests, copies)
+	asksLittle(t, p, copies)
 }
 
-// measured fails the test for allocations and connections at once, and returns what
-// of one run hangs on how bursts fell.
-func measured(t *testing.T, p *proxy, requests, copies int, logged bool) (faults []string) {
-	connected := p.Stats().UpstreamConnects
+// allocatesNothing has no allocation per request.
+func allocatesNothing(t *testing.T, p *proxy, requests, copies int) {
 	b := &busy{clients: 64, request: hotRequest(), t: t}
 	b.run(p.addr("http").String(), requests, func(run func()) {
 		runtime.GC()
@@ -283,26 +290,21 @@ func measured(t *testing.T, p *proxy, requests, copies int, logged bool) (faults
 		runtime.ReadMemStats(&after)
 		is := p.Stats()
 		n := float64(requests / b.clients * b.clients)
-		calls := float64(is.Loops[0].Syscalls-was.Loops[0].Syscalls) / n
-		mallocs := float64(after.Mallocs-before.Mallocs) / n
-		t.Logf("%.0f requests/s, %.3f system calls and %.5f allocations a request, longest turn %v, %d slow",
-			n/took.Seconds(), calls, mallocs, is.Loops[0].LongestTurn, is.Loops[0].SlowTurns)
+		opened, all := is.UpstreamConnects-was.UpstreamConnects, after.Mallocs-before.Mallocs
+		t.Logf("%.0f requests/s, %.3f system calls a request, %d allocations and %d connections opened, longest turn %v, %d slow",
+			n/took.Seconds(), float64(is.Loops[0].Syscalls-was.Loops[0].Syscalls)/n, all, opened, is.Loops[0].LongestTurn, is.Loops[0].SlowTurns)
 		// The most requests at one time, and the connections for them, may be new
-		// in this time, and the runtime's goroutines allocate: a fixed number of
-		// objects, whatever the number of requests.
-		if all := after.Mallocs - before.Mallocs; all > 400*uint64(copies) {
-			t.Errorf("%d allocations in %.0f requests, want none per request", all, n)
+		// in this time: about 17 objects each, of both sides of this process. The
+		// runtime's goroutines and tickers allocate too, some a second: a number of
+		// objects that does not hang on that of the requests.
+		if most := 100 + 20*opened + uint64(40*took.Seconds()); all > most {
+			t.Errorf("%d allocations in %.0f requests that opened %d connections, want at most %d: none per request", all, n, opened, most)
 		}
-		// The log's writer takes turns with the clients of this process, which moves
-		// their bursts and with them the system calls.
-		if most := 4.2 * float64(copies); calls > most && !logged {
-			faults = append(faults, fmt.Sprintf("%.3f system calls a request, want at most %.1f", calls, most))
-		}
-		if opened := is.UpstreamConnects - connected; copies == 1 && opened > 64 {
-			t.Errorf("%d connections to the backend", opened)
+		// A copy's connection may be busy when its request is long over.
+		if most := uint64(64 * copies * copies); is.UpstreamConnects > most {
+			t.Errorf("%d connections to the backend, want at most %d", is.UpstreamConnects, most)
 		}
 	})
-	return faults
 }
 
 // TestIdleConnectionsAreCheap opens many connections that each served a request:

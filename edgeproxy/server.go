@@ -122,6 +122,13 @@ func (s *Server) Run(ctx context.Context) error {
 	tend, stopTending := context.WithCancel(ctx)
 	defer stopTending()
 	tending.Go(func() { s.tend(tend) })
+	tending.Go(func() {
+		tick := time.NewTicker(restEvery)
+		defer tick.Stop()
+		if err := s.giveBack(tend, tick.C); err != nil {
+			s.deps.Log.Warn("memory at rest stays as it is", "err", err)
+		}
+	})
 	go s.rebind()
 	watched := make(chan error, 1)
 	watching, unwatch := context.WithCancel(ctx)

@@ -161,25 +161,27 @@ func (c *checker) route(r *HTTPRoute) {
 	for i, p := range r.Spec.ParentRefs {
 		path := fmt.Sprintf("spec.parentRefs[%d]", i)
 		g := c.gateways[p.Namespace+"/"+p.Name]
-		switch {
-		case g == nil:
+		if g == nil {
 			add(path, ReasonNoMatchingParent, "there is no Gateway %s/%s%s", p.Namespace, p.Name, c.perhaps(p.Name, c.gateways))
 			continue
-		case p.Namespace != r.Metadata.Namespace:
-			add(path, ReasonNotAllowedByListeners, "Gateway %s/%s takes routes of its own namespace only", p.Namespace, p.Name)
-			continue
 		}
-		var joined, hosts bool
+		var joined, allowed, hosts bool
 		for j := range g.Spec.Listeners {
 			l := &g.Spec.Listeners[j]
-			if p.Selects(l) {
-				joined = true
+			if !p.Selects(l) {
+				continue
+			}
+			joined = true
+			if l.Allows(KindHTTPRoute, r.Metadata.Namespace, p.Namespace) {
+				allowed = true
 				hosts = hosts || len(r.Spec.Hostnames) == 0 || slices.ContainsFunc(r.Spec.Hostnames, func(h string) bool { return HostnamesOverlap(h, l.Hostname) })
 			}
 		}
 		switch {
 		case !joined:
 			add(path, ReasonNoMatchingParent, "Gateway %s/%s has no HTTP listener%s", p.Namespace, p.Name, p.wanted())
+		case !allowed:
+			add(path, ReasonNotAllowedByListeners, notAllowed, p.Namespace, p.Name, KindHTTPRoute, r.Metadata.Namespace)
 		case !hosts:
 			add(path, ReasonNoMatchingListenerHostname, "no listener of Gateway %s/%s has a hostname that overlaps with the route's", p.Namespace, p.Name)
 		}
@@ -202,8 +204,8 @@ func (c *checker) backend(kind string, m ObjectMeta, path, namespace, name strin
 	key := ServiceKey(namespace + "/" + name)
 	s := c.services[key]
 	switch {
-	case namespace != m.Namespace:
-		add(path, ReasonRefNotPermitted, "MeshService %s is in another namespace, and no ReferenceGrant is served by this version", key)
+	case !c.o.PermitsBackend(kind, m.Namespace, namespace, name):
+		add(path, ReasonRefNotPermitted, "%s", NotPermitted(kind, m.Namespace, key))
 		return
 	case s == nil:
 		add(path, ReasonBackendNotFound, "there is no MeshService %s%s", key, c.perhaps(name, c.services))
@@ -236,6 +238,8 @@ func (c *checker) filters(r *HTTPRoute, path string, filters []HTTPRouteFilter) 
 		}
 	}
 }
+
+const notAllowed = "no listener of Gateway %s/%s allows %ss of namespace %s (allowedRoutes)"
 
 func ports(s *MeshService) string {
 	var list []string

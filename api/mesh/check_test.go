@@ -122,10 +122,10 @@ test.yaml:23:1: HTTPRoute/default/r: spec.parentRefs[1]: NoMatchingParent: Gatew
 test.yaml:23:1: HTTPRoute/default/r: spec.parentRefs[2]: NoMatchingParent: Gateway default/b has no HTTP listener at port 9
 test.yaml:23:1: HTTPRoute/default/r: spec.parentRefs[3]: NoMatchingListenerHostname: no listener of Gateway default/b has a hostname that overlaps with the route's
 test.yaml:23:1: HTTPRoute/default/r: spec.parentRefs[4]: NoMatchingParent: there is no Gateway default/bb, did you mean b?
-test.yaml:23:1: HTTPRoute/default/r: spec.parentRefs[5]: NotAllowedByListeners: Gateway elsewhere/b takes routes of its own namespace only
+test.yaml:23:1: HTTPRoute/default/r: spec.parentRefs[5]: NotAllowedByListeners: no listener of Gateway elsewhere/b allows HTTPRoutes of namespace default (allowedRoutes)
 test.yaml:23:1: HTTPRoute/default/r: spec.rules[0].backendRefs[0]: BackendNotFound: there is no MeshService default/ech, did you mean echo?
 test.yaml:23:1: HTTPRoute/default/r: spec.rules[0].backendRefs[1].port: UnknownPort: MeshService default/echo has no port 81, it has 80
-test.yaml:23:1: HTTPRoute/default/r: spec.rules[0].backendRefs[2]: RefNotPermitted: MeshService elsewhere/echo is in another namespace, and no ReferenceGrant is served by this version
+test.yaml:23:1: HTTPRoute/default/r: spec.rules[0].backendRefs[2]: RefNotPermitted: MeshService elsewhere/echo is in another namespace, and no ReferenceGrant there lets HTTPRoutes of default name it
 test.yaml:23:1: HTTPRoute/default/r: spec.rules[0].backendRefs[4].port: UnknownPort: MeshService default/two has several ports (80, 81), name one
 test.yaml:71:1: Site/default/geelong: spec.parent: Conflicted: the site is its own ancestor
 test.yaml:71:1: Site/default/geelong: spec.links[0].to: Conflicted: the link leads to the site itself
@@ -150,7 +150,7 @@ test.yaml:84:1: TrafficPolicy/default/z: spec.targetRefs[1]: TargetNotFound: the
 	}
 
 	p := EffectivePolicy(o, "default/echo")
-	if p.SiteSharing.Policy != SharingCooperative || p.SiteSharing.StayHome != 2 || *p.Retries.Attempts != 0 || p.LoadBalancing.Algorithm != LBLeastRequest || p.Timeouts != nil {
+	if p.SiteSharing.Policy != SharingCooperative || p.SiteSharing.StayHome != 2 || *p.Retries.Attempts != 0 || p.LoadBalancing.Algorithm != LBFadingTable || p.Timeouts != nil {
 		t.Errorf("effective policy %+v", p)
 	}
 }

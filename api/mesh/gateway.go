@@ -37,7 +37,8 @@ type Listener struct {
 	Port     int    `json:"port"`
 	Protocol string `json:"protocol"`
 	// TLS is for protocol TLS.
-	TLS *ListenerTLS `json:"tls,omitempty"`
+	TLS           *ListenerTLS   `json:"tls,omitempty"`
+	AllowedRoutes *AllowedRoutes `json:"allowedRoutes,omitempty"`
 }
 
 // HTTPRoute sends requests of a Gateway's listeners to services (Gateway API, HTTPRoute).
@@ -72,6 +73,7 @@ type HTTPRouteRule struct {
 	Filters     []HTTPRouteFilter `json:"filters,omitempty"`
 	BackendRefs []BackendRef      `json:"backendRefs,omitempty"`
 	Timeouts    *RouteTimeouts    `json:"timeouts,omitempty"`
+	Retry       *RouteRetry       `json:"retry,omitempty"`
 }
 
 // HTTPRouteMatch is one alternative of a rule. All of its parts must hold.
@@ -126,6 +128,15 @@ type BackendRef struct {
 	Weight    *int   `json:"weight,omitempty"`
 
 	Filters []HTTPRouteFilter `json:"filters,omitempty"`
+}
+
+// RouteRetry says when a request is sent again (Gateway API, HTTPRouteRetry): after
+// a failure without a response and after a response of one of Codes, at most
+// Attempts times, at least Backoff later. Only what may be sent twice is.
+type RouteRetry struct {
+	Codes    []int     `json:"codes,omitempty"`
+	Attempts *int      `json:"attempts,omitempty"`
+	Backoff  *Duration `json:"backoff,omitempty"`
 }
 
 // RouteTimeouts bound a request: Request the whole exchange with the client,

@@ -113,7 +113,13 @@ type Compat struct {
 const Version = 1
 
 // Features are the optional wire features this build understands.
-var Features = map[string]bool{}
+var Features = func() map[string]bool {
+	known := map[string]bool{}
+	for _, f := range features {
+		known[f.name] = true
+	}
+	return known
+}()
 
 // Check returns an error when this build must not act on the message.
 func (c Compat) Check() error {
@@ -139,6 +145,7 @@ type Objects struct {
 	TrafficPolicies []*TrafficPolicy `json:"trafficPolicies,omitempty"`
 	LocalResponses  []*LocalResponse `json:"localResponses,omitempty"`
 
+	ReferenceGrants  []*ReferenceGrant  `json:"referenceGrants,omitempty"`
 	NetworkFunctions []*NetworkFunction `json:"networkFunctions,omitempty"`
 	ServiceChains    []*ServiceChain    `json:"serviceChains,omitempty"`
 	ChainNodes       []*ChainNode       `json:"chainNodes,omitempty"`

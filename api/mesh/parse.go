@@ -34,19 +34,28 @@ var kinds = []struct {
 	{MeshAPIVersion, reflect.TypeFor[Site]()},
 	{GatewayAPIVersion, reflect.TypeFor[Gateway]()},
 	{GatewayAPIVersion, reflect.TypeFor[HTTPRoute]()},
-	{StreamRouteAPIVersion, reflect.TypeFor[TCPRoute]()},
-	{StreamRouteAPIVersion, reflect.TypeFor[TLSRoute]()},
+	{GatewayAPIVersion, reflect.TypeFor[TCPRoute]()},
+	{GatewayAPIVersion, reflect.TypeFor[TLSRoute]()},
 	{MeshAPIVersion, reflect.TypeFor[MeshService]()},
 	{MeshAPIVersion, reflect.TypeFor[TrafficPolicy]()},
 	{MeshAPIVersion, reflect.TypeFor[LocalResponse]()},
+	{GatewayAPIVersion, reflect.TypeFor[ReferenceGrant]()},
 	{MeshAPIVersion, reflect.TypeFor[NetworkFunction]()},
 	{MeshAPIVersion, reflect.TypeFor[ServiceChain]()},
 	{MeshAPIVersion, reflect.TypeFor[ChainNode]()},
 }
 
 // unservedKinds are defined by the two API groups and refused by name.
-var unservedKinds = []string{"GatewayClass", "GRPCRoute", "UDPRoute", "ReferenceGrant", "BackendTLSPolicy",
+var unservedKinds = []string{"GatewayClass", "GRPCRoute", "UDPRoute", "BackendTLSPolicy",
 	"ListenerSet", "AuthorizationPolicy", "GeoFence"}
+
+// older are further versions of the Gateway API in which kinds of the same shape
+// are read; [Default] turns them into the present one.
+var older = map[string][]string{
+	KindTCPRoute:       {GatewayGroup + "/v1alpha2"},
+	KindTLSRoute:       {GatewayGroup + "/v1alpha2", GatewayGroup + "/v1alpha3"},
+	KindReferenceGrant: {GatewayGroup + "/v1beta1", GatewayGroup + "/v1alpha2"},
+}
 
 func typeMetaOf(kind string) TypeMeta {
 	for _, k := range kinds {
@@ -249,7 +258,7 @@ func (r *reader) document(n *yaml.Node) {
 		if names[i] != m.Kind {
 			continue
 		}
-		if m.APIVersion != k.apiVersion && m.APIVersion != "" {
+		if m.APIVersion != k.apiVersion && m.APIVersion != "" && !slices.Contains(older[m.Kind], m.APIVersion) {
 			for _, e := range r.entries(n, nil, false) {
 				if e.key.Value == "apiVersion" {
 					r.fault(e.value, (*path)(nil).field("apiVersion"), fmt.Sprintf("%s %q is not served", m.Kind, m.APIVersion), "write "+k.apiVersion)

@@ -33,6 +33,11 @@ type Forwarding struct {
 	// TrustedNetworks are those of the proxies in front of this one. From anybody
 	// else Forwarded and X-Forwarded-Proto, -Host and -Port are replaced.
 	TrustedNetworks []string `json:"trustedNetworks,omitempty"`
+	// TrustedHops is how many proxies are in front of this one: the client's address
+	// is that many from the right in X-Forwarded-For. Without TrustedNetworks every
+	// peer is believed to be the last of them. 0 with TrustedNetworks takes the first
+	// address from the right that is in none of them.
+	TrustedHops int `json:"trustedHops,omitempty"`
 	// Forwarded sends Forwarded (RFC 7239) too.
 	Forwarded bool `json:"forwarded,omitempty"`
 	// Via is the name of this proxy in Via (RFC 9110 7.6.3).
@@ -89,6 +94,7 @@ type SendProxyProtocol struct {
 // Balancing algorithms inside a site. All of them respect weights, health and
 // what a request has tried before.
 const (
+	LBFadingTable  = "fadingTable"  // all by their own word of their load, leastRequest where they say nothing
 	LBLeastRequest = "leastRequest" // P2C by requests in flight over weight
 	LBPeakEWMA     = "peakEWMA"     // P2C by latency times requests in flight
 	LBRoundRobin   = "roundRobin"   // in turn, smooth

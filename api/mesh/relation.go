@@ -205,6 +205,14 @@ func fractionRelations(f *Fraction, fault faultFunc) {
 	}
 }
 
+func retryRelations(r *RouteRetry, fault faultFunc) {
+	for i, code := range r.Codes {
+		if first := slices.Index(r.Codes, code); first < i {
+			fault(fmt.Sprintf("codes[%d]", i), fmt.Sprintf("repeats codes[%d], %d", first, code), "")
+		}
+	}
+}
+
 var redirectCodes = []int{301, 302, 303, 307, 308}
 
 func redirectRelations(r *RequestRedirect, fault faultFunc) {

@@ -110,6 +110,9 @@ func (s *schemaWriter) document(t reflect.Type) {
 	props := def["properties"].(map[string]any)
 	m := typeMetaOf(t.Name())
 	props["apiVersion"] = map[string]any{"const": m.APIVersion}
+	if also := older[m.Kind]; len(also) > 0 {
+		props["apiVersion"] = map[string]any{"enum": append([]string{m.APIVersion}, also...)}
+	}
 	props["kind"] = map[string]any{"const": m.Kind}
 	for _, kind := range labelNamed {
 		if kind == m.Kind {

@@ -95,6 +95,23 @@ metadata: {name: second}
 spec: {gatewayClassName: meridian, listeners: [{name: a, hostname: "*.example.com", port: 0, protocol: mesh.meridian.dev/EastWest}]}
 ---
 apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: shared}
+spec:
+  gatewayClassName: meridian
+  listeners:
+  - {name: a, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}, kinds: [{group: gateway.networking.k8s.io, kind: HTTPRoute}]}}
+  - {name: b, port: 81, protocol: HTTP, allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {kubernetes.io/metadata.name: shop},
+      matchExpressions: [{key: kubernetes.io/metadata.name, operator: NotIn, values: [a, b]}]}}}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: ReferenceGrant
+metadata: {name: shop, namespace: data}
+spec:
+  from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: shop}]
+  to: [{group: mesh.meridian.dev, kind: MeshService, name: echo}, {group: "", kind: Service}]
+---
+apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: full.route, namespace: shop, labels: {app: "1"}, annotations: {a/b: c}}
 spec:
@@ -104,6 +121,7 @@ spec:
   - name: one
     matches: [{}, {path: {type: Exact, value: "/a%20b"}}, {path: {}}]
     timeouts: {request: 1s500ms, backendRequest: 0s}
+    retry: {codes: [500, 429], attempts: 3, backoff: 100ms}
     backendRefs: [{group: mesh.meridian.dev, kind: MeshService, namespace: shop, name: echo, weight: 0, port: 65535}]
   - matches:
     - path: {type: RegularExpression, value: "/v[0-9]+(/.*)?"}
@@ -137,7 +155,7 @@ spec:
   - {name: db, port: 5432, protocol: TCP}
   - {name: tls, port: 443, protocol: TLS, hostname: "*.example.com", tls: {mode: Passthrough}}
 ---
-apiVersion: gateway.networking.k8s.io/v1alpha2
+apiVersion: gateway.networking.k8s.io/v1
 kind: TCPRoute
 metadata: {name: db}
 spec:
@@ -150,7 +168,7 @@ metadata: {name: accept}
 spec:
   targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: streams, sectionName: db}]
   acceptProxyProtocol: {from: [10.0.0.0/8, "2001:db8::/32"]}
-  forwarding: {trustedNetworks: [10.0.0.0/8, "2001:db8::/32"], forwarded: true, via: edge-7}
+  forwarding: {trustedNetworks: [10.0.0.0/8, "2001:db8::/32"], trustedHops: 2, forwarded: true, via: edge-7}
   slowClients: {grace: 30s, minBytesPerSecond: 100}
 ---
 apiVersion: mesh.meridian.dev/v1alpha1

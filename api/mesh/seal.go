@@ -48,11 +48,12 @@ func (s *Snapshot) digest() (sum [sha256.Size]byte, err error) {
 	return sha256.Sum256(data), nil
 }
 
-// Seal sets Hash, and Signature when the origin has a key (nil otherwise). From
+// Seal sets what the objects require of a reader, Hash, and Signature when the origin has a key (nil otherwise). From
 // here on the snapshot and all it points to must not change: it is read from
 // many goroutines.
 func (s *Snapshot) Seal(key ed25519.PrivateKey) error {
 	s.received, s.Signature = nil, ""
+	s.Requires = s.Objects.Requires()
 	sum, err := s.digest()
 	if err != nil {
 		return fmt.Errorf("seal snapshot %s: %w", s.Generation, err)

@@ -41,24 +41,27 @@ func (c *checker) streamRoute(kind, protocol string, m ObjectMeta, parents []Par
 	for i, p := range parents {
 		path := fmt.Sprintf("spec.parentRefs[%d]", i)
 		g := c.gateways[p.Namespace+"/"+p.Name]
-		switch {
-		case g == nil:
+		if g == nil {
 			c.add(kind, m, path, ReasonNoMatchingParent, "there is no Gateway %s/%s%s", p.Namespace, p.Name, c.perhaps(p.Name, c.gateways))
 			continue
-		case p.Namespace != m.Namespace:
-			c.add(kind, m, path, ReasonNotAllowedByListeners, "Gateway %s/%s takes routes of its own namespace only", p.Namespace, p.Name)
-			continue
 		}
-		joined, hosts := false, false
+		joined, allowed, hosts := false, false, false
 		for j := range g.Spec.Listeners {
-			if l := &g.Spec.Listeners[j]; p.SelectsFor(protocol, l) {
-				joined = true
+			l := &g.Spec.Listeners[j]
+			if !p.SelectsFor(protocol, l) {
+				continue
+			}
+			joined = true
+			if l.Allows(kind, m.Namespace, p.Namespace) {
+				allowed = true
 				hosts = hosts || len(hostnames) == 0 || slices.ContainsFunc(hostnames, func(h string) bool { return HostnamesOverlap(h, l.Hostname) })
 			}
 		}
 		switch {
 		case !joined:
 			c.add(kind, m, path, ReasonNoMatchingParent, "Gateway %s/%s has no %s listener%s", p.Namespace, p.Name, protocol, p.wanted())
+		case !allowed:
+			c.add(kind, m, path, ReasonNotAllowedByListeners, notAllowed, p.Namespace, p.Name, kind, m.Namespace)
 		case !hosts:
 			c.add(kind, m, path, ReasonNoMatchingListenerHostname, "no listener of Gateway %s/%s has a hostname that overlaps with the route's", p.Namespace, p.Name)
 		}

@@ -17,7 +17,7 @@ spec:
   - {name: tls, port: 2, protocol: TLS, hostname: "*.example.com", tls: {mode: Passthrough}}
   - {name: http, port: 3, protocol: HTTP}
 ---
-apiVersion: gateway.networking.k8s.io/v1alpha2
+apiVersion: gateway.networking.k8s.io/v1
 kind: TCPRoute
 metadata: {name: r}
 spec:
@@ -31,7 +31,7 @@ spec:
     - {group: mesh.meridian.dev, kind: MeshService, name: dc}
     - {group: mesh.meridian.dev, kind: MeshService, name: db, namespace: other, port: 1}
 ---
-apiVersion: gateway.networking.k8s.io/v1alpha2
+apiVersion: gateway.networking.k8s.io/v1
 kind: TLSRoute
 metadata: {name: r}
 spec:

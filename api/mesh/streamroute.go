@@ -1,9 +1,5 @@
 package mesh
 
-// StreamRouteAPIVersion is the version of the Gateway API that TCPRoute and
-// TLSRoute are read in.
-const StreamRouteAPIVersion = "gateway.networking.k8s.io/v1alpha2"
-
 // Kinds of routes for connections.
 const (
 	KindTCPRoute = "TCPRoute"

@@ -61,8 +61,9 @@ func keyOf(doc reflect.Value) Key {
 func Default(o *Objects) {
 	for _, doc := range o.All() {
 		v := reflect.ValueOf(doc).Elem()
-		if m := v.FieldByName("TypeMeta"); m.IsZero() {
-			m.Set(reflect.ValueOf(typeMetaOf(v.Type().Name())))
+		meta := v.FieldByName("TypeMeta")
+		if m := meta.Interface().(TypeMeta); meta.IsZero() || slices.Contains(older[m.Kind], m.APIVersion) {
+			meta.Set(reflect.ValueOf(typeMetaOf(v.Type().Name())))
 		}
 		setDefaults(v)
 		switch r := doc.(type) {

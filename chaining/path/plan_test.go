@@ -327,6 +327,27 @@ func TestVerify(t *testing.T) {
 	}
 }
 
+// TestTwice: what a chain passes twice must have room for both times.
+func TestTwice(t *testing.T) {
+	ins := []Instance{{Name: "near", Function: "f", Node: "a", Slots: 1, ServiceMS: 10}, {Name: "far", Function: "f", Node: "b", Slots: 4, ServiceMS: 10}}
+	n := network(t, []Link{{A: "a", B: "b", LatencyMS: 50, Mbps: 10}}, ins)
+	d := Demand{Name: "c", Functions: []string{"f", "f"}, Ingress: "a", Egress: "a", PerS: 30, Mbps: 1}
+	if p, err := n.Place(d); err != nil || !slices.Equal(p.Instances, []string{"near", "near"}) {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	// Of 100/s 60 are taken: 30 more fit, 60 do not.
+	if p, err := n.Place(d); err != nil || slices.Equal(p.Instances, []string{"near", "near"}) {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	// The link: there and back are two directions, so 6 of 10 Mbit/s fit once each,
+	// and nothing that crosses it twice in one.
+	d = Demand{Name: "c", Functions: []string{"g", "f", "g"}, Ingress: "a", Egress: "a", PerS: 1, Mbps: 6}
+	n = network(t, []Link{{A: "a", B: "b", LatencyMS: 1, Mbps: 10}}, []Instance{{Name: "g", Function: "g", Node: "b", Slots: 1, ServiceMS: 1}, {Name: "f", Function: "f", Node: "a", Slots: 1, ServiceMS: 1}})
+	if p, err := n.Place(d); err == nil {
+		t.Fatalf("a link of 10 Mbit/s carries 6 twice: %+v", p)
+	}
+}
+
 func TestBoundWeights(t *testing.T) {
 	got := BoundWeights([]int{1, 1, 0}, []float64{90, 10, 0}, 1.25)
 	// The first has 90 % where 62.5 % are allowed.

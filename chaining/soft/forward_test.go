@@ -91,6 +91,14 @@ func TestTwoNodes(t *testing.T) {
 	if sum(0, x[14:34]) != 0xffff {
 		t.Error("outer IPv4 checksum is wrong")
 	}
+	// Outer TTL 64 and don't fragment; the source port is the flow's hash, as
+	// bpf/encap.h has it.
+	var p flow.Packet
+	flow.Parse(sent[14:], &p)
+	hash := uint32(p.Hash())
+	if want := 49152 + uint16((hash^hash>>16)&0x3fff); x[14+8] != 64 || x[14+6] != 0x40 || binary.BigEndian.Uint16(x[34:]) != want {
+		t.Errorf("outer headers are %x, want source port %d", x[14:42], want)
+	}
 	x = step(b, under, x, path.VerdictPlain)
 	// The function is a NAT that keeps the flow's state by its own means; what it
 	// gives back is known by the tuple that went in, so the packet is unchanged here.
@@ -121,7 +129,7 @@ func TestTooBig(t *testing.T) {
 	}
 	ip := r.Frame[14:]
 	var p flow.Packet
-	if !flow.Parse(ip, &p) || !p.Error || ip[20] != 3 || ip[21] != 4 || binary.BigEndian.Uint16(ip[26:]) != 1440 {
+	if !flow.Parse(ip, &p) || !p.Error || ip[8] != 64 || ip[20] != 3 || ip[21] != 4 || binary.BigEndian.Uint16(ip[26:]) != 1440 {
 		t.Errorf("answer is %x", ip)
 	}
 	if sum(0, ip[:20]) != 0xffff || sum(0, ip[20:]) != 0xffff {

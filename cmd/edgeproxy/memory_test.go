@@ -104,7 +104,7 @@ func dead(c net.Conn, one []byte) bool {
 // TestMemoryLimit floods a proxy with each kind of client that holds memory: it
 // stays within its limit, lives, serves others meanwhile, and all of them after.
 func TestMemoryLimit(t *testing.T) {
-	const limit = 40 << 20
+	const limit = 40 << 20 // with what the kernel keeps of sockets: less is resident
 	large := bytes.Repeat([]byte("x"), 4<<20)
 	a := startBackend(t, "a", func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/large" {
@@ -176,7 +176,7 @@ func TestMemoryLimit(t *testing.T) {
 				}
 			}
 			t.Logf("at most %.1f MiB resident, %d of %d connections held (%d tries); of others %d served, %d not", float64(most)/(1<<20), held, tt.n, f.tries.Load(), served, refused)
-			if most > limit+limit/10 {
+			if most > limit {
 				t.Errorf("%.1f MiB resident, limit 40", float64(most)/(1<<20))
 			}
 			eventually(t, "everybody is served again", func() bool {

@@ -127,6 +127,11 @@ func (n *node) openSource() (source.Source, error) {
 func (n *node) apply(s *mesh.Snapshot) error {
 	n.taking.Lock()
 	defer n.taking.Unlock()
+	if n.handedOver.Load() || n.draining.Load() {
+		// It may have waited for the upgrade: what it opened now nobody would serve,
+		// and run.json is the other process's.
+		return source.ErrLeaving
+	}
 	if err := n.coop.Configure(s, func() error { return n.proxy.Apply(s) }); err != nil {
 		return err
 	}
@@ -189,7 +194,9 @@ func (n *node) run(stop context.Context) error {
 		return err
 	}
 	unfollow()
+	n.taking.Lock()
 	n.draining.Store(true)
+	n.taking.Unlock()
 	n.log.Info("draining", "timeout", n.opts.drainTimeout)
 	limit, done := context.WithTimeout(ctx, n.opts.drainTimeout)
 	defer done()

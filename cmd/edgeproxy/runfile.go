@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/meridian-mesh/meridian/edgeproxy/source"
+	"github.com/meridian-mesh/meridian/internal/durable"
 )
 
 // runFile is <state-dir>/run.json: where this process can be reached, for whoever
@@ -45,7 +45,7 @@ func (n *node) writeRunFile() error {
 	if err != nil {
 		return err
 	}
-	return source.WriteFile(n.runFilePath(), append(data, '\n'), 0o644)
+	return durable.WriteFile(n.runFilePath(), append(data, '\n'), 0o644)
 }
 
 func (n *node) removeRunFile() error {

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/meridian-mesh/meridian/controller"
+	"github.com/meridian-mesh/meridian/controller/export"
 	"github.com/meridian-mesh/meridian/controller/join"
 )
 
@@ -81,6 +82,14 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 	fs.StringVar(&c.NATSNKeyFile, "nats-nkey-file", "", "`file` with the NKey seed for --nats-url")
 	fs.IntVar(&c.NATSReplicas, "nats-replicas", 0, "how many servers of --nats-url keep each bucket: 3 in a cluster of three (default 1)")
 	fs.StringVar(&c.NATSCA, "nats-ca", "", "`file` with the CA certificate of --nats-url")
+	fs.Func("export-haproxy", "have a HAProxy follow the weights: `socket=PATH,service=NAME,backend=NAME[,from.SITE=BACKEND]`; may be given again", func(s string) error {
+		h, err := export.ParseHAProxy(s)
+		c.Export.HAProxy = append(c.Export.HAProxy, h)
+		return err
+	})
+	fs.StringVar(&c.Export.EnvoyFile, "export-envoy", "", "`file` to keep the weights in as Envoy's filesystem endpoint discovery (EDS)")
+	fs.StringVar(&c.Export.GatewayFile, "export-gateway", "", "`file` to keep the weights in as Gateway API HTTPRoutes, for kubectl")
+	fs.StringVar(&c.Export.Gateway, "export-gateway-name", "ingress", "`name` of the Gateway that those routes attach to")
 	fs.Func("config", "`file` or folder of YAML to apply at the start, as 'meridian apply' does; may be given again", func(s string) error {
 		o.documents = append(o.documents, s)
 		return nil

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/meridian-mesh/meridian/internal/bus"
@@ -55,7 +56,7 @@ const (
 const (
 	pingEvery      = time.Second
 	pingsLost      = 2
-	leafRedial     = 500 * time.Millisecond
+	leafRedial     = 250 * time.Millisecond
 	leafDial       = time.Second
 	startTimeout   = 10 * time.Second
 	lameDuckFor    = 300 * time.Millisecond
@@ -67,6 +68,7 @@ const (
 type Server struct {
 	ns  *natsserver.Server
 	cfg Config
+	log *slogger
 }
 
 // Start returns when the server accepts connections. A leaf whose hub is not
@@ -102,7 +104,7 @@ func Start(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("natsd: %s", why)
 	default:
 	}
-	return &Server{ns: ns, cfg: cfg}, nil
+	return &Server{ns: ns, cfg: cfg, log: logger}, nil
 }
 
 func options(cfg Config) (*natsserver.Options, error) {
@@ -236,7 +238,7 @@ func (s *Server) Links() int { return s.ns.NumLeafNodes() }
 
 // Stores reports whether the server still keeps what it is given: it stops that for
 // good, until it is started again, when a write to disk fails.
-func (s *Server) Stores() bool { return s.ns.JetStreamEnabled() }
+func (s *Server) Stores() bool { return s.ns.JetStreamEnabled() && !s.log.broken.Load() }
 
 // Disconnect ends the links of a site, whose key should be out of force first.
 func (s *Server) Disconnect(site string) error {
@@ -271,6 +273,8 @@ func (s *Server) Kill() { s.ns.Shutdown() }
 type slogger struct {
 	log    *slog.Logger
 	failed chan string
+	// broken is set when a bucket takes nothing any more.
+	broken atomic.Bool
 
 	mu   sync.Mutex
 	said map[string]time.Time
@@ -289,6 +293,11 @@ func (l *slogger) Debugf(format string, v ...any)  { l.log.Debug(line(format, v)
 func (l *slogger) Tracef(string, ...any)           {}
 
 func (l *slogger) warn(format string, v []any) {
+	// The server stops a stream whose file could not be written, for good, and says
+	// so nowhere else.
+	if strings.Contains(format, "critical write error") {
+		l.broken.Store(true)
+	}
 	now := time.Now()
 	l.mu.Lock()
 	again := now.Sub(l.said[format]) < repeatAfter

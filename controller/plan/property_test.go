@@ -84,7 +84,7 @@ func TestTick_slowHome(t *testing.T) {
 	for _, k := range []struct {
 		serviceMS float64
 		most      int
-	}{{10, 12}, {40, 1}} {
+	}{{10, 12}, {30, 1}} {
 		p := New(svc, new(price.Curves))
 		in := home(100, site("b", 100), site("c", 100))
 		in.Slots, in.ServiceMS = 4, k.serviceMS
@@ -131,14 +131,14 @@ func TestTick_silence(t *testing.T) {
 // fluid is a mesh of planners whose requests are rates: no gate, no noise. Reports
 // come late by delay periods.
 type fluid struct {
-	planners      []*Planner
-	slots, ms     []float64
-	demand        []float64
-	rtt           [][]float64
-	share         [][]float64 // by site and place
-	past          []report
-	delayMS, ager float64
-	inBand        bool
+	planners  []*Planner
+	slots, ms []float64
+	demand    []float64
+	rtt       [][]float64
+	share     [][]float64 // by site and place
+	past      []report
+	delayMS   float64
+	inBand    bool
 }
 
 type report struct {

@@ -34,6 +34,7 @@ import (
 	"syscall"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/internal/durable"
 )
 
 // Folder is an open data folder.
@@ -73,41 +74,9 @@ func (f *Folder) Path(name ...string) string {
 	return filepath.Join(append([]string{f.dir}, name...)...)
 }
 
-// WriteFile replaces path: after a crash at any moment the old or the new
-// content is there, whole.
-func WriteFile(path string, data []byte, mode fs.FileMode) (err error) {
-	dir := filepath.Dir(path)
-	t, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = t.Close()
-			_ = os.Remove(t.Name())
-		}
-	}()
-	if err = t.Chmod(mode); err != nil {
-		return err
-	}
-	if _, err = t.Write(data); err != nil {
-		return err
-	}
-	if err = t.Sync(); err != nil {
-		return err
-	}
-	if err = t.Close(); err != nil {
-		return err
-	}
-	if err = os.Rename(t.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
-	return errors.Join(err, d.Close())
+// WriteFile is [durable.WriteFile].
+func WriteFile(path string, data []byte, mode fs.FileMode) error {
+	return durable.WriteFile(path, data, mode)
 }
 
 // magic is the head of a checksummed file's first line; the SHA-256 of the rest

@@ -54,6 +54,10 @@ func (w *World) Compile(site string) mesh.Objects {
 			if here(d.Metadata, site) {
 				out.LocalResponses = append(out.LocalResponses, d)
 			}
+		case *mesh.ReferenceGrant:
+			if here(d.Metadata, site) {
+				out.ReferenceGrants = append(out.ReferenceGrants, d)
+			}
 		case *mesh.NetworkFunction:
 			out.NetworkFunctions = append(out.NetworkFunctions, d)
 		case *mesh.ServiceChain:
@@ -123,4 +127,14 @@ func (w *World) own() *mesh.Objects {
 		}
 	}
 	return &w.cache.objects
+}
+
+// Objects is [World.Compile] of the own site, kept between changes. It must not be
+// changed.
+func (w *World) Objects() *mesh.Objects { return w.own() }
+
+// Declared is the capacity that a service's endpoints at the own site declare.
+func (w *World) Declared(service mesh.ServiceKey) mesh.ServiceReport {
+	w.own()
+	return w.cache.declared[service][w.site]
 }

@@ -26,7 +26,7 @@ func entry() *Entry {
 	return &Entry{
 		Start: 5e9, Duration: 12_345_678, FirstByte: 7_000_000, Status: 200, Flag: "UT", Attempts: 2,
 		Received: 11, Sent: 22,
-		Client: netip.MustParseAddrPort("192.0.2.7:5555"), Upstream: netip.MustParseAddrPort("[2001:db8::1]:9001"),
+		Client: netip.MustParseAddrPort("192.0.2.7:5555"), Peer: netip.MustParseAddrPort("10.0.0.9:80"), Details: "upstream_response_timeout", Upstream: netip.MustParseAddrPort("[2001:db8::1]:9001"),
 		Protocol: "HTTP/1.1", Method: []byte("GET"), Authority: []byte("a.example"), Path: []byte("/x?y=z"),
 		Service: "default/echo", Route: "default/all/0", Gateway: "default/ingress", Site: "south",
 		Request: []stream.Field{field("User-Agent", "curl"), field("X-Request-Id", "abc")},
@@ -122,6 +122,7 @@ func TestJSON(t *testing.T) {
 		"protocol": "HTTP/1.1", "response_code": 200.0, "response_flags": "UT", "bytes_received": 11.0,
 		"bytes_sent": 22.0, "duration": 12.0, "response_duration": 7.0, "downstream_remote_address": "192.0.2.7:5555",
 		"upstream_host": "[2001:db8::1]:9001", "upstream_cluster": "default/echo", "upstream_site": "south",
+		"downstream_direct_remote_address": "10.0.0.9:80", "response_code_details": "upstream_response_timeout",
 		"upstream_attempts": 2.0, "route_name": "default/all/0", "gateway": "default/ingress", "site": "north",
 		"node": "n1", "request_id": "abc", "user_agent": "curl", "x_forwarded_for": nil,
 	}

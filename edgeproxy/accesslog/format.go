@@ -54,6 +54,9 @@ const (
 	opRouteName
 	opClient
 	opClientAddress
+	opPeer
+	opPeerAddress
+	opResponseCodeDetails
 	opGateway
 	opRequestField
 	opResponseField
@@ -77,15 +80,18 @@ var operators = map[string]operator{
 	"ROUTE_NAME":                             opRouteName,
 	"DOWNSTREAM_REMOTE_ADDRESS":              opClient,
 	"DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": opClientAddress,
-	"REQ":                                    opRequestField,
-	"RESP":                                   opResponseField,
-	"METHOD":                                 opMethod,
-	"PATH":                                   opPath,
-	"AUTHORITY":                              opAuthority,
-	"GATEWAY":                                opGateway,
-	"SITE":                                   opSite,
-	"NODE":                                   opNode,
-	"UPSTREAM_SITE":                          opUpstreamSite,
+	"DOWNSTREAM_DIRECT_REMOTE_ADDRESS":       opPeer,
+	"DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT": opPeerAddress,
+	"RESPONSE_CODE_DETAILS":                         opResponseCodeDetails,
+	"REQ":                                           opRequestField,
+	"RESP":                                          opResponseField,
+	"METHOD":                                        opMethod,
+	"PATH":                                          opPath,
+	"AUTHORITY":                                     opAuthority,
+	"GATEWAY":                                       opGateway,
+	"SITE":                                          opSite,
+	"NODE":                                          opNode,
+	"UPSTREAM_SITE":                                 opUpstreamSite,
 }
 
 // pseudo are the request fields that are not header fields.
@@ -102,11 +108,13 @@ var members = [][2]string{
 	{"protocol", "PROTOCOL"},
 	{"response_code", "RESPONSE_CODE"},
 	{"response_flags", "RESPONSE_FLAGS"},
+	{"response_code_details", "RESPONSE_CODE_DETAILS"},
 	{"bytes_received", "BYTES_RECEIVED"},
 	{"bytes_sent", "BYTES_SENT"},
 	{"duration", "DURATION"},
 	{"response_duration", "RESPONSE_DURATION"},
 	{"downstream_remote_address", "DOWNSTREAM_REMOTE_ADDRESS"},
+	{"downstream_direct_remote_address", "DOWNSTREAM_DIRECT_REMOTE_ADDRESS"},
 	{"upstream_host", "UPSTREAM_HOST"},
 	{"upstream_cluster", "UPSTREAM_CLUSTER"},
 	{"upstream_site", "UPSTREAM_SITE"},
@@ -126,10 +134,11 @@ var members = [][2]string{
 //
 // REQ(X?Y) and RESP(X?Y) show header X, or Y where there is no X. The operators
 // are START_TIME (with a layout of strftime letters: Y m d H M S, s, 3f 6f 9f),
-// PROTOCOL, RESPONSE_CODE, RESPONSE_FLAGS, BYTES_RECEIVED and BYTES_SENT (of
+// PROTOCOL, RESPONSE_CODE, RESPONSE_FLAGS, RESPONSE_CODE_DETAILS, BYTES_RECEIVED and BYTES_SENT (of
 // bodies), DURATION and RESPONSE_DURATION (ms, to the last and the first byte of
 // the response), UPSTREAM_HOST, UPSTREAM_CLUSTER, UPSTREAM_REQUEST_ATTEMPT_COUNT,
-// ROUTE_NAME, DOWNSTREAM_REMOTE_ADDRESS, DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT,
+// ROUTE_NAME, DOWNSTREAM_REMOTE_ADDRESS (the client, as trusted proxies tell) and
+// DOWNSTREAM_DIRECT_REMOTE_ADDRESS (who is connected), both also _WITHOUT_PORT,
 // REQ, RESP, METHOD, PATH, AUTHORITY, GATEWAY, SITE, NODE and UPSTREAM_SITE.
 func Parse(text string) (*Format, error) {
 	f := &Format{}

@@ -80,6 +80,12 @@ func (l *Log) value(b []byte, p *part, e *record, now time.Time, clock int64) []
 		return l.address(b, p, e.client, true)
 	case opClientAddress:
 		return l.address(b, p, e.client, false)
+	case opPeer:
+		return l.address(b, p, e.peer, true)
+	case opPeerAddress:
+		return l.address(b, p, e.peer, false)
+	case opResponseCodeDetails:
+		return l.text(b, p, e.details)
 	case opGateway:
 		return l.text(b, p, e.gateway)
 	case opSite:

@@ -28,11 +28,15 @@ type Entry struct {
 	Flag      string
 	Attempts  int
 	// Received and Sent are bytes of bodies.
-	Received, Sent          int64
-	Client, Upstream        netip.AddrPort
+	Received, Sent int64
+	// Client is who asked, Peer who is at the other end of the connection: a proxy in
+	// front of this one may be between them.
+	Client, Peer, Upstream  netip.AddrPort
 	Protocol                string
 	Method, Authority, Path []byte
 	Service, Route, Gateway string
+	// Details says in a word or some why the response is as it is.
+	Details string
 	// Site is the other site that served it, empty at home.
 	Site string
 	// Request are the fields sent on; Response are the values that
@@ -87,8 +91,9 @@ func (r *Ring) Add(e *Entry) {
 	b = binary.LittleEndian.AppendUint16(b, uint16(e.Status))
 	b = append(b, uint8(min(e.Attempts, 255)))
 	b = appendAddr(b, e.Client)
+	b = appendAddr(b, e.Peer)
 	b = appendAddr(b, e.Upstream)
-	for _, s := range [...]string{e.Flag, e.Protocol, e.Service, e.Route, e.Gateway, e.Site} {
+	for _, s := range [...]string{e.Flag, e.Details, e.Protocol, e.Service, e.Route, e.Gateway, e.Site} {
 		b = binary.LittleEndian.AppendUint16(b, uint16(min(len(s), maxText)))
 		b = append(b, s[:min(len(s), maxText)]...)
 	}
@@ -167,7 +172,8 @@ type record struct {
 	start, duration, firstByte, received, sent int64
 	status                                     int
 	attempts                                   int
-	client, upstream                           netip.AddrPort
+	client, peer, upstream                     netip.AddrPort
+	details                                    []byte
 	flag, protocol, service, route, gateway    []byte
 	site, method, authority, path              []byte
 	request, response                          [maxFields][]byte
@@ -182,8 +188,9 @@ func (f *Format) read(b []byte, e *record) (rest []byte) {
 	}
 	e.status, e.attempts, b = int(binary.LittleEndian.Uint16(b)), int(b[2]), b[3:]
 	e.client, b = readAddr(b)
+	e.peer, b = readAddr(b)
 	e.upstream, b = readAddr(b)
-	for _, t := range [...]*[]byte{&e.flag, &e.protocol, &e.service, &e.route, &e.gateway, &e.site, &e.method, &e.authority, &e.path} {
+	for _, t := range [...]*[]byte{&e.flag, &e.details, &e.protocol, &e.service, &e.route, &e.gateway, &e.site, &e.method, &e.authority, &e.path} {
 		*t, b = readText(b)
 	}
 	for i := range f.request {

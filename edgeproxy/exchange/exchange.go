@@ -77,6 +77,9 @@ type Event struct {
 	Switch bool
 	// Unsent, of Failed: the peer certainly has not processed the request.
 	Unsent bool
+	// Retry, of Response: the head is not wanted where another attempt is allowed;
+	// see [Exchange.MayRetry].
+	Retry  bool
 	Status int
 	N      int
 }
@@ -152,6 +155,11 @@ type Config struct {
 	MaxReplay int
 	// ClientCredit is the client's credit for response body at the start.
 	ClientCredit int
+	// CountStale has an attempt for a connection that the other side had closed count
+	// as one of Retries.
+	CountStale bool
+	// Lost overrides the status of the answer for [UpstreamReset]; 0 does not.
+	Lost int
 }
 
 type attemptState uint8
@@ -218,6 +226,24 @@ func (x *Exchange) Tunnel() bool { return x.tunnel }
 
 // Committed reports whether the client has got a final head.
 func (x *Exchange) Committed() bool { return x.winner >= 0 }
+
+// Retries is how many of the attempts were new ones that [Config] bounds.
+func (x *Exchange) Retries() int { return x.retries }
+
+// MayRetry reports whether the response of an attempt, of which no more than the
+// head came, may be dropped for another attempt.
+func (x *Exchange) MayRetry(r Ref) bool {
+	a := x.find(r)
+	if a == nil || x.winner >= 0 || x.retries >= x.cfg.Retries || !x.cfg.Idempotent || x.req.kept > 0 {
+		return false
+	}
+	for i := range x.attempts {
+		if b := &x.attempts[i]; b != a && b.state != free {
+			return false
+		}
+	}
+	return true
+}
 
 // Alive reports whether the reference names an attempt that is not over.
 func (x *Exchange) Alive(r Ref) bool { return x.find(r) != nil }
@@ -319,6 +345,11 @@ func (x *Exchange) backend(a *attempt, ev *Event, out []Action) []Action {
 	case Response:
 		if x.winner >= 0 {
 			return out
+		}
+		if ev.Retry && !ev.Switch && x.MayRetry(a.ref) {
+			x.failure = NoHealthy // what is left to say where there is no other target
+			x.retries++
+			return x.start(false, false, x.release(a, false, out))
 		}
 		a.answered = true
 		x.winner, x.status, x.replay = int8(a.ref.Slot), ev.Status, false
@@ -485,7 +516,10 @@ func (x *Exchange) failed(a *attempt, ev *Event, out []Action) []Action {
 	if x.req.kept > 0 || answered || !ev.Unsent && !x.cfg.Idempotent {
 		return x.giveUp(ev.Flag, 0, out)
 	}
-	if stale {
+	if stale && (!x.cfg.CountStale || x.retries < x.cfg.Retries) {
+		if x.cfg.CountStale {
+			x.retries++
+		}
 		// A new connection cannot be stale, so this happens once a connection that
 		// the other side had closed and is no failure of the target.
 		return x.start(true, false, out)
@@ -504,6 +538,9 @@ func (x *Exchange) giveUp(f Flag, status int, out []Action) []Action {
 	out = x.releaseAll(out)
 	if x.winner >= 0 {
 		return x.finish(x.status, f, append(out, Action{Kind: Abort}))
+	}
+	if status == 0 && f == UpstreamReset {
+		status = x.cfg.Lost
 	}
 	if status == 0 {
 		status = f.Status()

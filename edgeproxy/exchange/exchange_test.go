@@ -56,10 +56,43 @@ func TestScripts(t *testing.T) {
 	req := func(want string) line { return line{Event{Kind: Request}, want} }
 	upload := line{Event{Kind: Request, More: true}, "start"}
 	ready := func(want string) line { return line{Event{Kind: Ready, N: 100}, want} }
+	strict := Config{Retries: 1, Idempotent: true, MaxReplay: 10, ClientCredit: 100, CountStale: true, Lost: 503}
+	unwanted := Event{Kind: Response, Status: 503, Retry: true}
 	for name, tt := range map[string]struct {
 		cfg   Config
 		lines []line
 	}{
+		"unwanted responses": {get, []line{
+			req("start"), ready("head, end"), {unwanted, "release failed, start again"},
+			ready("head, end"), {unwanted, "release failed, start again"},
+			ready("head, end"), {unwanted, "reply-head"},
+			{Event{Kind: ResponseEnd}, "release ok, reply-end, finish 503"},
+		}},
+		"an unwanted response to a POST": {post, []line{
+			req("start"), ready("head, end"), {unwanted, "reply-head"},
+		}},
+		"an unwanted response, the body is gone": {get, []line{
+			upload, ready("head"),
+			{Event{Kind: RequestData, N: 18}, "data 0+18, credit-client 18"},
+			{unwanted, "reply-head"},
+		}},
+		"an unwanted response, the body is kept": {get, []line{
+			upload, ready("head"),
+			{Event{Kind: RequestData, N: 4}, "data 0+4, keep 0+4, credit-client 4"},
+			{unwanted, "release failed, start again"},
+			{Event{Kind: RequestEnd}, ""},
+			ready("head, data 0+4, end"),
+		}},
+		"an unwanted response, nowhere else to go": {get, []line{
+			req("start"), ready("head, end"), {unwanted, "release failed, start again"},
+			{Event{Kind: NoTarget, Flag: NoHealthy}, "release failed, local 503 UH, finish 503 UH"},
+		}},
+		"stale connections count": {strict, []line{
+			req("start"), {Event{Kind: Ready, N: 100, Reused: true}, "head, end"},
+			{Event{Kind: Failed, Flag: UpstreamReset}, "release failed, start fresh again"},
+			ready("head, end"),
+			{Event{Kind: Failed, Flag: UpstreamReset}, "release failed, local 503 UC, finish 503 UC"},
+		}},
 		"plain": {get, []line{
 			req("start"), ready("head, end"),
 			{Event{Kind: Response, Status: 200}, "reply-head"},

@@ -47,6 +47,38 @@ var flagText = [Flags]struct {
 	IdleTimeout:        {"SI", 408, "the connection carried nothing for too long"},
 }
 
+var details = [Flags]string{
+	OK:                 "via_upstream",
+	NoRoute:            "route_not_found",
+	NoCluster:          "backend_not_found",
+	NoHealthy:          "no_healthy_upstream",
+	ConnectFailure:     "upstream_connection_failure",
+	UpstreamReset:      "upstream_reset_before_response_started",
+	UpstreamProtocol:   "upstream_protocol_error",
+	UpstreamTimeout:    "upstream_response_timeout",
+	Overload:           "overload",
+	ClientDisconnected: "downstream_remote_disconnect",
+	ClientProtocol:     "request_invalid",
+	ClientTimeout:      "request_header_timeout",
+	Loop:               "request_loop",
+	SlowBody:           "request_body_too_slow",
+	SlowReader:         "response_read_too_slowly",
+	IdleTimeout:        "idle_timeout",
+}
+
+// Details is the flag as a reason in the words of Envoy's response code details,
+// where it has one. The cause of a response that has begun and is cut off is
+// another one, see DetailsOf.
+func (f Flag) Details() string { return details[f] }
+
+// DetailsOf is Details of an exchange, with begun that the client has had a head.
+func DetailsOf(f Flag, begun bool) string {
+	if begun && f == UpstreamReset {
+		return "upstream_reset_after_response_started"
+	}
+	return f.Details()
+}
+
 // String is the flag's letters, empty for OK.
 func (f Flag) String() string { return flagText[f].code }
 

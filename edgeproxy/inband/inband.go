@@ -36,6 +36,9 @@ const (
 	HeaderService = "meridian-service"
 	// HeaderSource names the site that an east-west request comes from.
 	HeaderSource = "meridian-source"
+	// HeaderClient is the client's address on an east-west request, where it is not
+	// the last one in x-forwarded-for.
+	HeaderClient = "meridian-client"
 	// HeaderLoad carries a load report on an east-west response.
 	HeaderLoad = "meridian-load"
 )

@@ -22,11 +22,11 @@ const (
 	copyBytes = 64 << 10
 	// turnBytes bounds what all connections of a loop move in one turn, well below
 	// what would take 5 ms.
-	turnBytes = 1 << 20
+	turnBytes = 512 << 10
 	// starveRest is how long connections that there was no room to read wait for some.
 	starveRest = 2 * time.Millisecond
 	// shareBytes is what one of them may move of it while others wait.
-	shareBytes = 256 << 10
+	shareBytes = 128 << 10
 )
 
 // Host answers what connections need to know and is told how they end.
@@ -52,6 +52,8 @@ type Plan struct {
 	Retries       int
 	// Send is the version of the PROXY header that the backend gets, 0 for none.
 	Send int
+	// Route names the rule that the connection goes by.
+	Route string
 }
 
 // Engine is one loop's connections.

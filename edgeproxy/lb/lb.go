@@ -31,6 +31,7 @@ type Picker interface {
 }
 
 var (
+	_ Picker = (*FadingTable)(nil)
 	_ Picker = (*LeastRequest)(nil)
 	_ Picker = (*Maglev)(nil)
 	_ Picker = (*PeakEWMA)(nil)

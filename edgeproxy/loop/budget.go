@@ -22,6 +22,8 @@ type budget struct {
 	bytes atomic.Int64
 	// spent counts up: memory of other kinds than buffers.
 	spent atomic.Int64
+	// reserved is for what is in buffers and may have to be copied without a read.
+	reserved int
 	// short is called when there is no room.
 	short   func()
 	starved *Conn // to be read when there is room
@@ -38,6 +40,10 @@ func (l *Loop) SetBudget(n int64) { l.budget.bytes.Store(n) }
 // Spend counts n bytes that the loop's owner took, other than buffers.
 func (l *Loop) Spend(n int) { l.budget.spent.Add(int64(n)) }
 
+// Reserve keeps n more bytes of the budget, or fewer where n is negative, for a copy
+// of what is in buffers already.
+func (l *Loop) Reserve(n int) { l.budget.reserved += n }
+
 // OnShort has f called, at any point of a turn, when something is not read for
 // want of room. f must not change a connection before the turn is over.
 func (l *Loop) OnShort(f func()) { l.budget.short = f }
@@ -51,7 +57,7 @@ func (l *Loop) Room() int {
 	}
 	b -= l.budget.spent.Load()
 	l.Slabs.Most = int(max(b, 1))
-	left := int(b) - l.Slabs.InUse()
+	left := int(b) - l.Slabs.InUse() - l.budget.reserved
 	if left < leastRoom {
 		return 0
 	}

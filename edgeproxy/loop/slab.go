@@ -170,6 +170,14 @@ func (l *List) Room(s *Slabs, n int) []byte {
 	return k.b[0:0:len(k.b)]
 }
 
+// Spare is how many bytes fit the end without another chunk.
+func (l *List) Spare() int {
+	if l.tail == nil {
+		return 0
+	}
+	return len(l.tail.b) - l.tail.w
+}
+
 // Commit takes n bytes that were written into the space Room returned.
 func (l *List) Commit(n int) {
 	l.tail.w += n

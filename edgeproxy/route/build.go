@@ -25,16 +25,16 @@ func (f Fault) Error() string { return f.Object.String() + ": " + f.Field + ": "
 type builder struct {
 	gateway   *mesh.Gateway
 	listeners []mesh.Listener
-	responses []*mesh.LocalResponse
+	objects   *mesh.Objects
 	table     *Table
 	faults    []Fault
 }
 
-// Build compiles the routes that join the listeners, which are those of one port
-// of the gateway, with the local responses that filters name. The order of routes
-// does not matter.
-func Build(gateway *mesh.Gateway, listeners []mesh.Listener, routes []*mesh.HTTPRoute, responses []*mesh.LocalResponse) (*Table, []Fault) {
-	b := &builder{gateway: gateway, listeners: listeners, responses: responses, table: &Table{listeners: newHosts[*listener]()}}
+// Build compiles the HTTPRoutes of the objects that join the listeners, which are
+// those of one port of the gateway, with the local responses that filters name and
+// the grants for services of other namespaces. The order of routes does not matter.
+func Build(gateway *mesh.Gateway, listeners []mesh.Listener, objects *mesh.Objects) (*Table, []Fault) {
+	b := &builder{gateway: gateway, listeners: listeners, objects: objects, table: &Table{listeners: newHosts[*listener]()}}
 	if len(listeners) > 0 {
 		b.table.Port = listeners[0].Port
 	}
@@ -44,7 +44,7 @@ func Build(gateway *mesh.Gateway, listeners []mesh.Listener, routes []*mesh.HTTP
 			b.table.listeners.set(name, &listener{hosts: newHosts[*paths]()})
 		}
 	}
-	sorted := slices.Clone(routes)
+	sorted := slices.Clone(objects.HTTPRoutes)
 	slices.SortStableFunc(sorted, func(a, b *mesh.HTTPRoute) int {
 		return cmp.Or(cmp.Compare(a.Metadata.Namespace, b.Metadata.Namespace), cmp.Compare(a.Metadata.Name, b.Metadata.Name))
 	})
@@ -87,10 +87,9 @@ func (b *builder) route(r *mesh.HTTPRoute) {
 	}
 }
 
-// joins reports whether a route refers to the listener, which takes routes of its
-// own namespace (Gateway API, allowedRoutes: Same).
+// joins reports whether a route refers to the listener, which allows it.
 func (b *builder) joins(r *mesh.HTTPRoute, l *mesh.Listener) bool {
-	if r.Metadata.Namespace != b.gateway.Metadata.Namespace {
+	if !l.Allows(mesh.KindHTTPRoute, r.Metadata.Namespace, b.gateway.Metadata.Namespace) {
 		return false
 	}
 	for _, p := range r.Spec.ParentRefs {
@@ -133,6 +132,7 @@ func (b *builder) rule(route *mesh.HTTPRoute, index int, tables []*paths) {
 	if t := spec.Timeouts; t != nil {
 		r.Request, r.BackendRequest = bound(t.Request), bound(t.BackendRequest)
 	}
+	r.Retry = compileRetry(spec.Retry)
 	matches := spec.Matches
 	if len(matches) == 0 {
 		matches = []mesh.HTTPRouteMatch{{}}
@@ -255,15 +255,16 @@ func (b *builder) backend(route *mesh.HTTPRoute, ref *mesh.BackendRef) Backend {
 	if ref.Weight != nil {
 		backend.Weight = max(*ref.Weight, 0)
 	}
-	backend.Invalid = unserved(route, ref.Group, ref.Kind, ref.Namespace)
+	backend.Invalid = b.unserved(route, ref.Group, ref.Kind, ref.Namespace, ref.Name)
 	return backend
 }
 
 // unserved says why a reference is not served, empty when it is.
-func unserved(route *mesh.HTTPRoute, group, kind, namespace string) string {
+func (b *builder) unserved(route *mesh.HTTPRoute, group, kind, namespace, name string) string {
+	from := route.Metadata.Namespace
 	switch {
-	case namespace != "" && namespace != route.Metadata.Namespace:
-		return "backend of namespace " + namespace + " is not served: no ReferenceGrant permits it"
+	case !b.objects.PermitsBackend(mesh.KindHTTPRoute, from, namespace, name):
+		return mesh.NotPermitted(mesh.KindHTTPRoute, from, mesh.ServiceKey(namespace+"/"+name))
 	case group == mesh.MeshGroup && kind == mesh.KindMeshService:
 		return ""
 	}

@@ -228,11 +228,11 @@ func (b *builder) filter(route *mesh.HTTPRoute, f *Filters, spec *mesh.HTTPRoute
 		f.Response = append(f.Response, compileEdits(spec.ResponseHeaderModifier))
 	case spec.RequestMirror != nil:
 		ref := &spec.RequestMirror.BackendRef
-		if what := unserved(route, ref.Group, ref.Kind, ref.Namespace); what != "" {
+		if what := b.unserved(route, ref.Group, ref.Kind, ref.Namespace, ref.Name); what != "" {
 			b.fault(route, what, "%s.filters[%d].requestMirror.backendRef", field, i)
 			return
 		}
-		f.Mirrors = append(f.Mirrors, compileMirror(spec.RequestMirror, route.Metadata.Namespace))
+		f.Mirrors = append(f.Mirrors, compileMirror(spec.RequestMirror, cmp.Or(ref.Namespace, route.Metadata.Namespace)))
 	case spec.RequestRedirect != nil:
 		r := spec.RequestRedirect
 		f.Redirect = &Redirect{Status: cmp.Or(r.StatusCode, 302), scheme: r.Scheme, host: r.Hostname, port: r.Port, path: compilePath(r.Path, prefix)}
@@ -257,7 +257,7 @@ func (b *builder) filter(route *mesh.HTTPRoute, f *Filters, spec *mesh.HTTPRoute
 }
 
 func (b *builder) extension(route *mesh.HTTPRoute, f *Filters, ref *mesh.LocalObjectRef, field string, i int) {
-	at := slices.IndexFunc(b.responses, func(r *mesh.LocalResponse) bool {
+	at := slices.IndexFunc(b.objects.LocalResponses, func(r *mesh.LocalResponse) bool {
 		return r.Metadata.Namespace == route.Metadata.Namespace && r.Metadata.Name == ref.Name
 	})
 	if at < 0 || ref.Group != mesh.MeshGroup || ref.Kind != mesh.KindLocalResponse {
@@ -265,7 +265,7 @@ func (b *builder) extension(route *mesh.HTTPRoute, f *Filters, ref *mesh.LocalOb
 		b.fault(route, f.Invalid, "%s.filters[%d].extensionRef", field, i)
 		return
 	}
-	spec := &b.responses[at].Spec
+	spec := &b.objects.LocalResponses[at].Spec
 	page := &Page{Status: spec.StatusCode, ContentType: []byte(cmp.Or(spec.ContentType, "text/plain; charset=utf-8")), Body: []byte(spec.Body)}
 	if len(spec.Replaces) > 0 {
 		for _, status := range spec.Replaces {

@@ -179,7 +179,7 @@ func TestFilterFaults(t *testing.T) {
 	r.Spec.Rules[1].Filters = []mesh.HTTPRouteFilter{{Type: mesh.FilterExtensionRef, ExtensionRef: &mesh.LocalObjectRef{Group: mesh.MeshGroup, Kind: mesh.KindLocalResponse, Name: "gone"}}}
 	r.Spec.Rules[2].Matches[0].Headers = []mesh.HeaderMatch{{Type: mesh.MatchRegularExpression, Name: "x", Value: "("}}
 	r.Spec.Rules[3].Matches[0].Path = &mesh.PathMatch{Type: mesh.MatchRegularExpression, Value: "/(a{1,20}){20}"}
-	table, faults := Build(gateway(anyHost...), anyHost, []*mesh.HTTPRoute{r}, nil)
+	table, faults := Build(gateway(anyHost...), anyHost, &mesh.Objects{HTTPRoutes: []*mesh.HTTPRoute{r}})
 	var fields []string
 	for _, f := range faults {
 		fields = append(fields, f.Field)

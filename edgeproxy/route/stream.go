@@ -40,6 +40,7 @@ func (s *Streams) Match(server []byte) (*Rule, bool) {
 
 // streamRoute is what TCPRoute and TLSRoute have in common.
 type streamRoute struct {
+	kind      string
 	meta      mesh.ObjectMeta
 	parents   []mesh.ParentRef
 	hostnames []string
@@ -48,45 +49,45 @@ type streamRoute struct {
 
 // BuildTCP compiles the routes that join the TCP listeners of one port of a
 // gateway. The first by namespace and name serves it.
-func BuildTCP(gateway *mesh.Gateway, listeners []mesh.Listener, routes []*mesh.TCPRoute) *Streams {
-	all := make([]streamRoute, 0, len(routes))
-	for _, r := range routes {
-		all = append(all, streamRoute{r.Metadata, r.Spec.ParentRefs, nil, r.Spec.Rules})
+func BuildTCP(gateway *mesh.Gateway, listeners []mesh.Listener, objects *mesh.Objects) *Streams {
+	all := make([]streamRoute, 0, len(objects.TCPRoutes))
+	for _, r := range objects.TCPRoutes {
+		all = append(all, streamRoute{mesh.KindTCPRoute, r.Metadata, r.Spec.ParentRefs, nil, r.Spec.Rules})
 	}
-	return buildStreams(gateway, listeners, all, false)
+	return buildStreams(gateway, listeners, objects, all, false)
 }
 
 // BuildTLS compiles the routes that join the TLS listeners of one port of a
 // gateway. Of two for the same name the first by namespace and name serves it.
-func BuildTLS(gateway *mesh.Gateway, listeners []mesh.Listener, routes []*mesh.TLSRoute) *Streams {
-	all := make([]streamRoute, 0, len(routes))
-	for _, r := range routes {
-		all = append(all, streamRoute{r.Metadata, r.Spec.ParentRefs, r.Spec.Hostnames, r.Spec.Rules})
+func BuildTLS(gateway *mesh.Gateway, listeners []mesh.Listener, objects *mesh.Objects) *Streams {
+	all := make([]streamRoute, 0, len(objects.TLSRoutes))
+	for _, r := range objects.TLSRoutes {
+		all = append(all, streamRoute{mesh.KindTLSRoute, r.Metadata, r.Spec.ParentRefs, r.Spec.Hostnames, r.Spec.Rules})
 	}
-	return buildStreams(gateway, listeners, all, true)
+	return buildStreams(gateway, listeners, objects, all, true)
 }
 
-func buildStreams(gateway *mesh.Gateway, listeners []mesh.Listener, routes []streamRoute, byName bool) *Streams {
+func buildStreams(gateway *mesh.Gateway, listeners []mesh.Listener, objects *mesh.Objects, routes []streamRoute, byName bool) *Streams {
 	s := &Streams{ByName: byName, hosts: newHosts[*Rule]()}
 	slices.SortStableFunc(routes, func(a, b streamRoute) int {
 		return cmp.Or(cmp.Compare(a.meta.Namespace, b.meta.Namespace), cmp.Compare(a.meta.Name, b.meta.Name))
 	})
 	for i := range routes {
-		s.add(gateway, listeners, &routes[i])
+		s.add(gateway, listeners, objects, &routes[i])
 	}
 	return s
 }
 
-func (s *Streams) add(gateway *mesh.Gateway, listeners []mesh.Listener, r *streamRoute) {
+func (s *Streams) add(gateway *mesh.Gateway, listeners []mesh.Listener, objects *mesh.Objects, r *streamRoute) {
 	hostnames := r.hostnames
 	if len(hostnames) == 0 {
 		hostnames = []string{""}
 	}
-	rule := streamRule(r)
+	rule := streamRule(objects, r)
 	used := false
 	for i := range listeners {
 		l := &listeners[i]
-		if !slices.ContainsFunc(r.parents, func(p mesh.ParentRef) bool {
+		if !l.Allows(r.kind, r.meta.Namespace, gateway.Metadata.Namespace) || !slices.ContainsFunc(r.parents, func(p mesh.ParentRef) bool {
 			return cmp.Or(p.Namespace, r.meta.Namespace) == gateway.Metadata.Namespace && p.Name == gateway.Metadata.Name && p.SelectsFor(l.Protocol, l)
 		}) {
 			continue
@@ -105,7 +106,7 @@ func (s *Streams) add(gateway *mesh.Gateway, listeners []mesh.Listener, r *strea
 	}
 }
 
-func streamRule(r *streamRoute) *Rule {
+func streamRule(objects *mesh.Objects, r *streamRoute) *Rule {
 	rule := &Rule{Key: r.meta.Namespace + "/" + r.meta.Name}
 	if len(r.rules) == 0 {
 		return rule
@@ -115,8 +116,8 @@ func streamRule(r *streamRoute) *Rule {
 		if ref.Weight != nil {
 			b.Weight = max(*ref.Weight, 0)
 		}
-		if cmp.Or(ref.Namespace, r.meta.Namespace) != r.meta.Namespace {
-			b.Invalid = "a backend in another namespace is not permitted"
+		if !objects.PermitsBackend(r.kind, r.meta.Namespace, ref.Namespace, ref.Name) {
+			b.Invalid = mesh.NotPermitted(r.kind, r.meta.Namespace, b.Service)
 		}
 		rule.total += uint64(b.Weight)
 		rule.Backends = append(rule.Backends, b)

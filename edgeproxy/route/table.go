@@ -70,6 +70,8 @@ type Rule struct {
 	Request, BackendRequest time.Duration
 	// Filters are for requests that no backend takes, nil for none.
 	Filters *Filters
+	// Retry is nil where the rule says nothing of it.
+	Retry *Retry
 
 	total uint64 // of the backends' weights
 }
@@ -93,6 +95,64 @@ func (r *Rule) Mirrors() []Mirror {
 		}
 	}
 	return all
+}
+
+// Retry says when a rule's requests are sent again, beyond what the service's
+// policy does.
+type Retry struct {
+	// Attempts may follow the first, -1 as many as the policy says.
+	Attempts int
+	// Backoff is the least wait before an attempt.
+	Backoff time.Duration
+
+	codes [(maxCode-minCode)/64 + 1]uint64
+}
+
+const (
+	minCode = 400
+	maxCode = 599
+	// defaultBackoff is the wait where a rule says none.
+	defaultBackoff = 25 * time.Millisecond
+	// maxBackoff is how many times the least wait doubling goes.
+	maxBackoff = 10
+)
+
+func compileRetry(spec *mesh.RouteRetry) *Retry {
+	if spec == nil {
+		return nil
+	}
+	r := &Retry{Attempts: -1, Backoff: defaultBackoff}
+	if spec.Attempts != nil {
+		r.Attempts = *spec.Attempts
+	}
+	if spec.Backoff != nil {
+		r.Backoff = spec.Backoff.D()
+	}
+	for _, c := range spec.Codes {
+		if minCode <= c && c <= maxCode {
+			r.codes[(c-minCode)/64] |= 1 << ((c - minCode) % 64)
+		}
+	}
+	return r
+}
+
+// On reports whether a response of the status is asked for again.
+func (r *Retry) On(status int) bool {
+	return minCode <= status && status <= maxCode && r.codes[(status-minCode)/64]&(1<<((status-minCode)%64)) != 0
+}
+
+// Wait is how long to wait before the nth retry, from 1: the backoff, doubled each
+// time up to ten times as much, and at random up to half of that on top, so that
+// requests which failed together do not come back together. random is uniform over
+// all uint64.
+func (r *Retry) Wait(n int, random uint64) time.Duration {
+	d := r.Backoff
+	for ; n > 1 && d < maxBackoff*r.Backoff; n-- {
+		d *= 2
+	}
+	d = min(d, maxBackoff*r.Backoff)
+	more, _ := bits.Mul64(random, uint64(d/2)+1)
+	return d + time.Duration(more)
 }
 
 // Unbounded is a timeout that is written as zero.

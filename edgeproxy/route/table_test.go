@@ -51,7 +51,7 @@ func to(host, path string) *Request { return &Request{Host: []byte(host), Path: 
 
 func build(t testing.TB, listeners []mesh.Listener, routes ...*mesh.HTTPRoute) *Table {
 	t.Helper()
-	table, faults := Build(gateway(listeners...), listeners, routes, nil)
+	table, faults := Build(gateway(listeners...), listeners, &mesh.Objects{HTTPRoutes: routes})
 	for _, f := range faults {
 		t.Error(f)
 	}
@@ -159,7 +159,7 @@ func TestFaults(t *testing.T) {
 	r.Spec.Rules[5].Matches[0].Path.Type = "Wildcard"
 	stranger := rt("default/host", []string{"x.org"}, "/")
 	listeners := []mesh.Listener{{Name: "l", Hostname: "*.example.com", Port: 80}}
-	table, faults := Build(gateway(listeners...), listeners, []*mesh.HTTPRoute{r, stranger}, nil)
+	table, faults := Build(gateway(listeners...), listeners, &mesh.Objects{HTTPRoutes: []*mesh.HTTPRoute{r, stranger}})
 	var fields []string
 	for _, f := range faults {
 		fields = append(fields, f.Object.String()+" "+f.Field)

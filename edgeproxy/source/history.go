@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/internal/durable"
 )
 
 // The configurations that were in force lie in the state folder as documents that
@@ -59,7 +60,7 @@ func (s *Store) record(snap *mesh.Snapshot) error {
 	}
 	g := snap.Generation
 	name := fmt.Sprintf("%s_%d.%d_%s%s", at.Format(historyStamp), g.Incarnation, g.Counter, short(snap.Hash), historySuffix)
-	if err := WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+	if err := durable.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
 		return err
 	}
 	for _, old := range kept[min(len(kept), historyLength-1):] {

@@ -15,6 +15,10 @@ import (
 // ErrLower marks a snapshot of a lower generation than the one in force.
 var ErrLower = errors.New("generation is lower than the one in force")
 
+// ErrLeaving is what an Apply returns that takes nothing any more, because the
+// process is about to end: that is no fault of the snapshot.
+var ErrLeaving = errors.New("the process takes no configuration any more")
+
 // maxLogged bounds the faults of one configuration that are logged line by line.
 const maxLogged = 20
 
@@ -71,7 +75,9 @@ func (k *Keeper) Take(s *mesh.Snapshot) error {
 		k.confirm()
 		return nil
 	}
-	if err := k.apply(s); err != nil {
+	if err := k.apply(s); errors.Is(err, ErrLeaving) {
+		return err
+	} else if err != nil {
 		k.Refuse(&s.Generation, err)
 		return err
 	}

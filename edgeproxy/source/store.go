@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/internal/durable"
 )
 
 // lastGood is the file's name in the state folder; its first line is
@@ -62,7 +63,7 @@ func (s *Store) Save(snap *mesh.Snapshot) error {
 	data = hex.AppendEncode(data, sum[:])
 	data = append(data, '\n')
 	data = append(data, body...)
-	if err := WriteFile(filepath.Join(s.dir, lastGood), data, 0o600); err != nil {
+	if err := durable.WriteFile(filepath.Join(s.dir, lastGood), data, 0o600); err != nil {
 		return err
 	}
 	return s.record(snap)
@@ -96,48 +97,4 @@ func (s *Store) Load() (*mesh.Snapshot, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return snap, nil
-}
-
-// WriteFile replaces path by a file of data: written beside it, synced, renamed
-// over it, and the folder synced, so that no crash leaves a torn one.
-func WriteFile(path string, data []byte, mode fs.FileMode) (err error) {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, ignoreMissing(os.Remove(f.Name())))
-		}
-	}()
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Chmod(mode)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
-	return errors.Join(err, d.Close())
-}
-
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
 }

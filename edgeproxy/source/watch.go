@@ -13,6 +13,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/meridian-mesh/meridian/internal/manifest"
 )
 
 // watched is what matters in each folder: names of its entries, or all of them
@@ -49,8 +51,8 @@ func watchSet(path string) (watched, error) {
 		return w, ignoreMissing(err)
 	}
 	w.add(real, anyName)
-	names, err := documentNames(path)
-	if err != nil {
+	names, err := manifest.Files(path)
+	if err != nil && !errors.Is(err, manifest.ErrNone) {
 		return w, ignoreMissing(err)
 	}
 	for _, name := range names {
@@ -220,4 +222,11 @@ func (w *watcher) matters(events []byte) bool {
 		}
 	}
 	return false
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }

@@ -145,8 +145,9 @@ type EndpointCell struct {
 	// 500, and other answers and attempts that it left without one.
 	Good, Bad atomic.Uint64
 	Idle      atomic.Int64
-	// Latency is the loop's own and of nobody else's concern.
+	// Latency and Load are the loop's own and of nobody else's concern.
 	Latency lb.Latency
+	Load    lb.Load
 	_       [64]byte
 }
 
@@ -179,7 +180,9 @@ type ServiceCell struct {
 	Streams                  [Outcomes]atomic.Uint64
 	StreamsOpen              atomic.Int64
 	FromClients, FromBackend atomic.Uint64 // bytes
-	_                        [64]byte
+	// Reported says that an endpoint has told of its load; the loop's own.
+	Reported bool
+	_        [64]byte
 }
 
 // Classes and Outcomes are the dimensions of request counts: status / 100 (0 for

@@ -252,13 +252,13 @@ func (b *builder) gateway(g *mesh.Gateway) {
 		}
 		switch first.Protocol {
 		case mesh.ProtocolTCP:
-			s.Streams = route.BuildTCP(g, group, b.snap.Objects.TCPRoutes)
+			s.Streams = route.BuildTCP(g, group, &b.snap.Objects)
 			b.streamBackends(mesh.KindTCPRoute, s.Streams)
 		case mesh.ProtocolTLS:
-			s.Streams = route.BuildTLS(g, group, b.snap.Objects.TLSRoutes)
+			s.Streams = route.BuildTLS(g, group, &b.snap.Objects)
 			b.streamBackends(mesh.KindTLSRoute, s.Streams)
 		case mesh.ProtocolHTTP:
-			table, faults := route.Build(g, group, b.snap.Objects.HTTPRoutes, b.snap.Objects.LocalResponses)
+			table, faults := route.Build(g, group, &b.snap.Objects)
 			s.Routes = table
 			s.Forwarding = newForwarding(mesh.ForwardingOf(&b.snap.Objects, g.Metadata, first.Name))
 			s.Slow = slowClients(mesh.SlowClientsOf(&b.snap.Objects, g.Metadata, first.Name))

@@ -16,10 +16,11 @@ type Forwarding struct {
 	Forwarded bool
 
 	trusted []netip.Prefix
+	hops    int
 }
 
 func newForwarding(m *mesh.Forwarding) Forwarding {
-	f := Forwarding{Pseudonym: []byte(m.Via), Via: []byte("1.1 " + m.Via), Via2: []byte("2.0 " + m.Via), Forwarded: m.Forwarded}
+	f := Forwarding{Pseudonym: []byte(m.Via), Via: []byte("1.1 " + m.Via), Via2: []byte("2.0 " + m.Via), Forwarded: m.Forwarded, hops: m.TrustedHops}
 	for _, n := range m.TrustedNetworks {
 		if p, err := netip.ParsePrefix(n); err == nil { // as validated
 			f.trusted = append(f.trusted, p)
@@ -44,7 +45,16 @@ func slowClients(m *mesh.SlowClients) SlowClients {
 
 // Trusts reports whether what a peer says of the way so far is kept.
 func (f *Forwarding) Trusts(peer netip.Addr) bool {
-	peer = peer.Unmap()
+	return f.hops > 0 && len(f.trusted) == 0 || f.within(peer.Unmap())
+}
+
+// FindsClients reports whether clients may be behind the peer: it is trusted, so
+// that [Forwarding.Client] can tell.
+func (f *Forwarding) FindsClients(peer netip.Addr) bool {
+	return (f.hops > 0 || len(f.trusted) > 0) && f.Trusts(peer)
+}
+
+func (f *Forwarding) within(peer netip.Addr) bool {
 	for _, p := range f.trusted {
 		if p.Contains(peer) {
 			return true

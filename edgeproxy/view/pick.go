@@ -18,7 +18,7 @@ type Choice struct {
 	cold    bool // nor whether an endpoint is warm
 }
 
-var _ lb.Endpoints = (*Choice)(nil)
+var _ lb.Loads = (*Choice)(nil)
 
 // Pick chooses a home endpoint for a request that has tried some already. With
 // keyed, draw is the hash of what is to stay at one endpoint, else a random
@@ -56,6 +56,15 @@ func (c *Choice) InFlight(i int) int { return int(c.service.Home[i].InFlight.Loa
 func (c *Choice) Latency(i int) float64 {
 	return c.service.Home[i].Cells[c.Loop].Latency.At(c.now)
 }
+
+// Reported implements [lb.Loads].
+func (c *Choice) Reported() bool { return c.service.Cells[c.Loop].Reported }
+
+// Load implements [lb.Loads].
+func (c *Choice) Load(i int) *lb.Load { return &c.service.Home[i].Cells[c.Loop].Load }
+
+// Now implements [lb.Loads].
+func (c *Choice) Now() int64 { return c.now }
 
 // Sticks reports whether a session that names home endpoint i stays there. A
 // weight of 0 or a cold start takes no new sessions and keeps those it has.

@@ -102,8 +102,10 @@ func (b *builder) pickers(s *Service, l *mesh.LoadBalancing) {
 	case mesh.LBMaglev:
 		shared = lb.NewMaglev(weights, s.IDs)
 		s.Keyed = shared
-	default:
+	case mesh.LBLeastRequest:
 		shared = lb.NewLeastRequest(weights)
+	default:
+		shared, s.Told = lb.NewFadingTable(weights, s.Slots), true
 	}
 	for i := range b.loops {
 		if shared != nil {

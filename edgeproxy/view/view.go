@@ -116,8 +116,10 @@ type Service struct {
 	KeyBy     Key
 	KeyHeader string // in lower case
 	Cookie    *Cookie
-	// Timed says that a picker looks at latencies.
+	// Timed says that a picker looks at latencies, Told that one looks at what
+	// endpoints say of their load.
 	Timed     bool
+	Told      bool
 	SlowStart lb.SlowStart
 	Outlier   outlier.Config
 	// PanicBelow is the share of healthy endpoints below which health is not looked at.

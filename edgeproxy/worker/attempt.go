@@ -27,6 +27,7 @@ type attempt struct {
 	slots    int
 	unqueued bool // it found a free slot
 	timed    bool // its latency counts
+	told     bool // what its endpoint says of its load does
 	// maxAge and maxRequests bound a new connection; cookie and token mark a session.
 	maxAge      time.Duration
 	maxRequests int
@@ -40,19 +41,24 @@ type attempt struct {
 	out         sending
 	heard       int64 // when the backend said something last
 	timer       loop.Timer
+	waits       bool // until the timer expires, before it starts
 }
 
-// Expire ends an attempt that took longer than its route allows.
+// Expire ends an attempt that took longer than its route allows, or a wait before one.
 func (a *attempt) Expire(*loop.Timer, int64) {
 	w := a.r.w
+	if a.waits {
+		a.waits = false
+		w.aim(a.r, a, false)
+		return
+	}
 	a.broke()
 	w.step(a.r, &exchange.Event{Kind: exchange.AttemptTimeout, Ref: a.ref})
 }
 
-// start finds a target for an attempt and a connection to it.
+// start begins an attempt, a retry after the wait that its route asks for.
 func (w *Worker) start(r *request, act *exchange.Action) {
 	a := &r.attempts[act.Ref.Slot]
-	last := a.endpoint
 	a.ref, a.up, a.sent, a.asked, a.how = act.Ref, nil, false, false, upstream.Cancelled
 	if act.Retry {
 		w.Counters.Retries.Add(1)
@@ -62,9 +68,27 @@ func (w *Worker) start(r *request, act *exchange.Action) {
 			return
 		}
 	}
-	if !(act.Fresh && last != nil) {
+	if act.Retry && !act.Fresh && r.retry != nil {
+		if wait := r.retry.Wait(r.x.Retries(), w.random()); wait > 0 {
+			a.endpoint, a.waits = nil, true
+			w.Loop.Wheel.Set(&a.timer, w.Loop.Now()+int64(wait))
+			return
+		}
+	}
+	w.aim(r, a, act.Fresh)
+}
+
+// aim finds a target for an attempt and a connection to it; fresh asks for the
+// same target over a new connection.
+func (w *Worker) aim(r *request, a *attempt, fresh bool) {
+	if !(fresh && a.endpoint != nil) {
 		a.endpoint = nil
-		if flag := w.target(r, a); a.endpoint == nil {
+		flag := w.target(r, a)
+		if a.endpoint == nil && r.retry != nil && r.tries > r.round {
+			r.round = r.tries // they have all been asked once: ask them again
+			flag = w.target(r, a)
+		}
+		if a.endpoint == nil {
 			w.step(r, &exchange.Event{Kind: exchange.NoTarget, Ref: a.ref, Flag: flag, Status: r.local.status})
 			return
 		}
@@ -88,7 +112,7 @@ func (w *Worker) start(r *request, act *exchange.Action) {
 		a.asked = true
 		a.gate.Sent(a.remote, w.Loop.Now())
 	}
-	w.connect(a, act.Fresh)
+	w.connect(a, fresh)
 }
 
 // broke notes that the attempt ended without a response, which the gate is told.
@@ -130,6 +154,9 @@ func (w *Worker) sendHead(r *request, a *attempt) {
 		w.msg.Fields = append(w.fields[:0], r.head.Fields...)
 		w.msg.Fields = append(w.msg.Fields,
 			stream.Field{Name: fieldService, Value: a.name}, stream.Field{Name: fieldSource, Value: w.state.View.Site})
+		if len(r.clientText) > 0 {
+			w.msg.Fields = append(w.msg.Fields, stream.Field{Name: fieldClient, Value: r.clientText})
+		}
 		w.fields = w.msg.Fields[:0]
 	}
 	if r.bodyMax > 0 {
@@ -204,6 +231,7 @@ func (w *Worker) release(a *attempt, ok bool) {
 	r := a.r
 	now := w.Loop.Now()
 	w.Loop.Wheel.Clear(&a.timer)
+	a.waits = false
 	a.out.drop(&w.Loop.Slabs)
 	if a.endpoint != nil {
 		a.endpoint.InFlight.Add(-1)

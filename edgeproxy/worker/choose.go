@@ -6,6 +6,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/lb"
+	"github.com/meridian-mesh/meridian/edgeproxy/loadheader"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
@@ -30,7 +31,7 @@ func (w *Worker) target(r *request, a *attempt) exchange.Flag {
 		}
 	}
 	a.connect, a.silence, a.gate = s.Connect, s.Silence, s.Gate
-	a.maxAge, a.maxRequests, a.timed, a.cookie = s.MaxAge, s.MaxRequests, s.Timed, s.Cookie
+	a.maxAge, a.maxRequests, a.timed, a.told, a.cookie = s.MaxAge, s.MaxRequests, s.Timed, s.Told, s.Cookie
 	if s.Cookie != nil && r.tries == 0 && w.session(r, a, s) {
 		return exchange.OK
 	}
@@ -79,7 +80,7 @@ func (w *Worker) asTheGateSays(r *request, a *attempt, s *view.Service) exchange
 
 // wasAt reports whether the request was sent to the endpoint already.
 func (r *request) wasAt(e *upstream.Endpoint) bool {
-	return slices.Contains(r.tried[:r.tries], e)
+	return slices.Contains(r.tried[r.round:r.tries], e)
 }
 
 // home picks an endpoint of this site where the request was not yet.
@@ -163,8 +164,11 @@ func key(r *request, s *view.Service) (hash uint64, ok bool) {
 			}
 		}
 		return 0, false
+	case len(r.clientText) > 0:
+		return lb.Hash(r.clientText), true
 	case !r.stays():
-		return lb.Hash(r.d.peer[:r.d.peerLen]), true
+		var text [maxAddress]byte
+		return lb.Hash(r.d.from.Addr().AppendTo(text[:0])), true
 	}
 	// The proxy of the client's site has put the client's address last.
 	for i := range r.head.Fields {
@@ -180,17 +184,54 @@ func key(r *request, s *view.Service) (hash uint64, ok bool) {
 }
 
 // heard notes how an attempt was answered.
-func (w *Worker) heard(a *attempt, status int) {
-	a.how, a.status = upstream.Answered, status
-	if !a.timed || a.remote != upstream.Home {
+func (w *Worker) heard(a *attempt, head *stream.Message) {
+	a.how, a.status = upstream.Answered, head.Status
+	if !a.timed && !a.told || a.remote != upstream.Home {
 		return
 	}
 	now := w.Loop.Now()
-	took := max(now-a.sentAt, 1)
-	if status >= 500 {
+	took, failed := max(now-a.sentAt, 1), head.Status >= 500
+	if a.told {
+		w.said(a, head.Fields, took, failed, now)
+		return
+	}
+	if failed {
 		took = max(took, int64(failureCost))
 	}
 	a.endpoint.Cells[w.id].Latency.Observe(took, now)
+}
+
+// said takes in what an endpoint says of its load with an answer that took so long.
+func (w *Worker) said(a *attempt, fields []stream.Field, took int64, failed bool, now int64) {
+	report, ok := loadheader.Report{}, false
+	for i := range fields {
+		switch f := &fields[i]; {
+		case len(f.Name) == len(loadheader.Own) && f.Is(loadheader.Own):
+			report, ok = loadheader.ParseOwn(f.Value)
+		case !ok && len(f.Name) == len(loadheader.ORCA) && f.Is(loadheader.ORCA):
+			report, ok = loadheader.ParseORCA(f.Value)
+		}
+	}
+	slots, there := float64(max(a.slots, 1)), float64(lb.Unsaid)
+	switch {
+	case report.HasInFlight:
+		there = report.InFlight
+	case ok:
+		there = report.Utilization * slots
+	}
+	a.r.service.Cells[w.id].Reported = ok || a.r.service.Cells[w.id].Reported
+	switch {
+	case failed:
+		took = int64(failureCost)
+	case report.Service > 0:
+		took = int64(report.Service)
+	case !ok:
+		return // neither a report nor a failure: waiting cannot be told from work
+	case report.HasInFlight && there >= slots:
+		took = 0 // it does not say how fast it is, and this request may have waited
+	}
+	// This attempt is still counted as under way, but not by the endpoint.
+	a.endpoint.Cells[w.id].Load.Heard(there, int(a.endpoint.InFlight.Load())-1, took, now)
 }
 
 // judged counts what an attempt that is over says of its endpoint at home.
@@ -207,6 +248,9 @@ func (w *Worker) judged(a *attempt) {
 		c.Bad.Add(1)
 		if a.timed {
 			c.Latency.Observe(int64(failureCost), w.Loop.Now())
+		}
+		if a.told {
+			c.Load.Heard(lb.Unsaid, 0, int64(failureCost), w.Loop.Now())
 		}
 	case upstream.Cancelled:
 	}

@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"errors"
 	"io"
 	"net/netip"
 	"time"
@@ -13,7 +12,8 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
 )
 
-// down is a client's connection.
+// down is a client's connection. There may be tens of thousands at rest: order and
+// width of the fields keep it in the allocator's class of 448 bytes.
 type down struct {
 	conn     loop.Conn
 	codec    serverCodec // nil at rest, where one codec serves all
@@ -26,15 +26,12 @@ type down struct {
 	id       uint64
 	born     int64
 	active   int64 // when it last sent or took something
-	gateway  string
 	pace     pace
 	span     span
-	carried  int      // requests
-	unpaid   int      // request bytes received and not passed on
-	peer     [48]byte // from as text
+	carried  int32 // requests
+	unpaid   int32 // request bytes received and not passed on
 	from     netip.AddrPort
 
-	peerLen   uint8
 	phase     phase
 	decoding  bool
 	many      bool // its codec carries many streams at a time
@@ -83,10 +80,7 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 	w.downs = d
 	w.Counters.Accepted.Add(1)
 	d.id, d.born = w.nextID(), w.Loop.Now()
-	if d.socket != nil {
-		d.gateway = d.socket.Gateway
-	}
-	d.cameFrom(from)
+	d.from = from
 	if err := d.conn.Open(w.Loop, fd, d, true); err != nil {
 		d.forget()
 		d.Recycle()
@@ -103,8 +97,12 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 	d.await(resting, w.keepAlive())
 }
 
-func (d *down) cameFrom(a netip.AddrPort) {
-	d.from, d.peerLen = a, uint8(len(a.Addr().AppendTo(d.peer[:0])))
+// gateway names who serves the connection.
+func (d *down) gateway() string {
+	if d.socket == nil {
+		return ""
+	}
+	return d.socket.Gateway
 }
 
 // header reads what a balancer says of the client before its first request.
@@ -118,7 +116,7 @@ func (d *down) header(in []byte) int {
 	case n == 0:
 		return 0
 	case !h.Local:
-		d.cameFrom(h.From)
+		d.from = h.From
 	}
 	d.balanced = false
 	d.await(resting, d.w.keepAlive())
@@ -156,7 +154,7 @@ func (d *down) Expire(_ *loop.Timer, now int64) {
 		} else if d.codec == nil {
 			d.lost()
 		} else if id, ok := d.codec.Refuse(); ok {
-			d.refuse(exchange.ClientTimeout, exchange.ClientTimeout.Status(), id)
+			d.refuse(exchange.ClientTimeout, exchange.ClientTimeout.Status(), id, "")
 		} else {
 			d.lost()
 		}
@@ -284,7 +282,7 @@ func (d *down) event(ev *stream.Event) {
 	switch ev.Kind {
 	case stream.Data:
 		r.moved = w.Loop.Now()
-		d.unpaid += len(ev.Data)
+		d.unpaid += int32(len(ev.Data)) // of one that carries many nobody looks
 		r.received += int64(len(ev.Data))
 		r.piece = ev.Data
 		if r.copies != nil {
@@ -327,7 +325,7 @@ func (d *down) unheard(ev *stream.Event) {
 		f = exchange.Overload
 	}
 	d.w.count(d.w.shared.Unrouted, 0, f, 0)
-	d.w.logRefused(d, 0, f)
+	d.w.logRefused(d, 0, f, "")
 }
 
 // answers queues what the codec says of what it read; after the last word of a
@@ -350,7 +348,7 @@ func (d *down) find(id stream.ID) *request {
 
 // throttle stops reading a client whose request is not taken as fast as it comes.
 func (d *down) throttle() {
-	if !d.many && d.unpaid >= d.w.shared.Watermark && !d.conn.Closed() {
+	if !d.many && int(d.unpaid) >= d.w.shared.Watermark && !d.conn.Closed() {
 		d.holdBack()
 	}
 }
@@ -362,39 +360,10 @@ func (d *down) credit(r *request, n int) {
 		d.send(&d.w.out, framing)
 		return
 	}
-	d.unpaid -= n
-	if d.unpaid < d.w.shared.Watermark/2 {
+	d.unpaid -= int32(n)
+	if int(d.unpaid) < d.w.shared.Watermark/2 {
 		d.goOn(r)
 	}
-}
-
-// malformed answers a fault of the protocol and closes.
-func (d *down) malformed(err error, ev *stream.Event) {
-	var fault *stream.ProtocolError
-	status := exchange.ClientProtocol.Status()
-	if errors.As(err, &fault) {
-		status = fault.Status
-	}
-	if d.many { // the codec says it for all streams
-		d.endAll(exchange.Event{Kind: exchange.Stop, Flag: exchange.ClientProtocol})
-		d.w.count(d.w.shared.Unrouted, 0, exchange.ClientProtocol, 0)
-		d.w.logRefused(d, 0, exchange.ClientProtocol)
-		d.w.say(&d.conn, d.mux())
-	} else if r := d.find(ev.Stream); r != nil && ev.Kind == stream.Reset {
-		d.w.stop(r, exchange.ClientProtocol, status)
-	} else {
-		d.refuse(exchange.ClientProtocol, status, ev.Stream)
-	}
-	d.close(true)
-}
-
-// refuse answers a request whose head never came whole.
-func (d *down) refuse(f exchange.Flag, status int, id stream.ID) {
-	d.w.count(d.w.shared.Unrouted, status, f, 0)
-	d.w.logRefused(d, status, f)
-	_ = d.codec.Close(nil)
-	d.reply(id, status, f)
-	d.close(true)
 }
 
 // Written goes on with what waited for room.
@@ -461,53 +430,6 @@ func (d *down) sent() {
 	default:
 		d.lost()
 	}
-}
-
-// drain closes a resting connection; others end with their next response.
-func (d *down) drain() {
-	if d.many {
-		d.goAway()
-		return
-	}
-	if d.requests == nil && d.phase != heading {
-		d.close(false)
-		return
-	}
-	if d.codec != nil {
-		_ = d.codec.Close(nil)
-	}
-}
-
-// goAway tells a client of many streams to send no more, and waits until it has
-// heard it, or not for long where it has no request under way.
-func (d *down) goAway() {
-	_ = d.codec.Close(nil)
-	d.w.say(&d.conn, d.mux())
-	if d.phase == resting {
-		d.await(resting, d.w.shared.Times.Linger)
-		d.w.Loop.Wheel.Set(&d.timer, d.deadline)
-	}
-}
-
-// leave has the next response say that it is the last, this one where its head is
-// still to come.
-func (d *down) leave() {
-	if d.many {
-		d.goAway()
-	} else if d.phase == resting {
-		d.await(resting, d.w.keepAlive())
-	} else if r := d.requests; r != nil && r.log.firstByte == 0 { // else the next response says it
-		_ = d.codec.Close(nil)
-	}
-}
-
-// keepAlive is how long a client's connection may rest now.
-func (w *Worker) keepAlive() time.Duration {
-	if w.leaving > 0 {
-		// Not all at one time, nor all of their clients back at one time.
-		return w.leaving - time.Duration(w.random()%uint64(w.leaving/4+1))
-	}
-	return w.shared.Times.KeepAlive
 }
 
 // Failed ends what the client has left; of a tunnel an end is one direction's. One
@@ -624,47 +546,5 @@ func (d *down) send(ev *stream.Event, room int) bool {
 	}
 	return d.w.encode(&d.conn, d.codec, ev, room) == nil
 }
-
-// reply sends a whole own response that says the flag.
-func (d *down) reply(id stream.ID, status int, f exchange.Flag) {
-	d.respond(id, status, localFields, localBodies[f])
-}
-
-// respond sends a whole own response.
-func (d *down) respond(id stream.ID, status int, fields []stream.Field, body []byte) {
-	w := d.w
-	w.msg = stream.Message{Status: status, Fields: fields, Length: int64(len(body)), NoBody: status == 204 || status == 304}
-	w.out = stream.Event{Kind: stream.Head, Stream: id, Head: &w.msg}
-	if d.conn.Closed() || !d.send(&w.out, roomFor(&w.msg)) {
-		return
-	}
-	var out sending
-	to := &out
-	if r := d.find(id); r != nil {
-		to = &r.out
-		if !w.msg.NoBody && string(r.head.Method) != "HEAD" {
-			r.log.sent = int64(len(body))
-		}
-	}
-	switch err := w.push(&d.conn, d.codec, d.mux(), id, to, body); {
-	case err != nil:
-	case to.backlog.Len() > 0:
-		to.ended = true
-	default:
-		w.out = stream.Event{Kind: stream.End, Stream: id}
-		d.send(&w.out, framing)
-	}
-}
-
-var textPlain = []byte("text/plain; charset=utf-8")
-
-var localFields = []stream.Field{{Name: nameContentType, Value: textPlain}}
-
-var localBodies = func() (bodies [exchange.Flags][]byte) {
-	for f := range exchange.Flags {
-		bodies[f] = append([]byte(f.Text()), '\n')
-	}
-	return bodies
-}()
 
 var _ loop.Peer = (*down)(nil)

@@ -29,11 +29,15 @@ const (
 	preflight
 )
 
+// localDetails are the reasons of answers in the access log.
+var localDetails = [...]string{redirected: "redirect", direct: "direct_response", preflight: "cors_preflight"}
+
 // filter applies a rule's filters: it notes the answer where the proxy gives it
 // itself, else it changes what is sent on, and says which.
 func (w *Worker) filter(r *request, f *route.Filters, q *route.Request) (on bool) {
 	r.filters = f
 	if f.Invalid != "" {
+		r.log.details = "filter_invalid"
 		return false
 	}
 	if f.CORS != nil {
@@ -57,7 +61,7 @@ func (w *Worker) filter(r *request, f *route.Filters, q *route.Request) (on bool
 		r.local = local{kind: direct, status: f.Direct.Status}
 	}
 	if r.local.kind != sentOn {
-		r.none = exchange.OK
+		r.none, r.log.details = exchange.OK, localDetails[r.local.kind]
 		return false
 	}
 	for i := range f.Request {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
+	"github.com/meridian-mesh/meridian/edgeproxy/view"
 )
 
 var (
@@ -15,6 +16,10 @@ var (
 	nameVia            = []byte("via")
 	valueHTTP          = []byte("http")
 )
+
+// maxAddress is as long as an address without a zone can be as text; neither a
+// socket's nor a balancer's has one.
+const maxAddress = 39
 
 // maxVisits is how often a request may have been here: chains of proxies of one
 // name are no loop, longer ones than this are.
@@ -99,7 +104,11 @@ func (w *Worker) ingress(r *request, head *stream.Message) bool {
 	if !id {
 		r.add(nameRequestID, w.requestID(r))
 	}
-	peer := r.d.peer[:r.d.peerLen]
+	var text [maxAddress]byte
+	peer := r.d.from.Addr().AppendTo(text[:0])
+	if way.FindsClients(r.d.from.Addr()) {
+		w.findClient(r, way, addresses)
+	}
 	if addresses >= 0 {
 		w.appendForwarded(r, addresses, peer)
 	} else {
@@ -124,6 +133,19 @@ func (w *Worker) ingress(r *request, head *stream.Message) bool {
 	r.add(nameVia, via)
 	r.head.Fields = r.fields
 	return visits < maxVisits
+}
+
+// findClient notes whom a trusted peer speaks for, by X-Forwarded-For, which is
+// field number addresses unless that is negative, else by Forwarded.
+func (w *Worker) findClient(r *request, way *view.Forwarding, addresses int) {
+	peer := r.d.from.Addr()
+	if addresses >= 0 {
+		r.client = way.Client(peer, r.fields[addresses].Value, false)
+	} else {
+		r.client = way.Client(peer, value(r.fields, "forwarded"), true)
+	}
+	var text [48]byte
+	r.clientText = r.store.copy(w, r.client.AppendTo(text[:0]))
 }
 
 func (r *request) add(name, value []byte) {

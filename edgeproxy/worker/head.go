@@ -2,15 +2,20 @@ package worker
 
 import (
 	"github.com/meridian-mesh/meridian/edgeproxy/inband"
+	"github.com/meridian-mesh/meridian/edgeproxy/loadheader"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 )
 
 var nameRequestID = []byte("x-request-id")
 
 // inBand reports whether a field belongs to what Meridian's proxies tell each
-// other, which neither clients may send nor backends see.
+// other, which neither clients may send nor backends see, or to what endpoints say
+// of their load, which is no client's business.
 func inBand(f *stream.Field) bool {
 	const prefix = "meridian"
+	if len(f.Name) == len(loadheader.ORCA) && f.Is(loadheader.ORCA) {
+		return true
+	}
 	if len(f.Name) <= len(prefix) || f.Name[0]|0x20 != 'm' {
 		return false
 	}
@@ -32,6 +37,8 @@ func (w *Worker) inbound(r *request, head *stream.Message) (service, source []by
 			service = f.Value
 		case f.Is(inband.HeaderSource):
 			source = f.Value
+		case f.Is(inband.HeaderClient):
+			r.clientText = r.store.copy(w, f.Value)
 		}
 	}
 	r.head.Fields = r.fields

@@ -117,7 +117,7 @@ func (w *Worker) inspectBytes(s *l4.Session) Request {
 func (d *down) inspect() Connection {
 	now := d.w.Loop.Now()
 	c := Connection{
-		ID: d.id, Loop: d.w.id, Client: d.from.String(), Gateway: d.gateway, State: phaseNames[d.phase],
+		ID: d.id, Loop: d.w.id, Client: d.from.String(), Gateway: d.gateway(), State: phaseNames[d.phase],
 		Age: seconds(now - d.born), Left: seconds(d.deadline - now),
 		Unsent: d.conn.Unsent(), Unread: d.conn.Left(), Paused: d.phase == serving && d.conn.Paused() && !d.conn.Closed(),
 	}

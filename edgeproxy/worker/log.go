@@ -1,6 +1,9 @@
 package worker
 
 import (
+	"cmp"
+	"net/netip"
+
 	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/l4"
@@ -14,6 +17,7 @@ type logged struct {
 	firstByte int64 // of the response on the loop's clock, 0 before
 	sent      int64 // bytes of the response's body
 	route     string
+	details   string // overrides the flag's
 	// As the client sent them: filters rewrite what is sent on.
 	authority, path []byte
 	response        [][]byte // values of the response's fields, kept
@@ -36,9 +40,13 @@ func (w *Worker) logRequest(r *request, status int, f exchange.Flag) {
 	*e = accesslog.Entry{
 		Start: r.start, Duration: w.Loop.Now() - r.start, FirstByte: -1,
 		Status: status, Flag: f.String(), Attempts: r.tries, Received: r.received, Sent: r.log.sent,
-		Client: r.d.from, Gateway: r.d.gateway, Protocol: r.d.w.speaks.of(r.d.many).name,
-		Method: r.head.Method, Authority: r.log.authority, Path: r.log.path, Route: r.log.route,
+		Client: r.d.from, Peer: r.d.from, Gateway: r.d.gateway(), Protocol: r.d.w.speaks.of(r.d.many).name,
+		Details: cmp.Or(r.log.details, exchange.DetailsOf(f, r.log.firstByte > 0)),
+		Method:  r.head.Method, Authority: r.log.authority, Path: r.log.path, Route: r.log.route,
 		Request: r.head.Fields, Response: r.log.response,
+	}
+	if r.client.IsValid() && r.client != r.d.from.Addr().Unmap() {
+		e.Client = netip.AddrPortFrom(r.client, 0) // its port is not known
 	}
 	if r.log.firstByte > 0 {
 		e.FirstByte = r.log.firstByte - r.start
@@ -54,14 +62,15 @@ func (w *Worker) logRequest(r *request, status int, f exchange.Flag) {
 	w.log.Add(e)
 }
 
-// logRefused hands the access log a request whose head never came whole.
-func (w *Worker) logRefused(d *down, status int, f exchange.Flag) {
+// logRefused hands the access log a request whose head never came whole. what says
+// more than the flag, or is empty.
+func (w *Worker) logRefused(d *down, status int, f exchange.Flag, what string) {
 	if w.log == nil {
 		return
 	}
 	w.entry = accesslog.Entry{
 		Start: w.Loop.Now(), FirstByte: -1, Status: status, Flag: f.String(),
-		Client: d.from, Gateway: d.gateway, Protocol: d.w.speaks.of(d.many).name,
+		Client: d.from, Peer: d.from, Gateway: d.gateway(), Protocol: d.w.speaks.of(d.many).name, Details: cmp.Or(what, f.Details()),
 	}
 	w.log.Add(&w.entry)
 }
@@ -74,7 +83,7 @@ func (w *Worker) logStream(s *l4.Session, f exchange.Flag) {
 	e := &w.entry
 	*e = accesslog.Entry{
 		Start: s.Born, Duration: w.Loop.Now() - s.Born, FirstByte: -1, Flag: f.String(), Attempts: s.Tries,
-		Received: s.FromClient, Sent: s.FromBackend, Client: s.From, Protocol: protocolTCP,
+		Received: s.FromClient, Sent: s.FromBackend, Client: s.From, Peer: s.From, Protocol: protocolTCP, Route: s.Route, Details: exchange.DetailsOf(f, s.FromBackend > 0),
 	}
 	if socket := w.state.Sockets[s.Owner.(*Listener)]; socket != nil {
 		e.Gateway = socket.Gateway

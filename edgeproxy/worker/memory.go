@@ -100,10 +100,42 @@ func (w *Worker) Relieve(p Pressure, collect bool) {
 	}
 	w.shared.Memory.Slow.Add(uint64(w.streams.Relieve(before, shedAtOnce)))
 	if collect {
-		w.freeDown, w.freeReq = nil, nil
-		w.freeUp, w.restCodecs = [protocolCount]*up{}, [protocolCount][]serverCodec{}
+		w.forgetSpares()
 	}
 	w.Loop.Slabs.Release(trimAtOnce)
+}
+
+// spares is how many unused objects of a kind a loop keeps beyond twice those in use.
+const spares = 64
+
+// DropSpares forgets the memory of connections and requests that are gone where
+// that is much more than what is in use, and reports whether it did. It runs on
+// the loop.
+func (w *Worker) DropSpares() bool {
+	most := 2*int(w.Counters.Open.Load()) + spares
+	n := 0
+	for d := w.freeDown; d != nil && n <= most; d = d.next {
+		n++
+	}
+	for i := range w.freeUp {
+		n += len(w.restCodecs[i])
+		for u := w.freeUp[i]; u != nil && n <= most; u = u.next {
+			n++
+		}
+	}
+	for r := w.freeReq; r != nil && n <= most; r = r.next {
+		n++
+	}
+	if n <= most {
+		return false
+	}
+	w.forgetSpares()
+	return true
+}
+
+func (w *Worker) forgetSpares() {
+	w.freeDown, w.freeReq = nil, nil
+	w.freeUp, w.restCodecs = [protocolCount]*up{}, [protocolCount][]serverCodec{}
 }
 
 // longest returns the connections to give up, the longest wait first.
@@ -144,7 +176,7 @@ func (w *Worker) giveUp(d *down) {
 	}
 	if d.phase == heading {
 		w.count(w.shared.Unrouted, 0, exchange.Overload, 0)
-		w.logRefused(d, 0, exchange.Overload)
+		w.logRefused(d, 0, exchange.Overload, "memory_limit")
 	}
 	d.endAll(exchange.Event{Kind: exchange.Stop, Flag: exchange.Overload})
 	d.lost()

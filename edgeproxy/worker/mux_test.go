@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
@@ -293,5 +294,12 @@ func muxObjects(backend string) mesh.Objects {
 			Ports:     []mesh.ServicePort{{Port: 80}},
 			Endpoints: []mesh.Endpoint{{Address: backend}},
 		}}},
+	}
+}
+
+// TestSizes holds what a connection at rest costs to its class of the allocator.
+func TestSizes(t *testing.T) {
+	if n := unsafe.Sizeof(down{}); n > 448 {
+		t.Errorf("a client's connection takes %d bytes", n)
 	}
 }

@@ -204,7 +204,7 @@ func (d *down) holdBack() {
 
 // goOn reads the client's request again unless something else keeps it from that.
 func (d *down) goOn(r *request) {
-	if d.pace.held || !d.conn.Paused() || r.x.RequestDone() || d.unpaid >= d.w.shared.Watermark || d.conn.Closed() {
+	if d.pace.held || !d.conn.Paused() || r.x.RequestDone() || int(d.unpaid) >= d.w.shared.Watermark || d.conn.Closed() {
 		return
 	}
 	if d.pace.wait == forBody {

@@ -150,6 +150,7 @@ var (
 	fieldService = []byte(inband.HeaderService)
 	fieldSource  = []byte(inband.HeaderSource)
 	fieldLoad    = []byte(inband.HeaderLoad)
+	fieldClient  = []byte(inband.HeaderClient)
 )
 
 // Every flag has its counter.

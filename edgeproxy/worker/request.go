@@ -2,6 +2,7 @@ package worker
 
 import (
 	"cmp"
+	"net/netip"
 	"time"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
@@ -56,6 +57,10 @@ type request struct {
 	over          bool  // the exchange is, while out waits for the client's window
 	moved         int64 // when a piece of the body came last
 
+	// client is who is behind a trusted peer, else invalid; clientText is its text.
+	client     netip.Addr
+	clientText []byte
+
 	filters *route.Filters // nil for none
 	origin  []byte         // allowed to read the response (CORS), nil when not
 	local   local
@@ -63,11 +68,13 @@ type request struct {
 	// request while that is not over, and d is nil.
 	copies, of, sibling *request
 
-	source   int    // of an inbound request
-	from     []byte // its name, as the other site says it
-	probe    bool   // another site asks for the loads of this one
-	tried    [exchange.MaxAttempts + 1]*upstream.Endpoint
+	source   int          // of an inbound request
+	from     []byte       // its name, as the other site says it
+	probe    bool         // another site asks for the loads of this one
+	retry    *route.Retry // nil for none
+	tried    [maxTries]*upstream.Endpoint
 	tries    int
+	round    int    // where in tried those begin that are not asked again
 	token    uint64 // of the session that it brought and stays in
 	attempts [exchange.MaxAttempts]attempt
 }
@@ -150,6 +157,7 @@ func (w *Worker) freeRequest(r *request) {
 	s := &w.Loop.Slabs
 	w.Loop.Wheel.Clear(&r.timer)
 	r.store.list.Free(s)
+	w.Loop.Reserve(-r.kept.Len() - r.replyKept.Len())
 	r.kept.Free(s)
 	r.replyKept.Free(s)
 	r.out.drop(s)
@@ -159,9 +167,10 @@ func (w *Worker) freeRequest(r *request) {
 	r.head = stream.Message{}
 	r.fields, r.trailers, r.replyTrailers = r.fields[:0], r.trailers[:0], r.replyTrailers[:0]
 	r.received, r.keptFrom, r.reply, r.replyKeptFrom = 0, 0, 0, 0
-	r.source, r.from, r.probe, r.tries, r.token = 0, nil, false, 0, 0
-	r.tried = [len(r.tried)]*upstream.Endpoint{}
-	r.filters, r.origin, r.local = nil, nil, local{}
+	clear(r.tried[:r.tries])
+	r.source, r.from, r.probe, r.tries, r.round, r.token = 0, nil, false, 0, 0, 0
+	r.client, r.clientText = netip.Addr{}, nil
+	r.retry, r.filters, r.origin, r.local = nil, nil, nil, local{}
 	for i := range r.attempts {
 		r.attempts[i].endpoint, r.attempts[i].gate = nil, nil
 	}
@@ -182,7 +191,7 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	var found *view.Service
 	if w.full() {
 		w.shared.Memory.Requests.Add(1)
-		r.none = exchange.Overload
+		r.none, r.log.details = exchange.Overload, "memory_limit"
 	} else if s, rule := w.find(r, head); s != nil {
 		found, r.service = s, s.Service
 		cfg.Retries = s.Retries
@@ -190,6 +199,7 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 		if rule != nil {
 			r.bodyMax = rule.BackendRequest
 			limit = cmp.Or(rule.Request, limit)
+			w.retries(r, rule, &cfg)
 		}
 		if r.inbound {
 			s.Cells[w.id].From[r.source].Add(1)
@@ -200,7 +210,7 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	if limit > 0 {
 		w.Loop.Wheel.Set(&r.timer, r.start+int64(limit))
 	}
-	if d.carried++; d.span.over(r.start, d.carried) {
+	if d.carried++; d.span.over(r.start, int(d.carried)) {
 		_ = d.codec.Close(nil)
 	}
 	w.budget.Request(r.start)
@@ -213,13 +223,34 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	w.found = nil
 }
 
+// maxTries is how many attempts of a request are remembered.
+const maxTries = 16
+
+// retries allows what a rule says of retries. Where its backend breaks connections
+// to the last, the answer is one that the Gateway API's conformance tests take.
+func (w *Worker) retries(r *request, rule *route.Rule, cfg *exchange.Config) {
+	if rule.Retry == nil {
+		return
+	}
+	r.retry, cfg.Lost, cfg.CountStale = rule.Retry, 503, true
+	if rule.Retry.Attempts >= 0 {
+		cfg.Retries = rule.Retry.Attempts
+	}
+}
+
+// again reports whether a response of the status is dropped for another attempt,
+// which the budget then has paid for.
+func (w *Worker) again(r *request, a *attempt, status int) bool {
+	return r.retry != nil && r.retry.On(status) && r.x.MayRetry(a.ref) && w.budget.Retry(w.Loop.Now())
+}
+
 // find says which service is meant, keeps the head, and normalises what is
 // judged: what is matched here is what is sent on.
 func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.Rule) {
 	v := w.state.View
 	target, path, ok := route.Normalize(head.Path, w.path[:0])
 	if !ok {
-		r.none = exchange.ClientProtocol
+		r.none, r.log.details = exchange.ClientProtocol, "path_invalid"
 		r.head.Method = r.store.copy(w, head.Method)
 		r.log.authority, r.log.path = r.store.copy(w, head.Authority), r.store.copy(w, head.Path)
 		return nil, nil
@@ -275,7 +306,12 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 	if filters != nil && !w.filter(r, filters, q) {
 		return nil, nil
 	}
-	if backend == nil || backend.Invalid != "" {
+	switch {
+	case backend == nil:
+		r.log.details = "route_has_no_backend"
+		return nil, nil
+	case backend.Invalid != "":
+		r.log.details = "backend_reference_invalid"
 		return nil, nil
 	}
 	s := v.Backend(backend)
@@ -334,9 +370,11 @@ func (w *Worker) do(r *request, act *exchange.Action) {
 			r.keptFrom = act.From
 		}
 		r.kept.Append(&w.Loop.Slabs, r.piece[act.From-(r.received-int64(len(r.piece))):][:act.N])
+		w.Loop.Reserve(act.N) // for another attempt
 	case exchange.Forget:
 		n := min(int(act.From-r.keptFrom), r.kept.Len())
 		r.kept.Drop(&w.Loop.Slabs, n)
+		w.Loop.Reserve(-n)
 		r.keptFrom += int64(n)
 	case exchange.CreditClient:
 		if r.d != nil {
@@ -347,9 +385,11 @@ func (w *Worker) do(r *request, act *exchange.Action) {
 			r.replyKeptFrom = act.From
 		}
 		r.replyKept.Append(&w.Loop.Slabs, r.replyPiece[act.From-(r.reply-int64(len(r.replyPiece))):][:act.N])
+		w.Loop.Reserve(act.N)
 	case exchange.ForgetReply:
 		n := min(int(act.From-r.replyKeptFrom), r.replyKept.Len())
 		r.replyKept.Drop(&w.Loop.Slabs, n)
+		w.Loop.Reserve(-n)
 		r.replyKeptFrom += int64(n)
 	case exchange.Finish:
 		w.finish(r, act)

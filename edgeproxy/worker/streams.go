@@ -29,6 +29,7 @@ func (h *streams) Route(s *l4.Session, server []byte) exchange.Flag {
 	if !ok {
 		return exchange.NoRoute
 	}
+	s.Route = rule.Key
 	b := rule.Pick(w.random())
 	if b == nil || b.Invalid != "" {
 		return exchange.NoCluster
@@ -37,7 +38,7 @@ func (h *streams) Route(s *l4.Session, server []byte) exchange.Flag {
 	if svc == nil || !svc.HasStreamPort(b.Port) {
 		return exchange.NoCluster
 	}
-	s.Plan = l4.Plan{Service: svc.Service, Connect: svc.Connect, Idle: svc.Idle, Retries: svc.Retries, Send: svc.SendProxy}
+	s.Plan = l4.Plan{Service: svc.Service, Connect: svc.Connect, Idle: svc.Idle, Retries: svc.Retries, Send: svc.SendProxy, Route: rule.Key}
 	svc.Cells[w.id].StreamsOpen.Add(1)
 	svc.Service.InFlight.Add(1)
 	return exchange.OK

@@ -295,13 +295,14 @@ func (u *up) event(ev *stream.Event) {
 	switch ev.Kind {
 	case stream.Head:
 		r.replyHead = ev.Head
-		kind := exchange.Response
+		kind, again := exchange.Response, false
 		if ev.Head.Status < 200 && len(ev.Head.Upgrade) == 0 {
 			kind = exchange.Informational
 		} else {
-			w.heard(a, ev.Head.Status)
+			w.heard(a, ev.Head)
+			again = w.again(r, a, ev.Head.Status)
 		}
-		w.step(r, &exchange.Event{Kind: kind, Ref: a.ref, Status: ev.Head.Status, Switch: len(ev.Head.Upgrade) > 0})
+		w.step(r, &exchange.Event{Kind: kind, Ref: a.ref, Status: ev.Head.Status, Switch: len(ev.Head.Upgrade) > 0, Retry: again})
 		r.replyHead = nil
 	case stream.Data:
 		u.unpaid += len(ev.Data)

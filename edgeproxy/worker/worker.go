@@ -182,7 +182,7 @@ func New(id int, shared *Shared) (*Worker, error) {
 		fields:    make([]stream.Field, 0, 128),
 		tried:     make([]int, 0, 8),
 		choice:    view.Choice{Loop: id},
-		budget:    limit.RetryBudget{Ratio: 0.2, MinPerSecond: 1},
+		budget:    limit.RetryBudget{Ratio: 0.2, MinPerSecond: 10},
 		speaks:    newProtocols(),
 	}
 	if shared.AccessLog != nil {
@@ -381,6 +381,9 @@ func (w *Worker) encode(c *loop.Conn, codec stream.Codec, ev *stream.Event, room
 func (w *Worker) encodeData(c *loop.Conn, codec stream.Codec, id stream.ID, p []byte) error {
 	for len(p) > 0 {
 		n := min(len(p), dataPart)
+		if spare := c.Out.Spare() - framing; spare >= leastPart {
+			n = min(n, spare) // else every other slab would be all but empty
+		}
 		w.out = stream.Event{Kind: stream.Data, Stream: id, Data: p[:n]}
 		if err := w.encode(c, codec, &w.out, n+framing); err != nil {
 			return err
@@ -394,6 +397,8 @@ const (
 	// framing is more than any codec puts around a piece of data or an end.
 	framing  = 64
 	dataPart = 16<<10 - framing
+	// leastPart is the least that is put into the rest of a slab by itself.
+	leastPart = 1 << 10
 	// headRoom is more than any codec adds to a head's fields.
 	headRoom = 320
 )

@@ -15,9 +15,9 @@ const (
 	FibreKMPerMS = 299.792458 / 1.468
 	// Stretch is how much longer the way of the packets is than the great circle.
 	// Fibre follows roads and railways, and routes follow interconnects. Bozkurt
-	// et al. (Why Is the Internet so Slow?!, PAM 2017) and Singla et al. (The
-	// Internet at the Speed of Light, HotNets 2014) discuss why it is well above
-	// 1; 2 together with FibreKMPerMS is the rule of thumb of 100 km per
+	// et al. (Why Is the Internet so Slow?!, PAM 2017, 10.1007/978-3-319-54328-4_13)
+	// and Singla et al. (The Internet at the Speed of Light, HotNets 2014,
+	// 10.1145/2670518.2673876) discuss why it is well above 1; 2 together with FibreKMPerMS is the rule of thumb of 100 km per
 	// millisecond one way.
 	Stretch = 2.0
 	// DefaultAccess is the round trip between a site and the first point where

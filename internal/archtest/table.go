@@ -39,6 +39,7 @@ var rooms = []room{
 	{path: "edgeproxy/http2", pure: true, may: []string{"edgeproxy/stream"}},
 	{path: "edgeproxy/route", pure: true, may: with(vocabulary, "edgeproxy/stream")},
 	{path: "edgeproxy/lb", pure: true, may: with(with(vocabulary, decision...), "internal/maglev")},
+	{path: "edgeproxy/loadheader", pure: true},
 	{path: "edgeproxy/outlier", pure: true, may: vocabulary},
 	{path: "edgeproxy/clienthello", pure: true},
 	{path: "edgeproxy/proxyproto", pure: true},
@@ -74,8 +75,9 @@ var rooms = []room{
 	{path: "controller", may: with(vocabulary, "api/kube", "controller/...", "internal/...")},
 
 	// Proof: simulators, emulators, load, the demo. Real processes are started as
-	// binaries, so nothing here imports edgeproxy.
-	{path: "testbed", may: with(with(vocabulary, decision...), "testbed/...", "internal/...", "controller/siteapi", "controller/join", "controller/store")},
+	// binaries, so nothing here imports edgeproxy but how load is told.
+	{path: "testbed", may: with(with(vocabulary, decision...), "testbed/...", "internal/...", "controller/siteapi", "controller/join", "controller/store", "edgeproxy/loadheader")},
+	{path: "testbed/sim/placement", pure: true, may: with(vocabulary, "scheduler/placement", "scheduler/traffic")},
 	{path: "testbed/wire", pure: true},
 	{path: "testbed/scenario", pure: true},
 	{path: "testbed/report", pure: true, may: []string{"testbed/scenario"}},

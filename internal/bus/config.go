@@ -294,14 +294,15 @@ func (b *Config) offer(e jetstream.KeyValueEntry) (Entry, bool) {
 func (b *Config) tell(e Entry) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.take == nil { // nobody watches yet: who does will hear it, also from Refresh
+		return
+	}
 	b.high = max(b.high, e.Revision)
 	if e.Revision <= b.seen[e.Key] {
 		return
 	}
 	b.seen[e.Key] = e.Revision
-	if b.take != nil {
-		b.take(e)
-	}
+	b.take(e)
 }
 
 func (b *Config) last(ctx context.Context, js jetstream.JetStream) (uint64, error) {

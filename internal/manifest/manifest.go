@@ -4,6 +4,7 @@
 package manifest
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -45,7 +46,7 @@ func Read(paths []string, stdin io.Reader) ([]mesh.Source, error) {
 			}
 			continue
 		}
-		names, err := files(path)
+		names, err := Files(path)
 		if err != nil {
 			return nil, err
 		}
@@ -62,7 +63,12 @@ func Read(paths []string, stdin io.Reader) ([]mesh.Source, error) {
 	return out, nil
 }
 
-func files(path string) ([]string, error) {
+// ErrNone says that a folder has no documents.
+var ErrNone = errors.New("no *.yaml, *.yml or *.json in this folder")
+
+// Files returns the names of the files that [Read] reads of a path: the file, or
+// those of the folder.
+func Files(path string) ([]string, error) {
 	st, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -86,7 +92,7 @@ func files(path string) ([]string, error) {
 		names = append(names, name)
 	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("%s: no *.yaml, *.yml or *.json in this folder", path)
+		return nil, fmt.Errorf("%s: %w", path, ErrNone)
 	}
 	return names, nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/meridian-mesh/meridian/edgeproxy/loadheader"
 	"github.com/meridian-mesh/meridian/testbed/reactor"
 	"github.com/meridian-mesh/meridian/testbed/wire"
 )
@@ -28,6 +29,9 @@ type Config struct {
 	// others take an exponentially distributed time drawn from Seed.
 	ServiceTime time.Duration
 	Seed        uint64
+	// TellLoad has every response say how loaded its endpoint is (see package
+	// loadheader).
+	TellLoad bool
 }
 
 // Validate says what is wrong with the configuration.
@@ -72,7 +76,9 @@ type Site struct {
 	rand    *rand.Rand
 	servers []*server
 	stats   Stats
-	body    []byte
+	head    []byte // of every response, without the empty line at its end
+	body    []byte // with that
+	out     []byte // the response being made
 }
 
 // Start listens on a free loopback port per endpoint.
@@ -82,15 +88,16 @@ func Start(loop *reactor.Loop, cfg Config) (*Site, error) {
 	}
 	s := &Site{loop: loop, cfg: cfg, factor: 1, rand: rand.New(rand.NewPCG(cfg.Seed, 0))}
 	body := fmt.Sprintf("{\"site\":%q}\n", cfg.Site)
-	s.body = fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s: %s\r\n\r\n%s",
-		len(body), wire.ServedByHeader, cfg.Site, body)
+	s.head = fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s: %s\r\n",
+		len(body), wire.ServedByHeader, cfg.Site)
+	s.body = []byte("\r\n" + body)
 	for i := range cfg.Endpoints {
 		fd, addr, err := reactor.Listen(netip.MustParseAddrPort("127.0.0.1:0"))
 		if err != nil {
 			s.Close()
 			return nil, err
 		}
-		srv := &server{site: s, fd: fd, addr: addr, free: cfg.SlotsOf(i), conns: map[*conn]struct{}{}}
+		srv := &server{site: s, fd: fd, addr: addr, slots: cfg.SlotsOf(i), free: cfg.SlotsOf(i), conns: map[*conn]struct{}{}}
 		s.servers = append(s.servers, srv)
 		err = errors.New("emu: the loop has ended")
 		loop.Call(func() { err = loop.Register(fd, reactor.Readable, srv) })
@@ -139,6 +146,7 @@ type server struct {
 	site  *Site
 	fd    int
 	addr  netip.AddrPort
+	slots int
 	free  int
 	queue []*conn // waiting in order; nil where a client went away
 	conns map[*conn]struct{}
@@ -176,8 +184,27 @@ func (s *server) admit(c *conn) {
 func (s *server) begin(c *conn) {
 	c.state = working
 	s.site.stats.Busy++
-	took := time.Duration(c.factor * s.site.factor * float64(s.site.cfg.ServiceTime))
-	c.work.Set(s.site.loop.Elapsed() + took)
+	c.took = time.Duration(c.factor * s.site.factor * float64(s.site.cfg.ServiceTime))
+	c.work.Set(s.site.loop.Elapsed() + c.took)
+}
+
+// response makes the answer to a request that took so long, and is not counted
+// among those that are here any more.
+func (s *server) response(took time.Duration) []byte {
+	site := s.site
+	site.out = append(site.out[:0], site.head...)
+	if site.cfg.TellLoad {
+		here := s.slots - s.free
+		for _, c := range s.queue {
+			if c != nil {
+				here++
+			}
+		}
+		site.out = append(site.out, loadheader.Own+": "...)
+		site.out = append(loadheader.Append(site.out, here, took), "\r\n"...)
+	}
+	site.out = append(site.out, site.body...)
+	return site.out
 }
 
 // release hands a worker to the next request in line.
@@ -227,6 +254,7 @@ type conn struct {
 	state  state
 	factor float64 // of the request at hand
 	last   bool
+	took   time.Duration
 	work   *reactor.Timer
 	out    []byte
 }
@@ -306,7 +334,7 @@ func (c *conn) finish() {
 	if c.fd < 0 {
 		return
 	}
-	if c.reply(c.server.site.body) {
+	if c.reply(c.server.response(c.took)) {
 		c.next()
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -26,20 +27,23 @@ import (
 )
 
 type options struct {
-	ours      string
-	vs        string
-	conf      string
-	peers     []string
-	modes     []string
-	rounds    int
-	duration  time.Duration
-	warmup    time.Duration
-	conns     int
-	rate      float64
-	generator string
-	output    string
-	markdown  string
-	rateConns int
+	ours       string
+	vs         string
+	conf       string
+	peers      []string
+	modes      []string
+	rounds     int
+	duration   time.Duration
+	warmup     time.Duration
+	conns      int
+	rate       float64
+	generator  string
+	output     string
+	markdown   string
+	rateConns  int
+	controller string
+	idleWait   time.Duration
+	assert     bool
 }
 
 const usageHead = `peers compares the CPU per request of bin/edgeproxy with HAProxy and nginx.
@@ -58,6 +62,9 @@ Modes:
   pinned   proxy with one worker on CPU 0, backend and load on CPU 1, closed loop
   shared   everything on all CPUs, peers with two workers, closed loop
   open     as pinned, at a fixed rate instead of as fast as it goes
+  tcp      as pinned, one connection passed on whole, as fast as it goes; CPU per GB
+  idle     memory of proxies at rest, with 10,000 idle connections and after those
+           have closed; ours is connected to a site controller
 
 Flags:
 `
@@ -70,7 +77,10 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 	fs.StringVar(&o.vs, "vs", "", "another `build` of our proxy to compare with, in the place of the peers unless --peers names some")
 	fs.StringVar(&o.conf, "conf", "testbed/peers/conf", "`folder` of the configurations")
 	peers := fs.String("peers", "haproxy-default,haproxy-tuned,nginx-default,nginx-tuned", "comma-separated `names` of the peers' configurations")
-	modes := fs.String("modes", "pinned,shared,open", "comma-separated `modes`")
+	modes := fs.String("modes", "pinned,shared,open", "comma-separated `modes`, also tcp and idle")
+	fs.StringVar(&o.controller, "controller", "bin/sitecontroller", "our site controller's `binary`, of mode idle")
+	fs.DurationVar(&o.idleWait, "idle-wait", time.Minute, "mode idle: from the start to the look at memory at rest")
+	fs.BoolVar(&o.assert, "assert", false, "fail when a bar of docs/benchmarks.md is missed")
 	fs.IntVar(&o.rounds, "rounds", 9, "paired rounds of each comparison; a published figure needs at least 9")
 	fs.DurationVar(&o.duration, "duration", 2*time.Second, "measured time of one run")
 	fs.DurationVar(&o.warmup, "warmup", 300*time.Millisecond, "load before each run that is not measured")
@@ -94,8 +104,8 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 		o.peers = nil
 	}
 	for _, m := range o.modes {
-		if !slices.Contains([]string{modePinned, modeShared, modeOpen}, m) {
-			return o, fmt.Errorf("--modes: no mode %q: there are pinned, shared and open", m)
+		if !slices.Contains([]string{modePinned, modeShared, modeOpen, modeTCP, modeIdle}, m) {
+			return o, fmt.Errorf("--modes: no mode %q: there are pinned, shared, open, tcp and idle", m)
 		}
 	}
 	switch {
@@ -109,6 +119,8 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 		return o, errors.New("--connections: want 1 or more")
 	case o.rate <= 0:
 		return o, fmt.Errorf("--rate %g: want more than 0", o.rate)
+	case o.idleWait < 6*time.Second:
+		return o, fmt.Errorf("--idle-wait %s: want 6s or more", o.idleWait)
 	case o.generator != "own" && o.generator != "wrk":
 		return o, fmt.Errorf("--generator %s: want own or wrk", o.generator)
 	case o.generator == "wrk" && o.duration%time.Second != 0:
@@ -124,7 +136,7 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	// The backend and the generator are this program again: processes of their
 	// own, so that their CPU is nobody else's.
-	if len(args) > 0 && (args[0] == roleBackend || args[0] == roleLoad) {
+	if len(args) > 0 && slices.Contains(roles, args[0]) {
 		if err := runRole(args); err != nil {
 			fmt.Fprintf(os.Stderr, "peers %s: %v\n", args[0], err)
 			return 1
@@ -148,11 +160,17 @@ func run(args []string) int {
 	return 0
 }
 
+// otherBuild is the name of another build of ours among the peers.
+const otherBuild = "other-build"
+
+// confFile is a file of the folder of configurations.
+func (o options) confFile(name string) string { return filepath.Join(o.conf, name) }
+
 // compare runs every comparison asked for and writes the results.
 func compare(ctx context.Context, o options) error {
 	cpus := runtime.NumCPU()
-	if cpus < 2 && slices.ContainsFunc(o.modes, func(m string) bool { return m != modeShared }) {
-		return errors.New("modes pinned and open need two CPUs: one for the proxy, one for the rest; use --modes shared")
+	if cpus < 2 && slices.ContainsFunc(o.modes, func(m string) bool { return m != modeShared && m != modeIdle }) {
+		return errors.New("modes pinned, open and tcp need two CPUs: one for the proxy, one for the rest; use --modes shared")
 	}
 	ours, err := ourProxy(o, o.ours)
 	if err != nil {
@@ -164,7 +182,7 @@ func compare(ctx context.Context, o options) error {
 		if err != nil {
 			return err
 		}
-		p.name = "other-build"
+		p.name = otherBuild
 		peers = append(peers, p)
 	}
 	for _, name := range o.peers {
@@ -182,7 +200,19 @@ func compare(ctx context.Context, o options) error {
 		}
 	}
 	for _, m := range o.modes {
-		rows, err := runMode(ctx, o, m, ours, peers)
+		if m == modeIdle {
+			if result.Idle, err = runIdle(ctx, o); err != nil {
+				return fmt.Errorf("mode %s: %w", m, err)
+			}
+			continue
+		}
+		mine, others := ours, peers
+		if m == modeTCP {
+			if mine, others, err = streamProxies(o); err != nil {
+				return err
+			}
+		}
+		rows, err := runMode(ctx, o, m, mine, others)
 		if err != nil {
 			return fmt.Errorf("mode %s: %w", m, err)
 		}
@@ -193,8 +223,15 @@ func compare(ctx context.Context, o options) error {
 			return err
 		}
 	}
+	write := result.writeTable
 	if o.output == "json" {
-		return result.writeJSON(os.Stdout)
+		write = result.writeJSON
 	}
-	return result.writeTable(os.Stdout)
+	if err := write(os.Stdout); err != nil || !o.assert {
+		return err
+	}
+	if missed := result.missed(); len(missed) > 0 {
+		return errors.New("missed: " + strings.Join(missed, "; "))
+	}
+	return nil
 }

@@ -27,7 +27,7 @@ const roleStandIn = "role-stand-in"
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
-		case roleBackend, roleLoad:
+		case roleBackend, roleLoad, roleSink, roleSource, roleHold:
 			os.Exit(run(os.Args[1:]))
 		case roleStandIn:
 			fmt.Fprintln(os.Stderr, standIn(os.Args[2]))
@@ -48,6 +48,9 @@ func standIn(confFile string) error {
 	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: lines[1]})
 	proxy.Transport = &http.Transport{MaxIdleConnsPerHost: 100}
 	behaviour, arg, _ := strings.Cut(lines[2], " ")
+	if behaviour == "stream" {
+		return standInStream(lines[0], lines[1])
+	}
 	var n atomic.Int64
 	return http.ListenAndServe(lines[0], http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch behaviour {
@@ -70,6 +73,32 @@ func standIn(confFile string) error {
 		}
 		proxy.ServeHTTP(w, r)
 	}))
+}
+
+// standInStream passes connections on whole.
+func standInStream(listen, backend string) error {
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return err
+	}
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		b, err := net.Dial("tcp", backend)
+		if err != nil {
+			return err
+		}
+		go func() {
+			io.Copy(b, c)
+			b.(*net.TCPConn).CloseWrite()
+		}()
+		go func() {
+			io.Copy(c, b)
+			c.Close()
+		}()
+	}
 }
 
 // spin burns that much CPU, however long it takes.
@@ -257,8 +286,8 @@ func TestSpread(t *testing.T) {
 // TestConfigurations holds the committed files to what the program does with them.
 func TestConfigurations(t *testing.T) {
 	files, err := filepath.Glob("conf/*")
-	if err != nil || len(files) != 5 {
-		t.Fatalf("conf holds %v (%v), want five files", files, err)
+	if err != nil || len(files) != 10 {
+		t.Fatalf("conf holds %v (%v), want ten files", files, err)
 	}
 	for _, name := range files {
 		body, err := os.ReadFile(name)
@@ -321,7 +350,7 @@ func TestUpdateMarkdown(t *testing.T) {
 	}
 	for range 2 { // writing again replaces
 		if _, err := os.Stat(name); err != nil {
-			if err := os.WriteFile(name, []byte("before\n"+markBegin+"old\n"+markEnd+"after\n"), 0o600); err != nil {
+			if err := os.WriteFile(name, []byte("before\n<!-- peers:begin -->\nold\n<!-- peers:end -->after\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -332,7 +361,7 @@ func TestUpdateMarkdown(t *testing.T) {
 	body, _ := os.ReadFile(name)
 	text := string(body)
 	if !strings.HasPrefix(text, "before\n") || !strings.HasSuffix(text, "after\n") || strings.Contains(text, "old") ||
-		strings.Count(text, "| pinned | nginx-tuned | 20.0 / 25.0 | 0.80 | 0.80-0.80 | 1 of 1 | no |") != 1 || !strings.Contains(text, "2026-11-21") {
+		strings.Count(text, "| pinned | nginx-tuned | 20.0 / 25.0 | 0.80 | 1.00 | 0.80-0.80 | 1 of 1 | no |") != 1 || !strings.Contains(text, "2026-11-21") {
 		t.Errorf("wrote\n%s", text)
 	}
 	if err := os.WriteFile(name, []byte("no markers"), 0o600); err != nil {
@@ -361,5 +390,78 @@ func TestFlags(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", args, err, want)
 		}
+	}
+}
+
+func TestTCP_seesCPUPerByte(t *testing.T) {
+	ours := standInProxy(t, "stream")
+	ours.stream = true
+	sink, backend, err := startBackend(roleSink, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sink.stop()
+	r, err := ours.start(t.Context(), backend, 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.stop()
+	s, err := measureTCP(t.Context(), quick(t), placement{}, r)
+	if err != nil || s.CPU <= 0 || s.CPU > 60 || s.Requests < pieceBytes || s.Rate <= 0 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if err := sink.stop(); err != nil { // now nobody takes the bytes
+		t.Fatal(err)
+	}
+	if _, err := measureTCP(t.Context(), quick(t), placement{}, r); err == nil {
+		t.Error("bytes that nobody took are counted")
+	}
+}
+
+func TestHold_restsAfterAnAnswer(t *testing.T) {
+	backend, addr, err := startBackend(roleBackend, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer backend.stop()
+	h, err := startChild(nil, roleHold, "--addr", addr, "--connections", "20")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var held loadResult
+	if err := h.answer(&held); err != nil || held.Requests != 20 || held.Errors != 0 {
+		t.Errorf("%+v, %v", held, err)
+	}
+	if err := h.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMissed(t *testing.T) {
+	steady := func(v float64) spread { return spreadOf([]float64{v, v, v, v, v, v, v, v, v}) }
+	rows := []row{
+		{Mode: modePinned, Peer: "haproxy-tuned", Ratio: steady(0.85)},
+		{Mode: modePinned, Peer: "haproxy-default", Ratio: steady(0.86)},
+		{Mode: modeOpen, Peer: "nginx-tuned", Ratio: spreadOf([]float64{0.5})},
+		{Mode: modeTCP, Peer: "haproxy-splice", Ratio: steady(1)},
+		{Mode: modeTCP, Peer: "nginx-stream", Ratio: steady(0.7)},
+		{Mode: modeShared, Peer: otherBuild, Ratio: steady(2)},
+	}
+	idle := []idleRow{{Rest: footprint{RSS: 12_000_000}, Held: footprint{RSS: 18_500_000}, After: footprint{RSS: 12_900_000}}}
+	got := result{Rows: rows, Idle: idle}.missed()
+	want := []string{"pinned, haproxy-default", "open, nginx-tuned", "tcp, nginx-stream", "idle: 10,000 idle connections take 6.5 MB"}
+	if len(got) != len(want) {
+		t.Fatalf("missed: %q", got)
+	}
+	for i := range want {
+		if !strings.HasPrefix(got[i], want[i]) {
+			t.Errorf("missed %q, want %q", got[i], want[i])
+		}
+	}
+}
+
+func TestMoreServices(t *testing.T) {
+	if n := strings.Count(moreServices(), "- {address:"); n != 199 {
+		t.Errorf("%d more endpoints, want 199: one is the load's", n)
 	}
 }

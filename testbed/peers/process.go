@@ -94,7 +94,7 @@ func (p *process) stop() error {
 type usage struct {
 	cpu time.Duration
 	// rss counts pages shared between its processes once for each; pss shares them out.
-	rss, pss int64 // bytes
+	rss, pss, anon int64 // bytes
 }
 
 // usage adds up the group's threads and processes. A group that lost a thread in
@@ -131,12 +131,13 @@ func (p *process) usage() (usage, error) {
 			}
 			u.cpu += time.Duration(n)
 		}
-		rollup, err := readKiB(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Rss:", "Pss:")
+		rollup, err := readKiB(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Rss:", "Pss:", "Anonymous:")
 		if err != nil {
 			return u, err
 		}
 		u.rss += rollup[0]
 		u.pss += rollup[1]
+		u.anon += rollup[2]
 	}
 	return u, nil
 }

@@ -31,6 +31,8 @@ type proxy struct {
 	version string
 	// conf is the configuration's file.
 	conf string
+	// stream says that connections are passed on whole.
+	stream bool
 	// workers rewrites the configuration to n workers; nil where the program finds
 	// out by itself.
 	workers func(conf string, n int) (string, error)
@@ -192,6 +194,14 @@ func (r *running) awaitAnswer(ctx context.Context) error {
 		}
 		if r.ended() {
 			return errors.New("it ended")
+		}
+		if r.stream {
+			c, err := net.Dial("tcp", r.addr)
+			if err == nil {
+				return c.Close()
+			}
+			last = err
+			continue
 		}
 		resp, err := client.Get("http://" + r.addr + requestPath)
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -24,6 +25,7 @@ type result struct {
 	Duration  float64   `json:"duration_s"`
 	Generator string    `json:"generator"`
 	Rows      []row     `json:"rows"`
+	Idle      []idleRow `json:"idle,omitempty"`
 }
 
 func (r result) writeJSON(w io.Writer) error {
@@ -41,75 +43,153 @@ func over(s []sample, f func(sample) float64) float64 {
 	return median(v)
 }
 
-// cells is a row of the table, medians throughout.
-func (r row) cells() []string {
-	pair := func(format string, f func(sample) float64) string {
-		return fmt.Sprintf(format+" / "+format, over(r.Ours, f), over(r.Theirs, f))
+// bar is what the ratio to a peer may be at most, 0 where there is none.
+func (r row) bar() float64 {
+	haproxy := strings.HasPrefix(r.Peer, "haproxy-")
+	switch {
+	case r.Peer == otherBuild:
+		return 0
+	case r.Mode == modeTCP && haproxy, r.Mode != modeTCP && !haproxy:
+		return 1
+	case r.Mode == modeTCP:
+		return 0.6
 	}
-	verdict := "yes"
+	return 0.85
+}
+
+// missed says which bars are missed, or not known to be met.
+func (r result) missed() (missed []string) {
+	for _, row := range r.Rows {
+		switch bar := row.bar(); {
+		case bar == 0:
+		case row.Ratio.Median > bar:
+			missed = append(missed, fmt.Sprintf("%s, %s: ratio %.2f, the bar is %.2f", row.Mode, row.Peer, row.Ratio.Median, bar))
+		case !row.Ratio.established():
+			missed = append(missed, fmt.Sprintf("%s, %s: ratio %.2f is not established", row.Mode, row.Peer, row.Ratio.Median))
+		}
+	}
+	if len(r.Idle) > 0 {
+		missed = append(missed, missedIdle(r.Idle)...)
+	}
+	return missed
+}
+
+// table is one of the tables of a result; mark names the place of a document in
+// which it stands.
+type table struct {
+	mark, caption string
+	headings      []string
+	rows          [][]string
+}
+
+func (r row) pair(format string, f func(sample) float64) string {
+	return fmt.Sprintf(format+" / "+format, over(r.Ours, f), over(r.Theirs, f))
+}
+
+// ratio is what rows of all modes have in common.
+func (r row) ratio() []string {
+	verdict, bar := "yes", "-"
 	if !r.Ratio.established() {
 		verdict = "no"
 	}
+	if b := r.bar(); b > 0 {
+		bar = fmt.Sprintf("%.2f", b)
+	}
 	return []string{
-		r.Mode, r.Peer,
-		pair("%.1f", func(s sample) float64 { return s.CPU }),
-		fmt.Sprintf("%.2f", r.Ratio.Median),
+		fmt.Sprintf("%.2f", r.Ratio.Median), bar,
 		fmt.Sprintf("%.2f-%.2f", r.Ratio.Min, r.Ratio.Max),
-		fmt.Sprintf("%d of %d", r.Ratio.Near, r.Ratio.Pairs),
-		verdict,
-		pair("%.0f", func(s sample) float64 { return s.Rate }),
-		pair("%.0f", func(s sample) float64 { return s.P50 }),
-		pair("%.0f", func(s sample) float64 { return s.P99 }),
-		pair("%.1f", func(s sample) float64 { return s.RSS }),
-		pair("%.1f", func(s sample) float64 { return s.PSS }),
+		fmt.Sprintf("%d of %d", r.Ratio.Near, r.Ratio.Pairs), verdict,
 	}
 }
 
-var headings = []string{"mode", "peer", "CPU us/request", "ratio", "min-max", "near", "established", "requests/s", "p50 us", "p99 us", "RSS MB", "PSS MB"}
+var ratioHeadings = []string{"ratio", "bar", "min-max", "near", "established"}
+
+// tables are those that the result has anything for, medians throughout.
+func (r result) tables() (all []table) {
+	paired := fmt.Sprintf("Medians of %d paired rounds of %g s", r.Rounds, r.Duration)
+	requests := table{mark: "peers", caption: paired + fmt.Sprintf(", load from %q; ours / theirs.", r.Generator),
+		headings: slices.Concat([]string{"mode", "peer", "CPU us/request"}, ratioHeadings, []string{"requests/s", "p50 us", "p99 us", "RSS MB", "PSS MB"})}
+	streams := table{mark: "peers-tcp", caption: paired + ", one connection; ours / theirs.",
+		headings: slices.Concat([]string{"peer", "CPU s/GB"}, ratioHeadings, []string{"GB/s", "RSS MB"})}
+	idle := table{mark: "peers-idle", caption: "The most of five looks, a second apart; MB, in brackets what is no page of a file.",
+		headings: []string{"proxy", "RSS at rest", "PSS", "with 10,000 idle connections", "more", "after they closed"}}
+	rss := func(s sample) float64 { return s.RSS }
+	for _, row := range r.Rows {
+		if row.Mode == modeTCP {
+			streams.rows = append(streams.rows, slices.Concat(
+				[]string{row.Peer, row.pair("%.3f", func(s sample) float64 { return s.CPU })}, row.ratio(),
+				[]string{row.pair("%.2f", func(s sample) float64 { return s.Rate }), row.pair("%.1f", rss)}))
+			continue
+		}
+		requests.rows = append(requests.rows, slices.Concat(
+			[]string{row.Mode, row.Peer, row.pair("%.1f", func(s sample) float64 { return s.CPU })}, row.ratio(),
+			[]string{
+				row.pair("%.0f", func(s sample) float64 { return s.Rate }),
+				row.pair("%.0f", func(s sample) float64 { return s.P50 }),
+				row.pair("%.0f", func(s sample) float64 { return s.P99 }),
+				row.pair("%.1f", rss), row.pair("%.1f", func(s sample) float64 { return s.PSS }),
+			}))
+	}
+	for _, row := range r.Idle {
+		m := func(bytes int64) string { return fmt.Sprintf("%.1f", float64(bytes)/mb) }
+		both := func(f footprint) string { return m(f.RSS) + " (" + m(f.Anon) + ")" }
+		idle.rows = append(idle.rows, []string{row.Name, both(row.Rest), m(row.Rest.PSS), both(row.Held), m(row.Held.RSS - row.Rest.RSS), both(row.After)})
+	}
+	for _, t := range []table{requests, streams, idle} {
+		if len(t.rows) > 0 {
+			all = append(all, t)
+		}
+	}
+	return all
+}
 
 func (r result) writeTable(w io.Writer) error {
-	fmt.Fprintf(w, "%s\n%s\nours / theirs, medians of %d paired rounds of %gs\n\n", r.Machine, strings.Join(r.Versions, "; "), r.Rounds, r.Duration)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, strings.Join(headings, "\t"))
-	for _, row := range r.Rows {
-		fmt.Fprintln(t, strings.Join(row.cells(), "\t"))
+	fmt.Fprintf(w, "%s\n%s\n", r.Machine, strings.Join(r.Versions, "; "))
+	for _, t := range r.tables() {
+		fmt.Fprintf(w, "\n%s\n\n", t.caption)
+		out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(out, strings.Join(t.headings, "\t"))
+		for _, row := range t.rows {
+			fmt.Fprintln(out, strings.Join(row, "\t"))
+		}
+		if err := out.Flush(); err != nil {
+			return err
+		}
 	}
-	return t.Flush()
+	return nil
 }
 
-func (r result) writeMarkdown(w io.Writer) {
-	fmt.Fprintf(w, "Measured %s on %s. %s. Medians of %d paired rounds of %g s, load from %q; ours / theirs.\n\n",
-		r.Date.Format(time.DateOnly), r.Machine, strings.Join(r.Versions, "; "), r.Rounds, r.Duration, r.Generator)
-	fmt.Fprintf(w, "| %s |\n|%s\n", strings.Join(headings, " | "), strings.Repeat(" --- |", len(headings)))
-	for _, row := range r.Rows {
-		fmt.Fprintf(w, "| %s |\n", strings.Join(row.cells(), " | "))
+func (r result) writeMarkdown(w io.Writer, t table) {
+	fmt.Fprintf(w, "Measured %s on %s. %s. %s\n\n", r.Date.Format(time.DateOnly), r.Machine, strings.Join(r.Versions, "; "), t.caption)
+	fmt.Fprintf(w, "| %s |\n|%s\n", strings.Join(t.headings, " | "), strings.Repeat(" --- |", len(t.headings)))
+	for _, row := range t.rows {
+		fmt.Fprintf(w, "| %s |\n", strings.Join(row, " | "))
 	}
 }
 
-// Markers between which updateMarkdown writes.
-const (
-	markBegin = "<!-- peers:begin -->\n"
-	markEnd   = "<!-- peers:end -->"
-)
-
-// updateMarkdown replaces what stands between the markers of a file.
+// updateMarkdown replaces what stands between the markers of a file, a pair for
+// each table that the result has.
 func (r result) updateMarkdown(name string) error {
 	body, err := os.ReadFile(name)
 	if err != nil {
 		return err
 	}
-	before, rest, ok := bytes.Cut(body, []byte(markBegin))
-	_, after, ok2 := bytes.Cut(rest, []byte(markEnd))
-	if !ok || !ok2 {
-		return fmt.Errorf("%s: no lines %q and %q to write between", name, strings.TrimSpace(markBegin), markEnd)
+	for _, t := range r.tables() {
+		begin, end := "<!-- "+t.mark+":begin -->\n", "<!-- "+t.mark+":end -->"
+		before, rest, ok := bytes.Cut(body, []byte(begin))
+		_, after, ok2 := bytes.Cut(rest, []byte(end))
+		if !ok || !ok2 {
+			return fmt.Errorf("%s: no lines %q and %q to write between", name, strings.TrimSpace(begin), end)
+		}
+		var out bytes.Buffer
+		out.Write(before)
+		out.WriteString(begin)
+		r.writeMarkdown(&out, t)
+		out.WriteString(end)
+		out.Write(after)
+		body = out.Bytes()
 	}
-	var out bytes.Buffer
-	out.Write(before)
-	out.WriteString(markBegin)
-	r.writeMarkdown(&out)
-	out.WriteString(markEnd)
-	out.Write(after)
-	return os.WriteFile(name, out.Bytes(), 0o644)
+	return os.WriteFile(name, body, 0o644)
 }
 
 // describeMachine names the processor, its number, memory and the kernel.

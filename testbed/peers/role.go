@@ -21,6 +21,9 @@ import (
 const (
 	roleBackend = "role-backend"
 	roleLoad    = "role-load"
+	roleSink    = "role-sink"
+	roleSource  = "role-source"
+	roleHold    = "role-hold"
 )
 
 // order asks a load child for one run.
@@ -38,6 +41,14 @@ func runRole(args []string) error {
 			cancel()
 		}()
 		return serveBackend(ctx, os.Stdout)
+	}
+	switch args[0] {
+	case roleSink:
+		return serveSink(os.Stdin, os.Stdout)
+	case roleSource:
+		return serveSource(args[1:], os.Stdin, os.Stdout)
+	case roleHold:
+		return hold(args[1:], os.Stdin, os.Stdout)
 	}
 	fs := flag.NewFlagSet(roleLoad, flag.ContinueOnError)
 	addr := fs.String("addr", "", "proxy")
@@ -101,9 +112,13 @@ func (c *child) stop() error {
 	return errors.Join(c.in.Close(), c.cmd.Wait())
 }
 
-// startBackend returns the backend's address with its process.
-func startBackend(cpus []int) (*child, string, error) {
-	c, err := startChild(cpus, roleBackend)
+// roles are those of child processes.
+var roles = []string{roleBackend, roleLoad, roleSink, roleSource, roleHold}
+
+// startBackend starts what proxies send to, in one of two roles, and returns its
+// address.
+func startBackend(role string, cpus []int) (*child, string, error) {
+	c, err := startChild(cpus, role)
 	if err != nil {
 		return nil, "", err
 	}
@@ -115,17 +130,25 @@ func startBackend(cpus []int) (*child, string, error) {
 }
 
 // load runs one load over a child's connections.
-func (c *child) load(o order) (loadResult, error) {
-	var r loadResult
+func (c *child) load(o order) (r loadResult, err error) {
+	return r, c.ask(o, &r)
+}
+
+// ask sends a child an order and reads what comes of it.
+func (c *child) ask(o order, result any) error {
 	if err := json.NewEncoder(c.in).Encode(o); err != nil {
-		return r, fmt.Errorf("load generator: %w", err)
+		return fmt.Errorf("load generator: %w", err)
 	}
+	return c.answer(result)
+}
+
+func (c *child) answer(result any) error {
 	line, err := c.out.ReadBytes('\n')
 	if err == nil {
-		err = json.Unmarshal(line, &r)
+		err = json.Unmarshal(line, result)
 	}
 	if err != nil {
-		return r, fmt.Errorf("load generator: %w", err)
+		return fmt.Errorf("load generator: %w", err)
 	}
-	return r, nil
+	return nil
 }

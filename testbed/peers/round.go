@@ -18,6 +18,8 @@ const (
 	modePinned = "pinned"
 	modeShared = "shared"
 	modeOpen   = "open"
+	modeTCP    = "tcp"
+	modeIdle   = "idle"
 )
 
 // sample is one run of one proxy.
@@ -109,7 +111,11 @@ func runMode(ctx context.Context, o options, mode string, ours proxy, peers []pr
 	if err != nil {
 		return nil, err
 	}
-	backend, backendAddr, err := startBackend(at.restCPUs)
+	role, meter := roleBackend, measure
+	if mode == modeTCP {
+		role, meter = roleSink, measureTCP
+	}
+	backend, backendAddr, err := startBackend(role, at.restCPUs)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +126,7 @@ func runMode(ctx context.Context, o options, mode string, ours proxy, peers []pr
 	}
 	defer func() { err = errors.Join(err, our.stop()) }()
 	for _, p := range peers {
-		r, err := runPairs(ctx, o, mode, at, our, p, backendAddr)
+		r, err := runPairs(ctx, o, mode, at, meter, our, p, backendAddr)
 		if err != nil {
 			return nil, fmt.Errorf("%s and %s: %w", ours.name, p.name, err)
 		}
@@ -130,7 +136,7 @@ func runMode(ctx context.Context, o options, mode string, ours proxy, peers []pr
 }
 
 // runPairs runs ours, theirs, ours, theirs: both are up all the time, one is busy.
-func runPairs(ctx context.Context, o options, mode string, at placement, our *running, p proxy, backend string) (_ row, err error) {
+func runPairs(ctx context.Context, o options, mode string, at placement, measure meter, our *running, p proxy, backend string) (_ row, err error) {
 	their, err := p.start(ctx, backend, at.workers, at.proxyCPUs)
 	if err != nil {
 		return row{}, err
@@ -149,12 +155,17 @@ func runPairs(ctx context.Context, o options, mode string, at placement, our *ru
 		}
 		r.Ours, r.Theirs = append(r.Ours, a), append(r.Theirs, b)
 		ratios = append(ratios, a.CPU/b.CPU)
-		fmt.Fprintf(os.Stderr, "%-6s %-16s %2d/%d  ours %6.1f us  theirs %6.1f us  ratio %.2f\n",
-			mode, p.name, i+1, o.rounds, a.CPU, b.CPU, a.CPU/b.CPU)
+		fmt.Fprintf(os.Stderr, "%-6s %-16s %2d/%d  ours %6.3g  theirs %6.3g %s  ratio %.2f\n",
+			mode, p.name, i+1, o.rounds, a.CPU, b.CPU, unit(mode), a.CPU/b.CPU)
 	}
 	r.Ratio = spreadOf(ratios)
 	return r, nil
 }
+
+// meter makes one run of one proxy.
+type meter func(ctx context.Context, o options, at placement, r *running) (sample, error)
+
+const mb = 1e6
 
 // measure warms the proxy up over the connections of the run, then runs.
 func measure(ctx context.Context, o options, at placement, r *running) (_ sample, err error) {
@@ -197,7 +208,6 @@ func measure(ctx context.Context, o options, at placement, r *running) (_ sample
 	case cpu <= 0:
 		return sample{}, errors.New("a thread of the proxy ended during the run: its CPU is unknown")
 	}
-	const mb = 1e6
 	return sample{
 		CPU:      us(cpu) / float64(got.Requests),
 		Rate:     float64(got.Requests) / got.Took.Seconds(),
@@ -210,3 +220,11 @@ func measure(ctx context.Context, o options, at placement, r *running) (_ sample
 }
 
 func us(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+
+// unit is that of the CPU figures of a mode.
+func unit(mode string) string {
+	if mode == modeTCP {
+		return "s/GB"
+	}
+	return "us"
+}

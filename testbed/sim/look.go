@@ -15,8 +15,10 @@ const (
 	KindFirst
 )
 
-// NowNS is the clock, of any origin above zero; NowS is seconds since the start.
-func (m *Mesh) NowNS() int64  { return m.nowNS }
+// NowNS is the clock, of any origin above zero.
+func (m *Mesh) NowNS() int64 { return m.nowNS }
+
+// NowS is seconds since the start.
 func (m *Mesh) NowS() float64 { return float64(m.nowNS-startNS) / 1e9 }
 
 // After has Handle called in delayNS.
@@ -62,9 +64,11 @@ func (m *Mesh) Truth(i int) (demandPerS, serviceMS float64) {
 	return s.demand, s.ServiceMS * s.service
 }
 
-// Cut tells whether messages from i to j are lost now, BusDown whether the bus is.
+// Cut tells whether messages from i to j are lost now.
 func (m *Mesh) Cut(i, j int) bool { return len(m.cut) > 0 && m.cut[Pair{i, j}] }
-func (m *Mesh) BusDown() bool     { return m.busDown }
+
+// BusDown tells whether the bus loses everything now.
+func (m *Mesh) BusDown() bool { return m.busDown }
 
 func sortBy(xs []int, key func(int) float64) {
 	slices.SortStableFunc(xs, func(a, b int) int { return cmp.Compare(key(a), key(b)) })

@@ -93,6 +93,9 @@ type Scenario struct {
 	Users      *Users
 	// RequestBytes is what a request served elsewhere moves over links, both ways.
 	RequestBytes float64
+	// ShedAfterMS is the product's setting of how long a request may be let wait when
+	// nothing is left, 0 for any.
+	ShedAfterMS float64
 	// Hot is the index of the site whose weights are shown.
 	Hot int
 	// Uneven says that sites or their demand differ much, which the bars allow for;

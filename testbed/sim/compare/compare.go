@@ -377,7 +377,6 @@ func unavoidable(sc *sim.Scenario) float64 {
 	if sc.Users != nil {
 		return 0
 	}
-	capacity := 0.0
 	factor, slow := make([]float64, len(sc.Network.Sites)), make([]float64, len(sc.Network.Sites))
 	for i := range factor {
 		factor[i], slow[i] = 1, 1
@@ -404,8 +403,7 @@ func unavoidable(sc *sim.Scenario) float64 {
 		if s < sc.MeasureFromS {
 			continue
 		}
-		demand := 0.0
-		capacity = 0
+		demand, capacity := 0.0, 0.0
 		for i := range factor {
 			demand += sc.Network.Sites[i].DemandPerS * factor[i]
 			capacity += sc.Network.Sites[i].CapacityPerS() / slow[i]

@@ -63,7 +63,7 @@ func TestShedding(t *testing.T) {
 	o := Options{Scenarios: load(t, "overload"), Seeds: []uint64{900}, Policies: []string{policy.NameMeridian}}
 	o.Scenarios[0].ForS = 45
 	errorsOf := func(shedMS float64) *Cell {
-		o.ShedAfterMS = shedMS
+		o.Scenarios[0].ShedAfterMS = shedMS
 		r, err := Run(context.Background(), o)
 		if err != nil {
 			t.Fatal(err)

@@ -77,6 +77,9 @@ type probe struct {
 // Start implements sim.Policy.
 func (p *Meridian) Start(m *sim.Mesh) error {
 	p.m = m
+	if p.options.ShedAfterMS == 0 {
+		p.options.ShedAfterMS = m.Scenario().ShedAfterMS
+	}
 	n := m.Len()
 	p.sites, p.index, p.asked = make([]mine, n), make(map[string]int32, n), make([][]int32, n)
 	curves := new(price.Curves)

@@ -29,7 +29,7 @@ func (f *File) Build(data string) (*sim.Scenario, error) {
 	sc := &sim.Scenario{
 		Name: f.Name, Title: f.Title, Network: net, Work: sim.Work{Law: f.Work.Law, CV: f.Work.CV},
 		DeadlineMS: ms(f.Deadline), ForS: f.For.Seconds(), MeasureFromS: f.Measure.Seconds(),
-		Neighbours: f.Neighbours, RequestBytes: f.Bytes, Uneven: f.Uneven,
+		Neighbours: f.Neighbours, RequestBytes: f.Bytes, ShedAfterMS: ms(f.ShedAfter), Uneven: f.Uneven,
 	}
 	if sc.Neighbours == 0 && len(net.Sites) > 32 {
 		sc.Neighbours = 24 // as many as a plan looks at with ease

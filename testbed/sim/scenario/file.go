@@ -40,6 +40,7 @@ type File struct {
 	Measure    time.Duration `yaml:"measureFrom"`
 	Neighbours int           `yaml:"neighbours"`
 	Bytes      float64       `yaml:"bytes"`
+	ShedAfter  time.Duration `yaml:"shedAfter"`
 	// Hot is a site's name, or largest; the first site when it is empty. Changes may
 	// say hot for it.
 	Hot    string `yaml:"hot"`

@@ -4,12 +4,22 @@ import (
 	"errors"
 	"math"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
 
 // folder is the data folder, empty where there is none.
-func folder() string { return os.Getenv("MERIDIAN_TESTDATA") }
+func folder() string {
+	dir := os.Getenv("MERIDIAN_TESTDATA")
+	if dir == "" {
+		dir = filepath.Join("..", "..", "..", "..", "shared", "data")
+	}
+	if _, err := os.Stat(dir); err != nil {
+		return ""
+	}
+	return dir
+}
 
 func TestShippedScenariosBuild(t *testing.T) {
 	for _, name := range Names() {

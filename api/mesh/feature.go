@@ -1,0 +1,42 @@
+package mesh
+
+import "slices"
+
+// feature is something that objects may ask for and that builds before it ignore:
+// they would serve such objects as if it were not written. A snapshot that uses it
+// says so in [Compat], and they refuse it, keep the last good one and say why.
+type feature struct {
+	name string
+	used func(o *Objects) bool
+}
+
+// features are named for good: a name is never used again for something else, and
+// what every version that still runs knows may go.
+var features = []feature{
+	{"cross-namespace", func(o *Objects) bool {
+		return len(o.ReferenceGrants) > 0 || slices.ContainsFunc(o.Gateways, func(g *Gateway) bool {
+			return slices.ContainsFunc(g.Spec.Listeners, func(l Listener) bool { return l.AllowedRoutes != nil })
+		})
+	}},
+	{"route-retry", func(o *Objects) bool {
+		return slices.ContainsFunc(o.HTTPRoutes, func(r *HTTPRoute) bool {
+			return slices.ContainsFunc(r.Spec.Rules, func(r HTTPRouteRule) bool { return r.Retry != nil })
+		})
+	}},
+	{"trusted-hops", func(o *Objects) bool {
+		return slices.ContainsFunc(o.TrafficPolicies, func(p *TrafficPolicy) bool {
+			return p.Spec.Forwarding != nil && p.Spec.Forwarding.TrustedHops > 0
+		})
+	}},
+}
+
+// Requires lists the features that a reader of the objects needs.
+func (o *Objects) Requires() []string {
+	var names []string
+	for _, f := range features {
+		if f.used(o) {
+			names = append(names, f.name)
+		}
+	}
+	return names
+}

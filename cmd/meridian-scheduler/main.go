@@ -1,0 +1,20 @@
+// Command meridian-scheduler is kube-scheduler with the plugins TrafficAffinity and TrafficSort.
+// It takes kube-scheduler's flags and KubeSchedulerConfiguration; examples and
+// manifests stand in deploy/scheduler.
+package main
+
+import (
+	"os"
+
+	"k8s.io/component-base/cli"
+	"k8s.io/kubernetes/cmd/kube-scheduler/app"
+
+	"github.com/meridian-mesh/meridian/scheduler/plugin"
+)
+
+func main() {
+	os.Exit(cli.Run(app.NewSchedulerCommand(
+		app.WithPlugin(plugin.Name, plugin.New),
+		app.WithPlugin(plugin.SortName, plugin.NewSort),
+	)))
+}

@@ -92,6 +92,12 @@ type NetworkFunctionSpec struct {
 	Attach string `json:"attach,omitempty"`
 	// State is for attach: plain.
 	State string `json:"state,omitempty"`
+	// ChangesTuple says that its packets come back with other addresses or ports, as
+	// from a NAT: answers are then known by what the chain's end has seen.
+	ChangesTuple bool `json:"changesTuple,omitempty"`
+	// Process says that the function is a process which reads packets from a socket:
+	// segmentation and checksum offload are turned off at the ports to it.
+	Process bool `json:"process,omitempty"`
 	// Failure is what happens to its traffic when no instance is left.
 	Failure   string             `json:"failureMode,omitempty"`
 	Health    *FunctionHealth    `json:"health,omitempty"`

@@ -241,6 +241,8 @@ metadata: {name: firewall}
 spec:
   attach: plain
   state: flow
+  changesTuple: false
+  process: false
   failureMode: open
   health: {probe: tcp, port: 8080, interval: 100ms, failures: 2, successes: 3}
   instances:

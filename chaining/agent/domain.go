@@ -18,6 +18,9 @@ type machine interface {
 	device(name string) (*net.Interface, error)
 	// neighbour is the address behind a port to a function.
 	neighbour(name string) (net.HardwareAddr, error)
+	// wholePackets has packets leave a port as they would on a wire: cut, and with
+	// checksums.
+	wholePackets(name string) error
 }
 
 // kernel is the machine that the process runs on.
@@ -25,6 +28,7 @@ type kernel struct{}
 
 func (kernel) device(name string) (*net.Interface, error)      { return net.InterfaceByName(name) }
 func (kernel) neighbour(name string) (net.HardwareAddr, error) { return datapath.Neighbour(name) }
+func (kernel) wholePackets(name string) error                  { return datapath.SetOffload(name, false) }
 
 var kinds = map[string]path.Kind{mesh.AttachPlain: path.KindPlain, mesh.AttachGPE: path.KindGPE, mesh.AttachEther: path.KindEther}
 
@@ -151,6 +155,16 @@ func attachmentOf(f *mesh.NetworkFunction, in *mesh.FunctionInstance, own bool, 
 		return a, fmt.Errorf("interface %s: %w", in.Left, err)
 	}
 	a.MTU = ifc.MTU
+	if f.Spec.Process {
+		for _, port := range []string{in.Left, in.Right} {
+			if port == "" {
+				continue
+			}
+			if err := m.wholePackets(port); err != nil {
+				return a, err
+			}
+		}
+	}
 	if a.Kind == path.KindGPE {
 		four, six := addressesOf(ifc)
 		if a.Local = four; a.Address.Is6() {

@@ -44,10 +44,10 @@ func makePlan(o *mesh.Objects, down map[string]bool) (*path.Plan, error) {
 		}
 	}
 	var instances []path.Instance
-	open := map[string]bool{}
+	open, changes := map[string]bool{}, map[string]bool{}
 	for _, f := range o.NetworkFunctions {
 		name := fullName(f.Metadata)
-		open[name] = f.Spec.Failure == mesh.FailOpen
+		open[name], changes[name] = f.Spec.Failure == mesh.FailOpen, f.Spec.ChangesTuple
 		for _, in := range f.Spec.Instances {
 			instances = append(instances, path.Instance{
 				Name: in.Name, Function: name, Node: in.Node, Slots: assumedSlots, ServiceMS: assumedServiceMS,
@@ -69,6 +69,7 @@ func makePlan(o *mesh.Objects, down map[string]bool) (*path.Plan, error) {
 			if open[f] {
 				s.OpenFunctions = append(s.OpenFunctions, f)
 			}
+			s.ChangesTuple = s.ChangesTuple || changes[f]
 		}
 		specs = append(specs, s)
 	}

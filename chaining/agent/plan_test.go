@@ -58,6 +58,8 @@ func (fakeMachine) neighbour(string) (net.HardwareAddr, error) {
 	return net.HardwareAddr{2, 0, 0, 0, 9, 9}, nil
 }
 
+func (fakeMachine) wholePackets(string) error { return nil }
+
 func parse(t *testing.T, text string) *mesh.Objects {
 	t.Helper()
 	o, err := mesh.ParseYAML("chains.yaml", []byte(text))

@@ -329,3 +329,138 @@ func TestRootDocumentsChange(t *testing.T) {
 	}
 	s.until("the fault is told", func(st *Status) bool { return !st.Ready && strings.Contains(st.Fault, "Nonsense") })
 }
+
+// TCP, UDP and ICMP pass the shipped firewall, tagger and NAT, as NSH-aware
+// processes, in order and back.
+func TestRootFunctions(t *testing.T) {
+	s := newSite(t, 0)
+	meridian := filepath.Join(s.dir, "meridian")
+	if out, err := exec.Command("go", "build", "-o", meridian, "../../cmd/meridian").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	var docs strings.Builder
+	docs.WriteString("apiVersion: mesh.meridian.dev/v1alpha1\nkind: ChainNode\nmetadata: {name: edge}\nspec: {ports: [{interface: c0}, {interface: s0}]}\n")
+	for i, args := range [][]string{
+		{"firewall", "--rule", "allow:tcp", "--rule", "allow:icmp", "--rule", "allow:udp:1024-65535"},
+		{"tagger"},
+		{"nat44", "--public", "10.3.0.9"},
+	} {
+		ns := nstest.New(t, args[0])
+		port, node, own := fmt.Sprintf("p%d", i), fmt.Sprintf("10.9.10%d.1", i), fmt.Sprintf("10.9.10%d.2", i)
+		nstest.Veth(s.node, port, ns, "eth0")
+		s.node.IP("link set " + port + " mtu 1600")
+		ns.IP("link set eth0 mtu 1600")
+		s.node.IP("addr add " + node + "/30 dev " + port)
+		ns.IP("addr add " + own + "/30 dev eth0")
+		cmd := exec.Command(meridian, append([]string{"function", args[0], "--listen", own}, args[1:]...)...)
+		log, err := os.Create(filepath.Join(s.dir, args[0]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.Stdout, cmd.Stderr = log, log
+		if err := ns.Start(cmd); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = cmd.Process.Kill() // it may have ended by itself
+			_ = cmd.Wait()
+			log.Close()
+			if t.Failed() {
+				text, _ := os.ReadFile(log.Name())
+				t.Logf("%s: %s", args[0], text)
+			}
+		})
+		var mac string
+		if err := ns.Do(func() error {
+			ifc, err := net.InterfaceByName("eth0")
+			mac = ifc.HardwareAddr.String()
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&docs, `---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: NetworkFunction
+metadata: {name: %s}
+spec:
+  attach: vxlanGPE
+  process: true
+  changesTuple: %v
+  instances: [{name: %s-1, node: edge, left: %s, leftMAC: %q, address: %s}]
+`, args[0], args[0] == "nat44", args[0], port, mac, own)
+	}
+	docs.WriteString(`---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: ServiceChain
+metadata: {name: web}
+spec:
+  functions: [firewall, tagger, nat44]
+  ingress: {node: edge, interface: c0}
+  egress: {node: edge, interface: s0}
+  match: [{interfaces: [c0], sources: [10.1.0.0/24], destinations: [10.2.0.0/24]}]
+`)
+	if err := os.WriteFile(filepath.Join(s.dir, "chains.yaml"), []byte(docs.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	if out, err := s.client.Run(ctx, "ping", "-q", "-i0.01", "-c50", "-W5", "10.2.0.2"); err != nil || !strings.Contains(out, " 0% packet loss") {
+		metrics, _ := s.get("/metrics")
+		t.Fatalf("ping: %v\n%s\n%s", err, out, metrics)
+	}
+	// One after the other: processes that are overloaded lose packets, as any do.
+	stream := nstest.StartStream(t, s.client, s.server, "10.2.0.2:0", 5*time.Millisecond)
+	time.Sleep(time.Second)
+	sent, lost, hops := stream.Stop()
+	var from string
+	if err := s.server.Do(func() error {
+		l, err := net.Listen("tcp", "10.2.0.2:8080")
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		sent := make(chan error, 1)
+		go func() {
+			sent <- s.client.Do(func() error {
+				c, err := net.DialTimeout("tcp", "10.2.0.2:8080", 10*time.Second)
+				if err != nil {
+					return err
+				}
+				defer c.Close()
+				_, err = c.Write(make([]byte, 4<<20))
+				return err
+			})
+		}()
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		from = c.RemoteAddr().String()
+		if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+			return err
+		}
+		n, err := io.Copy(io.Discard, c)
+		if err == nil && n != 4<<20 {
+			err = fmt.Errorf("%d bytes of %d came", n, 4<<20)
+		}
+		if serr := <-sent; err == nil {
+			err = serr
+		}
+		return err
+	}); err != nil {
+		metrics, _ := s.get("/metrics")
+		t.Errorf("bulk: %v\n%s", err, metrics)
+	}
+	if !strings.HasPrefix(from, "10.3.0.9:") {
+		t.Errorf("the server sees %s, not the NAT's address", from)
+	}
+	r := nstest.StartRequests(t, s.client, s.server, "10.2.0.2:0", 2, 2)
+	time.Sleep(time.Second)
+	r.Stop()
+	t.Logf("%v; %d datagrams, %d lost, TTL at the server %v; bulk from %s", r, sent, lost, hops, from)
+	if lost > 0 {
+		t.Errorf("%d of %d datagrams were lost", lost, sent)
+	}
+}

@@ -111,8 +111,8 @@ func (w *world) iperf(udp bool, span time.Duration) (gbps, kpps, micros float64,
 	defer cancel()
 	var out string
 	before := busy()
-	for range 50 { // until the server listens
-		if out, err = w.client.Run(ctx, "iperf3", args...); err == nil || !strings.Contains(out, "refused") {
+	for range 100 { // until the server listens; with -J it ends well also when it does not
+		if out, err = w.client.Run(ctx, "iperf3", args...); !strings.Contains(out, "Connection refused") {
 			break
 		}
 		time.Sleep(20 * time.Millisecond)
@@ -123,7 +123,8 @@ func (w *world) iperf(udp bool, span time.Duration) (gbps, kpps, micros float64,
 		return 0, 0, 0, err
 	}
 	var r struct {
-		End struct {
+		Error string `json:"error"`
+		End   struct {
 			SumReceived struct {
 				BitsPerSecond float64 `json:"bits_per_second"`
 			} `json:"sum_received"`
@@ -137,10 +138,19 @@ func (w *world) iperf(udp bool, span time.Duration) (gbps, kpps, micros float64,
 	if err := json.Unmarshal([]byte(out), &r); err != nil {
 		return 0, 0, 0, fmt.Errorf("%w in %s", err, out)
 	}
+	if r.Error != "" {
+		return 0, 0, 0, fmt.Errorf("iperf3: %s", r.Error)
+	}
 	if !udp {
+		if r.End.SumReceived.BitsPerSecond == 0 {
+			return 0, 0, 0, fmt.Errorf("nothing was received: %s", out)
+		}
 		return r.End.SumReceived.BitsPerSecond / 1e9, 0, 0, nil
 	}
 	got := r.End.Sum.Packets - r.End.Sum.LostPackets
+	if got <= 0 {
+		return 0, 0, 0, fmt.Errorf("no datagram was received: %s", out)
+	}
 	return 0, got / r.End.Sum.Seconds / 1e3, used.Seconds() * 1e6 / got, nil
 }
 
@@ -225,6 +235,7 @@ func TestBenchChains(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: UDP: %v", v.name, err)
 			}
+			t.Logf("round: %-40s %6.2f Gbit/s %6.1f kpps", v.name, gbps, kpps)
 			results[i] = append(results[i], benchResult{gbps, kpps, micros})
 		}
 	}

@@ -31,7 +31,7 @@ func TestRootRestart(t *testing.T) {
 			w.apply(Config{Attach: attach})
 			s := nstest.StartStream(t, w.client, w.server, serverAddr+":0", 200*time.Microsecond)
 			restarts := 0
-			for end := time.Now().Add(3 * time.Second); time.Now().Before(end) || restarts < 3; restarts++ {
+			for begin := time.Now(); restarts < 3 || time.Since(begin) < 3*time.Second; restarts++ {
 				for _, n := range w.nodes {
 					n.dp.Close()
 					n.dp = nil
@@ -52,7 +52,7 @@ func TestRootRestart(t *testing.T) {
 			if len(hops) != 1 || hops[ttlAfter(3)] == 0 {
 				t.Errorf("TTL at the server %v: some datagrams passed beside the chain", hops)
 			}
-			if restarts < 3 || sent < 1000 {
+			if sent < 1000 {
 				t.Error("too little happened: nothing was tested")
 			}
 			if d := w.drops(); len(d) != 0 {

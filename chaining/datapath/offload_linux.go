@@ -9,20 +9,32 @@ import (
 
 // ethtool commands (include/uapi/linux/ethtool.h).
 const (
-	ethtoolSetTSO = 0x1f
-	ethtoolSetGSO = 0x24
+	ethtoolSetTxCsum = 0x17
+	ethtoolSetTSO    = 0x1f
+	ethtoolSetGSO    = 0x24
 )
 
 // SetSegmentation turns a device's segmentation offload (TSO and GSO) on or off.
 // A port to a function that reads NSH straight from Ethernet needs it off where
 // packets come out of a tunnel: the kernel drops such packets otherwise.
 func SetSegmentation(device string, on bool) error {
+	return setOffloads(device, on, ethtoolSetTSO, ethtoolSetGSO)
+}
+
+// SetOffload turns a device's segmentation and checksum offload on or off. A port to
+// a process that reads packets from a socket needs both off: what is left for
+// hardware to do, nobody would do.
+func SetOffload(device string, on bool) error {
+	return setOffloads(device, on, ethtoolSetTSO, ethtoolSetGSO, ethtoolSetTxCsum)
+}
+
+func setOffloads(device string, on bool, commands ...uint32) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("socket for ethtool: %w", err)
 	}
 	defer unix.Close(fd)
-	for _, cmd := range []uint32{ethtoolSetTSO, ethtoolSetGSO} {
+	for _, cmd := range commands {
 		value := struct{ cmd, data uint32 }{cmd: cmd}
 		if on {
 			value.data = 1
@@ -39,7 +51,7 @@ func SetSegmentation(device string, on bool) error {
 		raw := ifreqData{data: unsafe.Pointer(&value)}
 		copy(raw.name[:], req.Name())
 		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&raw))); errno != 0 {
-			return fmt.Errorf("segmentation offload of %s: %w", device, errno)
+			return fmt.Errorf("offload of %s: %w", device, errno)
 		}
 	}
 	return nil

@@ -173,6 +173,7 @@ INLINE void tunnel(struct __sk_buff *skb, const struct port *port, struct state 
 	if (wrong || (whole && NTOHS(udp.len) != len) || load(skb, *at + 8, &gpe, sizeof(gpe)) ||
 	    (gpe.flags & 0x3f) != GPE_FLAGS || gpe.next != GPE_NP_NSH)
 		return stop(f, STEP_DROP, REASON_MALFORMED);
+	s->summed = udp.check != 0;
 	*at += 16;
 }
 

@@ -15,6 +15,7 @@ struct state {
 	__u8 nsh_len; /* bytes */
 	__u8 md; /* with the unassigned bits beside it */
 	__u8 next;
+	__u8 summed; /* the tunnel's UDP checksum is not 0 */
 };
 
 /* Bytes between Ethernet and NSH. */
@@ -112,7 +113,20 @@ INLINE long reshell(struct __sk_buff *skb, const struct hop *hop, struct state *
 	__be16 type = form == FORM_GPE4 ? HTONS(ETHERTYPE_IPV4) : form == FORM_GPE6 ? HTONS(ETHERTYPE_IPV6) : HTONS(ETHERTYPE_NSH);
 	long err = 0;
 
-	if (diff) {
+	/*
+	 * A process on this machine that checksums its UDP may have left that to the
+	 * device, which would write over what we write. Only taking the header off makes
+	 * the kernel forget it.
+	 */
+	if (s->summed && form != FORM_ETHER) {
+		err = set_protocol(skb, HTONS(ETHERTYPE_IPV4));
+		if (!err)
+			err = bpf_skb_adjust_room(skb, -(__s32)shell(s->form), ADJ_ROOM_MAC, ADJ_ROOM_FIXED_GSO);
+		if (!err)
+			err = bpf_skb_adjust_room(skb, shell(form), ADJ_ROOM_MAC, ADJ_ROOM_FIXED_GSO);
+		if (!err && form == FORM_GPE6)
+			err = set_protocol(skb, type);
+	} else if (diff) {
 		/* The kernel changes the length of IP packets only, and leaves an IP header's worth of what it takes the packet for. */
 		err = set_protocol(skb, form == FORM_GPE6 ? HTONS(ETHERTYPE_IPV6) : HTONS(ETHERTYPE_IPV4));
 		if (!err)

@@ -30,6 +30,9 @@ func (d *Decoder) Begin() { d.begun = false }
 // of the table's size has none. Strings that do not lie in in or in the static
 // table are appended to dst, which is returned; they are valid as long as both are.
 func (d *Decoder) Field(in []byte, f *Field, dst []byte) (n int, out []byte, err error) {
+	if dst == nil {
+		dst = []byte{} // so that an empty name is one
+	}
 	b := in[0]
 	switch {
 	case b >= 0x80: // RFC 7541 6.1: indexed

@@ -2,6 +2,7 @@ package controller_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/meridian-mesh/meridian/controller/backup"
 	"github.com/meridian-mesh/meridian/controller/natsd/natstest"
 	"github.com/meridian-mesh/meridian/controller/siteapi"
+	"github.com/meridian-mesh/meridian/controller/store"
 )
 
 // take backs a running site up as the command line does.
@@ -257,5 +259,27 @@ func TestSoftStateIsNotWritten(t *testing.T) {
 	if len(before) < 8 {
 		data, _ := json.Marshal(before)
 		t.Errorf("looked at %s only", data)
+	}
+}
+
+// A controller whose clock jumps back, as far as generations know of it, goes on
+// above what it used: the clock only names the first incarnation.
+func TestClockJumpsBack(t *testing.T) {
+	dir := t.TempDir()
+	f, err := store.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What a run whose clock was a day ahead left behind.
+	ahead := mesh.Generation{Incarnation: uint64(time.Now().Add(24 * time.Hour).UnixNano()), Counter: 7}
+	if err := errors.Join(f.SaveGeneration(ahead), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, controller.Config{Site: "solo", Data: dir})
+	n := s.node("n1")
+	s.must(siteDoc("solo", 0))
+	within(t, 5*time.Second, "a snapshot", func() bool { return n.objects() == 1 })
+	if g := n.snapshot.Load().Generation; g.Compare(ahead) <= 0 {
+		t.Errorf("generation %s after %s", g, ahead)
 	}
 }

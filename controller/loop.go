@@ -27,7 +27,8 @@ var errStopped = errors.New("the controller is stopping")
 // loop owns the world: it is the only goroutine that touches it.
 func (s *Server) loop(ctx context.Context, reports <-chan bus.Received[*mesh.Report], nodes <-chan bus.Received[*mesh.NodeReport]) {
 	defer close(s.stopped)
-	tick := time.NewTicker(tickEvery)
+	every := tickEvery
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	var settled <-chan time.Time
 	version := s.world.Version()
@@ -54,6 +55,10 @@ func (s *Server) loop(ctx context.Context, reports <-chan bus.Received[*mesh.Rep
 		case now := <-tick.C:
 			s.beat.Store(now.UnixNano())
 			s.tick(now)
+			if d := s.pace(); d != every {
+				every = d
+				tick.Reset(d)
+			}
 		}
 		if v := s.world.Version(); v != version {
 			version = v
@@ -62,6 +67,19 @@ func (s *Server) loop(ctx context.Context, reports <-chan bus.Received[*mesh.Rep
 			}
 		}
 	}
+}
+
+// pace is how often to plan: with nobody to share with, no more often than there is
+// something to report, which is what an idle site alone spends its time on.
+func (s *Server) pace() time.Duration {
+	if s.weights != nil {
+		for i := range s.weights.Services {
+			if len(s.weights.Services[i].Remotes) > 0 {
+				return tickEvery
+			}
+		}
+	}
+	return reportEvery
 }
 
 // do runs f in the loop and returns when it is done.
@@ -165,9 +183,13 @@ const (
 // watchLink keeps an eye on the way to the other sites. When it comes back, and
 // now and then, a leaf asks the hub for what the mirror has not got yet.
 func (s *Server) watchLink(ctx context.Context, stop context.CancelCauseFunc) {
-	t := time.NewTicker(tickEvery)
-	defer t.Stop()
 	leaf := s.cfg.role() == "leaf"
+	every := reportEvery // only its store and its own connection are looked at
+	if leaf {
+		every = tickEvery
+	}
+	t := time.NewTicker(every)
+	defer t.Stop()
 	now := time.Now()
 	state := linkState{since: now}
 	lookAt := now

@@ -23,6 +23,9 @@ const (
 	tightPercent = 95
 	fullPercent  = 98
 	calmPercent  = 75
+	// budgetPercent is what loops may fill with what they read: what they do not
+	// count, such as stacks and the collector's own, has the rest.
+	budgetPercent = 95
 	// How often the figures are taken, far from the limit and near it.
 	watchFar  = 100 * time.Millisecond
 	watchNear = 10 * time.Millisecond
@@ -98,7 +101,7 @@ func (s *Server) watchMemory(ctx context.Context) error {
 		p := pressure(used, limit)
 		s.shared.Memory.Set(p)
 		for i, w := range s.shared.Workers {
-			w.Loop.SetBudget(max(1, taken[i]+(limit/100*fullPercent-used)/int64(len(taken))))
+			w.Loop.SetBudget(max(1, taken[i]+(limit/100*budgetPercent-used)/int64(len(taken))))
 		}
 		if p > worker.Relaxed {
 			collect := time.Since(collected) > collectEvery

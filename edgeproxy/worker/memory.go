@@ -31,6 +31,9 @@ const (
 	shedAtOnce = 128
 	// patience is what a client's wait may last while memory is tight.
 	patience = 500 * time.Millisecond
+	// newcomer is how long a connection has for its first byte before it is one that
+	// waits.
+	newcomer = 100 * time.Millisecond
 	// trimAtOnce bounds the slabs given back in one turn.
 	trimAtOnce = 1024
 )
@@ -78,6 +81,17 @@ func (w *Worker) makeRoom() {
 		w.relieving = false
 		w.Relieve(Full, false)
 	}))
+}
+
+// makeWay gives up connections that keep the proxy waiting in favour of one that
+// comes, once a turn, and reports whether there is room for it then. A flood of slow
+// clients has no better right to the memory than who asks now.
+func (w *Worker) makeWay() bool {
+	if now := w.Loop.Now(); w.madeWay != now {
+		w.madeWay = now
+		w.Relieve(Full, false)
+	}
+	return !w.full()
 }
 
 // Relieve gives up connections, the longest wait first, and gives memory that is
@@ -141,8 +155,12 @@ func (w *Worker) forgetSpares() {
 // longest returns the connections to give up, the longest wait first.
 func (w *Worker) longest(p Pressure) []*down {
 	out := make([]*down, 0, shedAtOnce+1)
-	before := w.Loop.Now() - int64(patience)
+	now := w.Loop.Now()
+	before := now - int64(patience)
 	for d := w.downs; d != nil; d = d.next {
+		if d.phase == resting && d.carried == 0 && now-d.born < int64(newcomer) {
+			continue
+		}
 		if !d.waited() || p < Full && d.phase != resting && d.active > before {
 			continue
 		}

@@ -130,8 +130,10 @@ type Worker struct {
 	leaving time.Duration
 	// relieving says that makeRoom is to run.
 	relieving bool
-	accepts   uint64
-	rnd       rand.PCG
+	// madeWay is the turn in which connections were last given up for a new one.
+	madeWay int64
+	accepts uint64
+	rnd     rand.PCG
 
 	downs   *down // all client connections with a codec
 	leavers departures
@@ -295,7 +297,7 @@ func (w *Worker) Close() {
 
 // accepted hands a new connection to the least busy worker.
 func (w *Worker) accepted(l *Listener, fd int, from netip.AddrPort) {
-	if w.full() {
+	if w.full() && !w.makeWay() {
 		w.shared.Memory.Connections.Add(1)
 		w.refuse(fd)
 		return

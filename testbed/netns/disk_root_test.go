@@ -88,10 +88,12 @@ func (d *disk) cutPower() {
 	}
 }
 
-// boot mounts the file system again. Nothing may have it open.
+// boot mounts the file system again. Nothing may have it open. A power cut also
+// takes back that the ballast was removed, if that was not on the disk yet.
 func (d *disk) boot() {
 	d.run("umount", d.point)
 	d.run("mount", "-o", "loop", d.image, d.point)
+	d.clear()
 }
 
 // TestRootDisk shows that the power cut does what it is for.

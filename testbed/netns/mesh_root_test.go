@@ -307,8 +307,13 @@ func apply(ctx context.Context, s *site, yaml string) error {
 
 func applySoon(t *testing.T, s *site, yaml string) {
 	t.Helper()
-	var last error
-	within(t, 20*time.Second, "a change at "+s.name, func() bool { last = apply(t.Context(), s, yaml); return last == nil })
+	err := apply(t.Context(), s, yaml)
+	for end := time.Now().Add(20 * time.Second); err != nil; err = apply(t.Context(), s, yaml) {
+		if time.Now().After(end) {
+			t.Fatalf("no change at %s within 20s: %v", s.name, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 // register is a value that is written into the configuration: a Site's longitude.

@@ -133,6 +133,9 @@ func (s *Server) routes() http.Handler {
 	m.HandleFunc("POST "+siteapi.PathTraffic, func(w http.ResponseWriter, r *http.Request) {
 		post(w, r, s.setTraffic, func(r *siteapi.TrafficResult) bool { return refused(&r.Result) })
 	})
+	m.HandleFunc("GET "+siteapi.PathCheck, func(w http.ResponseWriter, r *http.Request) {
+		answer(w, r, s.check)
+	})
 	m.HandleFunc("POST "+siteapi.PathExplain, func(w http.ResponseWriter, r *http.Request) {
 		post(w, r, s.explain, nil)
 	})

@@ -24,11 +24,12 @@ const (
 	ReasonUnknownSite                = "UnknownSite"
 	ReasonNoEndpoints                = "NoEndpoints"
 	ReasonFilterNotFound             = "FilterNotFound"
+	ReasonShadowed                   = "Shadowed"
 )
 
 // Condition is something that is wrong between objects that are each valid. It
 // refuses nothing: the share of the object that it concerns gets an error
-// response, the rest is served.
+// response, or with [ReasonShadowed] no request, the rest is served.
 type Condition struct {
 	Object   Key      `json:"object"`
 	Path     string   `json:"path,omitempty"`
@@ -71,6 +72,7 @@ func Check(o *Objects) []Condition {
 	for _, r := range o.HTTPRoutes {
 		c.route(r)
 	}
+	c.shadowed()
 	c.streamRoutes()
 	for _, s := range o.Sites {
 		c.site(s)

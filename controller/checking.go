@@ -65,7 +65,7 @@ func (s *Server) disk() *siteapi.Disk {
 	if err := syscall.Statfs(s.cfg.Data, &fs); err != nil {
 		return nil // check says that it is not known
 	}
-	size := uint64(fs.Bsize) //nolint:gosec // a block size is no negative number
+	size := uint64(fs.Bsize)
 	return &siteapi.Disk{Path: s.cfg.Data, FreeBytes: fs.Bavail * size, TotalBytes: fs.Blocks * size}
 }
 

@@ -41,11 +41,16 @@ func (s *Server) apply(ctx context.Context, r siteapi.ApplyRequest) (*siteapi.Re
 	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	return s.set(ctx, out, objects)
+}
+
+// set is apply once its documents are read. The caller holds writing.
+func (s *Server) set(ctx context.Context, out *siteapi.Result, objects *mesh.Objects) (*siteapi.Result, error) {
 	if err := errors.Join(s.errStandby(), s.held(ctx)); err != nil {
 		return nil, err
 	}
 	var changes []change
-	err = s.do(ctx, func() {
+	err := s.do(ctx, func() {
 		for key, doc := range objects.All() {
 			if err := s.world.Claim(key); err != nil {
 				p := objects.Positions[key]

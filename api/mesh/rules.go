@@ -157,6 +157,7 @@ var rules = map[string]rule{
 	"SiteSpec.parent":                {format: &formatLabel, doc: "The enclosing site, area or region."},
 	"SiteSpec.gateways":              {maxItems: 16, unique: "address", doc: "Advertised addresses of the site's east-west listeners, the best first."},
 	"SiteSpec.links":                 {unique: "to"},
+	"SiteSpec.traffic":               {enum: []string{SiteAccepts, SiteCordoned, SiteDrained}, doc: "What the site takes of new requests: accept takes all, cordoned those of its own users, drained none while another site can take them. accept where it is left out."},
 	"geoPoint.type":                  {enum: []string{"Point"}, unserved: []string{"Polygon", "MultiPoint", "LineString"}},
 	"geoPoint.coordinates":           {minItems: 2, maxItems: 3, doc: "[longitude, latitude] in degrees, WGS 84; a third number (altitude) is ignored."},
 	"SiteGateway.address":            {format: &formatHostPort},

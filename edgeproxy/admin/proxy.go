@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy"
 )
 
@@ -17,6 +18,7 @@ type Proxy interface {
 	Memory() edgeproxy.Memory
 	Connections(most int) []edgeproxy.Connection
 	Connection(id uint64) (edgeproxy.Connection, bool)
+	Explain(q *mesh.ExplainQuery) (*mesh.Explanation, error)
 }
 
 var _ Proxy = (*edgeproxy.Server)(nil)

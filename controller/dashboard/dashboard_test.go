@@ -37,9 +37,7 @@ func TestServed(t *testing.T) {
 		t.Fatalf("the page: %d\n%s", page.Code, page.Body)
 	}
 	named := regexp.MustCompile(`(?:src|href)="([a-z.]+)"`).FindAllStringSubmatch(page.Body.String(), -1)
-	for _, m := range regexp.MustCompile(`from "\./([a-z.]+)"`).FindAllStringSubmatch(get(h, "/app.js").Body.String(), -1) {
-		named = append(named, m)
-	}
+	named = append(named, regexp.MustCompile(`from "\./([a-z.]+)"`).FindAllStringSubmatch(get(h, "/app.js").Body.String(), -1)...)
 	if len(named) < 5 {
 		t.Errorf("only %v is named", named)
 	}

@@ -23,11 +23,6 @@ const (
 	PortTCP   = "tcp"
 )
 
-// ListenerTLS says what a listener does with TLS.
-type ListenerTLS struct {
-	Mode string `json:"mode"`
-}
-
 // TCPRoute sends the connections of a TCP listener to services (Gateway API, TCPRoute).
 type TCPRoute struct {
 	TypeMeta

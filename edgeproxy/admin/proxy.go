@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/meridian-mesh/meridian/edgeproxy"
+	"github.com/meridian-mesh/meridian/edgeproxy/tlsio"
 )
 
 // Proxy is the data path as this package asks it; edgeproxy.Server is one.
@@ -15,6 +16,8 @@ type Proxy interface {
 	Problems() []string
 	Stats() edgeproxy.Stats
 	Memory() edgeproxy.Memory
+	Handshakes() []tlsio.Count
+	Certificates() []tlsio.Held
 	Connections(most int) []edgeproxy.Connection
 	Connection(id uint64) (edgeproxy.Connection, bool)
 }
@@ -57,6 +60,7 @@ func (n Node) writeProxy(t *Text) {
 	t.Count(s.MirrorsDropped)
 	t.Family("meridian_config_problems", gauge, "Parts of the configuration in force that cannot be served.")
 	t.Value(float64(len(n.Proxy.Problems())))
+	n.writeTLS(t)
 	n.writeAccessLog(t)
 	writeMemory(t, n.Proxy.Memory())
 	writeLoops(t, s.Loops)

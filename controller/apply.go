@@ -205,7 +205,7 @@ func (s *Server) conditionsWith(set *mesh.Objects) []mesh.Condition {
 		*all = mesh.Objects{
 			Gateways: set.Gateways, HTTPRoutes: set.HTTPRoutes, TCPRoutes: set.TCPRoutes, TLSRoutes: set.TLSRoutes, Sites: set.Sites,
 			Services: set.Services, TrafficPolicies: set.TrafficPolicies, LocalResponses: set.LocalResponses, ReferenceGrants: set.ReferenceGrants,
-			Certificates: set.Certificates,
+			Certificates:     set.Certificates,
 			NetworkFunctions: set.NetworkFunctions, ServiceChains: set.ServiceChains, ChainNodes: set.ChainNodes, Positions: set.Positions,
 		}
 		for key := range set.All() {

@@ -4,7 +4,7 @@ import (
 	"bufio"
 	"crypto/tls"
 	"io"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -23,7 +23,7 @@ func (a *authority) tlsBackend(name string, two bool, change func(*tls.Config), 
 	pair := a.issue(name, nil, name+".example.com")
 	s := httptest.NewUnstartedServer(h)
 	s.EnableHTTP2 = two
-	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientCAs: a.pool}
 	if change != nil {
 		change(s.TLS)

@@ -129,7 +129,7 @@ func (c *Conn) Feed(in []byte) ([]byte, error) {
 		k, err := c.tls.Read(c.room.plain[n:])
 		n += k
 		if err != nil {
-			if err == error(drained{}) {
+			if errors.Is(err, errDrained) {
 				break
 			}
 			c.err = err
@@ -220,6 +220,8 @@ var errTooMuch = errors.New("tls: more plaintext than one read can hold")
 // drained says that there are no bytes at hand; more may come.
 type drained struct{}
 
+var errDrained error = drained{}
+
 func (drained) Error() string   { return "no bytes at hand" }
 func (drained) Timeout() bool   { return true }
 func (drained) Temporary() bool { return true }
@@ -237,7 +239,7 @@ func (s *session) Read(p []byte) (int, error) {
 	}
 	c := s.c
 	if len(c.in) == 0 {
-		return 0, drained{}
+		return 0, errDrained
 	}
 	n := copy(p, c.in)
 	c.in = c.in[n:]

@@ -49,6 +49,12 @@ func (r row) bar() float64 {
 	switch {
 	case r.Peer == otherBuild:
 		return 0
+	case r.Mode == modeTLS && haproxy:
+		return 0.75
+	case r.Mode == modeHandshake && haproxy:
+		return 1.05
+	case r.Mode == modeTLS, r.Mode == modeHandshake:
+		return 0
 	case r.Mode == modeTCP && haproxy, r.Mode != modeTCP && !haproxy:
 		return 1
 	case r.Mode == modeTCP:

@@ -243,6 +243,7 @@ spec:
   parent: victoria
   gateways: [{address: "edge.example.com:15443"}, {address: "[2001:db8::1]:15443"}, {address: "10.0.0.1:1"}]
   links: [{to: a, rtt: 0.8ms, price: 0.5, maxRate: 200, address: "10.0.0.1:15443"}, {to: c, rtt: 1h0m5s, price: 0}]
+  traffic: cordoned
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
 kind: MeshService
@@ -361,7 +362,7 @@ func TestSchemaAgreesWithParseYAML(t *testing.T) {
 		{"gatewayClassName: meridian", "gatewayClassName: istio"}, {"value: 127.0.0.1}", "value: localhost}"}, {"type: IPAddress", "type: Hostname"},
 		{"port: 8080, protocol: HTTP}", "port: 65536, protocol: HTTP}"}, {"port: 8080, protocol: HTTP}", "port: -1, protocol: HTTP}"},
 		{"port: 8080, protocol: HTTP}", `port: "8080", protocol: HTTP}`}, {"port: 8080, protocol: HTTP}", "port: 80.5, protocol: HTTP}"},
-		{"port: 8080, protocol: HTTP}", "port: 8080, protocol: UDP}"}, {"port: 8080, protocol: HTTP}", "port: 8080, protocol: HTTPS, tls: {mode: Off}}"},
+		{"port: 8080, protocol: HTTP}", "port: 8080, protocol: SCTP}"}, {"port: 8080, protocol: HTTP}", "port: 8080, protocol: HTTPS, tls: {mode: Off}}"},
 		{"certificateFile: /etc", "certificateFile: etc"}, {"keyFile: /etc", "keyfile: /etc"}, {"wellKnownCACertificates: System", "wellKnownCACertificates: All"}, {"mode: AllowMissing", "mode: AllowInsecureFallback"},
 		{"port: 8080, protocol: HTTP}", "port: 8080}"}, {"listeners: [{name: http, port: 8080, protocol: HTTP}]", "listeners: []"},
 		{"  parentRefs: [{name: ingress}]\n", ""}, {"group: mesh.meridian.dev, kind: MeshService, name: echo, port: 80", "name: echo, port: 80"},

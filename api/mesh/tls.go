@@ -121,6 +121,8 @@ func listenerRelations(l *Listener, fault faultFunc) {
 		fault("tls", "is for protocols "+ProtocolHTTPS+" and "+ProtocolTLS+", not "+l.Protocol, "")
 	case l.Protocol == ProtocolTCP && l.Hostname != "":
 		fault("hostname", "connections of protocol "+ProtocolTCP+" name no host", "leave it out, or use protocol "+ProtocolTLS)
+	case l.Protocol == ProtocolUDP && l.Hostname != "":
+		fault("hostname", "datagrams name no host", "leave it out")
 	}
 	if l.TLS == nil || !secure {
 		return

@@ -25,6 +25,8 @@ const (
 	roleSource  = "role-source"
 	roleHold    = "role-hold"
 	roleSecure  = "role-secure"
+	roleUDPEcho = "role-udp-echo"
+	roleUDPLoad = "role-udp-load"
 )
 
 // order asks a load child for one run.
@@ -48,6 +50,10 @@ func runRole(args []string) error {
 		return serveSink(os.Stdin, os.Stdout)
 	case roleSource:
 		return serveSource(args[1:], os.Stdin, os.Stdout)
+	case roleUDPEcho:
+		return serveUDPEcho(os.Stdin, os.Stdout)
+	case roleUDPLoad:
+		return serveUDPLoad(args[1:], os.Stdin, os.Stdout)
 	case roleHold:
 		return hold(args[1:], os.Stdin, os.Stdout)
 	case roleSecure:
@@ -116,7 +122,7 @@ func (c *child) stop() error {
 }
 
 // roles are those of child processes.
-var roles = []string{roleBackend, roleLoad, roleSink, roleSource, roleHold, roleSecure}
+var roles = []string{roleBackend, roleLoad, roleSink, roleSource, roleUDPEcho, roleUDPLoad, roleHold, roleSecure}
 
 // startBackend starts what proxies send to, in one of two roles, and returns its
 // address.

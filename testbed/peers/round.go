@@ -19,6 +19,7 @@ const (
 	modeShared = "shared"
 	modeOpen   = "open"
 	modeTCP    = "tcp"
+	modeUDP    = "udp"
 	modeIdle   = "idle"
 	// Over TLS: on kept connections, and with a full handshake for each request.
 	modeTLS       = "tls"
@@ -122,6 +123,8 @@ func runMode(ctx context.Context, o options, mode string, ours proxy, peers []pr
 		meter = measureTLS
 	case modeHandshake:
 		meter = measureHandshakes
+	case modeUDP:
+		role, meter = roleUDPEcho, measureUDP
 	}
 	backend, backendAddr, err := startBackend(role, at.restCPUs)
 	if err != nil {

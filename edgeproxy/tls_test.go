@@ -92,7 +92,7 @@ func TestTLSOddClients(t *testing.T) {
 	a := newAuthority(t)
 	a.issue("site", nil, "shop.example.com")
 	times := worker.DefaultTimes
-	times.Head = 200 * time.Millisecond
+	times.Head = 800 * time.Millisecond // enough for a handshake on a busy machine
 	b := backend(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })
 	o := a.overTLS(b)
 	o.Gateways[0].Spec.Listeners[0].Hostname = "shop.example.com"

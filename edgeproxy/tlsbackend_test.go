@@ -95,7 +95,7 @@ func TestTLSBackendRefused(t *testing.T) {
 		io.Copy(io.Discard, tls.Server(c, &tls.Config{Certificates: []tls.Certificate{pair}}))
 	})
 	p := startProxy(t, Config{}, Deps{}, toOne(plain))
-	short := mesh.Duration(200 * time.Millisecond)
+	short, enough := mesh.Duration(200*time.Millisecond), mesh.Duration(10*time.Second)
 	for _, tt := range []struct {
 		name, addr, host, protocol string
 		why                        tlsio.Reason
@@ -111,7 +111,10 @@ func TestTLSBackendRefused(t *testing.T) {
 	} {
 		before := p.Handshakes()[tlsio.ClientSide].Failed[tt.why]
 		o := a.toTLS(tt.host, tt.protocol, tt.addr)
-		o.TrafficPolicies[0].Spec.Timeouts = &mesh.PolicyTimeouts{Connect: &short}
+		o.TrafficPolicies[0].Spec.Timeouts = &mesh.PolicyTimeouts{Connect: &enough}
+		if tt.why == tlsio.TimedOut {
+			o.TrafficPolicies[0].Spec.Timeouts.Connect = &short
+		}
 		p.apply(o)
 		if status, _ := get(t, p.url("/")); status != 503 {
 			t.Errorf("%s: status %d", tt.name, status)

@@ -5,10 +5,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -48,8 +50,41 @@ type healthEvent struct {
 	why      error // of the last failure
 }
 
+// probeTimes is how long instances take to answer probes, smoothed, by name. The zero
+// value is ready; any goroutine may use it.
+type probeTimes struct {
+	mu sync.Mutex
+	of map[string]time.Duration
+}
+
+// add notes an answer: an eighth of the difference counts, as of TCP's round trips
+// (RFC 6298).
+func (p *probeTimes) add(instance string, took time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.of == nil {
+		p.of = map[string]time.Duration{}
+	}
+	if was, ok := p.of[instance]; ok {
+		took = was + (took-was)/8
+	}
+	p.of[instance] = took
+}
+
+func (p *probeTimes) forget(instance string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.of, instance)
+}
+
+func (p *probeTimes) all() map[string]time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.of)
+}
+
 // watch probes an instance until ctx ends and reports changes.
-func watch(ctx context.Context, h *mesh.FunctionHealth, in mesh.FunctionInstance, report func(healthEvent)) {
+func watch(ctx context.Context, h *mesh.FunctionHealth, in mesh.FunctionInstance, times *probeTimes, report func(healthEvent)) {
 	if h.Probe == mesh.HealthPIDFD {
 		watchProcess(ctx, in, report)
 		return
@@ -64,9 +99,13 @@ func watch(ctx context.Context, h *mesh.FunctionHealth, in mesh.FunctionInstance
 	for seq := uint16(0); ; seq++ {
 		// Half the interval is for the answer: then the second failure in a row is known
 		// within two and a half intervals of the instance's end.
+		asked := time.Now()
 		err := probe(ctx, h, in, seq, interval/2)
 		if ctx.Err() != nil {
 			return
+		}
+		if err == nil {
+			times.add(in.Name, time.Since(asked))
 		}
 		if s.add(err == nil) {
 			report(healthEvent{instance: in.Name, down: s.down, why: err})

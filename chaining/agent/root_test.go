@@ -57,9 +57,7 @@ func newSite(t *testing.T, routers int) *site {
 		s.routers = append(s.routers, r)
 	}
 	s.binary = filepath.Join(s.dir, "chainagent")
-	if out, err := exec.Command("go", "build", "-o", s.binary, "../../cmd/chainagent").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	s.build("chainagent")
 	mount := t.TempDir()
 	if err := unix.Mount("bpf", mount, "bpf", 0, ""); err != nil {
 		t.Skipf("a BPF file system cannot be mounted: %v", err)
@@ -71,6 +69,16 @@ func newSite(t *testing.T, routers int) *site {
 	})
 	s.pins = filepath.Join(mount, "chains")
 	return s
+}
+
+// build compiles one of the repository's programs.
+func (s *site) build(name string) string {
+	s.t.Helper()
+	binary := filepath.Join(s.dir, name)
+	if out, err := exec.Command("go", "build", "-o", binary, "../../cmd/"+name).CombinedOutput(); err != nil {
+		s.t.Fatalf("%v: %s", err, out)
+	}
+	return binary
 }
 
 // mac is the address of a router's interface.
@@ -124,7 +132,14 @@ spec:
 
 func (s *site) start() {
 	s.t.Helper()
-	s.process = exec.Command(s.binary, "--config", filepath.Join(s.dir, "chains.yaml"), "--node", "edge", "--pins", s.pins, "--drain-timeout", "1s")
+	s.launch("--config", filepath.Join(s.dir, "chains.yaml"))
+	s.until("the agent is ready", func(st *Status) bool { return st.Ready })
+}
+
+// launch starts the agent and does not wait for it.
+func (s *site) launch(args ...string) {
+	s.t.Helper()
+	s.process = exec.Command(s.binary, append([]string{"--node", "edge", "--pins", s.pins, "--drain-timeout", "1s"}, args...)...)
 	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		s.t.Fatal(err)
@@ -145,7 +160,6 @@ func (s *site) start() {
 			s.t.Logf("log of the agent:\n%s", text)
 		}
 	})
-	s.until("the agent is ready", func(st *Status) bool { return st.Ready })
 }
 
 func (s *site) end(sig os.Signal) {
@@ -334,10 +348,7 @@ func TestRootDocumentsChange(t *testing.T) {
 // processes, in order and back.
 func TestRootFunctions(t *testing.T) {
 	s := newSite(t, 0)
-	meridian := filepath.Join(s.dir, "meridian")
-	if out, err := exec.Command("go", "build", "-o", meridian, "../../cmd/meridian").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	meridian := s.build("meridian")
 	var docs strings.Builder
 	docs.WriteString("apiVersion: mesh.meridian.dev/v1alpha1\nkind: ChainNode\nmetadata: {name: edge}\nspec: {ports: [{interface: c0}, {interface: s0}]}\n")
 	for i, args := range [][]string{

@@ -25,6 +25,9 @@ type Forwarder interface {
 	Drops() (map[path.Reason]uint64, error)
 }
 
+// echoer is a Forwarder that works on echo requests (RFC 9516) itself.
+type echoer interface{ AnswersEchoes() }
+
 // Config is how an agent runs.
 type Config struct {
 	// Node is this node's name among ChainNodes.
@@ -323,6 +326,9 @@ func (r *run) apply(v *path.View) error {
 		return err
 	}
 	r.table.Store(t)
+	if _, ok := r.dp.(echoer); ok {
+		r.echoing = true
+	}
 	if at := echoAddress(t); at.IsValid() && !r.echoing {
 		r.echoing = true
 		r.wg.Go(func() {

@@ -29,6 +29,7 @@ type site struct {
 	routers              []*nstest.Namespace
 	dir, binary, pins    string
 	process              *exec.Cmd
+	datapath             string // for --datapath; empty: auto
 }
 
 func newSite(t *testing.T, routers int) *site {
@@ -139,7 +140,11 @@ func (s *site) start() {
 // launch starts the agent and does not wait for it.
 func (s *site) launch(args ...string) {
 	s.t.Helper()
-	s.process = exec.Command(s.binary, append([]string{"--node", "edge", "--pins", s.pins, "--drain-timeout", "1s"}, args...)...)
+	args = append([]string{"--node", "edge", "--pins", s.pins, "--drain-timeout", "1s"}, args...)
+	if s.datapath != "" {
+		args = append(args, "--datapath", s.datapath)
+	}
+	s.process = exec.Command(s.binary, args...)
 	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		s.t.Fatal(err)
@@ -346,8 +351,9 @@ func TestRootDocumentsChange(t *testing.T) {
 
 // TCP, UDP and ICMP pass the shipped firewall, tagger and NAT, as NSH-aware
 // processes, in order and back.
-func TestRootFunctions(t *testing.T) {
-	s := newSite(t, 0)
+func TestRootFunctions(t *testing.T) { functionsInOrder(t, newSite(t, 0)) }
+
+func functionsInOrder(t *testing.T, s *site) {
 	meridian := s.build("meridian")
 	var docs strings.Builder
 	docs.WriteString("apiVersion: mesh.meridian.dev/v1alpha1\nkind: ChainNode\nmetadata: {name: edge}\nspec: {ports: [{interface: c0}, {interface: s0}]}\n")

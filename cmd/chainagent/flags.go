@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/meridian-mesh/meridian/chaining/agent"
@@ -25,6 +26,7 @@ type options struct {
 	detach              bool
 	version             bool
 	admin               string
+	forwarder           string // a value of --datapath
 	mount               string
 	agent               agent.Config
 	datapath            datapath.Config
@@ -51,7 +53,9 @@ Signals:
   SIGHUP   read the documents again, though they seem unchanged
   SIGTERM  end; what forwards goes on forwarding
 
-Needs CAP_BPF and CAP_NET_ADMIN, CAP_NET_RAW for icmp probes, CAP_SYS_ADMIN to mount pins.
+Needs CAP_BPF and CAP_NET_ADMIN, CAP_NET_RAW for icmp probes, CAP_SYS_ADMIN to mount pins;
+with --datapath soft CAP_NET_ADMIN and CAP_NET_RAW. In userspace chains end with the process: what
+comes in on their ports is then dropped, until it runs again or --detach gives the ports back.
 
 Flags:
 `
@@ -73,6 +77,7 @@ func parseFlags(args []string, stdout io.Writer) (*options, error) {
 	fs.BoolVar(&o.detach, "detach", false, "take programs and maps out of the kernel and stop")
 	fs.StringVar(&o.admin, "admin", "127.0.0.1:15010", "`ADDRESS` for /healthz, /readyz, /status, /counters, /metrics: of the loopback, or unix:/path; off for none")
 	fs.StringVar(&o.datapath.Pins, "pins", "", "`DIR` on a BPF file system for what goes on forwarding (default "+defaultPins+", mounted when it is not)")
+	fs.StringVar(&o.forwarder, "datapath", datapathAuto, "what forwards: bpf, the kernel; soft, this process; auto, the kernel where it can")
 	attach := fs.String("attach", "auto", "how programs get to ports: auto, tcx (Linux 6.6) or clsact")
 	fs.IntVar(&o.datapath.Flows, "flows", 0, "`N` flows are remembered at most (default 131072)")
 	fs.DurationVar(&o.agent.Settle, "settle", agent.DefaultSettle, "`TIME` for which all nodes know new paths before flows take them")
@@ -88,6 +93,9 @@ func parseFlags(args []string, stdout io.Writer) (*options, error) {
 	}
 	if fs.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	}
+	if !slices.Contains([]string{datapathAuto, datapathBPF, datapathSoft}, o.forwarder) {
+		return nil, fmt.Errorf("--datapath %s: want auto, bpf or soft", o.forwarder)
 	}
 	o.agent.Linger = agent.DefaultLinger
 	o.datapath.Attach = datapath.Attachment(strings.TrimPrefix(*attach, "auto"))

@@ -44,7 +44,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, "chainagent", version)
 		return exitOK
 	case opts.detach:
-		err = datapath.Detach(opts.datapath)
+		err = detach(opts)
 	case opts.check:
 		err = check(opts)
 	default:
@@ -88,17 +88,11 @@ func mountPins(o *options) error {
 }
 
 func serve(ctx context.Context, opts *options, log *slog.Logger) error {
-	if missing := datapath.Missing(); len(missing) > 0 {
-		return fmt.Errorf("this kernel, or this process, lacks what chains in the kernel need: %q", missing)
-	}
-	if err := mountPins(opts); err != nil {
-		return err
-	}
-	dp, err := datapath.Open(opts.datapath)
+	forwarder, closeForwarder, err := openForwarder(opts, log)
 	if err != nil {
 		return err
 	}
-	defer dp.Close()
+	defer closeForwarder()
 	opts.agent.Log = log
 	var a *agent.Agent
 	src, closeBus, err := openSource(opts, func(s *mesh.Snapshot) error { return take(a, s) }, log)
@@ -107,7 +101,7 @@ func serve(ctx context.Context, opts *options, log *slog.Logger) error {
 	}
 	defer closeBus()
 	opts.agent.Configuration = func() agent.Configuration { return configuration(src.State()) }
-	a = agent.New(opts.agent, dp)
+	a = agent.New(opts.agent, forwarder)
 	if opts.admin != "" {
 		stop, err := a.ServeAdmin(opts.admin)
 		if err != nil {

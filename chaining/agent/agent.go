@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"reflect"
 	"slices"
 	"sync"
@@ -179,7 +180,7 @@ type run struct {
 	next    []path.View
 	due     time.Time // of the next view
 	watches map[string]*watching
-	echoing bool
+	echoes  map[netip.Addr]int
 	wg      sync.WaitGroup
 }
 
@@ -193,7 +194,7 @@ type watching struct {
 // return.
 func (a *Agent) Run(ctx context.Context) {
 	inner, cancel := context.WithCancel(ctx)
-	r := &run{Agent: a, ctx: inner, down: map[string]string{}, watches: map[string]*watching{}}
+	r := &run{Agent: a, ctx: inner, down: map[string]string{}, watches: map[string]*watching{}, echoes: map[netip.Addr]int{}}
 	defer close(a.ended)
 	defer r.wg.Wait()
 	defer cancel()
@@ -326,17 +327,7 @@ func (r *run) apply(v *path.View) error {
 		return err
 	}
 	r.table.Store(t)
-	if _, ok := r.dp.(echoer); ok {
-		r.echoing = true
-	}
-	if at := echoAddress(t); at.IsValid() && !r.echoing {
-		r.echoing = true
-		r.wg.Go(func() {
-			if err := r.answerEchoes(r.ctx, at); err != nil {
-				r.cfg.Log.Error("chains cannot be traced through this node", "err", err)
-			}
-		})
-	}
+	r.listenEchoes(t)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.status.Ready, r.status.Fault, r.status.View = true, "", v.Name

@@ -122,7 +122,7 @@ func TestRootController(t *testing.T) {
 	}
 
 	// Back again, with a change.
-	_, _, flags = s.controller(sitecontroller)
+	s.controller(sitecontroller)
 	s.write(1, []int{1})
 	if out, err := apply("20s"); err != nil {
 		t.Fatalf("apply: %v\n%s", err, out)

@@ -94,13 +94,20 @@ func watch(ctx context.Context, h *mesh.FunctionHealth, in mesh.FunctionInstance
 		interval = h.Interval.D()
 	}
 	s := streak{failures: max(1, h.Failures), successes: max(1, h.Successes)}
+	frames := frameProbe{left: in.Left, right: in.Right}
+	defer frames.close()
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for seq := uint16(0); ; seq++ {
 		// Half the interval is for the answer: then the second failure in a row is known
 		// within two and a half intervals of the instance's end.
 		asked := time.Now()
-		err := probe(ctx, h, in, seq, interval/2)
+		var err error
+		if h.Probe == mesh.HealthFrame {
+			err = frames.probe(seq, interval/2)
+		} else {
+			err = probe(ctx, h, in, seq, interval/2)
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -129,6 +136,8 @@ func probe(ctx context.Context, h *mesh.FunctionHealth, in mesh.FunctionInstance
 		return c.Close()
 	case mesh.HealthICMP:
 		return echo(in.Address, seq, limit)
+	case mesh.HealthNSH:
+		return nshEcho(in.Address, uint32(seq), limit)
 	}
 	return fmt.Errorf("probe %q is unknown", h.Probe)
 }

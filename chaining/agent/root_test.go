@@ -357,6 +357,7 @@ func functionsInOrder(t *testing.T, s *site) {
 	meridian := s.build("meridian")
 	var docs strings.Builder
 	docs.WriteString("apiVersion: mesh.meridian.dev/v1alpha1\nkind: ChainNode\nmetadata: {name: edge}\nspec: {ports: [{interface: c0}, {interface: s0}]}\n")
+	processes := map[string]*exec.Cmd{}
 	for i, args := range [][]string{
 		{"firewall", "--rule", "allow:tcp", "--rule", "allow:icmp", "--rule", "allow:udp:1024-65535"},
 		{"tagger"},
@@ -378,6 +379,7 @@ func functionsInOrder(t *testing.T, s *site) {
 		if err := ns.Start(cmd); err != nil {
 			t.Fatal(err)
 		}
+		processes[args[0]] = cmd
 		t.Cleanup(func() {
 			_ = cmd.Process.Kill() // it may have ended by itself
 			_ = cmd.Wait()
@@ -403,6 +405,7 @@ spec:
   attach: vxlanGPE
   process: true
   changesTuple: %v
+  health: {probe: nsh-echo}
   instances: [{name: %s-1, node: edge, left: %s, leftMAC: %q, address: %s}]
 `, args[0], args[0] == "nat44", args[0], port, mac, own)
 	}
@@ -480,4 +483,16 @@ spec:
 	if lost > 0 {
 		t.Errorf("%d of %d datagrams were lost", lost, sent)
 	}
+	s.until("every function answers probes", func(st *Status) bool { return len(st.Down) == 0 })
+	text, err := s.get("/counters")
+	if err != nil || !strings.Contains(text, `"tagger-1"`) {
+		t.Errorf("probes: %v %s", err, text)
+	}
+	// SIGTERM has it answer no more probes, while it still serves.
+	if err := processes["tagger"].Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	s.until("the function that drains is out", func(st *Status) bool {
+		return len(st.Down) == 1 && strings.Contains(st.Down["tagger-1"], "no echo through the function")
+	})
 }

@@ -41,11 +41,16 @@ func (s *Server) apply(ctx context.Context, r siteapi.ApplyRequest) (*siteapi.Re
 	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	return s.set(ctx, out, objects)
+}
+
+// set is apply once its documents are read. The caller holds writing.
+func (s *Server) set(ctx context.Context, out *siteapi.Result, objects *mesh.Objects) (*siteapi.Result, error) {
 	if err := errors.Join(s.errStandby(), s.held(ctx)); err != nil {
 		return nil, err
 	}
 	var changes []change
-	err = s.do(ctx, func() {
+	err := s.do(ctx, func() {
 		for key, doc := range objects.All() {
 			if err := s.world.Claim(key); err != nil {
 				p := objects.Positions[key]
@@ -203,7 +208,7 @@ func (s *Server) conditionsWith(set *mesh.Objects) []mesh.Condition {
 	named := map[mesh.Key]bool{}
 	if set != nil {
 		*all = mesh.Objects{
-			Gateways: set.Gateways, HTTPRoutes: set.HTTPRoutes, TCPRoutes: set.TCPRoutes, TLSRoutes: set.TLSRoutes, Sites: set.Sites,
+			Gateways: set.Gateways, HTTPRoutes: set.HTTPRoutes, TCPRoutes: set.TCPRoutes, TLSRoutes: set.TLSRoutes, UDPRoutes: set.UDPRoutes, Sites: set.Sites,
 			Services: set.Services, TrafficPolicies: set.TrafficPolicies, LocalResponses: set.LocalResponses, ReferenceGrants: set.ReferenceGrants,
 			NetworkFunctions: set.NetworkFunctions, ServiceChains: set.ServiceChains, ChainNodes: set.ChainNodes, Positions: set.Positions,
 		}
@@ -246,6 +251,8 @@ func add(all *mesh.Objects, o world.Object) {
 		all.TCPRoutes = append(all.TCPRoutes, d)
 	case *mesh.TLSRoute:
 		all.TLSRoutes = append(all.TLSRoutes, d)
+	case *mesh.UDPRoute:
+		all.UDPRoutes = append(all.UDPRoutes, d)
 	case *mesh.Site:
 		all.Sites = append(all.Sites, d)
 	case *mesh.MeshService:

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/controller/siteapi"
 	"github.com/meridian-mesh/meridian/internal/bus"
 )
@@ -128,6 +129,12 @@ func (s *Server) routes() http.Handler {
 	})
 	m.HandleFunc("POST "+siteapi.PathRemove, func(w http.ResponseWriter, r *http.Request) {
 		post(w, r, s.removeSite, nil)
+	})
+	m.HandleFunc("POST "+siteapi.PathTraffic, func(w http.ResponseWriter, r *http.Request) {
+		post(w, r, s.setTraffic, func(r *siteapi.TrafficResult) bool { return refused(&r.Result) })
+	})
+	m.HandleFunc("POST "+siteapi.PathExplain, func(w http.ResponseWriter, r *http.Request) {
+		post(w, r, s.explain, nil)
 	})
 	m.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if age := time.Since(time.Unix(0, s.beat.Load())); age > beatWithin {
@@ -254,6 +261,11 @@ func (s *Server) serveBusAPI(ctx context.Context) error {
 		siteapi.VerbGet:    func(ctx context.Context, in []byte) ([]byte, error) { return decoded(ctx, in, s.list) },
 		siteapi.VerbApply:  func(ctx context.Context, in []byte) ([]byte, error) { return decoded(ctx, in, s.apply) },
 		siteapi.VerbDelete: func(ctx context.Context, in []byte) ([]byte, error) { return decoded(ctx, in, s.delete) },
+		siteapi.VerbExplain: func(ctx context.Context, in []byte) ([]byte, error) {
+			return decoded(ctx, in, func(ctx context.Context, r siteapi.ExplainRequest) (*mesh.Explanation, error) {
+				return s.explainHere(ctx, r)
+			})
+		},
 	})
 }
 

@@ -130,6 +130,8 @@ func decodeObject(key mesh.Key, data []byte) (any, error) {
 		doc = one(&o.TCPRoutes)
 	case mesh.KindTLSRoute:
 		doc = one(&o.TLSRoutes)
+	case mesh.KindUDPRoute:
+		doc = one(&o.UDPRoutes)
 	case mesh.KindSite:
 		doc = one(&o.Sites)
 	case mesh.KindMeshService:

@@ -76,7 +76,7 @@ func (s *Server) plan(now time.Time) *mesh.Weights {
 func (s *Server) input(sh world.Shared) plan.Input {
 	in := plan.Input{
 		DemandPerS: sh.Home.Demand, Slots: sh.Home.Slots, ServiceMS: sh.Home.ServiceTimeMS,
-		NoHome: sh.NoHome, StayHome: sh.Sharing.StayHome,
+		NoHome: sh.NoHome, Drained: sh.Drained, StayHome: sh.Sharing.StayHome,
 	}
 	if sh.Sharing.ShedAfter != nil {
 		in.ShedAfterMS = float64(sh.Sharing.ShedAfter.D()) / float64(time.Millisecond)
@@ -111,7 +111,7 @@ func static(w mesh.ServiceWeights, sh world.Shared) mesh.ServiceWeights {
 		return 0
 	}
 	home := part(sh.Home.Slots, sh.Home.ServiceTimeMS)
-	if sh.NoHome {
+	if sh.NoHome || sh.Drained {
 		home = 0
 	}
 	sum := home

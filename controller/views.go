@@ -28,6 +28,7 @@ func (s *Server) self(now time.Time) siteapi.SiteStatus {
 		Site: s.cfg.Site, Role: s.cfg.role(), Version: s.cfg.Version, Started: s.started, Problem: s.problem,
 		Nodes: []siteapi.NodeStatus{}, Services: []siteapi.ServiceStatus{},
 	}
+	out.Traffic, out.TrafficReason = s.traffic(s.cfg.Site)
 	if !s.active(now) {
 		out.Standby = "nobody yet"
 		if r := s.runs.Load(); r != nil && r.who != "" {
@@ -71,6 +72,7 @@ func (s *Server) status(now time.Time) siteapi.Status {
 			Site: p.Site, Status: p.Status, RTTMS: p.RTTMS,
 			SuspectAfterMS: ms(p.Limits.Suspect), DeadAfterMS: ms(p.Limits.Dead),
 		}
+		ps.Traffic, ps.TrafficReason = s.traffic(p.Site)
 		if at := p.News.At; !at.IsZero() {
 			o := origin(p.News)
 			ps.HeardAt, ps.AgeMS, ps.From = &at, ms(now.Sub(at)), &o

@@ -25,18 +25,34 @@ func (s *Socket) fits(key view.SocketKey) bool {
 		return s.Name == key.Name
 	}
 	at := s.Listener.Addr()
+	if s.Listener.Packets() != key.Packets {
+		return false
+	}
 	if !key.Addr.IsValid() {
 		return at.Port() == key.Port && at.Addr().IsUnspecified()
 	}
 	return at == netip.AddrPortFrom(key.Addr, key.Port)
 }
 
-// listen takes an inherited socket, else it opens one.
+// listen takes an inherited socket, of UDP all that fit, else it opens one.
 func (s *Server) listen(key view.SocketKey, leaving ...*loop.Listener) (*loop.Listener, error) {
+	var found *loop.Listener
 	for i := range s.cfg.Inherited {
-		if in := &s.cfg.Inherited[i]; in.fits(key) {
-			return in.Listener, in.Listener.BoundUnsent()
+		in := &s.cfg.Inherited[i]
+		switch {
+		case !in.fits(key):
+		case found == nil:
+			found = in.Listener
+		case key.Packets:
+			found.Join(in.Listener)
 		}
+	}
+	if found != nil {
+		s.cfg.Inherited = slices.DeleteFunc(s.cfg.Inherited, func(in Socket) bool { return in.Listener.Packets() && in.Listener.FDs()[0] < 0 })
+		return found, found.BoundUnsent()
+	}
+	if key.Packets {
+		return loop.ListenPackets(key.Addr, key.Port, s.cfg.Loops)
 	}
 	l, err := loop.Listen(key.Addr, key.Port, leaving...)
 	if err != nil {
@@ -84,8 +100,11 @@ func (s *Server) Leave(ctx context.Context, rest time.Duration) error {
 	var err error
 	if served {
 		// A socket that the other process did not want must refuse, not be silent.
+		// One for datagrams is still needed, to answer by.
 		for _, l := range s.current().Listeners {
-			err = errors.Join(err, l.Listener.Close())
+			if !l.Listener.Packets() {
+				err = errors.Join(err, l.Listener.Close())
+			}
 		}
 	}
 	s.mu.Unlock()

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/edgeproxy/datagram"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 	"github.com/meridian-mesh/meridian/edgeproxy/resolve"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
@@ -88,7 +89,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		Watermark: cfg.Watermark, Times: cfg.times,
 		MaxConnections: cfg.MaxConnections, MaxListenerConnections: cfg.MaxListenerConnections,
 		ClientMaxAge: cfg.ClientMaxAge, ClientMaxRequests: cfg.ClientMaxRequests,
-		Unrouted: s.registry.Service(""), AccessLog: deps.AccessLog,
+		Unrouted: s.registry.Service(""), AccessLog: deps.AccessLog, ConnectionIDs: datagram.NewIDs(),
 	}
 	for i := range cfg.Loops {
 		w, err := worker.New(i, s.shared)

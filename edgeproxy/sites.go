@@ -19,6 +19,9 @@ func (c *Cooperation) read(s *mesh.Snapshot) ([]share.Service, []way, *sharing) 
 	if c.Site == "" {
 		return nil, nil, out
 	}
+	drained := slices.ContainsFunc(s.Objects.Sites, func(x *mesh.Site) bool {
+		return x.Metadata.Name == c.Site && x.Spec.Traffic == mesh.SiteDrained
+	})
 	var services []share.Service
 	for _, m := range s.Objects.Services {
 		if m.Spec.Export == nil || m.Spec.Export.Scope != mesh.ScopeMesh || out.services[m.Key()] {
@@ -26,7 +29,7 @@ func (c *Cooperation) read(s *mesh.Snapshot) ([]share.Service, []way, *sharing) 
 		}
 		policy := mesh.EffectivePolicy(&s.Objects, m.Key()).SiteSharing
 		services = append(services, share.Service{
-			Key: m.Key(), Policy: policy.Policy, StayHome: policy.StayHome, ShedAfterMS: shedAfterMS(policy), DeclaredMS: c.declaredMS(m),
+			Key: m.Key(), Policy: policy.Policy, StayHome: policy.StayHome, ShedAfterMS: shedAfterMS(policy), DeclaredMS: c.declaredMS(m), Drained: drained,
 		})
 		out.services[m.Key()] = true
 		out.up[m.Key()] = slices.ContainsFunc(m.Spec.Endpoints, c.atHome)
@@ -75,7 +78,7 @@ func (c *Cooperation) waysTo(sites []*mesh.Site) []way {
 		if s == own || slices.ContainsFunc(out, func(w way) bool { return w.Site == s.Metadata.Name }) {
 			continue
 		}
-		w := way{Peer: share.Peer{Site: s.Metadata.Name}}
+		w := way{Peer: share.Peer{Site: s.Metadata.Name, Excluded: s.Excluded()}}
 		for _, g := range s.Spec.Gateways {
 			w.addresses = append(w.addresses, g.Address)
 		}
@@ -95,7 +98,7 @@ func (c *Cooperation) waysTo(sites []*mesh.Site) []way {
 				}
 			}
 		}
-		if len(w.addresses) == 0 {
+		if len(w.addresses) == 0 && w.Excluded == "" {
 			w.Excluded = "no route: the site advertises no gateway"
 		}
 		out = append(out, w)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/edgeproxy/datagram"
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 )
@@ -45,6 +46,7 @@ type Stats struct {
 	Requests                 []RequestCount
 	Latency                  []ServiceLatency
 	Streams                  []StreamCount
+	Sessions                 []SessionCount
 	Listeners                []ListenerCount
 }
 
@@ -64,6 +66,16 @@ type StreamCount struct {
 	// Ended counts by response flag, empty where both sides ended it.
 	Ended                    map[string]uint64
 	FromClients, FromBackend uint64 // bytes passed on
+}
+
+// SessionCount counts the UDP sessions of one service.
+type SessionCount struct {
+	Service mesh.ServiceKey // empty where no service was reached
+	Open    int
+	// Ended counts by response flag, empty where silence ended it; Dropped counts
+	// datagrams that went nowhere, by reason.
+	Ended, Dropped           map[string]uint64
+	FromClients, FromBackend uint64 // datagrams passed on
 }
 
 // LoopStats are one event loop's figures.
@@ -128,6 +140,7 @@ func (s *Server) Stats() Stats {
 	for _, h := range s.registry.Services() {
 		st.add(h)
 		st.addStreams(h)
+		st.addSessions(h)
 	}
 	return st
 }
@@ -147,6 +160,29 @@ func (st *Stats) addStreams(h *upstream.Service) {
 	}
 	if c.Open != 0 || len(c.Ended) > 0 {
 		st.Streams = append(st.Streams, c)
+	}
+}
+
+func (st *Stats) addSessions(h *upstream.Service) {
+	c := SessionCount{Service: h.Key, Ended: map[string]uint64{}, Dropped: map[string]uint64{}}
+	for i := range h.Cells {
+		cell := &h.Cells[i]
+		c.Open += int(cell.SessionsOpen.Load())
+		c.FromClients += cell.DatagramsIn.Load()
+		c.FromBackend += cell.DatagramsOut.Load()
+		for flag := range exchange.Flags {
+			if n := cell.Sessions[flag].Load(); n > 0 {
+				c.Ended[flag.String()] += n
+			}
+		}
+		for why, name := range datagram.Names {
+			if n := cell.DatagramsDropped[why].Load(); n > 0 {
+				c.Dropped[name] += n
+			}
+		}
+	}
+	if c.Open != 0 || len(c.Ended) > 0 || len(c.Dropped) > 0 {
+		st.Sessions = append(st.Sessions, c)
 	}
 }
 

@@ -85,3 +85,7 @@ func (c *checker) policies() {
 		}
 	}
 }
+
+func setsSection(p *TrafficPolicy, s field) bool {
+	return !reflect.ValueOf(&p.Spec).Elem().FieldByIndex(s.index).IsNil()
+}

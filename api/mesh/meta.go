@@ -140,6 +140,7 @@ type Objects struct {
 	HTTPRoutes      []*HTTPRoute     `json:"httpRoutes,omitempty"`
 	TCPRoutes       []*TCPRoute      `json:"tcpRoutes,omitempty"`
 	TLSRoutes       []*TLSRoute      `json:"tlsRoutes,omitempty"`
+	UDPRoutes       []*UDPRoute      `json:"udpRoutes,omitempty"`
 	Sites           []*Site          `json:"sites,omitempty"`
 	Services        []*MeshService   `json:"services,omitempty"`
 	TrafficPolicies []*TrafficPolicy `json:"trafficPolicies,omitempty"`

@@ -36,6 +36,7 @@ var kinds = []struct {
 	{GatewayAPIVersion, reflect.TypeFor[HTTPRoute]()},
 	{GatewayAPIVersion, reflect.TypeFor[TCPRoute]()},
 	{GatewayAPIVersion, reflect.TypeFor[TLSRoute]()},
+	{GatewayAPIVersion, reflect.TypeFor[UDPRoute]()},
 	{MeshAPIVersion, reflect.TypeFor[MeshService]()},
 	{MeshAPIVersion, reflect.TypeFor[TrafficPolicy]()},
 	{MeshAPIVersion, reflect.TypeFor[LocalResponse]()},
@@ -54,6 +55,7 @@ var unservedKinds = []string{"GatewayClass", "GRPCRoute", "UDPRoute", "BackendTL
 var older = map[string][]string{
 	KindTCPRoute:       {GatewayGroup + "/v1alpha2"},
 	KindTLSRoute:       {GatewayGroup + "/v1alpha2", GatewayGroup + "/v1alpha3"},
+	KindUDPRoute:       {GatewayGroup + "/v1alpha2"},
 	KindReferenceGrant: {GatewayGroup + "/v1beta1", GatewayGroup + "/v1alpha2"},
 }
 

@@ -84,8 +84,8 @@ var rules = map[string]rule{
 	"Listener.name":                {format: &formatSubdomain},
 	"Listener.hostname":            {format: &formatHostname, doc: "Host that requests must name; *.example.com matches all below it. Absent matches every host."},
 	"Listener.port":                {span: anyPort, doc: "TCP port; 0 asks the kernel for a free one."},
-	"Listener.protocol": {enum: []string{ProtocolHTTP, ProtocolTCP, ProtocolTLS, ProtocolEastWest}, unserved: []string{"HTTPS", "UDP"},
-		doc: "HTTP from users, TCP for whole connections, TLS for whole connections by the server name they ask for, or mesh.meridian.dev/EastWest from other sites' proxies: what arrives there is served at this site and never passed on."},
+	"Listener.protocol": {enum: []string{ProtocolHTTP, ProtocolTCP, ProtocolTLS, ProtocolUDP, ProtocolEastWest}, unserved: []string{"HTTPS"},
+		doc: "HTTP from users, TCP for whole connections, TLS for whole connections by the server name they ask for, UDP for datagrams, or mesh.meridian.dev/EastWest from other sites' proxies: what arrives there is served at this site and never passed on."},
 
 	"RouteNamespaces.from":               {enum: []string{NamespacesSame, NamespacesAll, NamespacesSelector}, unserved: []string{"None"}, def: NamespacesSame},
 	"NamespaceRequirement.key":           {doc: "The label, kubernetes.io/metadata.name."},
@@ -95,12 +95,12 @@ var rules = map[string]rule{
 	"NamespaceSelector.matchExpressions": {maxItems: 16},
 	"AllowedRoutes.kinds":                {maxItems: 8, unique: "kind", doc: "Kinds of routes that may join; none is all that the protocol takes."},
 	"RouteKind.group":                    {enum: []string{GatewayGroup}, def: GatewayGroup},
-	"RouteKind.kind":                     {enum: []string{KindHTTPRoute, KindTCPRoute, KindTLSRoute}, unserved: []string{"GRPCRoute", "UDPRoute"}},
+	"RouteKind.kind":                     {enum: []string{KindHTTPRoute, KindTCPRoute, KindTLSRoute, KindUDPRoute}, unserved: []string{"GRPCRoute"}},
 
 	"ReferenceGrantSpec.from":      {minItems: 1, maxItems: 16, doc: "Whose references are permitted."},
 	"ReferenceGrantSpec.to":        {minItems: 1, maxItems: 16, doc: "What may be named, in the namespace of the grant."},
 	"ReferenceGrantFrom.group":     {enum: []string{GatewayGroup}},
-	"ReferenceGrantFrom.kind":      {enum: []string{KindHTTPRoute, KindTCPRoute, KindTLSRoute, KindGateway, "GRPCRoute", "UDPRoute"}},
+	"ReferenceGrantFrom.kind":      {enum: []string{KindHTTPRoute, KindTCPRoute, KindTLSRoute, KindUDPRoute, KindGateway, "GRPCRoute"}},
 	"ReferenceGrantFrom.namespace": {format: &formatLabel},
 	"ReferenceGrantTo.group":       {doc: "mesh.meridian.dev for a MeshService; empty is the core group."},
 	"ReferenceGrantTo.kind":        {enum: []string{KindMeshService, "Service", "Secret"}},
@@ -113,6 +113,8 @@ var rules = map[string]rule{
 	"ListenerTLS.mode":               {enum: []string{TLSPassthrough}, unserved: []string{"Terminate"}, doc: "Passthrough leaves the session to the backend."},
 	"TCPRouteSpec.parentRefs":        {minItems: 1, maxItems: 32, hint: "name the Gateway that the route joins"},
 	"TCPRouteSpec.rules":             {minItems: 1, maxItems: 1},
+	"UDPRouteSpec.parentRefs":        {minItems: 1, maxItems: 32, hint: "name the Gateway that the route joins"},
+	"UDPRouteSpec.rules":             {minItems: 1, maxItems: 1},
 	"TLSRouteSpec.parentRefs":        {minItems: 1, maxItems: 32, hint: "name the Gateway that the route joins"},
 	"TLSRouteSpec.hostnames":         {format: &formatHostname, unique: ".", doc: "Server names of the route; none means those of the listener."},
 	"TLSRouteSpec.rules":             {minItems: 1, maxItems: 1},
@@ -155,6 +157,7 @@ var rules = map[string]rule{
 	"SiteSpec.parent":                {format: &formatLabel, doc: "The enclosing site, area or region."},
 	"SiteSpec.gateways":              {maxItems: 16, unique: "address", doc: "Advertised addresses of the site's east-west listeners, the best first."},
 	"SiteSpec.links":                 {unique: "to"},
+	"SiteSpec.traffic":               {enum: []string{SiteAccepts, SiteCordoned, SiteDrained}, doc: "What the site takes of new requests: accept takes all, cordoned those of its own users, drained none while another site can take them. accept where it is left out."},
 	"geoPoint.type":                  {enum: []string{"Point"}, unserved: []string{"Polygon", "MultiPoint", "LineString"}},
 	"geoPoint.coordinates":           {minItems: 2, maxItems: 3, doc: "[longitude, latitude] in degrees, WGS 84; a third number (altitude) is ignored."},
 	"SiteGateway.address":            {format: &formatHostPort},
@@ -167,7 +170,7 @@ var rules = map[string]rule{
 	"MeshServiceSpec.endpoints":      {unique: "address,site,node"},
 	"ServicePort.name":               {format: &formatLabel},
 	"ServicePort.port":               {span: realPort},
-	"ServicePort.protocol":           {enum: []string{PortHTTP, PortHTTP2, PortTCP}, unserved: []string{"h2c", "grpc", "https", "tls", "udp"}, def: PortHTTP, doc: "http, http2 for HTTP/2 without TLS (gRPC servers among them), or tcp for whole connections (TCPRoute, TLSRoute)."},
+	"ServicePort.protocol":           {enum: []string{PortHTTP, PortHTTP2, PortTCP, PortUDP}, unserved: []string{"h2c", "grpc", "https", "tls"}, def: PortHTTP, doc: "http, http2 for HTTP/2 without TLS (gRPC servers among them), tcp for whole connections (TCPRoute, TLSRoute), or udp for datagrams (UDPRoute)."},
 	"Endpoint.address":               {format: &formatAddress, doc: "ip:port of the process, IPv6 in brackets; or name:port, followed through DNS; or _service._proto.name of SRV records."},
 	"Endpoint.site":                  {format: &formatLabel},
 	"Endpoint.node":                  {format: &formatSubdomain},
@@ -406,6 +409,8 @@ var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
 			fault("tls", "is for protocol "+ProtocolTLS+", not "+l.Protocol, "")
 		case l.Protocol == ProtocolTCP && l.Hostname != "":
 			fault("hostname", "connections of protocol "+ProtocolTCP+" name no host", "leave it out, or use protocol "+ProtocolTLS)
+		case l.Protocol == ProtocolUDP && l.Hostname != "":
+			fault("hostname", "datagrams name no host", "leave it out")
 		}
 	},
 	reflect.TypeFor[TrafficPolicySpec](): policyTargets,

@@ -199,6 +199,7 @@ spec:
   parent: victoria
   gateways: [{address: "edge.example.com:15443"}, {address: "[2001:db8::1]:15443"}, {address: "10.0.0.1:1"}]
   links: [{to: a, rtt: 0.8ms, price: 0.5, maxRate: 200, address: "10.0.0.1:15443"}, {to: c, rtt: 1h0m5s, price: 0}]
+  traffic: cordoned
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
 kind: MeshService

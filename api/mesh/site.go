@@ -23,6 +23,28 @@ type SiteSpec struct {
 	Gateways []SiteGateway `json:"gateways,omitempty"`
 	// Links say what is known of the way from this site to others.
 	Links []SiteLink `json:"links,omitempty"`
+	// Traffic is what the site takes of new requests, all of them where it is empty.
+	Traffic string `json:"traffic,omitempty"`
+}
+
+// What a site takes of new requests ([SiteSpec.Traffic]). What runs there ends there,
+// and sessions stay where they are.
+const (
+	SiteAccepts  = "accept"   // its own users' and other sites'
+	SiteCordoned = "cordoned" // its own users' only
+	SiteDrained  = "drained"  // none while another site can take them
+)
+
+// TrafficReason is the annotation of a Site that says why its traffic is as it is.
+const TrafficReason = MeshGroup + "/traffic-reason"
+
+// Excluded says why other sites send nothing new to this one, empty where they may.
+func (s *Site) Excluded() string {
+	switch s.Spec.Traffic {
+	case SiteCordoned, SiteDrained:
+		return s.Spec.Traffic + " by its operator"
+	}
+	return ""
 }
 
 // Location is a GeoJSON Point; degrees, WGS 84.

@@ -30,14 +30,17 @@ func (p *ParentRef) SelectsFor(protocol string, l *Listener) bool {
 // streamRoutes checks the routes for connections.
 func (c *checker) streamRoutes() {
 	for _, r := range c.o.TCPRoutes {
-		c.streamRoute(KindTCPRoute, ProtocolTCP, r.Metadata, r.Spec.ParentRefs, nil, r.Spec.Rules)
+		c.streamRoute(KindTCPRoute, ProtocolTCP, PortTCP, r.Metadata, r.Spec.ParentRefs, nil, r.Spec.Rules)
 	}
 	for _, r := range c.o.TLSRoutes {
-		c.streamRoute(KindTLSRoute, ProtocolTLS, r.Metadata, r.Spec.ParentRefs, r.Spec.Hostnames, r.Spec.Rules)
+		c.streamRoute(KindTLSRoute, ProtocolTLS, PortTCP, r.Metadata, r.Spec.ParentRefs, r.Spec.Hostnames, r.Spec.Rules)
+	}
+	for _, r := range c.o.UDPRoutes {
+		c.streamRoute(KindUDPRoute, ProtocolUDP, PortUDP, r.Metadata, r.Spec.ParentRefs, nil, r.Spec.Rules)
 	}
 }
 
-func (c *checker) streamRoute(kind, protocol string, m ObjectMeta, parents []ParentRef, hostnames []string, rules []StreamRouteRule) {
+func (c *checker) streamRoute(kind, protocol, port string, m ObjectMeta, parents []ParentRef, hostnames []string, rules []StreamRouteRule) {
 	for i, p := range parents {
 		path := fmt.Sprintf("spec.parentRefs[%d]", i)
 		g := c.gateways[p.Namespace+"/"+p.Name]
@@ -68,7 +71,7 @@ func (c *checker) streamRoute(kind, protocol string, m ObjectMeta, parents []Par
 	}
 	for i, rule := range rules {
 		for j, b := range rule.BackendRefs {
-			c.backend(kind, m, fmt.Sprintf("spec.rules[%d].backendRefs[%d]", i, j), b.Namespace, b.Name, b.Port, PortTCP)
+			c.backend(kind, m, fmt.Sprintf("spec.rules[%d].backendRefs[%d]", i, j), b.Namespace, b.Name, b.Port, port)
 		}
 	}
 }

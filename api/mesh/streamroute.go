@@ -1,9 +1,10 @@
 package mesh
 
-// Kinds of routes for connections.
+// Kinds of routes for connections and datagrams.
 const (
 	KindTCPRoute = "TCPRoute"
 	KindTLSRoute = "TLSRoute"
+	KindUDPRoute = "UDPRoute"
 )
 
 // Listener protocols whose connections are passed on whole. Of a TLS listener
@@ -13,6 +14,9 @@ const (
 	ProtocolTLS = "TLS"
 )
 
+// ProtocolUDP is the listener protocol whose datagrams are passed on.
+const ProtocolUDP = "UDP"
+
 // TLSPassthrough is the TLS mode that leaves the session to the backend.
 const TLSPassthrough = "Passthrough"
 
@@ -21,6 +25,7 @@ const (
 	PortHTTP  = "http"
 	PortHTTP2 = "http2"
 	PortTCP   = "tcp"
+	PortUDP   = "udp"
 )
 
 // ListenerTLS says what a listener does with TLS.
@@ -57,7 +62,22 @@ type TLSRouteSpec struct {
 	Rules      []StreamRouteRule `json:"rules"`
 }
 
-// StreamRouteRule names the backends that share a route's connections by weight.
+// UDPRoute sends the datagrams of a UDP listener to services (Gateway API, UDPRoute).
+type UDPRoute struct {
+	TypeMeta
+	Metadata ObjectMeta   `json:"metadata"`
+	Spec     UDPRouteSpec `json:"spec"`
+}
+
+// UDPRouteSpec is the desired state of a UDPRoute. Of several routes that join a
+// listener the first by namespace and name serves it.
+type UDPRouteSpec struct {
+	ParentRefs []ParentRef       `json:"parentRefs"`
+	Rules      []StreamRouteRule `json:"rules"`
+}
+
+// StreamRouteRule names the backends that share a route's connections, or the
+// sessions of its datagrams, by weight.
 type StreamRouteRule struct {
 	Name        string       `json:"name,omitempty"`
 	BackendRefs []BackendRef `json:"backendRefs"`

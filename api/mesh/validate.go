@@ -73,6 +73,8 @@ func Default(o *Objects) {
 			defaultRefs(r.Metadata.Namespace, r.Spec.ParentRefs, r.Spec.Rules)
 		case *TLSRoute:
 			defaultRefs(r.Metadata.Namespace, r.Spec.ParentRefs, r.Spec.Rules)
+		case *UDPRoute:
+			defaultRefs(r.Metadata.Namespace, r.Spec.ParentRefs, r.Spec.Rules)
 		}
 	}
 }

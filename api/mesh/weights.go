@@ -60,9 +60,14 @@ type ServiceWeights struct {
 	// the mean time of one, 0 where they are not known.
 	HomeSlots         float64 `json:"homeSlots,omitempty"`
 	HomeServiceTimeMS float64 `json:"homeServiceTimeMs,omitempty"`
+	// HomePriceMS is the planned marginal delay at home, in ms: what PriceMS is for
+	// another site, 0 where home is not in the plan.
+	HomePriceMS float64 `json:"homePriceMs,omitempty"`
 	// ShedLimit is the number in flight at home from which a request is refused when
 	// no other site is left for it; 0 never refuses.
 	ShedLimit int `json:"shedLimit,omitempty"`
+	// Drained says that home is to take nothing while another site can.
+	Drained bool `json:"drained,omitempty"`
 	// Off says why this service is not shared now, empty when it is.
 	Off string `json:"off,omitempty"`
 	// Remotes are the other sites in no particular order.

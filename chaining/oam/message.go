@@ -152,7 +152,7 @@ func Parse(b []byte) (*Message, error) {
 		v := b[4 : 4+n]
 		switch b[0] {
 		case tlvReplyTo:
-			if m.ReplyTo.UnmarshalBinary(v) != nil {
+			if m.ReplyTo.UnmarshalBinary(v) != nil || !m.ReplyTo.IsValid() {
 				return nil, ErrShort
 			}
 		case tlvNode:

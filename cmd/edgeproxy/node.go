@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -169,6 +170,9 @@ func (n *node) run(stop context.Context) error {
 	part("cooperation", func(ctx context.Context) error { return n.coop.Run(ctx, n.proxy) })
 	if n.bus != nil {
 		part("weights", n.takeWeights)
+		if err := n.bus.Serve(ctx, n.opts.node, bus.VerbExplain, n.explain); err != nil {
+			return err
+		}
 	}
 	// A stopping node takes no new configuration, which could open listeners.
 	follow, unfollow := context.WithCancel(ctx)
@@ -270,6 +274,19 @@ func (n *node) publish(r *mesh.NodeReport) error {
 		return err
 	}
 	return nil
+}
+
+// explain answers the controller where a request would go.
+func (n *node) explain(_ context.Context, request []byte) ([]byte, error) {
+	var q mesh.ExplainQuery
+	if err := json.Unmarshal(request, &q); err != nil {
+		return nil, fmt.Errorf("request cannot be read: %w", err)
+	}
+	x, err := n.proxy.Explain(&q)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(x)
 }
 
 // takeWeights hands the controller's plans on until ctx ends.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -222,5 +223,35 @@ func TestSites_gatewayDies(t *testing.T) {
 	s.kill()
 	if o := <-done; o.errors > 0 {
 		t.Errorf("%d of %d failed: %s", o.errors, o.requests, o.firstError)
+	}
+}
+
+// A drained site sends its users away by its own configuration, with no controller,
+// and serves them again when nobody else can.
+func TestSites_drained(t *testing.T) {
+	north, south := startBackend(t, "north", slots(8, time.Millisecond)), startBackend(t, "south", slots(8, time.Millisecond))
+	gatewayN, gatewayS := deadAddress(t), deadAddress(t)
+	config := twoSites(gatewayN, gatewayS, north.address(), south.address(), 8, 8)
+	drained := strings.Replace(config, "links: [{to: south, rtt: 2ms}]", "links: [{to: south, rtt: 2ms}]\n  traffic: drained", 1)
+	dir := t.TempDir()
+	pathN, pathS := filepath.Join(dir, "north.yaml"), filepath.Join(dir, "south.yaml")
+	put(t, pathN, drained+eastWest(gatewayN))
+	put(t, pathS, drained+eastWest(gatewayS))
+	n := start(t, t.TempDir(), "--config", pathN, "--site", "north", "--node", "n")
+	s := start(t, t.TempDir(), "--config", pathS, "--site", "south", "--node", "s")
+	eventually(t, "north sends its users to south", func() bool {
+		v := weightsOf(t, n)
+		return len(v.Services) == 1 && v.Services[0].HomeLimit == 0 && len(v.Services[0].Remotes) == 1 && v.Services[0].Remotes[0].Share > 0.999
+	})
+	was := north.requests.Load()
+	if o := drive(t, n.ingress(), 30, 2*time.Second); o.errors > 0 || north.requests.Load() != was {
+		t.Errorf("%+v, and %d requests were served at the drained site", o, north.requests.Load()-was)
+	}
+	if v := weightsOf(t, s); v.Services[0].Remotes[0].Excluded != "drained by its operator" {
+		t.Errorf("south says of north: %+v", v.Services[0].Remotes[0])
+	}
+	s.kill()
+	if o := drive(t, n.ingress(), 30, 2*time.Second); o.errors > 0 || north.requests.Load() == was {
+		t.Errorf("alone: %+v, %d requests were served at the drained site", o, north.requests.Load()-was)
 	}
 }

@@ -66,7 +66,9 @@ func (n *node) startSuccessor() (_ *successor, err error) {
 		h.Admin = pass(fd)
 	}
 	for _, socket := range n.proxy.Sockets() {
-		h.Listeners = append(h.Listeners, handedListener{FD: pass(socket.Listener.FD()), Name: socket.Name})
+		for _, fd := range socket.Listener.FDs() {
+			h.Listeners = append(h.Listeners, handedListener{FD: pass(fd), Name: socket.Name})
+		}
 	}
 	value, err := json.Marshal(h)
 	if err != nil {

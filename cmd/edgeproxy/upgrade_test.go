@@ -206,6 +206,72 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
+// Datagrams go on through upgrades: the sockets stay, and what they hold.
+func TestUpgrade_datagrams(t *testing.T) {
+	echo, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer echo.Close()
+	go func() {
+		p := make([]byte, 2048)
+		for {
+			n, from, err := echo.ReadFrom(p)
+			if err != nil {
+				return
+			}
+			_, _ = echo.WriteTo(p[:n], from)
+		}
+	}()
+	config := filepath.Join(t.TempDir(), "mesh.yaml")
+	put(t, config, strings.NewReplacer("HTTPRoute", "UDPRoute", "protocol: HTTP", "protocol: UDP", "protocol: http}", "protocol: udp}").
+		Replace(smallest(echo.LocalAddr().String())))
+	l := startLineage(t, "", nil, "--config", config, "--drain-timeout", "3s")
+	addr, first := l.listener("default/ingress/http"), l.run.PID
+	var stop atomic.Bool
+	var clients sync.WaitGroup
+	var asked, lost atomic.Int64
+	for range 16 {
+		c, err := net.Dial("udp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		clients.Go(func() {
+			p := make([]byte, 64)
+			for n := 0; !stop.Load(); n++ {
+				asked.Add(1)
+				want := fmt.Sprint(n)
+				if _, err := c.Write([]byte(want)); err != nil {
+					t.Errorf("datagram %d: %v", n, err)
+					return
+				}
+				c.SetReadDeadline(time.Now().Add(20 * time.Second))
+				if k, err := c.Read(p); err != nil || string(p[:k]) != want {
+					lost.Add(1)
+					t.Errorf("answer to datagram %d: %q, %v", n, p[:k], err)
+					return
+				}
+				time.Sleep(time.Millisecond)
+			}
+		})
+	}
+	time.Sleep(200 * time.Millisecond)
+	for range 2 {
+		l.upgrade()
+		time.Sleep(200 * time.Millisecond)
+	}
+	stop.Store(true)
+	clients.Wait()
+	t.Logf("%d datagrams, %d lost", asked.Load(), lost.Load())
+	if l.listener("default/ingress/http") != addr || l.run.PID == first {
+		t.Errorf("%+v", l.run)
+	}
+	if code := l.wait(); code != exitOK {
+		t.Errorf("the first process ended with %d", code)
+	}
+}
+
 // An upgrade that fails changes nothing, and the log says why.
 func TestUpgrade_fails(t *testing.T) {
 	a := startBackend(t, "a", nil)

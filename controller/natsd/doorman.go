@@ -3,6 +3,7 @@ package natsd
 import (
 	"crypto/subtle"
 	"encoding/base64"
+	"time"
 
 	"github.com/meridian-mesh/meridian/controller/siteapi"
 	"github.com/meridian-mesh/meridian/internal/bus"
@@ -74,7 +75,9 @@ func nodePermissions(site string) *natsserver.Permissions {
 			"$JS.API.STREAM.MSG.GET." + stream,
 			"$JS.ACK." + stream + ".>", "$JS.FC." + stream + ".>",
 		}},
-		Subscribe: &natsserver.SubjectPermission{Allow: []string{"_INBOX.>", bus.WeightsSubject(site)}},
+		Subscribe: &natsserver.SubjectPermission{Allow: []string{"_INBOX.>", bus.WeightsSubject(site), bus.NodeAPIs(site)}},
+		// To who asked, and for a while only.
+		Response: &natsserver.ResponsePermission{MaxMsgs: 1, Expires: 15 * time.Second},
 	}
 }
 
@@ -88,7 +91,7 @@ func sitePermissions(site string) *natsserver.Permissions {
 	return &natsserver.Permissions{
 		Publish: &natsserver.SubjectPermission{Allow: []string{
 			bus.ReportSubject(site),
-			bus.AnyAPISubject(siteapi.VerbStatus), bus.AnyAPISubject(siteapi.VerbWeights),
+			bus.AnyAPISubject(siteapi.VerbStatus), bus.AnyAPISubject(siteapi.VerbWeights), bus.AnyAPISubject(siteapi.VerbExplain),
 			bus.AllInboxes, // answers to who asked
 			api + "INFO", api + "STREAM.INFO." + stream,
 			api + "CONSUMER.CREATE." + stream, api + "CONSUMER.CREATE." + stream + ".>",

@@ -67,8 +67,9 @@ type Input struct {
 	// Slots and ServiceMS are home's capacity. Zero or less, or not a number,
 	// means that it is not known: then nothing is shared.
 	Slots, ServiceMS float64
-	// NoHome says that no endpoint here can serve now.
-	NoHome bool
+	// NoHome says that no endpoint here can serve now, Drained that none is to serve
+	// while another site can.
+	NoHome, Drained bool
 	// OthersPerS is the rate of requests served here for other sites.
 	OthersPerS float64
 	// StayHome is the policy's h; 0 means DefaultStayHome.
@@ -154,7 +155,7 @@ func (p *Planner) Tick(nowNS int64, in Input) mesh.ServiceWeights {
 
 	out := mesh.ServiceWeights{Service: p.service, HomeLimit: MaxLimit, HomeWeight: 1}
 	var all []candidate
-	if !in.NoHome {
+	if !in.NoHome && !in.Drained {
 		home, err := p.curves.Queue(in.Slots, in.ServiceMS)
 		if err != nil {
 			return p.off(out, in, "capacity of this site is not known: declare capacity.concurrency and capacity.serviceTime on its endpoints")
@@ -187,15 +188,18 @@ func (p *Planner) Tick(nowNS int64, in Input) mesh.ServiceWeights {
 	p.noteSteps(nowNS, demand, in)
 	if len(all) == first {
 		p.home, p.share = 1, map[string]float64{}
-		if in.NoHome {
+		switch {
+		case in.NoHome:
 			out.HomeLimit, out.HomeWeight = 0, 0
 			out.Off = "no endpoint at this site can serve and no other site is usable"
+		case in.Drained:
+			out.Off = "the site is drained, but no other site is usable: its users are served here"
 		}
 		return out
 	}
 
 	p.move(nowNS, tickMS, demand, all)
-	out.HomeWeight = 0
+	out.HomeWeight, out.Drained = 0, in.Drained
 	cheapest := math.Inf(1)
 	for i := range all[first:] {
 		c := &all[first+i]
@@ -205,6 +209,7 @@ func (p *Planner) Tick(nowNS int64, in Input) mesh.ServiceWeights {
 	if first == 1 {
 		home := &all[0]
 		out.HomeWeight = home.weight
+		out.HomePriceMS = micro(home.MarginalMS(home.planned(demand)))
 		h := in.StayHome
 		if h == 0 || math.IsNaN(h) {
 			h = DefaultStayHome

@@ -34,11 +34,14 @@ func checkPlan(t interface{ Errorf(string, ...any) }, w *mesh.ServiceWeights, in
 	if want := 1.0; math.Abs(sum-want) > 1e-9 && !(w.Off != "" && w.HomeLimit == 0 && sum == 0) {
 		t.Errorf("weights sum to %v", sum)
 	}
-	if w.HomeLimit < 0 || w.HomeLimit > MaxLimit || !in.NoHome && w.HomeLimit < 1 {
+	if w.HomeLimit < 0 || w.HomeLimit > MaxLimit || !in.NoHome && !in.Drained && w.HomeLimit < 1 {
 		t.Errorf("home limit %d", w.HomeLimit)
 	}
 	if in.NoHome && w.HomeWeight != 0 {
 		t.Errorf("weight %v at a home without endpoints", w.HomeWeight)
+	}
+	if in.Drained && !in.NoHome && (w.Off == "") != (w.HomeWeight == 0 && w.HomeLimit == 0 && w.Drained) {
+		t.Errorf("a drained home has weight %v and limit %d, off %q", w.HomeWeight, w.HomeLimit, w.Off)
 	}
 	if _, err := json.Marshal(w); err != nil { // JSON refuses NaN and infinities
 		t.Errorf("plan is not sendable: %v", err)
@@ -61,7 +64,7 @@ func TestTick_anyInput(t *testing.T) {
 			in := Input{
 				DemandPerS: anyNumber(2000).Draw(t, "demand"), Slots: anyNumber(16).Draw(t, "slots"),
 				ServiceMS: anyNumber(100).Draw(t, "service"), OthersPerS: anyNumber(500).Draw(t, "others"),
-				StayHome: anyNumber(4).Draw(t, "h"), NoHome: rapid.IntRange(0, 5).Draw(t, "noHome") == 0,
+				StayHome: anyNumber(4).Draw(t, "h"), NoHome: rapid.IntRange(0, 5).Draw(t, "noHome") == 0, Drained: rapid.IntRange(0, 3).Draw(t, "drained") == 0,
 			}
 			for i := range rapid.IntRange(0, 5).Draw(t, "sites") {
 				in.Options = append(in.Options, Option{

@@ -125,6 +125,18 @@ func (c *Client) RemoveSite(ctx context.Context, r RemoveRequest) (*Removed, err
 	return out, c.post(ctx, PathRemove, r, out)
 }
 
+// SetTraffic says what a site is to take. A result with faults is no error.
+func (c *Client) SetTraffic(ctx context.Context, r TrafficRequest) (*TrafficResult, error) {
+	out := new(TrafficResult)
+	return out, c.post(ctx, PathTraffic, r, out)
+}
+
+// Explain asks where a request would go.
+func (c *Client) Explain(ctx context.Context, r ExplainRequest) (*Explained, error) {
+	out := new(Explained)
+	return out, c.post(ctx, PathExplain, r, out)
+}
+
 func (c *Client) get(ctx context.Context, path string, q url.Values, out any) error {
 	u := c.base + path
 	if len(q) > 0 {

@@ -20,6 +20,8 @@ const (
 	PathDelete  = "/api/v1/delete"
 	PathToken   = "/api/v1/token" //nolint:gosec // a path
 	PathRemove  = "/api/v1/remove-site"
+	PathTraffic = "/api/v1/site-traffic"
+	PathExplain = "/api/v1/explain"
 )
 
 // Verbs of the API on the bus (see bus.APISubject). Those of one site answer for
@@ -30,6 +32,7 @@ const (
 	VerbGet     = "get"
 	VerbApply   = "apply"
 	VerbDelete  = "delete"
+	VerbExplain = "explain"
 )
 
 // Document is one named YAML input.
@@ -138,6 +141,10 @@ type SiteStatus struct {
 	Role    string    `json:"role"`
 	Version string    `json:"version"`
 	Started time.Time `json:"started"`
+	// Traffic is what the site takes of new requests where that is not all
+	// ([mesh.SiteSpec]), and TrafficReason why.
+	Traffic       string `json:"traffic,omitempty"`
+	TrafficReason string `json:"trafficReason,omitempty"`
 	// Standby says who runs the site, when this controller only stands by.
 	Standby string `json:"standby,omitempty"`
 	// Generation is the newest snapshot, Published whether the bus has it, and
@@ -184,9 +191,12 @@ type PeerStatus struct {
 	SuspectAfterMS float64 `json:"suspectAfterMs"`
 	DeadAfterMS    float64 `json:"deadAfterMs"`
 	// UnknownSince is since when nothing is known of it, for status unknown.
-	UnknownSince *time.Time  `json:"unknownSince,omitempty"`
-	RTTMS        float64     `json:"rttMs"`
-	Said         *SiteStatus `json:"said,omitempty"`
+	UnknownSince *time.Time `json:"unknownSince,omitempty"`
+	RTTMS        float64    `json:"rttMs"`
+	// Traffic and TrafficReason are by the Site object here, whatever the site says.
+	Traffic       string      `json:"traffic,omitempty"`
+	TrafficReason string      `json:"trafficReason,omitempty"`
+	Said          *SiteStatus `json:"said,omitempty"`
 	// Silence is why Said is missing.
 	Silence string `json:"silence,omitempty"`
 	// Known is what this site plans with: the youngest report of each service there.
@@ -280,4 +290,50 @@ type Removed struct {
 	Did []string `json:"did"`
 	// Left are objects that still name the site, and are the operator's to change.
 	Left []mesh.Key `json:"left,omitempty"`
+}
+
+// TrafficRequest says what a site is to take of new requests from now on.
+type TrafficRequest struct {
+	Site string `json:"site"`
+	// Traffic is one of [mesh.SiteAccepts], [mesh.SiteCordoned], [mesh.SiteDrained].
+	Traffic string `json:"traffic"`
+	// Reason is kept with the site and shown to who asks.
+	Reason string `json:"reason,omitempty"`
+	// Force drains the last site that takes requests, too.
+	Force  bool `json:"force,omitempty"`
+	DryRun bool `json:"dryRun,omitempty"`
+}
+
+// TrafficResult answers a [TrafficRequest].
+type TrafficResult struct {
+	Result
+	// Stays are services whose requests stay at a drained site, and why.
+	Stays []string `json:"stays,omitempty"`
+}
+
+// ExplainRequest asks where a request would go, and why.
+type ExplainRequest struct {
+	mesh.ExplainQuery
+	// Site is where the request comes in, Node which proxy there is asked; empty is
+	// any that is alive.
+	Site string `json:"site,omitempty"`
+	Node string `json:"node,omitempty"`
+	// From is where the client is, a geo URI (RFC 5870), in place of Site: the
+	// nearest site is asked.
+	From string `json:"from,omitempty"`
+	// Deep asks the site that is chosen for its endpoints too.
+	Deep bool `json:"deep,omitempty"`
+}
+
+// Explained answers an [ExplainRequest].
+type Explained struct {
+	// Nearest are the sites by distance from the client, where its position is given.
+	Nearest []Distance `json:"nearest,omitempty"`
+	mesh.Explanation
+}
+
+// Distance is how far a site is from a client.
+type Distance struct {
+	Site string  `json:"site"`
+	KM   float64 `json:"km"`
 }

@@ -17,8 +17,9 @@ type Shared struct {
 	Sharing mesh.SiteSharing
 	// Home is the load here; declared capacity where no node has reported yet.
 	Home Load
-	// NoHome says that no endpoint here can serve.
-	NoHome bool
+	// NoHome says that no endpoint here can serve, Drained that none is to serve
+	// while another site can.
+	NoHome, Drained bool
 	// Options are the other sites, the nearest first.
 	Options []Option
 }
@@ -72,6 +73,7 @@ func (w *World) Shared(now time.Time, reachable bool) []Shared {
 			Service: key, Sharing: w.cache.sharing[key], Home: home,
 			// Nodes that count no slots where some are declared have lost them all.
 			NoHome:  !servedAt(svc, w.site) || capacity.Slots > 0 && home.Slots == 0,
+			Drained: here.Spec.Traffic == mesh.SiteDrained,
 			Options: w.options(svc, view),
 		})
 	}
@@ -107,6 +109,8 @@ func (w *World) options(svc *mesh.MeshService, v view) []Option {
 			o.InBand = news.InBand
 		}
 		switch why := v.suspects[name]; {
+		case s.Excluded() != "":
+			o.Excluded = s.Excluded()
 		case link.Address == "" && len(s.Spec.Gateways) == 0:
 			o.Excluded = "no route: the Site has no gateway address"
 		case !heard && !v.reachable:

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -285,6 +286,32 @@ func serveOn(t *testing.T, addr string, log *slog.Logger) {
 		}
 		if got := ask(host); got != want {
 			t.Errorf("Host %s: %d, want %d", host, got, want)
+		}
+	}
+}
+
+func (fakeProxy) Explain(q *mesh.ExplainQuery) (*mesh.Explanation, error) {
+	if q.Host == "none" {
+		return nil, errors.New("no listener for HTTP is served here")
+	}
+	return &mesh.Explanation{Rule: q.Method + " " + q.Host + q.Path + " " + strings.Join(q.Headers, ",") + " " + string(q.Service)}, nil
+}
+
+func TestExplain(t *testing.T) {
+	for path, want := range map[string]struct {
+		status int
+		body   string
+	}{
+		"/explain?host=a&path=/x%3Fy=1&header=k:v&header=l:w": {200, `"GET a/x?y=1 k:v,l:w "`},
+		"/explain?service=default/shop":                       {200, `"rule": "   default/shop"`},
+		"/explain?service=shop":                               {400, "want namespace/name"},
+		"/explain?service=default/shop&host=a":                {400, "in place of host"},
+		"/explain?host=a&path=x":                              {400, "begins with /"},
+		"/explain?host=a&header=kv":                           {400, "want name: value"},
+		"/explain?host=none":                                  {409, "no listener"},
+	} {
+		if status, body := get(t, node(), path); status != want.status || !strings.Contains(body, want.body) {
+			t.Errorf("%s: %d %s", path, status, body)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy"
 )
 
@@ -17,6 +18,7 @@ type Proxy interface {
 	Memory() edgeproxy.Memory
 	Connections(most int) []edgeproxy.Connection
 	Connection(id uint64) (edgeproxy.Connection, bool)
+	Explain(q *mesh.ExplainQuery) (*mesh.Explanation, error)
 }
 
 var _ Proxy = (*edgeproxy.Server)(nil)
@@ -62,6 +64,7 @@ func (n Node) writeProxy(t *Text) {
 	writeLoops(t, s.Loops)
 	writeRequests(t, s)
 	writeStreams(t, s.Streams)
+	writeSessions(t, s.Sessions)
 	writeUpstreams(t, n.Proxy.Endpoints())
 }
 
@@ -154,6 +157,34 @@ func writeStreams(t *Text, streams []edgeproxy.StreamCount) {
 		if c.Service != "" {
 			t.Count(c.FromClients, "service", string(c.Service), "from", "client")
 			t.Count(c.FromBackend, "service", string(c.Service), "from", "backend")
+		}
+	}
+}
+
+func writeSessions(t *Text, sessions []edgeproxy.SessionCount) {
+	t.Family("meridian_udp_sessions", gauge, "UDP sessions (a client's address and port) that are open, by service.")
+	for _, c := range sessions {
+		if c.Service != "" {
+			t.Value(float64(c.Open), "service", string(c.Service))
+		}
+	}
+	t.Family("meridian_udp_sessions_total", counter, "UDP sessions that ended, by service (empty: none was reached) and response flag (empty: nothing came any more).")
+	for _, c := range sessions {
+		for _, flag := range slices.Sorted(maps.Keys(c.Ended)) {
+			t.Count(c.Ended[flag], "service", string(c.Service), "flag", flag)
+		}
+	}
+	t.Family("meridian_udp_datagrams_total", counter, "Datagrams passed on, by who sent them: client or backend.")
+	for _, c := range sessions {
+		if c.Service != "" {
+			t.Count(c.FromClients, "service", string(c.Service), "from", "client")
+			t.Count(c.FromBackend, "service", string(c.Service), "from", "backend")
+		}
+	}
+	t.Family("meridian_udp_datagrams_dropped_total", counter, "Datagrams that went nowhere, by service (empty: none was reached) and reason: no_route (nothing serves them), full (a bound is reached), too_big, busy (buffers of the kernel are full), unreachable.")
+	for _, c := range sessions {
+		for _, why := range slices.Sorted(maps.Keys(c.Dropped)) {
+			t.Count(c.Dropped[why], "service", string(c.Service), "reason", why)
 		}
 	}
 }

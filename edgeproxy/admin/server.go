@@ -218,6 +218,7 @@ func routes(n Node) http.Handler {
 	mux.HandleFunc("GET /metrics", n.metrics)
 	mux.HandleFunc("GET /config", n.config)
 	mux.HandleFunc("GET /connections", n.connections)
+	mux.HandleFunc("GET /explain", n.explain)
 	mux.HandleFunc("GET /upstreams", n.upstreams)
 	mux.HandleFunc("GET /weights", n.weights)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
@@ -235,6 +236,7 @@ const indexText = `edgeproxy
 /metrics            Prometheus text
 /config             the snapshot in force and the last one refused (?format=yaml), ?history lists those before
 /connections        clients' connections, ?id=N for the state of one
+/explain            where a request would go and why (?host=, path=, method=, header=, or service=)
 /upstreams          endpoints: health, requests, connections (?format=text)
 /weights            shares between sites in force, and their history (?format=text, ?since=<Unix ms>)
 /debug/pprof/       Go profiles

@@ -17,10 +17,13 @@ const (
 	acceptRest = int64(100e6)
 )
 
-// Listener is a listening TCP socket that any number of loops accept from.
+// Listener is a listening TCP socket that any number of loops accept from, or the
+// UDP sockets of one address, each of which one loop reads.
 type Listener struct {
-	fd   int
-	addr netip.AddrPort
+	fd      int
+	addr    netip.AddrPort
+	packets bool
+	more    []int // UDP sockets after the first
 }
 
 // Listen opens a listening socket. An invalid address with a port listens on all
@@ -119,9 +122,24 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 // Addr is the bound address.
 func (l *Listener) Addr() netip.AddrPort { return l.addr }
 
+// Packets reports whether it is UDP's.
+func (l *Listener) Packets() bool { return l.packets }
+
+// add gives it another descriptor.
+func (l *Listener) add(fd int) {
+	if l.fd < 0 {
+		l.fd = fd
+	} else {
+		l.more = append(l.more, fd)
+	}
+}
+
 // Refuse has the kernel refuse new connections, while the address stays taken
 // until Close. Loops must have stopped accepting. It may be called again.
 func (l *Listener) Refuse() error {
+	if l.packets {
+		return nil // there is nothing that refuses datagrams but to close
+	}
 	if err := unix.Shutdown(l.fd, unix.SHUT_RD); err != nil && err != unix.ENOTCONN {
 		return os.NewSyscallError("shutdown", err)
 	}
@@ -134,9 +152,12 @@ func (l *Listener) Close() error {
 	if l.fd < 0 {
 		return nil
 	}
-	fd := l.fd
-	l.fd = -1
-	return unix.Close(fd)
+	err := unix.Close(l.fd)
+	for _, fd := range l.more {
+		err = errors.Join(err, unix.Close(fd))
+	}
+	l.fd, l.more = -1, nil
+	return err
 }
 
 // Acceptor takes connections from a listener on one loop.

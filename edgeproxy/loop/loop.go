@@ -72,8 +72,9 @@ type Loop struct {
 
 	budget budget
 
-	dirty *Conn // to be flushed at the end of the turn
-	dead  *Conn // closed in this turn
+	late  []Task // for the end of this turn
+	dirty *Conn  // to be flushed at the end of the turn
+	dead  *Conn  // closed in this turn
 	// resumed is a queue of those that have bytes left that they can take now.
 	resumed, lastResumed *Conn
 
@@ -254,8 +255,16 @@ func (l *Loop) deliver() {
 	}
 }
 
+// Late has a task run at the end of this turn.
+func (l *Loop) Late(t Task) { l.late = append(l.late, t) }
+
 // settle ends the turn: what was held back to keep calls from nesting runs now.
 func (l *Loop) settle() {
+	for i := 0; i < len(l.late); i++ { // a task may add to them
+		l.late[i].Run()
+		l.late[i] = nil
+	}
+	l.late = l.late[:0]
 	l.offerAgain()
 	for l.dirty != nil {
 		c := l.dirty

@@ -8,7 +8,7 @@ import (
 	"github.com/meridian-mesh/meridian/api/mesh"
 )
 
-// Streams finds the backends that share the connections of one port: of a TCP
+// Streams finds the backends that share the connections of one port: of a TCP or UDP
 // port by nothing, of a TLS port by the server name that a client asks for.
 type Streams struct {
 	// ByName says that the server name has to be read.
@@ -38,7 +38,7 @@ func (s *Streams) Match(server []byte) (*Rule, bool) {
 	return s.hosts.any, s.hosts.any != nil
 }
 
-// streamRoute is what TCPRoute and TLSRoute have in common.
+// streamRoute is what TCPRoute, TLSRoute and UDPRoute have in common.
 type streamRoute struct {
 	kind      string
 	meta      mesh.ObjectMeta
@@ -53,6 +53,15 @@ func BuildTCP(gateway *mesh.Gateway, listeners []mesh.Listener, objects *mesh.Ob
 	all := make([]streamRoute, 0, len(objects.TCPRoutes))
 	for _, r := range objects.TCPRoutes {
 		all = append(all, streamRoute{mesh.KindTCPRoute, r.Metadata, r.Spec.ParentRefs, nil, r.Spec.Rules})
+	}
+	return buildStreams(gateway, listeners, objects, all, false)
+}
+
+// BuildUDP is [BuildTCP] for UDP listeners and UDPRoutes.
+func BuildUDP(gateway *mesh.Gateway, listeners []mesh.Listener, objects *mesh.Objects) *Streams {
+	all := make([]streamRoute, 0, len(objects.UDPRoutes))
+	for _, r := range objects.UDPRoutes {
+		all = append(all, streamRoute{mesh.KindUDPRoute, r.Metadata, r.Spec.ParentRefs, nil, r.Spec.Rules})
 	}
 	return buildStreams(gateway, listeners, objects, all, false)
 }

@@ -187,6 +187,16 @@ func (r *Rule) Pick(random uint64) *Backend {
 	return nil
 }
 
+// Names reports whether the rule sends anything to a service.
+func (r *Rule) Names(service mesh.ServiceKey) bool {
+	for i := range r.Backends {
+		if r.Backends[i].Service == service && r.Backends[i].Weight > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // Match finds the rule for a request; false means no rule matches (answer 404).
 func (t *Table) Match(q *Request) (*Rule, bool) {
 	var buf [maxHost]byte

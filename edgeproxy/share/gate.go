@@ -51,6 +51,7 @@ type remote struct {
 	from     int64
 	site     string
 	excluded bool
+	why      string // it is excluded
 }
 
 // Gate is one service's plan for event loops. It is immutable; loops swap whole
@@ -97,21 +98,29 @@ func Compile(policy string, w *mesh.ServiceWeights, ledger *Ledger) (*Gate, erro
 			live: lives[i], limit: int64(p.Limit),
 			silentNS: silentBaseNS + int64(4e6*(p.RTTMS+p.ServiceTimeMS)),
 			priceMS:  p.PriceMS, table: p.LiveMS, slope: p.LiveSlopeMS, from: int64(p.LiveFrom),
-			site: p.Site, excluded: p.Excluded != "",
+			site: p.Site, excluded: p.Excluded != "", why: p.Excluded,
 		}
 	}
 	switch policy {
 	case mesh.SharingCooperative, mesh.SharingNone:
 	case mesh.SharingRoundRobin:
-		g.turns = turns(1, plan, func(*mesh.RemoteWeight) float64 { return 1 })
+		g.turns = turns(homeTurns(w, 1), plan, func(*mesh.RemoteWeight) float64 { return 1 })
 	case mesh.SharingWeightedRoundRobin:
-		g.turns = turns(capacity(w.HomeSlots, w.HomeServiceTimeMS), plan, func(p *mesh.RemoteWeight) float64 {
+		g.turns = turns(homeTurns(w, capacity(w.HomeSlots, w.HomeServiceTimeMS)), plan, func(p *mesh.RemoteWeight) float64 {
 			return capacity(p.Slots, p.ServiceTimeMS)
 		})
 	default:
 		return nil, fmt.Errorf("service %s: unknown sharing policy %q", w.Service, policy)
 	}
 	return g, nil
+}
+
+// homeTurns is home's weight in a round: nothing where it is drained.
+func homeTurns(w *mesh.ServiceWeights, weight float64) float64 {
+	if w.Drained {
+		return 0
+	}
+	return weight
 }
 
 // Policy is the sharing policy that the gate applies.

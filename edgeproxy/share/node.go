@@ -48,6 +48,8 @@ type Service struct {
 	ShedAfterMS float64
 	// DeclaredMS is the service time that measuring starts from, 0 for none.
 	DeclaredMS float64
+	// Drained says that home is to take nothing while another site can.
+	Drained bool
 }
 
 // Peer is another site that this node has a way to.
@@ -311,7 +313,7 @@ func (n *Node) Tick(nowNS int64, counters map[mesh.ServiceKey]*Counters) Output 
 // share decides one service's plan and compiles it.
 func (n *Node) share(nowNS int64, s *service, c *Counters) Share {
 	standby := s.planner.Tick(nowNS, plan.Input{
-		DemandPerS: s.demand.PerS(), Slots: c.Slots, ServiceMS: s.serviceTime.MS(), NoHome: !c.Up,
+		DemandPerS: s.demand.PerS(), Slots: c.Slots, ServiceMS: s.serviceTime.MS(), NoHome: !c.Up, Drained: s.Drained,
 		OthersPerS: s.others.PerS(), StayHome: s.StayHome, ShedAfterMS: s.ShedAfterMS, Options: n.options(nowNS, s),
 	})
 	renewed := s.planned != nil && n.have && nowNS < n.expiresNS

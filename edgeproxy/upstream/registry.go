@@ -180,6 +180,13 @@ type ServiceCell struct {
 	Streams                  [Outcomes]atomic.Uint64
 	StreamsOpen              atomic.Int64
 	FromClients, FromBackend atomic.Uint64 // bytes
+	// Sessions counts UDP sessions that ended, by flag; SessionsOpen is how many there
+	// are. Datagrams are counted by direction, and those that went nowhere by reason.
+	Sessions         [Outcomes]atomic.Uint64
+	SessionsOpen     atomic.Int64
+	DatagramsIn      atomic.Uint64
+	DatagramsOut     atomic.Uint64
+	DatagramsDropped [DropReasons]atomic.Uint64
 	// Reported says that an endpoint has told of its load; the loop's own.
 	Reported bool
 	_        [64]byte
@@ -190,4 +197,6 @@ type ServiceCell struct {
 const (
 	Classes  = 6
 	Outcomes = 16
+	// DropReasons is at least the number of reasons for which a datagram goes nowhere.
+	DropReasons = 5
 )

@@ -25,7 +25,7 @@ type builder struct {
 
 	gateways map[string]netip.AddrPort // of other sites, by the way from here
 	weights  map[mesh.ServiceKey][]int // of the home endpoints
-	bound    map[netip.AddrPort]string
+	bound    map[SocketKey]string
 }
 
 func (b *builder) problem(format string, args ...any) {
@@ -37,7 +37,7 @@ func (b *builder) problem(format string, args ...any) {
 func (b *builder) sites() {
 	b.gateways = map[string]netip.AddrPort{}
 	b.weights = map[mesh.ServiceKey][]int{}
-	b.bound = map[netip.AddrPort]string{}
+	b.bound = map[SocketKey]string{}
 	links := map[string]string{}
 	for _, s := range b.snap.Objects.Sites {
 		if s.Metadata.Name == b.site {
@@ -77,7 +77,7 @@ func (b *builder) service(m *mesh.MeshService) {
 	s := &Service{
 		of:      b.view,
 		Service: b.reg.Service(key),
-		Connect: ConnectTimeout, Silence: SilenceTimeout, Idle: TunnelIdle, Retries: Retries, MaxAge: MaxAge,
+		Connect: ConnectTimeout, Silence: SilenceTimeout, Idle: TunnelIdle, PacketIdle: SessionIdle, Retries: Retries, MaxAge: MaxAge,
 		ports: map[int]string{},
 	}
 	b.view.Services[key] = s
@@ -254,6 +254,9 @@ func (b *builder) gateway(g *mesh.Gateway) {
 		case mesh.ProtocolTCP:
 			s.Streams = route.BuildTCP(g, group, &b.snap.Objects)
 			b.streamBackends(mesh.KindTCPRoute, s.Streams)
+		case mesh.ProtocolUDP:
+			s.Streams = route.BuildUDP(g, group, &b.snap.Objects)
+			b.streamBackends(mesh.KindUDPRoute, s.Streams)
 		case mesh.ProtocolTLS:
 			s.Streams = route.BuildTLS(g, group, &b.snap.Objects)
 			b.streamBackends(mesh.KindTLSRoute, s.Streams)
@@ -268,16 +271,15 @@ func (b *builder) gateway(g *mesh.Gateway) {
 			b.backends(table)
 		}
 		for _, a := range addresses {
-			s.Key = SocketKey{Addr: a, Port: uint16(first.Port)}
+			s.Key = SocketKey{Addr: a, Port: uint16(first.Port), Packets: first.Protocol == mesh.ProtocolUDP}
 			if first.Port == 0 {
 				s.Key.Name = name + "/" + first.Name
 			}
-			at := netip.AddrPortFrom(a, s.Key.Port)
-			if other, taken := b.bound[at]; taken && first.Port != 0 {
-				b.problem("Gateway/%s: %s is served by Gateway/%s already", name, at, other)
+			if other, taken := b.bound[s.Key]; taken && first.Port != 0 {
+				b.problem("Gateway/%s: %s is served by Gateway/%s already", name, netip.AddrPortFrom(a, s.Key.Port), other)
 				continue
 			}
-			b.bound[at] = name
+			b.bound[s.Key] = name
 			socket := s
 			b.view.Sockets = append(b.view.Sockets, &socket)
 		}
@@ -285,7 +287,7 @@ func (b *builder) gateway(g *mesh.Gateway) {
 }
 
 // served are the listener protocols of this build.
-var served = []string{mesh.ProtocolHTTP, mesh.ProtocolTCP, mesh.ProtocolTLS, mesh.ProtocolEastWest}
+var served = []string{mesh.ProtocolHTTP, mesh.ProtocolTCP, mesh.ProtocolTLS, mesh.ProtocolUDP, mesh.ProtocolEastWest}
 
 // streamBackends says which references lead nowhere; their share of connections
 // is closed.
@@ -299,23 +301,30 @@ func (b *builder) streamBackends(kind string, t *route.Streams) {
 				b.problem("%s/%s: backendRefs[%d]: %s", kind, r.Key, i, ref.Invalid)
 			case s == nil:
 				b.problem("%s/%s: backendRefs[%d]: MeshService %q does not exist", kind, r.Key, i, ref.Service)
-			case !s.HasStreamPort(ref.Port):
+			case kind == mesh.KindUDPRoute && !s.HasPacketPort(ref.Port):
+				b.problem("%s/%s: backendRefs[%d]: MeshService %q has no udp port %d", kind, r.Key, i, ref.Service, ref.Port)
+			case kind != mesh.KindUDPRoute && !s.HasStreamPort(ref.Port):
 				b.problem("%s/%s: backendRefs[%d]: MeshService %q has no tcp port %d", kind, r.Key, i, ref.Service, ref.Port)
 			}
 		}
 	}
 }
 
-// ports groups listeners by port; those of port 0 stand alone.
+// ports groups listeners by port, UDP's apart; those of port 0 stand alone.
 func ports(listeners []mesh.Listener) [][]mesh.Listener {
+	type place struct {
+		port    int
+		packets bool
+	}
 	var groups [][]mesh.Listener
-	at := map[int]int{}
+	at := map[place]int{}
 	for _, l := range listeners {
-		if i, ok := at[l.Port]; ok && l.Port != 0 {
+		port := place{l.Port, l.Protocol == mesh.ProtocolUDP}
+		if i, ok := at[port]; ok && l.Port != 0 {
 			groups[i] = append(groups[i], l)
 			continue
 		}
-		at[l.Port] = len(groups)
+		at[port] = len(groups)
 		groups = append(groups, []mesh.Listener{l})
 	}
 	return groups

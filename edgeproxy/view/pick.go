@@ -24,11 +24,21 @@ var _ lb.Loads = (*Choice)(nil)
 // keyed, draw is the hash of what is to stay at one endpoint, else a random
 // number. now is of the loops' clock.
 func (c *Choice) Pick(s *Service, tried []int, draw uint64, keyed bool, now int64) (int, bool) {
-	*c = Choice{Loop: c.Loop, service: s, draw: draw, now: now, sick: s.Panic.Load()}
 	p := s.Pickers[c.Loop]
 	if keyed {
 		p = s.Keyed
 	}
+	return c.pick(p, s, tried, draw, now)
+}
+
+// PickPacket chooses a home endpoint for a UDP session; draw is the hash of what
+// tells it apart.
+func (c *Choice) PickPacket(s *Service, tried []int, draw uint64, now int64) (int, bool) {
+	return c.pick(s.Packets, s, tried, draw, now)
+}
+
+func (c *Choice) pick(p lb.Picker, s *Service, tried []int, draw uint64, now int64) (int, bool) {
+	*c = Choice{Loop: c.Loop, service: s, draw: draw, now: now, sick: s.Panic.Load()}
 	i, ok := p.Pick(c, tried, draw)
 	if !ok && s.SlowStart.Window > 0 {
 		// Those that are warm are down or tried: better a cold one than none.

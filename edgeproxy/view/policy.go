@@ -24,6 +24,7 @@ func (b *builder) policy(s *Service) {
 		set(&s.Connect, o.Connect)
 		set(&s.Silence, o.Idle)
 		set(&s.Idle, o.Idle)
+		set(&s.PacketIdle, o.Idle)
 		set(&s.Request, o.Request)
 	}
 	if r := p.Retries; r != nil && r.Attempts != nil {
@@ -112,6 +113,11 @@ func (b *builder) pickers(s *Service, l *mesh.LoadBalancing) {
 			s.Pickers = append(s.Pickers, shared)
 		} else {
 			s.Pickers = append(s.Pickers, lb.NewRoundRobin(weights, uint64(i)))
+		}
+	}
+	for _, protocol := range s.ports {
+		if protocol == mesh.PortUDP {
+			s.Packets = lb.NewMaglev(weights, s.IDs)
 		}
 	}
 	switch {

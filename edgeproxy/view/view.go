@@ -24,6 +24,8 @@ const (
 	ConnectTimeout = time.Second
 	// SilenceTimeout is how long a backend may send nothing that it owes.
 	SilenceTimeout = 60 * time.Second
+	// SessionIdle is how long a client's UDP session may carry nothing.
+	SessionIdle = time.Minute
 	// TunnelIdle is how long a tunnel or a TCP connection may carry nothing.
 	TunnelIdle = time.Hour
 	// Retries is how many attempts may follow a failed one.
@@ -52,6 +54,8 @@ type View struct {
 type SocketKey struct {
 	Addr netip.Addr
 	Port uint16
+	// Packets says that it is UDP's.
+	Packets bool
 	// Name (gateway and listener) tells sockets apart whose port the kernel
 	// chooses; else it is empty.
 	Name string
@@ -64,7 +68,7 @@ type Socket struct {
 	Listeners []string // names
 	Protocol  string
 	Routes    *route.Table   // of HTTP
-	Streams   *route.Streams // of TCP and TLS
+	Streams   *route.Streams // of TCP, TLS and UDP
 	// Balancers are the addresses whose connections begin with a PROXY header.
 	Balancers []netip.Prefix
 	// Forwarding is what requests tell of their way; of HTTP.
@@ -134,8 +138,12 @@ type Service struct {
 	Name                      []byte
 	Connect, Silence, Request time.Duration
 	Retries                   int
-	// Idle is how long a tunnel or a TCP connection may carry nothing.
-	Idle time.Duration
+	// Idle is how long a tunnel or a TCP connection may carry nothing, PacketIdle how
+	// long a UDP session may.
+	Idle, PacketIdle time.Duration
+	// Packets picks for UDP sessions by the hash of what tells them apart; nil where
+	// no port is UDP's.
+	Packets lb.Picker
 	// Declared capacity of the home endpoints.
 	Concurrency int
 	ServiceTime time.Duration
@@ -173,6 +181,9 @@ func (s *Service) HTTP2(port int) bool {
 
 // HasStreamPort is HasPort for whole connections.
 func (s *Service) HasStreamPort(port int) bool { return s.speaks(port, mesh.PortTCP) }
+
+// HasPacketPort is HasPort for datagrams.
+func (s *Service) HasPacketPort(port int) bool { return s.speaks(port, mesh.PortUDP) }
 
 func (s *Service) speaks(port int, protocol string) bool {
 	if port == 0 && len(s.ports) == 1 {

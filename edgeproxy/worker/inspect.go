@@ -3,6 +3,7 @@ package worker
 import (
 	"time"
 
+	"github.com/meridian-mesh/meridian/edgeproxy/datagram"
 	"github.com/meridian-mesh/meridian/edgeproxy/l4"
 )
 
@@ -13,7 +14,7 @@ type Connection struct {
 	Loop    int     `json:"loop"`
 	Client  string  `json:"client"`
 	Gateway string  `json:"gateway"`
-	State   string  `json:"state"` // resting, head, serving, tunnel, closing; stream where it is passed on whole
+	State   string  `json:"state"` // resting, head, serving, tunnel, closing; stream where it is passed on whole, datagrams where it is a UDP session
 	Age     float64 `json:"ageSeconds"`
 	// Left is how long it may stay as it is before a timeout looks at it.
 	Left float64 `json:"timeoutInSeconds"`
@@ -68,6 +69,11 @@ func (w *Worker) Inspect(dst []Connection, most int) []Connection {
 			dst = append(dst, w.inspectStream(s))
 		}
 	})
+	w.datagrams.Each(func(s *datagram.Session) {
+		if n++; n <= most {
+			dst = append(dst, w.inspectSession(s))
+		}
+	})
 	return dst
 }
 
@@ -88,6 +94,12 @@ func (w *Worker) InspectOne(id uint64) (c Connection, found bool) {
 		if w.streamID(s) == id {
 			c, found = w.inspectStream(s), true
 			c.Requests = []Request{w.inspectBytes(s)}
+		}
+	})
+	w.datagrams.Each(func(s *datagram.Session) {
+		if w.sessionID(s) == id {
+			c, found = w.inspectSession(s), true
+			c.Requests = []Request{w.inspectDatagrams(s)}
 		}
 	})
 	return c, found
@@ -168,6 +180,9 @@ func (w *Worker) nextID() uint64 {
 
 // streamID numbers a connection that is passed on whole.
 func (w *Worker) streamID(s *l4.Session) uint64 { return w.numbered(s.Seq) + 1 }
+
+// sessionID numbers a UDP session, beyond all connections.
+func (w *Worker) sessionID(s *datagram.Session) uint64 { return 1<<62 + w.numbered(s.Seq) }
 
 // numbered is the nth number of this loop, even; the next one is this loop's too.
 func (w *Worker) numbered(n uint64) uint64 {

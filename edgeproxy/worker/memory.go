@@ -113,6 +113,9 @@ func (w *Worker) Relieve(p Pressure, collect bool) {
 		before -= int64(patience)
 	}
 	w.shared.Memory.Slow.Add(uint64(w.streams.Relieve(before, shedAtOnce)))
+	if p == Full {
+		w.shared.Memory.Idle.Add(uint64(w.datagrams.Relieve(shedAtOnce)))
+	}
 	if collect {
 		w.forgetSpares()
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
+	"github.com/meridian-mesh/meridian/edgeproxy/datagram"
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/l4"
 	"github.com/meridian-mesh/meridian/edgeproxy/limit"
@@ -75,6 +76,8 @@ type Shared struct {
 	Memory Memory
 	// AccessLog may be nil.
 	AccessLog *accesslog.Log
+	// ConnectionIDs are those of QUIC connections that pass.
+	ConnectionIDs *datagram.IDs
 
 	Workers []*Worker
 }
@@ -138,10 +141,13 @@ type Worker struct {
 	downs   *down // all client connections with a codec
 	leavers departures
 	streams *l4.Engine
-	pool    *upstream.Pool[*up]
-	sweep   loop.Timer
-	budget  limit.RetryBudget
-	speaks  protocols
+	// datagrams are the UDP sessions, packets the sockets that this loop reads.
+	datagrams *datagram.Engine
+	packets   map[*Listener][]*datagram.Socket
+	pool      *upstream.Pool[*up]
+	sweep     loop.Timer
+	budget    limit.RetryBudget
+	speaks    protocols
 	// restCodecs are those of connections at rest, for the next that needs one.
 	restCodecs [protocolCount][]serverCodec
 	freeDown   *down
@@ -179,6 +185,7 @@ func New(id int, shared *Shared) (*Worker, error) {
 	w := &Worker{
 		Loop: l, id: id, shared: shared,
 		acceptors: map[*Listener]*loop.Acceptor{},
+		packets:   map[*Listener][]*datagram.Socket{},
 		pool:      upstream.NewPool[*up](id),
 		actions:   make([]exchange.Action, 0, 64),
 		fields:    make([]stream.Field, 0, 128),
@@ -193,6 +200,7 @@ func New(id int, shared *Shared) (*Worker, error) {
 	w.rnd.Seed(rand.Uint64(), rand.Uint64())
 	w.sweep.Owner = (*sweeper)(w)
 	w.streams = l4.NewEngine(l, (*streams)(w), shared.Times.Head)
+	w.datagrams = datagram.NewEngine(l, (*datagrams)(w))
 	l.OnShort(w.makeRoom)
 	return w, nil
 }
@@ -222,13 +230,25 @@ func (w *Worker) Serve(s *State) {
 			w.drain(l)
 		}
 	}
+	for l := range w.packets {
+		if !kept[l] {
+			w.stopPackets(l)
+		}
+	}
+	w.datagrams.Refresh()
 }
 
 // Accept accepts from the listeners of the state. It runs on the loop, once every
 // worker serves the state: each hands connections to any other.
 func (w *Worker) Accept() error {
 	for _, l := range w.state.Listeners {
-		if w.acceptors[l] != nil || w.draining || w.leaving > 0 {
+		if w.acceptors[l] != nil || w.packets[l] != nil || w.draining || w.leaving > 0 {
+			continue
+		}
+		if l.Listener.Packets() {
+			if err := w.listenPackets(l); err != nil {
+				return err
+			}
 			continue
 		}
 		a, err := w.Loop.Accept(l.Listener, func(fd int, from netip.AddrPort) { w.accepted(l, fd, from) })
@@ -249,6 +269,7 @@ func (w *Worker) Drain() {
 		delete(w.acceptors, l)
 	}
 	w.drain(nil)
+	w.datagrams.Drain(w.shared.Times.Linger)
 }
 
 // Leave stops accepting, as another process goes on with the sockets. No client
@@ -264,6 +285,12 @@ func (w *Worker) Leave(rest time.Duration) {
 	for d := w.downs; d != nil; d = d.next {
 		d.leave()
 	}
+	for _, sockets := range w.packets {
+		for _, k := range sockets {
+			k.Stop()
+		}
+	}
+	w.datagrams.Drain(rest)
 }
 
 // drain drains the connections of a listener, nil for all.
@@ -283,6 +310,8 @@ func (w *Worker) Close() {
 		w.downs.lost()
 	}
 	w.streams.Close()
+	w.datagrams.Close()
+	clear(w.packets)
 	for w.copies != nil {
 		w.stop(w.copies, exchange.ClientDisconnected, 0)
 	}

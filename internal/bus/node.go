@@ -2,7 +2,12 @@ package bus
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 )
@@ -50,6 +55,32 @@ func (n *Node) WatchSnapshots(ctx context.Context, site string, take func(*mesh.
 // was received, from which its TTL counts.
 func (n *Node) Weights(ctx context.Context) (<-chan Received[*mesh.Weights], error) {
 	return n.Conn.Weights(ctx, n.site)
+}
+
+// Serve answers one verb of the node ([NodeAPISubject]) until ctx ends. Calls come one
+// at a time: a node has better things to do.
+func (n *Node) Serve(ctx context.Context, node, verb string, answer Verb) error {
+	sub, err := n.nc.Subscribe(NodeAPISubject(n.site, node, verb), func(m *nats.Msg) {
+		call, done := context.WithTimeout(ctx, verbTimeout)
+		defer done()
+		out := nats.NewMsg(m.Reply)
+		body, err := answer(call, m.Data)
+		if err != nil {
+			if body, err = json.Marshal(failure{err.Error()}); err != nil {
+				return // a string that JSON cannot hold: the asker times out
+			}
+			out.Header.Set(micro.ErrorCodeHeader, "400")
+		}
+		out.Data = body
+		if err := m.RespondMsg(out); err != nil {
+			n.once("answer:"+verb, "answer is not sent", "verb", verb, "err", err)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("bus: serve %s: %w", verb, err)
+	}
+	context.AfterFunc(ctx, func() { _ = sub.Unsubscribe() })
+	return nil
 }
 
 // PublishReport sends the node's report; without a connection it is dropped and

@@ -85,12 +85,21 @@ func oneLine(s string) string {
 
 // Call asks one verb of a site's controller. ctx must have a deadline.
 func (c *Conn) Call(ctx context.Context, site, verb string, request []byte) ([]byte, error) {
-	m, err := c.nc.RequestWithContext(ctx, APISubject(site, verb), request)
+	return c.call(ctx, APISubject(site, verb), "controller of site "+site, verb, request)
+}
+
+// CallNode asks one verb of a node of the own site. ctx must have a deadline.
+func (c *Conn) CallNode(ctx context.Context, site, node, verb string, request []byte) ([]byte, error) {
+	return c.call(ctx, NodeAPISubject(site, node, verb), "node "+node, verb, request)
+}
+
+func (c *Conn) call(ctx context.Context, subject, who, verb string, request []byte) ([]byte, error) {
+	m, err := c.nc.RequestWithContext(ctx, subject, request)
 	if errors.Is(err, nats.ErrNoResponders) {
-		return nil, fmt.Errorf("bus: no controller of site %s answers", site)
+		return nil, fmt.Errorf("bus: no %s answers", who)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("bus: ask site %s for %s: %w", site, verb, err)
+		return nil, fmt.Errorf("bus: ask %s for %s: %w", who, verb, err)
 	}
 	if m.Header.Get(micro.ErrorCodeHeader) != "" {
 		var e struct {

@@ -22,6 +22,7 @@ const (
 	nodePrefix    = "mesh.node."
 	weightsPrefix = "mesh.weights."
 	apiPrefix     = "mesh.api."
+	askPrefix     = "mesh.ask."
 )
 
 // AllReports matches the reports of every site.
@@ -54,6 +55,17 @@ func WeightsSubject(site string) string { return weightsPrefix + Token(site) }
 
 // APISubject answers requests for one verb of a site's controller.
 func APISubject(site, verb string) string { return apiPrefix + Token(site) + "." + verb }
+
+// VerbExplain is the verb of a node that says where a request would go.
+const VerbExplain = "explain"
+
+// NodeAPISubject answers requests for one verb of a node, of its site's controller.
+func NodeAPISubject(site, node, verb string) string {
+	return askPrefix + Token(site) + "." + Token(node) + "." + verb
+}
+
+// NodeAPIs matches all verbs of all nodes of a site.
+func NodeAPIs(site string) string { return askPrefix + Token(site) + ".*.*" }
 
 // AnyAPISubject matches one verb of any site's controller.
 func AnyAPISubject(verb string) string { return apiPrefix + "*." + verb }

@@ -63,6 +63,7 @@ Modes:
   shared   everything on all CPUs, peers with two workers, closed loop
   open     as pinned, at a fixed rate instead of as fast as it goes
   tcp      as pinned, one connection passed on whole, as fast as it goes; CPU per GB
+  udp      as pinned, datagrams of 200 bytes there and back, two of each client under way
   idle     memory of proxies at rest, with 10,000 idle connections and after those
            have closed; ours is connected to a site controller
 
@@ -77,7 +78,7 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 	fs.StringVar(&o.vs, "vs", "", "another `build` of our proxy to compare with, in the place of the peers unless --peers names some")
 	fs.StringVar(&o.conf, "conf", "testbed/peers/conf", "`folder` of the configurations")
 	peers := fs.String("peers", "haproxy-default,haproxy-tuned,nginx-default,nginx-tuned", "comma-separated `names` of the peers' configurations")
-	modes := fs.String("modes", "pinned,shared,open", "comma-separated `modes`, also tcp and idle")
+	modes := fs.String("modes", "pinned,shared,open", "comma-separated `modes`, also tcp, udp and idle")
 	fs.StringVar(&o.controller, "controller", "bin/sitecontroller", "our site controller's `binary`, of mode idle")
 	fs.DurationVar(&o.idleWait, "idle-wait", time.Minute, "mode idle: from the start to the look at memory at rest")
 	fs.BoolVar(&o.assert, "assert", false, "fail when a bar of docs/benchmarks.md is missed")
@@ -104,8 +105,8 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 		o.peers = nil
 	}
 	for _, m := range o.modes {
-		if !slices.Contains([]string{modePinned, modeShared, modeOpen, modeTCP, modeIdle}, m) {
-			return o, fmt.Errorf("--modes: no mode %q: there are pinned, shared, open, tcp and idle", m)
+		if !slices.Contains([]string{modePinned, modeShared, modeOpen, modeTCP, modeUDP, modeIdle}, m) {
+			return o, fmt.Errorf("--modes: no mode %q: there are pinned, shared, open, tcp, udp and idle", m)
 		}
 	}
 	switch {
@@ -170,7 +171,7 @@ func (o options) confFile(name string) string { return filepath.Join(o.conf, nam
 func compare(ctx context.Context, o options) error {
 	cpus := runtime.NumCPU()
 	if cpus < 2 && slices.ContainsFunc(o.modes, func(m string) bool { return m != modeShared && m != modeIdle }) {
-		return errors.New("modes pinned, open and tcp need two CPUs: one for the proxy, one for the rest; use --modes shared")
+		return errors.New("modes pinned, open, tcp and udp need two CPUs: one for the proxy, one for the rest; use --modes shared")
 	}
 	ours, err := ourProxy(o, o.ours)
 	if err != nil {
@@ -207,8 +208,8 @@ func compare(ctx context.Context, o options) error {
 			continue
 		}
 		mine, others := ours, peers
-		if m == modeTCP {
-			if mine, others, err = streamProxies(o); err != nil {
+		if m == modeTCP || m == modeUDP {
+			if mine, others, err = streamProxies(o, m); err != nil {
 				return err
 			}
 		}

@@ -27,7 +27,7 @@ const roleStandIn = "role-stand-in"
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
-		case roleBackend, roleLoad, roleSink, roleSource, roleHold:
+		case roleBackend, roleLoad, roleSink, roleSource, roleUDPEcho, roleUDPLoad, roleHold:
 			os.Exit(run(os.Args[1:]))
 		case roleStandIn:
 			fmt.Fprintln(os.Stderr, standIn(os.Args[2]))
@@ -286,8 +286,8 @@ func TestSpread(t *testing.T) {
 // TestConfigurations holds the committed files to what the program does with them.
 func TestConfigurations(t *testing.T) {
 	files, err := filepath.Glob("conf/*")
-	if err != nil || len(files) != 10 {
-		t.Fatalf("conf holds %v (%v), want ten files", files, err)
+	if err != nil || len(files) != 12 {
+		t.Fatalf("conf holds %v (%v), want twelve files", files, err)
 	}
 	for _, name := range files {
 		body, err := os.ReadFile(name)

@@ -31,8 +31,8 @@ type proxy struct {
 	version string
 	// conf is the configuration's file.
 	conf string
-	// stream says that connections are passed on whole.
-	stream bool
+	// stream says that connections are passed on whole, packets that datagrams are.
+	stream, packets bool
 	// workers rewrites the configuration to n workers; nil where the program finds
 	// out by itself.
 	workers func(conf string, n int) (string, error)
@@ -195,6 +195,12 @@ func (r *running) awaitAnswer(ctx context.Context) error {
 		if r.ended() {
 			return errors.New("it ended")
 		}
+		if r.packets {
+			if last = echoes(r.addr); last == nil {
+				return nil
+			}
+			continue
+		}
 		if r.stream {
 			c, err := net.Dial("tcp", r.addr)
 			if err == nil {
@@ -215,6 +221,23 @@ func (r *running) awaitAnswer(ctx context.Context) error {
 		last = fmt.Errorf("answered %s with %d bytes", resp.Status, resp.ContentLength)
 	}
 	return last
+}
+
+// echoes sends a datagram and says why nothing came back.
+func echoes(addr string) error {
+	c, err := net.Dial("udp", addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
+		return err
+	}
+	if _, err := c.Write(make([]byte, udpBytes)); err != nil {
+		return err
+	}
+	_, err = c.Read(make([]byte, udpBytes))
+	return err
 }
 
 // freeAddress asks the kernel for a free port. Another process may take it before

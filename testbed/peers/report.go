@@ -49,6 +49,8 @@ func (r row) bar() float64 {
 	switch {
 	case r.Peer == otherBuild:
 		return 0
+	case r.Mode == modeUDP:
+		return 0.83 // 1.2 times the datagrams of the same CPU
 	case r.Mode == modeTCP && haproxy, r.Mode != modeTCP && !haproxy:
 		return 1
 	case r.Mode == modeTCP:
@@ -111,6 +113,8 @@ func (r result) tables() (all []table) {
 		headings: slices.Concat([]string{"mode", "peer", "CPU us/request"}, ratioHeadings, []string{"requests/s", "p50 us", "p99 us", "RSS MB", "PSS MB"})}
 	streams := table{mark: "peers-tcp", caption: paired + ", one connection; ours / theirs.",
 		headings: slices.Concat([]string{"peer", "CPU s/GB"}, ratioHeadings, []string{"GB/s", "RSS MB"})}
+	datagrams := table{mark: "peers-udp", caption: paired + ", 200 bytes there and back; ours / theirs.",
+		headings: slices.Concat([]string{"peer", "CPU us/round"}, ratioHeadings, []string{"rounds/s", "RSS MB"})}
 	idle := table{mark: "peers-idle", caption: "The most of five looks, a second apart; MB, in brackets what is no page of a file.",
 		headings: []string{"proxy", "RSS at rest", "PSS", "with 10,000 idle connections", "more", "after they closed"}}
 	rss := func(s sample) float64 { return s.RSS }
@@ -119,6 +123,12 @@ func (r result) tables() (all []table) {
 			streams.rows = append(streams.rows, slices.Concat(
 				[]string{row.Peer, row.pair("%.3f", func(s sample) float64 { return s.CPU })}, row.ratio(),
 				[]string{row.pair("%.2f", func(s sample) float64 { return s.Rate }), row.pair("%.1f", rss)}))
+			continue
+		}
+		if row.Mode == modeUDP {
+			datagrams.rows = append(datagrams.rows, slices.Concat(
+				[]string{row.Peer, row.pair("%.2f", func(s sample) float64 { return s.CPU })}, row.ratio(),
+				[]string{row.pair("%.0f", func(s sample) float64 { return s.Rate }), row.pair("%.1f", rss)}))
 			continue
 		}
 		requests.rows = append(requests.rows, slices.Concat(
@@ -135,7 +145,7 @@ func (r result) tables() (all []table) {
 		both := func(f footprint) string { return m(f.RSS) + " (" + m(f.Anon) + ")" }
 		idle.rows = append(idle.rows, []string{row.Name, both(row.Rest), m(row.Rest.PSS), both(row.Held), m(row.Held.RSS - row.Rest.RSS), both(row.After)})
 	}
-	for _, t := range []table{requests, streams, idle} {
+	for _, t := range []table{requests, streams, datagrams, idle} {
 		if len(t.rows) > 0 {
 			all = append(all, t)
 		}

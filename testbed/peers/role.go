@@ -24,6 +24,8 @@ const (
 	roleSink    = "role-sink"
 	roleSource  = "role-source"
 	roleHold    = "role-hold"
+	roleUDPEcho = "role-udp-echo"
+	roleUDPLoad = "role-udp-load"
 )
 
 // order asks a load child for one run.
@@ -47,6 +49,10 @@ func runRole(args []string) error {
 		return serveSink(os.Stdin, os.Stdout)
 	case roleSource:
 		return serveSource(args[1:], os.Stdin, os.Stdout)
+	case roleUDPEcho:
+		return serveUDPEcho(os.Stdin, os.Stdout)
+	case roleUDPLoad:
+		return serveUDPLoad(args[1:], os.Stdin, os.Stdout)
 	case roleHold:
 		return hold(args[1:], os.Stdin, os.Stdout)
 	}
@@ -113,7 +119,7 @@ func (c *child) stop() error {
 }
 
 // roles are those of child processes.
-var roles = []string{roleBackend, roleLoad, roleSink, roleSource, roleHold}
+var roles = []string{roleBackend, roleLoad, roleSink, roleSource, roleUDPEcho, roleUDPLoad, roleHold}
 
 // startBackend starts what proxies send to, in one of two roles, and returns its
 // address.

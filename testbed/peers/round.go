@@ -19,6 +19,7 @@ const (
 	modeShared = "shared"
 	modeOpen   = "open"
 	modeTCP    = "tcp"
+	modeUDP    = "udp"
 	modeIdle   = "idle"
 )
 
@@ -114,6 +115,9 @@ func runMode(ctx context.Context, o options, mode string, ours proxy, peers []pr
 	role, meter := roleBackend, measure
 	if mode == modeTCP {
 		role, meter = roleSink, measureTCP
+	}
+	if mode == modeUDP {
+		role, meter = roleUDPEcho, measureUDP
 	}
 	backend, backendAddr, err := startBackend(role, at.restCPUs)
 	if err != nil {

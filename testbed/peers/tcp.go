@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -162,19 +163,22 @@ func measureTCP(ctx context.Context, o options, at placement, r *running) (_ sam
 	}, nil
 }
 
-// streamProxies are those that pass connections on whole, ours first.
-func streamProxies(o options) (ours proxy, peers []proxy, err error) {
+// streamProxies are those that pass connections or datagrams on whole, ours first.
+func streamProxies(o options, mode string) (ours proxy, peers []proxy, err error) {
 	if ours, err = ourProxy(o, o.ours); err != nil {
 		return ours, nil, err
 	}
-	ours.conf, ours.stream = o.confFile("meridian-tcp.yaml"), true
-	names := []string{"haproxy-splice", "nginx-stream"}
+	conf, names := "meridian-tcp.yaml", []string{"haproxy-splice", "nginx-stream"}
+	if mode == modeUDP {
+		conf, names = "meridian-udp.yaml", []string{"nginx-udp"}
+	}
+	ours.conf, ours.stream, ours.packets = o.confFile(conf), true, mode == modeUDP
 	if o.vs != "" {
 		other, err := ourProxy(o, o.vs)
 		if err != nil {
 			return ours, nil, err
 		}
-		other.name, other.conf, other.stream = otherBuild, ours.conf, true
+		other.name, other.conf, other.stream, other.packets = otherBuild, ours.conf, true, ours.packets
 		peers, names = append(peers, other), nil
 	}
 	for _, name := range names {
@@ -182,14 +186,14 @@ func streamProxies(o options) (ours proxy, peers []proxy, err error) {
 		if err != nil {
 			return ours, nil, err
 		}
-		if _, err := os.Stat(nginxStream); name == "nginx-stream" && err != nil {
-			return ours, nil, fmt.Errorf("%w: install it (apt-get install libnginx-mod-stream) or leave mode tcp out", err)
+		if _, err := os.Stat(nginxStream); strings.HasPrefix(name, "nginx-") && err != nil {
+			return ours, nil, fmt.Errorf("%w: install it (apt-get install libnginx-mod-stream) or leave modes tcp and udp out", err)
 		}
-		p.stream = true
+		p.stream, p.packets = true, ours.packets
 		peers = append(peers, p)
 	}
 	return ours, peers, nil
 }
 
-// nginxStream is the module that nginx-stream.conf loads.
+// nginxStream is the module that nginx-stream.conf and nginx-udp.conf load.
 const nginxStream = "/usr/lib/nginx/modules/ngx_stream_module.so"

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -23,9 +24,20 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	testscript.Main(tidy{m}, map[string]func(){
 		"meridian": func() { os.Exit(cli.Main("v0.0.0-test", os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
 	})
+}
+
+// tidy removes what the tests built.
+type tidy struct{ *testing.M }
+
+func (m tidy) Run() int {
+	code := m.M.Run()
+	if built != "" {
+		_ = os.RemoveAll(built) // a leftover in the temporary folder fails no test
+	}
+	return code
 }
 
 // TestScripts runs each verb as a user does, with good and bad input, against
@@ -39,7 +51,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("TZ", "UTC")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+		Cmds: with(meshCommands(), map[string]func(*testscript.TestScript, bool, []string){
 			"hub": func(ts *testscript.TestScript, _ bool, args []string) {
 				start(ts, controller.Config{Hub: true}, args[0])
 			},
@@ -50,8 +62,13 @@ func TestScripts(t *testing.T) {
 			"exit":  exit,
 			"json":  wellFormed,
 			"until": until,
-		},
+		}),
 	})
+}
+
+func with(a, b map[string]func(*testscript.TestScript, bool, []string)) map[string]func(*testscript.TestScript, bool, []string) {
+	maps.Copy(a, b)
+	return a
 }
 
 // leaf joins a site to the hub with the command line and returns its configuration.

@@ -101,7 +101,7 @@ MERIDIAN_SERVER (http://host:port or unix:/path), or by --data or MERIDIAN_DATA
 	p.StringVar(&e.server, "server", os.Getenv("MERIDIAN_SERVER"), "`address` of a site's controller: http://host:port or unix:/path (MERIDIAN_SERVER)")
 	p.StringVar(&e.data, "data", os.Getenv("MERIDIAN_DATA"), "data `folder` of a sitecontroller on this machine (MERIDIAN_DATA)")
 	root.AddCommand(
-		statusCommand(e), weightsCommand(e), whatifCommand(e), siteCommand(e), tokenCommand(e), joinCommand(e), backupCommand(e, version), restoreCommand(e), getCommand(e), applyCommand(e), deleteCommand(e),
+		statusCommand(e), explainCommand(e), weightsCommand(e), whatifCommand(e), siteCommand(e), tokenCommand(e), joinCommand(e), backupCommand(e, version), restoreCommand(e), getCommand(e), applyCommand(e), deleteCommand(e),
 		validateCommand(), versionCommand(version),
 	)
 	root.AddCommand(more(e, version)...)

@@ -65,10 +65,11 @@ var siteName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
 func siteCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "site", Short: "Set a site up, or remove one from the mesh", Args: cobra.NoArgs,
+		Use: "site", Short: "Set a site up, take it out of service, or remove it from the mesh", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(siteInitCommand(e), siteRemoveCommand(e))
+	cmd.AddCommand(siteTrafficCommands(e)...)
 	return cmd
 }
 
@@ -154,7 +155,7 @@ was known of it. Ask the hub. The site's own proxies go on serving its users fro
 their last configuration; objects that still name the site are listed, because what
 becomes of their endpoints is for you to say.`,
 		Example: `  meridian --data ./centre site remove north`,
-		Args:    cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
+		Args:    cobra.ExactArgs(1), ValidArgsFunction: completeSite(e),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := ask(cmd, e, func(ctx context.Context, c *siteapi.Client) (*siteapi.Removed, error) {
 				return c.RemoveSite(ctx, siteapi.RemoveRequest{Site: args[0]})

@@ -21,7 +21,8 @@ func statusCommand(e *env) *cobra.Command {
 
 STATUS is alive, suspect (missed some reports), dead (missed many), or unknown with
 the time since when: then this side could not have heard, and nothing is known.
-How long is too long follows from how regularly a site is heard. AGE and FROM are of
+How long is too long follows from how regularly a site is heard. Beside it stands what
+the operator has taken from the site: cordoned or drained. AGE and FROM are of
 the youngest news: who made it, the number of the report since that process started,
 and "in band" when it came on a response between proxies. NODES counts live nodes of
 all that were seen lately. LOAD is the part of the site's slots that its requests
@@ -46,7 +47,7 @@ when a site becomes suspect, and each service's load with its own origin and age
 func statusTable(w io.Writer, st *siteapi.Status) {
 	fmt.Fprintf(w, "seen from site %s (%s)%s\n\n", st.Self.Site, st.Self.Role, linkLine(st))
 	fmt.Fprintln(w, "SITE\tSTATUS\tAGE\tFROM\tRTT\tNODES\tGENERATION\tDEMAND/S\tSERVED/S\tIN FLIGHT\tLOAD")
-	siteLine(w, st.Self.Site, "alive", "-", "-", "-", &st.Self)
+	siteLine(w, st.Self.Site, withTraffic("alive", st.Self.Traffic), "-", "-", "-", &st.Self)
 	for _, p := range st.Peer {
 		status, age, from, rtt := string(p.Status), "-", "-", "-"
 		if p.Status == membership.Unknown && p.UnknownSince != nil {
@@ -63,7 +64,7 @@ func statusTable(w io.Writer, st *siteapi.Status) {
 		if p.RTTMS > 0 {
 			rtt = millis(p.RTTMS)
 		}
-		siteLine(w, p.Site, status, age, from, rtt, p.Said)
+		siteLine(w, p.Site, withTraffic(status, p.Traffic), age, from, rtt, p.Said)
 	}
 	first := true
 	note := func(format string, v ...any) {
@@ -73,8 +74,10 @@ func statusTable(w io.Writer, st *siteapi.Status) {
 		}
 		fmt.Fprintf(w, format+"\n", v...)
 	}
+	trafficNote(note, st.Self.Site, st.Self.Traffic, st.Self.TrafficReason)
 	nodeNotes(note, &st.Self)
 	for _, p := range st.Peer {
+		trafficNote(note, p.Site, p.Traffic, p.TrafficReason)
 		if p.Said != nil {
 			nodeNotes(note, p.Said)
 		} else if p.Status == membership.Alive {
@@ -83,6 +86,20 @@ func statusTable(w io.Writer, st *siteapi.Status) {
 	}
 	for _, c := range st.Conditions {
 		note("warning: %s", c)
+	}
+}
+
+func withTraffic(status, traffic string) string {
+	if traffic == "" {
+		return status
+	}
+	return status + ", " + traffic
+}
+
+// trafficNote says why a site does not take all requests.
+func trafficNote(note func(string, ...any), site, traffic, reason string) {
+	if traffic != "" && reason != "" {
+		note("site %s is %s: %s", site, traffic, reason)
 	}
 }
 

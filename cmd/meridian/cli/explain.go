@@ -1,0 +1,255 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/siteapi"
+)
+
+func explainCommand(e *env) *cobra.Command {
+	req := siteapi.ExplainRequest{Deep: true}
+	var output, proxy, service string
+	cmd := &cobra.Command{
+		Use:   "explain (--host HOST [--path PATH] | --service NAMESPACE/NAME)",
+		Short: "Say where a request would go now, and why not elsewhere",
+		Long: `Explain asks a proxy of the site where a request comes in which rule takes it, which
+policies hold and whose they are, and which sites and endpoints are candidates: what
+one more request costs there in ms of delay, the age of the report that this rests
+on, how likely it goes there now, and why the others lose. It is what the proxy's
+event loops would do with the first attempt, by the same tables; nothing is sent.
+
+The site is the controller's own, --site, or with --from the one nearest to a client.
+Where another site is the likeliest, it is asked for its endpoints too. --proxy asks
+one proxy by its admin address, without a controller.`,
+		Example: `  meridian --data ./north explain --host shop.example --path /cart
+  meridian --data ./hub explain --host shop.example --from geo:-37.8136,144.9631
+  meridian explain --proxy 127.0.0.1:15000 --host shop.example --header 'x-user: beta'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			req.Service = mesh.ServiceKey(service)
+			if req.Host == "" && service == "" {
+				return errUsage{errors.New("which request? Give --host, or --service for one that another site hands in")}
+			}
+			if err := req.Check(); err != nil {
+				return errUsage{err}
+			}
+			var x *siteapi.Explained
+			var err error
+			if proxy != "" {
+				if req.Site != "" || req.Node != "" || req.From != "" {
+					return errUsage{errors.New("--proxy names the proxy: leave --site, --node and --from out")}
+				}
+				x, err = explainAtProxy(cmd.Context(), proxy, &req.ExplainQuery)
+			} else {
+				x, err = ask(cmd, e, func(ctx context.Context, c *siteapi.Client) (*siteapi.Explained, error) { return c.Explain(ctx, req) })
+			}
+			if err != nil {
+				return err
+			}
+			return print(cmd, output, x, func(w io.Writer) { explainTable(w, &req, x) })
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&req.Host, "host", "", "the request's `host`")
+	f.StringVar(&req.Path, "path", "", "the request's path, with its query (default /)")
+	f.StringVar(&req.Method, "method", "", "the request's method (default GET)")
+	f.StringArrayVar(&req.Headers, "header", nil, "`name: value` that the request has; may be given again")
+	f.StringVar(&req.Listener, "listener", "", "`namespace/gateway/listener` that it comes to (default: the first that has a rule)")
+	f.StringVar(&service, "service", "", "`namespace/name`: a request that another site hands in, in place of host and path")
+	f.StringVar(&req.Site, "site", "", "`site` where it comes in (default: the controller's)")
+	f.StringVar(&req.Node, "node", "", "`proxy` of that site (default: one that is alive)")
+	f.StringVar(&req.From, "from", "", "where the client is, `geo:latitude,longitude`: the nearest site is asked")
+	f.StringVar(&proxy, "proxy", "", "admin `address` of a proxy: host:port or unix:/path")
+	cmd.MarkFlagsMutuallyExclusive("site", "from")
+	cmd.MarkFlagsMutuallyExclusive("host", "service")
+	outputFlag(cmd, &output)
+	if err := cmd.RegisterFlagCompletionFunc("site", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return siteNames(cmd, e), cobra.ShellCompDirectiveNoFileComp
+	}); err != nil {
+		panic(err) // the flag is not there: a mistake in this package
+	}
+	completeLive(cmd, "service", e, func(m *siteapi.Weights) (out []string) {
+		for _, k := range services(m) {
+			out = append(out, string(k))
+		}
+		return out
+	})
+	return cmd
+}
+
+// explainAtProxy asks a proxy's admin server.
+func explainAtProxy(ctx context.Context, address string, q *mesh.ExplainQuery) (*siteapi.Explained, error) {
+	out := new(siteapi.Explained)
+	return out, askProxy(ctx, address, "/explain", q.Values(), &out.Explanation)
+}
+
+// askProxy gets JSON from a proxy's admin server.
+func askProxy(ctx context.Context, address, path string, q url.Values, into any) error {
+	ctx, done := context.WithTimeout(ctx, callTimeout)
+	defer done()
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	base := "http://" + strings.TrimPrefix(address, "http://")
+	if socket, ok := strings.CutPrefix(address, "unix:"); ok {
+		base = "http://localhost"
+		client.Transport = &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		}}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path+"?"+q.Encode(), nil)
+	if err != nil {
+		return errUsage{fmt.Errorf("--proxy %q: want host:port or unix:/path", address)}
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = u.Err
+		}
+		return hinted{fmt.Errorf("no proxy answers at %s: %w", address, err), "it is the address of --admin, which run.json in its --state-dir has"}
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("proxy at %s: %s", address, strings.TrimSpace(string(data)))
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		return fmt.Errorf("%s answers something else than a proxy does: %w", address, err)
+	}
+	return nil
+}
+
+func explainTable(w io.Writer, req *siteapi.ExplainRequest, x *siteapi.Explained) {
+	what := fmt.Sprintf("%s %s%s", req.Method, req.Host, req.Path)
+	if req.Service != "" {
+		what = "a request for " + string(req.Service) + " handed in by another site"
+	}
+	at := "at this proxy"
+	if x.Site != "" {
+		at = "at site " + x.Site
+	}
+	if x.Node != "" {
+		at += ", proxy " + x.Node
+	}
+	fmt.Fprintf(w, "%s, %s, generation %d\n", what, at, x.Generation.Counter)
+	if len(x.Nearest) > 0 {
+		fmt.Fprintf(w, "client\t%s: site %s is nearest, %.1f km", req.From, x.Nearest[0].Site, x.Nearest[0].KM)
+		if len(x.Nearest) > 1 {
+			fmt.Fprintf(w, "; then %s, %.1f km", x.Nearest[1].Site, x.Nearest[1].KM)
+		}
+		fmt.Fprintln(w)
+	}
+	if x.Listener != "" {
+		fmt.Fprintf(w, "listener\t%s\n", x.Listener)
+	}
+	if x.Rule != "" {
+		fmt.Fprintf(w, "rule\t%s%s\n", x.Rule, owned(x.RuleOwner))
+	}
+	if x.Answer != "" {
+		fmt.Fprintf(w, "answer\t%s\n", x.Answer)
+	}
+	for i := range x.Backends {
+		explainBackend(w, x.Site, &x.Backends[i])
+	}
+}
+
+// planOf says whose plan is in force.
+func planOf(source string) string {
+	switch source {
+	case "standby":
+		return "plan of the proxy itself: no controller renews its own"
+	case "fading":
+		return "plan on its way from the controller's to the proxy's own, or back"
+	}
+	return "plan of the " + source
+}
+
+func owned(by string) string {
+	if by == "" {
+		return ""
+	}
+	return " (of " + by + ")"
+}
+
+func explainBackend(w io.Writer, site string, b *mesh.ExplainedBackend) {
+	name := string(b.Service)
+	if b.Port != 0 {
+		name = fmt.Sprintf("%s:%d", name, b.Port)
+	}
+	fmt.Fprintf(w, "backend\t%s, %s of the requests\n", name, percent(b.Chance))
+	if b.Invalid != "" {
+		fmt.Fprintf(w, "answer\t%s\n", b.Invalid)
+		return
+	}
+	for _, p := range b.Policies {
+		fmt.Fprintf(w, "policy\t%s by %s%s\n", p.Section, p.Policy, owned(p.Owner))
+	}
+	if len(b.Policies) == 0 {
+		fmt.Fprintln(w, "policy\tdefaults: no TrafficPolicy names the service")
+	}
+	if b.Sharing != "" {
+		line := b.Sharing
+		if b.Source != "" {
+			line += ", " + planOf(b.Source)
+		}
+		if b.Off != "" {
+			line += ", off: " + b.Off
+		}
+		fmt.Fprintf(w, "sharing\t%s\n", line)
+	}
+	fmt.Fprintln(w, "\nSITE\tCHANCE\tCOST\tRTT\tAGE\tIN FLIGHT\tWHY")
+	for _, s := range b.Sites {
+		label := s.Site
+		if s.Home {
+			label = strings.TrimSpace(label + " (here)")
+		}
+		cost, rtt, age := "-", "-", "-"
+		if s.CostMS > 0 {
+			cost = millis(s.CostMS)
+		}
+		if s.RTTMS > 0 {
+			rtt, age = millis(s.RTTMS), span(time.Duration(s.AgeMS*float64(time.Millisecond)))
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", label, percent(s.Chance), cost, rtt, age, s.InFlight, s.Why)
+	}
+	explainEndpoints(w, site, b)
+	if b.ThereWhy != "" {
+		fmt.Fprintf(w, "\nthe endpoints there are not known: %s\n", b.ThereWhy)
+	}
+	if b.There != nil {
+		for i := range b.There.Backends {
+			explainEndpoints(w, b.There.Site, &b.There.Backends[i])
+		}
+	}
+}
+
+func explainEndpoints(w io.Writer, site string, b *mesh.ExplainedBackend) {
+	if len(b.Endpoints) == 0 {
+		return
+	}
+	if site != "" {
+		site = " at " + site
+	}
+	fmt.Fprintf(w, "\nENDPOINT%s\tMAY\tWEIGHT\tIN FLIGHT\tWHY (%s)\n", site, b.Balancing)
+	for _, ep := range b.Endpoints {
+		may := "no"
+		if ep.May {
+			may = "yes"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\n", ep.Address, may, ep.Weight, ep.InFlight, ep.Why)
+	}
+}

@@ -25,11 +25,12 @@ const (
 	ReasonNoEndpoints                = "NoEndpoints"
 	ReasonFilterNotFound             = "FilterNotFound"
 	ReasonInvalidCertificateRef      = "InvalidCertificateRef"
+	ReasonShadowed                   = "Shadowed"
 )
 
 // Condition is something that is wrong between objects that are each valid. It
 // refuses nothing: the share of the object that it concerns gets an error
-// response, the rest is served.
+// response, or with [ReasonShadowed] no request, the rest is served.
 type Condition struct {
 	Object   Key      `json:"object"`
 	Path     string   `json:"path,omitempty"`
@@ -72,6 +73,7 @@ func Check(o *Objects) []Condition {
 	for _, r := range o.HTTPRoutes {
 		c.route(r)
 	}
+	c.shadowed()
 	c.streamRoutes()
 	for _, s := range o.Sites {
 		c.site(s)

@@ -72,6 +72,8 @@ var rooms = []room{
 	{path: "controller/price", pure: true, may: vocabulary},
 	{path: "controller/world", pure: true, may: with(vocabulary, "controller/price", "controller/membership")},
 	{path: "controller/membership", pure: true, may: vocabulary},
+	// As pure rooms are, but for the client that stands beside the types it judges.
+	{path: "controller/check", may: with(vocabulary, "controller/membership", "controller/siteapi")},
 	{path: "controller/plan", pure: true, may: with(vocabulary, "controller/price", "controller/world", "controller/membership", "chaining/path", "scheduler/placement", "scheduler/traffic")},
 	{path: "controller", may: with(vocabulary, "api/kube", "controller/...", "internal/...")},
 

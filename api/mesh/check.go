@@ -24,8 +24,8 @@ const (
 	ReasonUnknownSite                = "UnknownSite"
 	ReasonNoEndpoints                = "NoEndpoints"
 	ReasonFilterNotFound             = "FilterNotFound"
-	ReasonInvalidCertificateRef      = "InvalidCertificateRef"
 	ReasonShadowed                   = "Shadowed"
+	ReasonInvalidCertificateRef      = "InvalidCertificateRef"
 )
 
 // Condition is something that is wrong between objects that are each valid. It

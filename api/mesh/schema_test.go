@@ -313,7 +313,28 @@ spec:
     protocols: [tcp]
     sourcePorts: ["1024-65535"]
     destinationPorts: ["80", "8000-8999"]
-    dscp: [0, 46]`
+    dscp: [0, 46]
+    sourceSites: [north]
+    dnns: [internet, ims.mnc001]
+    slices: ["1", 1-0000d1]
+  branches:
+  - {after: firewall, chain: clean, match: {protocols: [udp], destinationPorts: ["53"]}}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: NetworkFunction
+metadata: {name: nat}
+spec:
+  state: interface
+  capacity: {concurrency: 2, serviceTime: 1ms}
+  instances:
+  - {name: nat-1, node: edge-1, pairs: [{left: n1l, right: n1r, leftMAC: "02:00:00:00:00:03", rightMAC: "02:00:00:00:00:04"}]}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: ChainNode
+metadata: {name: edge-3}
+spec:
+  ports: [{interface: n6, sourceSite: north, dnn: internet, slice: 1-0000d1}]
+  pools: [{prefixes: [10.60.0.0/16], dnn: ims, slice: "1", sourceSite: south}]`
 
 func TestSchemaTakesValid(t *testing.T) {
 	if err := bySchema(t, compileSchema(t), valid); err != nil {

@@ -104,7 +104,7 @@ MERIDIAN_SERVER (http://host:port or unix:/path), or by --data or MERIDIAN_DATA
 		statusCommand(e), explainCommand(e), checkCommand(e), dashboardCommand(e), weightsCommand(e), whatifCommand(e), siteCommand(e), tokenCommand(e), joinCommand(e), backupCommand(e, version), restoreCommand(e), getCommand(e), applyCommand(e), deleteCommand(e),
 		validateCommand(), versionCommand(version),
 	)
-	root.AddCommand(more(version)...)
+	root.AddCommand(more(e, version)...)
 	return root
 }
 

@@ -75,6 +75,7 @@ one proxy by its admin address, without a controller.`,
 	cmd.MarkFlagsMutuallyExclusive("site", "from")
 	cmd.MarkFlagsMutuallyExclusive("host", "service")
 	outputFlag(cmd, &output)
+	watchFlag(cmd)
 	if err := cmd.RegisterFlagCompletionFunc("site", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 		return siteNames(cmd, e), cobra.ShellCompDirectiveNoFileComp
 	}); err != nil {
@@ -99,14 +100,7 @@ func explainAtProxy(ctx context.Context, address string, q *mesh.ExplainQuery) (
 func askProxy(ctx context.Context, address, path string, q url.Values, into any) error {
 	ctx, done := context.WithTimeout(ctx, callTimeout)
 	defer done()
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	base := "http://" + strings.TrimPrefix(address, "http://")
-	if socket, ok := strings.CutPrefix(address, "unix:"); ok {
-		base = "http://localhost"
-		client.Transport = &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		}}
-	}
+	client, base := proxyClient(address)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path+"?"+q.Encode(), nil)
 	if err != nil {
 		return errUsage{fmt.Errorf("--proxy %q: want host:port or unix:/path", address)}
@@ -131,6 +125,19 @@ func askProxy(ctx context.Context, address, path string, q url.Values, into any)
 		return fmt.Errorf("%s answers something else than a proxy does: %w", address, err)
 	}
 	return nil
+}
+
+// proxyClient reaches a proxy's admin server: host:port or unix:/path.
+func proxyClient(address string) (client http.Client, base string) {
+	t := &http.Transport{DisableKeepAlives: true}
+	base = "http://" + strings.TrimPrefix(address, "http://")
+	if socket, ok := strings.CutPrefix(address, "unix:"); ok {
+		base = "http://localhost"
+		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		}
+	}
+	return http.Client{Transport: t}, base
 }
 
 func explainTable(w io.Writer, req *siteapi.ExplainRequest, x *siteapi.Explained) {

@@ -45,6 +45,7 @@ is. A site that gets nothing says why.`,
 	cmd.Flags().StringVar(&service, "service", "", "only this service, `namespace/name`")
 	cmd.Flags().StringVar(&from, "from", "", "only the plan of this `site`")
 	outputFlag(cmd, &output)
+	watchFlag(cmd)
 	completeLive(cmd, "service", e, func(m *siteapi.Weights) (out []string) {
 		for _, k := range services(m) {
 			out = append(out, string(k))

@@ -74,13 +74,14 @@ func diffObjects(w io.Writer, objects *mesh.Objects, live *siteapi.Objects) (cha
 		if err != nil {
 			return changed, fmt.Errorf("%s: %w", key, err)
 		}
-		was, is := "", ""
+		was := ""
 		if old := have[key]; old != nil {
 			if was, err = asYAML(old); err != nil {
 				return changed, fmt.Errorf("%s: %w", key, err)
 			}
 		}
-		if is, err = asYAML(data); err != nil {
+		is, err := asYAML(data)
+		if err != nil {
 			return changed, fmt.Errorf("%s: %w", key, err)
 		}
 		if was == is {

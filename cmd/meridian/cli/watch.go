@@ -39,13 +39,13 @@ func watch(ctx context.Context, stdout, stderr io.Writer, every time.Duration, s
 		if clear {
 			fmt.Fprint(stdout, "\x1b[H\x1b[2J")
 		}
-		if err := show(); err != nil && !errors.Is(err, errRefused) {
-			if u := (errUsage{}); errors.As(err, &u) {
-				return err
-			}
-			if ctx.Err() != nil {
-				return nil
-			}
+		err := show()
+		u := errUsage{}
+		switch {
+		case err == nil, errors.Is(err, errRefused), ctx.Err() != nil:
+		case errors.As(err, &u):
+			return err
+		default:
 			fmt.Fprintf(stderr, "meridian: %v\n", err)
 		}
 		select {

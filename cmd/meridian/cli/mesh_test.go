@@ -132,10 +132,15 @@ func agree(ts *testscript.TestScript, _ bool, args []string) {
 			}
 			endpoints := b.Endpoints
 			if !s.Home {
-				if b.There == nil {
-					ts.Fatalf("site %s has a chance, but nothing is said of its endpoints: %s", s.Site, b.ThereWhy)
+				endpoints = nil
+				for _, there := range b.There {
+					if there.Site == s.Site {
+						endpoints = there.Backends[0].Endpoints
+					}
 				}
-				endpoints = b.There.Backends[0].Endpoints
+				if endpoints == nil {
+					ts.Fatalf("site %s has a chance, but nothing is said of its endpoints: %v", s.Site, b.Silent)
+				}
 			}
 			for _, e := range endpoints {
 				if e.May {

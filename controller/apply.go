@@ -213,8 +213,9 @@ func (s *Server) conditionsWith(set *mesh.Objects) []mesh.Condition {
 	named := map[mesh.Key]bool{}
 	if set != nil {
 		*all = mesh.Objects{
-			Gateways: set.Gateways, HTTPRoutes: set.HTTPRoutes, TCPRoutes: set.TCPRoutes, TLSRoutes: set.TLSRoutes, UDPRoutes: set.UDPRoutes, Sites: set.Sites,
+			Gateways: set.Gateways, HTTPRoutes: set.HTTPRoutes, GRPCRoutes: set.GRPCRoutes, TCPRoutes: set.TCPRoutes, TLSRoutes: set.TLSRoutes, UDPRoutes: set.UDPRoutes, Sites: set.Sites,
 			Services: set.Services, TrafficPolicies: set.TrafficPolicies, LocalResponses: set.LocalResponses, ReferenceGrants: set.ReferenceGrants,
+			Certificates:     set.Certificates,
 			NetworkFunctions: set.NetworkFunctions, ServiceChains: set.ServiceChains, ChainNodes: set.ChainNodes, Positions: set.Positions,
 		}
 		for key := range set.All() {
@@ -243,7 +244,7 @@ func (s *Server) conditionsWith(set *mesh.Objects) []mesh.Condition {
 
 var dangling = map[string]bool{
 	mesh.ReasonNoMatchingParent: true, mesh.ReasonBackendNotFound: true, mesh.ReasonTargetNotFound: true,
-	mesh.ReasonFilterNotFound: true,
+	mesh.ReasonFilterNotFound: true, mesh.ReasonInvalidCertificateRef: true,
 }
 
 func add(all *mesh.Objects, o world.Object) {
@@ -252,6 +253,8 @@ func add(all *mesh.Objects, o world.Object) {
 		all.Gateways = append(all.Gateways, d)
 	case *mesh.HTTPRoute:
 		all.HTTPRoutes = append(all.HTTPRoutes, d)
+	case *mesh.GRPCRoute:
+		all.GRPCRoutes = append(all.GRPCRoutes, d)
 	case *mesh.TCPRoute:
 		all.TCPRoutes = append(all.TCPRoutes, d)
 	case *mesh.TLSRoute:
@@ -266,6 +269,8 @@ func add(all *mesh.Objects, o world.Object) {
 		all.TrafficPolicies = append(all.TrafficPolicies, d)
 	case *mesh.LocalResponse:
 		all.LocalResponses = append(all.LocalResponses, d)
+	case *mesh.Certificate:
+		all.Certificates = append(all.Certificates, d)
 	case *mesh.ReferenceGrant:
 		all.ReferenceGrants = append(all.ReferenceGrants, d)
 	case *mesh.NetworkFunction:

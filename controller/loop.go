@@ -126,6 +126,8 @@ func decodeObject(key mesh.Key, data []byte) (any, error) {
 		doc = one(&o.Gateways)
 	case mesh.KindHTTPRoute:
 		doc = one(&o.HTTPRoutes)
+	case mesh.KindGRPCRoute:
+		doc = one(&o.GRPCRoutes)
 	case mesh.KindTCPRoute:
 		doc = one(&o.TCPRoutes)
 	case mesh.KindTLSRoute:
@@ -140,6 +142,8 @@ func decodeObject(key mesh.Key, data []byte) (any, error) {
 		doc = one(&o.TrafficPolicies)
 	case mesh.KindLocalResponse:
 		doc = one(&o.LocalResponses)
+	case mesh.KindCertificate:
+		doc = one(&o.Certificates)
 	case mesh.KindReferenceGrant:
 		doc = one(&o.ReferenceGrants)
 	case mesh.KindNetworkFunction:

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -38,6 +39,20 @@ type ServiceChainSpec struct {
 	Demand    *ChainDemand `json:"demand,omitempty"`
 	Failure   string       `json:"failureMode,omitempty"`
 	Update    string       `json:"update,omitempty"`
+	// Branches classify the chain's packets again on their way.
+	Branches []ChainBranch `json:"branches,omitempty"`
+}
+
+// ChainBranch sends packets that match, behind a function, on the way of another
+// chain (RFC 7665 4.8); others go on. Answers go back by that other chain.
+type ChainBranch struct {
+	// After is one of the chain's functions; empty is before the first.
+	After string `json:"after,omitempty"`
+	// Match may not name what a packet no longer has in the middle of its path: an
+	// interface.
+	Match ChainMatch `json:"match"`
+	// Chain is another ServiceChain of the namespace.
+	Chain string `json:"chain"`
 }
 
 // ChainEnd is a node where a chain begins or ends, and its port there.
@@ -64,6 +79,11 @@ type ChainMatch struct {
 	DestinationPorts []string `json:"destinationPorts,omitempty"`
 	Protocols        []string `json:"protocols,omitempty"`
 	DSCP             []int    `json:"dscp,omitempty"`
+	// SourceSites, DNNs and Slices are what ChainNode.ports and ChainNode.pools say of
+	// where a packet comes from; one port or pool must have all that are named.
+	SourceSites []string `json:"sourceSites,omitempty"`
+	DNNs        []string `json:"dnns,omitempty"`
+	Slices      []string `json:"slices,omitempty"`
 }
 
 // NetworkFunction is a function that chains may name, and its instances.
@@ -98,17 +118,29 @@ type NetworkFunctionSpec struct {
 	// Process says that the function is a process which reads packets from a socket:
 	// segmentation and checksum offload are turned off at the ports to it.
 	Process bool `json:"process,omitempty"`
+	// Capacity is that of each instance; absent, that of a function in a kernel.
+	Capacity *FunctionCapacity `json:"capacity,omitempty"`
 	// Failure is what happens to its traffic when no instance is left.
 	Failure   string             `json:"failureMode,omitempty"`
 	Health    *FunctionHealth    `json:"health,omitempty"`
 	Instances []FunctionInstance `json:"instances"`
 }
 
+// FunctionCapacity is what an instance can do, as an M/M/c queue.
+type FunctionCapacity struct {
+	// Concurrency is how many packets it works on at once, ServiceTime how long one
+	// takes it.
+	Concurrency int      `json:"concurrency"`
+	ServiceTime Duration `json:"serviceTime"`
+}
+
 // Kinds of health probes.
 const (
-	HealthICMP  = "icmp"  // an echo request to the instance's address
-	HealthTCP   = "tcp"   // a connection to the instance's address and port
-	HealthPIDFD = "pidfd" // the process of the instance's pidFile lives
+	HealthNSH   = "nsh-echo" // an echo request with NSH (RFC 9516) comes back through the function
+	HealthFrame = "frame"    // a frame that goes in at the left comes out at the right
+	HealthICMP  = "icmp"     // an echo request to the instance's address
+	HealthTCP   = "tcp"      // a connection to the instance's address and port
+	HealthPIDFD = "pidfd"    // the process of the instance's pidFile lives
 )
 
 // FunctionHealth is how instances are watched.
@@ -128,8 +160,11 @@ type FunctionInstance struct {
 	Node string `json:"node"`
 	// Left is the node's interface towards the chain's beginning, Right the one
 	// towards its end; a function with one arm, and one that knows NSH, has Left only.
-	Left  string `json:"left"`
+	Left  string `json:"left,omitempty"`
 	Right string `json:"right,omitempty"`
+	// Pairs are what a function of state interface has instead: a pair for each place
+	// on a path.
+	Pairs []FunctionPair `json:"pairs,omitempty"`
 	// LeftMAC and RightMAC are the instance's own addresses; absent, the node's
 	// neighbours tell.
 	LeftMAC  string `json:"leftMAC,omitempty"`
@@ -139,6 +174,14 @@ type FunctionInstance struct {
 	PIDFile string `json:"pidFile,omitempty"`
 	// Drain takes no new flows.
 	Drain bool `json:"drain,omitempty"`
+}
+
+// FunctionPair are two interfaces that serve one place on a path.
+type FunctionPair struct {
+	Left     string `json:"left"`
+	Right    string `json:"right"`
+	LeftMAC  string `json:"leftMAC,omitempty"`
+	RightMAC string `json:"rightMAC,omitempty"`
 }
 
 // ChainNode is a node that forwards chains.
@@ -153,7 +196,9 @@ type ChainNodeSpec struct {
 	Site string `json:"site,omitempty"`
 	// Ports are interfaces towards users, servers and other networks: what comes in
 	// there is classified.
-	Ports    []ChainPort    `json:"ports,omitempty"`
+	Ports []ChainPort `json:"ports,omitempty"`
+	// Pools say of source addresses where they come from, on any of the ports.
+	Pools    []ChainPool    `json:"pools,omitempty"`
 	Underlay *ChainUnderlay `json:"underlay,omitempty"`
 	Links    []ChainLink    `json:"links,omitempty"`
 }
@@ -162,6 +207,24 @@ type ChainNodeSpec struct {
 type ChainPort struct {
 	Interface string `json:"interface"`
 	Zone      int    `json:"zone,omitempty"`
+	ChainOrigin
+}
+
+// ChainPool are addresses of one origin, such as those that a UPF gives to the
+// sessions of a data network.
+type ChainPool struct {
+	Prefixes []string `json:"prefixes"`
+	ChainOrigin
+}
+
+// ChainOrigin is where packets come from.
+type ChainOrigin struct {
+	// SourceSite is the site of the users.
+	SourceSite string `json:"sourceSite,omitempty"`
+	// DNN is a data network's name (TS 23.003 9A).
+	DNN string `json:"dnn,omitempty"`
+	// Slice is an S-NSSAI (TS 23.003 28.4): SST, and SD in six hexadecimal digits.
+	Slice string `json:"slice,omitempty"`
 }
 
 // ChainUnderlay is the interface towards other nodes.
@@ -198,6 +261,21 @@ func checkPortRange(s string) (string, string) {
 	return "", ""
 }
 
+// checkSlice reads an S-NSSAI: SST of 8 bits and, behind a hyphen, SD of 24.
+func checkSlice(s string) (string, string) {
+	sst, sd, found := strings.Cut(s, "-")
+	_, err := strconv.ParseUint(sst, 10, 8)
+	if found && err == nil {
+		if _, err = strconv.ParseUint(sd, 16, 24); len(sd) != 6 {
+			err = strconv.ErrSyntax
+		}
+	}
+	if err != nil {
+		return fmt.Sprintf("%q is no S-NSSAI", s), "an SST from 0 to 255 and, if there is one, an SD: \"1\" or \"1-0000d1\""
+	}
+	return "", ""
+}
+
 func checkMAC(s string) (string, string) {
 	hex := strings.ReplaceAll(s, ":", "")
 	if b, err := strconv.ParseUint(hex, 16, 48); err != nil || len(s) != 17 || b == 0 || b>>40&1 == 1 {
@@ -207,19 +285,60 @@ func checkMAC(s string) (string, string) {
 }
 
 func functionRelations(s *NetworkFunctionSpec, fault faultFunc) {
+	pairs := s.State == StateInterface
+	if pairs && s.Attach != "" && s.Attach != AttachPlain {
+		fault("state", "is interface, though packets are not handed over plain", "leave attach out, or state")
+	}
+	for i, in := range s.Instances {
+		at := fmt.Sprintf("instances[%d]", i)
+		switch {
+		case pairs && (len(in.Pairs) == 0 || in.Left != "" || in.Right != "" || in.LeftMAC != "" || in.RightMAC != ""):
+			fault(at, "has interfaces of its own or no pairs, though the state is interface", "give it pairs: [{left: ..., right: ...}] instead, one for each place on a path")
+		case !pairs && (in.Left == "" || len(in.Pairs) > 0):
+			fault(at, "has no left, or pairs, which are for state: interface", "name the node's interface to it as left")
+		}
+	}
 	if s.Health == nil {
 		return
 	}
 	if (s.Health.Probe == HealthTCP) != (s.Health.Port != 0) {
 		fault("health", "port and probe do not fit", "a tcp probe needs a port, others have none")
 	}
+	if s.Health.Probe == HealthNSH && s.Attach != AttachGPE {
+		fault("health", "an nsh-echo probe needs a function that knows NSH", "set attach: vxlanGPE, or another probe")
+	}
+	if s.Health.Probe == HealthFrame && s.State != StateMAC {
+		fault("health", "a frame probe needs a function that hands frames on", "set state: mac, or another probe")
+	}
 	for i, in := range s.Instances {
 		at := fmt.Sprintf("instances[%d]", i)
 		switch {
 		case s.Health.Probe == HealthPIDFD && in.PIDFile == "":
 			fault(at, "has no pidFile, which the pidfd probe needs", "")
-		case s.Health.Probe != HealthPIDFD && in.Address == "":
+		case s.Health.Probe == HealthFrame && in.Right == "":
+			fault(at, "has no right, where the frame probe listens", "")
+		case s.Health.Probe != HealthPIDFD && s.Health.Probe != HealthFrame && in.Address == "":
 			fault(at, "has no address, which the "+s.Health.Probe+" probe needs", "")
+		}
+	}
+}
+
+func chainBranchRelations(b *ChainBranch, fault faultFunc) {
+	if len(b.Match.Interfaces) > 0 {
+		fault("match.interfaces", "are named, which a packet has no longer in the middle of its path", "match addresses, ports, protocols, DSCP or pools")
+	}
+}
+
+func chainPoolRelations(p *ChainPool, fault faultFunc) {
+	if p.ChainOrigin == (ChainOrigin{}) {
+		fault("prefixes", "come from nowhere: the pool says nothing of them", "add sourceSite, dnn or slice")
+	}
+}
+
+func chainRelations(s *ServiceChainSpec, fault faultFunc) {
+	for i, b := range s.Branches {
+		if b.After != "" && !slices.Contains(s.Functions, b.After) {
+			fault(fmt.Sprintf("branches[%d].after", i), "is "+b.After+", which is none of the chain's functions", "name one of "+strings.Join(s.Functions, ", "))
 		}
 	}
 }

@@ -138,6 +138,7 @@ func (c Compat) Check() error {
 type Objects struct {
 	Gateways        []*Gateway       `json:"gateways,omitempty"`
 	HTTPRoutes      []*HTTPRoute     `json:"httpRoutes,omitempty"`
+	GRPCRoutes      []*GRPCRoute     `json:"grpcRoutes,omitempty"`
 	TCPRoutes       []*TCPRoute      `json:"tcpRoutes,omitempty"`
 	TLSRoutes       []*TLSRoute      `json:"tlsRoutes,omitempty"`
 	UDPRoutes       []*UDPRoute      `json:"udpRoutes,omitempty"`
@@ -145,6 +146,7 @@ type Objects struct {
 	Services        []*MeshService   `json:"services,omitempty"`
 	TrafficPolicies []*TrafficPolicy `json:"trafficPolicies,omitempty"`
 	LocalResponses  []*LocalResponse `json:"localResponses,omitempty"`
+	Certificates    []*Certificate   `json:"certificates,omitempty"`
 
 	ReferenceGrants  []*ReferenceGrant  `json:"referenceGrants,omitempty"`
 	NetworkFunctions []*NetworkFunction `json:"networkFunctions,omitempty"`

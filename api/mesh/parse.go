@@ -34,12 +34,14 @@ var kinds = []struct {
 	{MeshAPIVersion, reflect.TypeFor[Site]()},
 	{GatewayAPIVersion, reflect.TypeFor[Gateway]()},
 	{GatewayAPIVersion, reflect.TypeFor[HTTPRoute]()},
+	{GatewayAPIVersion, reflect.TypeFor[GRPCRoute]()},
 	{GatewayAPIVersion, reflect.TypeFor[TCPRoute]()},
 	{GatewayAPIVersion, reflect.TypeFor[TLSRoute]()},
 	{GatewayAPIVersion, reflect.TypeFor[UDPRoute]()},
 	{MeshAPIVersion, reflect.TypeFor[MeshService]()},
 	{MeshAPIVersion, reflect.TypeFor[TrafficPolicy]()},
 	{MeshAPIVersion, reflect.TypeFor[LocalResponse]()},
+	{MeshAPIVersion, reflect.TypeFor[Certificate]()},
 	{GatewayAPIVersion, reflect.TypeFor[ReferenceGrant]()},
 	{MeshAPIVersion, reflect.TypeFor[NetworkFunction]()},
 	{MeshAPIVersion, reflect.TypeFor[ServiceChain]()},
@@ -47,7 +49,7 @@ var kinds = []struct {
 }
 
 // unservedKinds are defined by the two API groups and refused by name.
-var unservedKinds = []string{"GatewayClass", "GRPCRoute", "UDPRoute", "BackendTLSPolicy",
+var unservedKinds = []string{"GatewayClass", "BackendTLSPolicy",
 	"ListenerSet", "AuthorizationPolicy", "GeoFence"}
 
 // older are further versions of the Gateway API in which kinds of the same shape

@@ -68,6 +68,8 @@ var (
 
 const meansCoreService = "without it the Gateway API means a core Service, which this version does not serve"
 
+const meansCoreSecret = "without it the Gateway API means a core Secret, which is not served"
+
 // rules are keyed by Go type and JSON field name; a test holds every key against
 // the types.
 var rules = map[string]rule{
@@ -84,8 +86,8 @@ var rules = map[string]rule{
 	"Listener.name":                {format: &formatSubdomain},
 	"Listener.hostname":            {format: &formatHostname, doc: "Host that requests must name; *.example.com matches all below it. Absent matches every host."},
 	"Listener.port":                {span: anyPort, doc: "TCP port; 0 asks the kernel for a free one."},
-	"Listener.protocol": {enum: []string{ProtocolHTTP, ProtocolTCP, ProtocolTLS, ProtocolUDP, ProtocolEastWest}, unserved: []string{"HTTPS"},
-		doc: "HTTP from users, TCP for whole connections, TLS for whole connections by the server name they ask for, UDP for datagrams, or mesh.meridian.dev/EastWest from other sites' proxies: what arrives there is served at this site and never passed on."},
+	"Listener.protocol": {enum: []string{ProtocolHTTP, ProtocolHTTPS, ProtocolTCP, ProtocolTLS, ProtocolUDP, ProtocolEastWest},
+		doc: "HTTP or HTTPS from users, TCP for whole connections, TLS for whole connections by the server name they ask for, UDP for datagrams, or mesh.meridian.dev/EastWest from other sites' proxies: what arrives there is served at this site and never passed on."},
 
 	"RouteNamespaces.from":               {enum: []string{NamespacesSame, NamespacesAll, NamespacesSelector}, unserved: []string{"None"}, def: NamespacesSame},
 	"NamespaceRequirement.key":           {doc: "The label, kubernetes.io/metadata.name."},
@@ -95,12 +97,12 @@ var rules = map[string]rule{
 	"NamespaceSelector.matchExpressions": {maxItems: 16},
 	"AllowedRoutes.kinds":                {maxItems: 8, unique: "kind", doc: "Kinds of routes that may join; none is all that the protocol takes."},
 	"RouteKind.group":                    {enum: []string{GatewayGroup}, def: GatewayGroup},
-	"RouteKind.kind":                     {enum: []string{KindHTTPRoute, KindTCPRoute, KindTLSRoute, KindUDPRoute}, unserved: []string{"GRPCRoute"}},
+	"RouteKind.kind":                     {enum: []string{KindHTTPRoute, KindGRPCRoute, KindTCPRoute, KindTLSRoute, KindUDPRoute}},
 
 	"ReferenceGrantSpec.from":      {minItems: 1, maxItems: 16, doc: "Whose references are permitted."},
 	"ReferenceGrantSpec.to":        {minItems: 1, maxItems: 16, doc: "What may be named, in the namespace of the grant."},
 	"ReferenceGrantFrom.group":     {enum: []string{GatewayGroup}},
-	"ReferenceGrantFrom.kind":      {enum: []string{KindHTTPRoute, KindTCPRoute, KindTLSRoute, KindUDPRoute, KindGateway, "GRPCRoute"}},
+	"ReferenceGrantFrom.kind":      {enum: []string{KindHTTPRoute, KindTCPRoute, KindTLSRoute, KindUDPRoute, KindGRPCRoute, KindGateway}},
 	"ReferenceGrantFrom.namespace": {format: &formatLabel},
 	"ReferenceGrantTo.group":       {doc: "mesh.meridian.dev for a MeshService; empty is the core group."},
 	"ReferenceGrantTo.kind":        {enum: []string{KindMeshService, "Service", "Secret"}},
@@ -110,7 +112,21 @@ var rules = map[string]rule{
 	"RouteRetry.attempts": {span: &span{lo: 1, hi: 10}, doc: "New attempts after the first; that of the TrafficPolicy (2) where absent."},
 	"RouteRetry.backoff":  {format: &formatGEP2257, doc: "Least wait before an attempt, 25ms by default; it doubles up to ten times this much, and half as much at random is added."},
 
-	"ListenerTLS.mode":               {enum: []string{TLSPassthrough}, unserved: []string{"Terminate"}, doc: "Passthrough leaves the session to the backend."},
+	"ListenerTLS.mode":                     {enum: []string{TLSTerminate, TLSPassthrough}, def: TLSTerminate, doc: "Terminate ends the session here; Passthrough leaves it to the backend."},
+	"ListenerTLS.certificateRefs":          {maxItems: 64, unique: "name", doc: "The listener's certificates; of several the first that fits the client's name and algorithms is shown."},
+	"ListenerTLS.options":                  {doc: "mesh.meridian.dev/min-tls-version: \"1.3\" (the default) or \"1.2\"."},
+	"FrontendValidation.caCertificateRefs": {minItems: 1, maxItems: 16, unique: "name", doc: "Issuers of the clients' certificates."},
+	"FrontendValidation.mode":              {enum: []string{AllowValidOnly, AllowMissing}, unserved: []string{"AllowInsecureFallback"}, def: AllowValidOnly, doc: "AllowValidOnly refuses clients without a certificate, AllowMissing takes them; one that is not valid is always refused."},
+	"CertificateSpec.certificateFile":      {format: &formatAbsolute, doc: "Certificate chain in PEM, the leaf first, or issuers to trust; an absolute path on the machine of each proxy."},
+	"CertificateSpec.keyFile":              {format: &formatAbsolute, doc: "Key of the leaf in PEM, unencrypted; absent where the certificates are only to be trusted."},
+	"CertificateRef.group":                 {enum: []string{MeshGroup}, hint: "add group: " + MeshGroup + "; " + meansCoreSecret},
+	"CertificateRef.kind":                  {enum: []string{KindCertificate}, unserved: []string{"Secret", "ConfigMap"}, hint: "add kind: " + KindCertificate + "; " + meansCoreSecret},
+	"CertificateRef.name":                  {format: &formatSubdomain, doc: "A Certificate of the same namespace."},
+	"BackendTLS.hostname":                  {format: &formatHostname, doc: "Whom the endpoints' certificate has to name, and who is asked for (SNI)."},
+	"BackendTLS.caCertificateRefs":         {maxItems: 16, unique: "name", doc: "Issuers of the endpoints' certificates."},
+	"BackendTLS.wellKnownCACertificates":   {enum: []string{SystemCertificates}, doc: "System: the issuers that the proxy's machine trusts."},
+	"BackendTLS.options":                   {doc: "mesh.meridian.dev/min-tls-version: \"1.3\" (the default) or \"1.2\"."},
+
 	"TCPRouteSpec.parentRefs":        {minItems: 1, maxItems: 32, hint: "name the Gateway that the route joins"},
 	"TCPRouteSpec.rules":             {minItems: 1, maxItems: 1},
 	"UDPRouteSpec.parentRefs":        {minItems: 1, maxItems: 32, hint: "name the Gateway that the route joins"},
@@ -123,6 +139,25 @@ var rules = map[string]rule{
 	"HTTPRouteSpec.parentRefs":       {minItems: 1, maxItems: 32, hint: "name the Gateway that the route joins"},
 	"HTTPRouteSpec.hostnames":        {format: &formatHostname, maxItems: 16, unique: ".", doc: "Hosts of the route; none means those of the listener."},
 	"HTTPRouteSpec.rules":            {minItems: 1, maxItems: 16, hint: "split the route: routes of the same hostnames are matched as one"},
+	"GRPCRouteSpec.parentRefs":       {minItems: 1, maxItems: 32, hint: "name the Gateway that the route joins"},
+	"GRPCRouteSpec.hostnames":        {format: &formatHostname, maxItems: 16, unique: ".", doc: "Hosts of the route; none means those of the listener."},
+	"GRPCRouteSpec.rules":            {minItems: 1, maxItems: 16, hint: "split the route: routes of the same hostnames are matched as one"},
+	"GRPCRouteRule.name":             {format: &formatSubdomain},
+	"GRPCRouteRule.matches":          {maxItems: 64, doc: "Alternatives; none matches every call."},
+	"GRPCRouteRule.filters":          {maxItems: 16, doc: "What is done to the rule's calls and their responses."},
+	"GRPCRouteRule.backendRefs":      {maxItems: 16, doc: "Services that share the rule's calls by weight; without one calls fail."},
+	"GRPCRouteMatch.headers":         {maxItems: 16, unique: "name"},
+	"GRPCMethodMatch.type":           {enum: []string{MatchExact, MatchRegularExpression}, def: MatchExact},
+	"GRPCMethodMatch.service":        {doc: "Full name of the service, such as helloworld.Greeter; none is any."},
+	"GRPCMethodMatch.method":         {doc: "Name of the method, such as SayHello; none is any."},
+	"GRPCRouteFilter.type":           {enum: []string{FilterRequestHeaderModifier, FilterResponseHeaderModifier, FilterRequestMirror}, unserved: []string{FilterExtensionRef}},
+	"GRPCBackendRef.group":           {enum: []string{MeshGroup}, hint: "add group: " + MeshGroup + "; " + meansCoreService},
+	"GRPCBackendRef.kind":            {enum: []string{KindMeshService}, unserved: []string{"Service", "ServiceImport"}, hint: "add kind: " + KindMeshService + "; " + meansCoreService},
+	"GRPCBackendRef.namespace":       {format: &formatLabel},
+	"GRPCBackendRef.name":            {format: &formatSubdomain},
+	"GRPCBackendRef.port":            {span: realPort, doc: "Port of the service, of protocol http2; may be left out where it has only one."},
+	"GRPCBackendRef.weight":          {span: weights, def: 1, doc: "Share among the rule's backends; 0 takes none."},
+	"GRPCBackendRef.filters":         {maxItems: 16, doc: "What is done to this share's calls and responses, after the rule's filters."},
 	"ParentRef.group":                {enum: []string{GatewayGroup}, def: GatewayGroup},
 	"ParentRef.kind":                 {enum: []string{KindGateway}, unserved: []string{"Service", "XListenerSet", "ListenerSet"}, def: KindGateway},
 	"ParentRef.namespace":            {format: &formatLabel},
@@ -277,6 +312,9 @@ var rules = map[string]rule{
 	"ServiceChainSpec.paths":           {span: &span{lo: 1, hi: 16}, def: 1, doc: "Over how many paths, of different instances where there are some, flows are spread."},
 	"ServiceChainSpec.latencyBudget":   {span: positive, doc: "Bound of links and functions together, one way."},
 	"ServiceChainSpec.failureMode":     {enum: []string{FailClosed, FailOpen}, def: FailClosed, doc: "What happens to the chain's traffic while it has no path: closed drops it, open lets it pass."},
+	"ServiceChainSpec.branches":        {maxItems: 16, doc: "Where packets of the chain are classified again and may go on by another chain."},
+	"ChainBranch.after":                {format: &formatSubdomain, doc: "The function behind which; absent is before the first."},
+	"ChainBranch.chain":                {format: &formatSubdomain, doc: "Another ServiceChain of this namespace."},
 	"ServiceChainSpec.update":          {enum: []string{UpdateNewFlows, UpdateImmediate}, def: UpdateNewFlows, doc: "Whether flows that are known stay on their path when the chain changes, as long as it works, or move at once."},
 	"ChainEnd.node":                    {format: &formatSubdomain, doc: "A ChainNode."},
 	"ChainEnd.interface":               {format: &formatInterface},
@@ -289,13 +327,19 @@ var rules = map[string]rule{
 	"ChainMatch.destinationPorts":      {format: &formatPortRange, maxItems: 64, unique: ".", doc: "Ports or ranges, such as \"80\" or \"8000-8999\"."},
 	"ChainMatch.protocols":             {enum: []string{"tcp", "udp", "sctp", "icmp", "icmp6"}, unique: "."},
 	"ChainMatch.dscp":                  {span: &span{lo: 0, hi: 63}},
+	"ChainMatch.sourceSites":           {format: &formatLabel, unique: ".", doc: "Sites that ports or pools of the ingress node name."},
+	"ChainMatch.dnns":                  {format: &formatSubdomain, unique: ".", doc: "Data networks that ports or pools of the ingress node name."},
+	"ChainMatch.slices":                {format: &formatSlice, unique: ".", doc: "S-NSSAIs that ports or pools of the ingress node name."},
 	"NetworkFunctionSpec.attach":       {enum: []string{AttachPlain, AttachGPE, AttachEther}, def: AttachPlain, doc: "How packets are handed over: plain to functions that know no NSH; with NSH in VXLAN-GPE or straight on Ethernet."},
-	"NetworkFunctionSpec.state":        {enum: []string{StateFlow, StateMAC}, unserved: []string{StateInterface}, def: StateFlow, doc: "How a plain function's packets find their path again: by their 5-tuple (routed functions that keep it) or by source address (bridges and wires)."},
+	"NetworkFunctionSpec.state":        {enum: []string{StateFlow, StateMAC, StateInterface}, def: StateFlow, doc: "How a plain function's packets find their path again: by their 5-tuple (routed functions that keep it), by source address (bridges and wires) or by the interface (functions that change the 5-tuple; each place on a path needs a pair)."},
+	"NetworkFunctionSpec.capacity":     {doc: "What each instance can do; paths are laid where there is room."},
+	"FunctionCapacity.concurrency":     {span: &span{lo: 1, hi: 1e6}, doc: "Packets worked on at once; more wait."},
+	"FunctionCapacity.serviceTime":     {span: positive, doc: "Mean time of one packet without waiting."},
 	"NetworkFunctionSpec.changesTuple": {doc: "Packets come back with other addresses or ports, as from a NAT."},
 	"NetworkFunctionSpec.process":      {doc: "The function is a process that reads packets from a socket: segmentation and checksum offload are turned off at the node's ports to it."},
 	"NetworkFunctionSpec.failureMode":  {enum: []string{FailClosed, FailOpen}, def: FailClosed, doc: "What happens when no instance is left: closed stops the chain, open leaves the function out."},
 	"NetworkFunctionSpec.instances":    {minItems: 1, maxItems: 64, unique: "name"},
-	"FunctionHealth.probe":             {enum: []string{HealthICMP, HealthTCP, HealthPIDFD}, unserved: []string{"nsh-echo", "frame"}, doc: "icmp: an echo request; tcp: a connection; pidfd: the process of the instance's pidFile lives, and its end is known at once."},
+	"FunctionHealth.probe":             {enum: []string{HealthNSH, HealthTCP, HealthICMP, HealthFrame, HealthPIDFD}, doc: "nsh-echo: an echo request with NSH comes back through the function; icmp: an echo request; tcp: a connection; frame: a frame goes in at the left and comes out at the right; pidfd: the process of the instance's pidFile lives, and its end is known at once."},
 	"FunctionHealth.port":              {span: realPort, doc: "For tcp."},
 	"FunctionHealth.interval":          {span: positive, doc: "Time between probes; an answer may take half of it. 100ms by default."},
 	"FunctionHealth.failures":          {span: &span{lo: 1, hi: 100}, def: 2, doc: "Failures in a row that take an instance out."},
@@ -303,6 +347,11 @@ var rules = map[string]rule{
 	"FunctionInstance.name":            {format: &formatSubdomain, doc: "Unique among all functions' instances."},
 	"FunctionInstance.node":            {format: &formatSubdomain, doc: "A ChainNode."},
 	"FunctionInstance.left":            {format: &formatInterface, doc: "The node's interface towards the chain's beginning."},
+	"FunctionInstance.pairs":           {maxItems: 64, unique: "left", doc: "For state: interface, instead of left and right: one pair for each place on a path."},
+	"FunctionPair.left":                {format: &formatInterface},
+	"FunctionPair.right":               {format: &formatInterface},
+	"FunctionPair.leftMAC":             {format: &formatMAC},
+	"FunctionPair.rightMAC":            {format: &formatMAC},
 	"FunctionInstance.right":           {format: &formatInterface, doc: "The node's interface towards the chain's end; absent for functions with one arm."},
 	"FunctionInstance.leftMAC":         {format: &formatMAC},
 	"FunctionInstance.rightMAC":        {format: &formatMAC},
@@ -311,6 +360,14 @@ var rules = map[string]rule{
 	"ChainNodeSpec.ports":              {maxItems: 64, unique: "interface"},
 	"ChainPort.interface":              {format: &formatInterface},
 	"ChainPort.zone":                   {span: anyPort, doc: "Keeps apart networks that use the same addresses."},
+	"ChainNodeSpec.pools":              {maxItems: 256},
+	"ChainPool.prefixes":               {format: &formatCIDR, minItems: 1, maxItems: 64, unique: "."},
+	"ChainPort.sourceSite":             {format: &formatLabel, doc: "The site that packets come from."},
+	"ChainPool.sourceSite":             {format: &formatLabel, doc: "The site that packets come from."},
+	"ChainPort.dnn":                    {format: &formatSubdomain, doc: "The data network's name (DNN, TS 23.003)."},
+	"ChainPool.dnn":                    {format: &formatSubdomain, doc: "The data network's name (DNN, TS 23.003)."},
+	"ChainPort.slice":                  {format: &formatSlice, doc: "The S-NSSAI: SST, or SST-SD with six hexadecimal digits, such as 1-0000d1."},
+	"ChainPool.slice":                  {format: &formatSlice, doc: "The S-NSSAI: SST, or SST-SD with six hexadecimal digits, such as 1-0000d1."},
 	"ChainUnderlay.interface":          {format: &formatInterface},
 	"ChainUnderlay.address":            {format: &formatIP, doc: "The node's address there, to which other nodes send VXLAN-GPE."},
 	"ChainLink.to":                     {format: &formatSubdomain, doc: "Another ChainNode."},
@@ -325,7 +382,7 @@ var routedMethods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", 
 // ignoring a match or a filter would serve requests that the author excluded.
 var unserved = map[string][]string{
 	"GatewaySpec":         {"infrastructure", "allowedListeners", "tls", "backendTLS", "defaultScope"},
-	"ListenerTLS":         {"certificateRefs", "frontendValidation", "options"},
+	"BackendTLS":          {"subjectAltNames"},
 	"HTTPRouteSpec":       {"useDefaultGateways"},
 	"HTTPRouteRule":       {"sessionPersistence"},
 	"HTTPRouteFilter":     {"externalAuth"},
@@ -333,8 +390,7 @@ var unserved = map[string][]string{
 	"SiteLink":            {"budget"},
 	"SessionAffinity":     {"idleTimeout"},
 	"TrafficPolicySpec":   {"rateLimit", "mirror", "circuitBreaker"},
-	"NetworkFunctionSpec": {"wasm", "native", "capacity"},
-	"ServiceChainSpec":    {"branches"},
+	"NetworkFunctionSpec": {"wasm", "native"},
 }
 
 // clusterFields are written by a cluster, not by a person: they come along with
@@ -361,6 +417,8 @@ var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
 	reflect.TypeFor[HeaderMatch]():         related(headerMatchRelations),
 	reflect.TypeFor[QueryParamMatch]():     related(queryMatchRelations),
 	reflect.TypeFor[HTTPRouteFilter]():     related(filterRelations),
+	reflect.TypeFor[GRPCRouteFilter]():     related(grpcFilterRelations),
+	reflect.TypeFor[GRPCMethodMatch]():     related(methodMatchRelations),
 	reflect.TypeFor[HeaderModifier]():      related(headerModifierRelations),
 	reflect.TypeFor[RequestMirror]():       related(mirrorRelations),
 	reflect.TypeFor[Fraction]():            related(fractionRelations),
@@ -374,26 +432,20 @@ var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
 	reflect.TypeFor[RouteRetry]():          related(retryRelations),
 	reflect.TypeFor[NetworkFunctionSpec](): related(functionRelations),
 	reflect.TypeFor[ChainMatch]():          related(chainMatchRelations),
+	reflect.TypeFor[ChainBranch]():         related(chainBranchRelations),
+	reflect.TypeFor[ChainPool]():           related(chainPoolRelations),
+	reflect.TypeFor[ServiceChainSpec]():    related(chainRelations),
 	reflect.TypeFor[Export](): func(v reflect.Value, fault faultFunc) {
 		if e := v.Interface().(Export); len(e.Sites) > 0 && e.Scope != ScopeMesh {
 			fault("sites", "sites are named but scope is not "+ScopeMesh, "add scope: "+ScopeMesh)
 		}
 	},
-	reflect.TypeFor[LoadBalancing]():    relateLoadBalancing,
-	reflect.TypeFor[OutlierDetection](): relateOutlierDetection,
-	reflect.TypeFor[SessionAffinity]():  relateSessionAffinity,
-	reflect.TypeFor[Listener](): func(v reflect.Value, fault faultFunc) {
-		switch l := v.Interface().(Listener); {
-		case l.Protocol == ProtocolTLS && l.TLS == nil:
-			fault("tls", "is missing", "add tls: {mode: "+TLSPassthrough+"}")
-		case l.Protocol != ProtocolTLS && l.TLS != nil:
-			fault("tls", "is for protocol "+ProtocolTLS+", not "+l.Protocol, "")
-		case l.Protocol == ProtocolTCP && l.Hostname != "":
-			fault("hostname", "connections of protocol "+ProtocolTCP+" name no host", "leave it out, or use protocol "+ProtocolTLS)
-		case l.Protocol == ProtocolUDP && l.Hostname != "":
-			fault("hostname", "datagrams name no host", "leave it out")
-		}
-	},
+	reflect.TypeFor[LoadBalancing]():     relateLoadBalancing,
+	reflect.TypeFor[OutlierDetection]():  relateOutlierDetection,
+	reflect.TypeFor[SessionAffinity]():   relateSessionAffinity,
+	reflect.TypeFor[Listener]():          related(listenerRelations),
+	reflect.TypeFor[ListenerTLS]():       related(listenerTLSRelations),
+	reflect.TypeFor[BackendTLS]():        related(backendTLSRelations),
 	reflect.TypeFor[TrafficPolicySpec](): policyTargets,
 	reflect.TypeFor[PolicyTargetRef](): func(v reflect.Value, fault faultFunc) {
 		if t := v.Interface().(PolicyTargetRef); (t.Kind == KindGateway) != (t.Group == GatewayGroup) {

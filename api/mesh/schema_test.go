@@ -156,8 +156,71 @@ spec:
   - {name: tls, port: 443, protocol: TLS, hostname: "*.example.com", tls: {mode: Passthrough}}
 ---
 apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: secure}
+spec:
+  gatewayClassName: meridian
+  listeners:
+  - name: https
+    port: 443
+    protocol: HTTPS
+    hostname: shop.example.com
+    tls:
+      mode: Terminate
+      certificateRefs: [{group: mesh.meridian.dev, kind: Certificate, name: shop}]
+      frontendValidation: {mode: AllowMissing, caCertificateRefs: [{group: mesh.meridian.dev, kind: Certificate, name: issuers}]}
+      options: {mesh.meridian.dev/min-tls-version: "1.2"}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: Certificate
+metadata: {name: shop}
+spec: {certificateFile: /etc/meridian/shop.crt, keyFile: /etc/meridian/shop.key}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: Certificate
+metadata: {name: issuers}
+spec: {certificateFile: /etc/meridian/issuers.crt}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: to-full}
+spec:
+  targetRefs: [{kind: MeshService, name: full}]
+  backendTLS:
+    hostname: full.example.com
+    caCertificateRefs: [{group: mesh.meridian.dev, kind: Certificate, name: issuers}]
+    clientCertificateRef: {group: mesh.meridian.dev, kind: Certificate, name: shop}
+    options: {mesh.meridian.dev/min-tls-version: "1.3"}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: to-far}
+spec:
+  targetRefs: [{kind: MeshService, name: echo}]
+  backendTLS: {hostname: far.example.com, wellKnownCACertificates: System}
+---
+apiVersion: gateway.networking.k8s.io/v1
 kind: TCPRoute
 metadata: {name: db}
+spec:
+  parentRefs: [{name: streams, sectionName: db}]
+  rules: [{name: all, backendRefs: [{group: mesh.meridian.dev, kind: MeshService, name: db, port: 5432, weight: 3}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: calls}
+spec:
+  parentRefs: [{name: ingress}]
+  hostnames: [calls.example.com]
+  rules:
+  - name: cart
+    matches: [{method: {type: Exact, service: shop.v1.Cart, method: Add}, headers: [{name: canary, value: "yes"}]}]
+    filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [canary]}}]
+    backendRefs: [{group: mesh.meridian.dev, kind: MeshService, name: db, namespace: default, port: 9000, weight: 2, filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {remove: [server]}}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: UDPRoute
+metadata: {name: names}
 spec:
   parentRefs: [{name: streams, sectionName: db}]
   rules: [{name: all, backendRefs: [{group: mesh.meridian.dev, kind: MeshService, name: db, port: 5432, weight: 3}]}]
@@ -269,7 +332,28 @@ spec:
     protocols: [tcp]
     sourcePorts: ["1024-65535"]
     destinationPorts: ["80", "8000-8999"]
-    dscp: [0, 46]`
+    dscp: [0, 46]
+    sourceSites: [north]
+    dnns: [internet, ims.mnc001]
+    slices: ["1", 1-0000d1]
+  branches:
+  - {after: firewall, chain: clean, match: {protocols: [udp], destinationPorts: ["53"]}}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: NetworkFunction
+metadata: {name: nat}
+spec:
+  state: interface
+  capacity: {concurrency: 2, serviceTime: 1ms}
+  instances:
+  - {name: nat-1, node: edge-1, pairs: [{left: n1l, right: n1r, leftMAC: "02:00:00:00:00:03", rightMAC: "02:00:00:00:00:04"}]}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: ChainNode
+metadata: {name: edge-3}
+spec:
+  ports: [{interface: n6, sourceSite: north, dnn: internet, slice: 1-0000d1}]
+  pools: [{prefixes: [10.60.0.0/16], dnn: ims, slice: "1", sourceSite: south}]`
 
 func TestSchemaTakesValid(t *testing.T) {
 	if err := bySchema(t, compileSchema(t), valid); err != nil {
@@ -318,7 +402,8 @@ func TestSchemaAgreesWithParseYAML(t *testing.T) {
 		{"gatewayClassName: meridian", "gatewayClassName: istio"}, {"value: 127.0.0.1}", "value: localhost}"}, {"type: IPAddress", "type: Hostname"},
 		{"port: 8080, protocol: HTTP}", "port: 65536, protocol: HTTP}"}, {"port: 8080, protocol: HTTP}", "port: -1, protocol: HTTP}"},
 		{"port: 8080, protocol: HTTP}", `port: "8080", protocol: HTTP}`}, {"port: 8080, protocol: HTTP}", "port: 80.5, protocol: HTTP}"},
-		{"port: 8080, protocol: HTTP}", "port: 8080, protocol: HTTPS}"}, {"port: 8080, protocol: HTTP}", "port: 8080, protocol: HTTP, tls: {}}"},
+		{"port: 8080, protocol: HTTP}", "port: 8080, protocol: SCTP}"}, {"port: 8080, protocol: HTTP}", "port: 8080, protocol: HTTPS, tls: {mode: Off}}"},
+		{"certificateFile: /etc", "certificateFile: etc"}, {"keyFile: /etc", "keyfile: /etc"}, {"wellKnownCACertificates: System", "wellKnownCACertificates: All"}, {"mode: AllowMissing", "mode: AllowInsecureFallback"},
 		{"port: 8080, protocol: HTTP}", "port: 8080}"}, {"listeners: [{name: http, port: 8080, protocol: HTTP}]", "listeners: []"},
 		{"  parentRefs: [{name: ingress}]\n", ""}, {"group: mesh.meridian.dev, kind: MeshService, name: echo, port: 80", "name: echo, port: 80"},
 		{"kind: MeshService, name: echo, port: 80", "kind: Service, name: echo, port: 80"}, {"port: 80}]\n---", "port: 80, weight: 1.5}]\n---"},

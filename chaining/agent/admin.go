@@ -8,12 +8,13 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/meridian-mesh/meridian/chaining/datapath"
-	"github.com/meridian-mesh/meridian/chaining/path"
 )
 
 // Handler answers the operator's questions:
@@ -21,14 +22,69 @@ import (
 //	/healthz   the process runs
 //	/readyz    200 when the documents are what forwards; ?verbose says what is wrong
 //	/status    Status as JSON
+//	/counters  Counters as JSON
 //	/metrics   counters in Prometheus' text format
 func (a *Agent) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "ok\n") })
 	mux.HandleFunc("GET /readyz", a.readyz)
 	mux.HandleFunc("GET /status", a.showStatus)
+	mux.HandleFunc("GET /counters", a.showCounters)
 	mux.HandleFunc("GET /metrics", a.metrics)
 	return mux
+}
+
+// Counters is what a node's hops have seen since they were first in a table.
+type Counters struct {
+	Node string       `json:"node"`
+	At   time.Time    `json:"at"` // by the node's clock
+	Hops []HopCounter `json:"hops"`
+	// Drops are packets by reason, of all paths and of none.
+	Drops map[string]uint64 `json:"drops"`
+	// Probes are the times in which this node's instances answer probes, smoothed.
+	Probes map[string]float64 `json:"probesMs,omitempty"`
+}
+
+// HopCounter is what one hop of a path has seen.
+type HopCounter struct {
+	SPI     uint32 `json:"spi"`
+	SI      uint8  `json:"si"`
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+	Drops   uint64 `json:"drops"`
+}
+
+// Counters reads the counters now.
+func (a *Agent) Counters() (*Counters, error) {
+	counts, err := a.dp.Counts()
+	if err != nil {
+		return nil, err
+	}
+	drops, err := a.dp.Drops()
+	if err != nil {
+		return nil, err
+	}
+	c := &Counters{Node: a.cfg.Node, At: time.Now(), Hops: []HopCounter{}, Drops: map[string]uint64{}, Probes: map[string]float64{}}
+	for _, p := range slices.Sorted(maps.Keys(counts)) {
+		n := counts[p]
+		c.Hops = append(c.Hops, HopCounter{SPI: p >> 8, SI: uint8(p), Packets: n.Packets, Bytes: n.Bytes, Drops: n.Drops})
+	}
+	for r, n := range drops {
+		c.Drops[datapath.ReasonName(r)] += n
+	}
+	for name, d := range a.probes.all() {
+		c.Probes[name] = d.Seconds() * 1000
+	}
+	return c, nil
+}
+
+func (a *Agent) showCounters(w http.ResponseWriter, _ *http.Request) {
+	c, err := a.Counters()
+	if err != nil {
+		say(w, http.StatusInternalServerError, err.Error()+"\n")
+		return
+	}
+	showJSON(w, c)
 }
 
 // say answers; who asked may be gone, which is nobody's fault.
@@ -38,9 +94,10 @@ func say(w http.ResponseWriter, code int, text string) {
 	_, _ = io.WriteString(w, text)
 }
 
-// ServeAdmin answers at address until the returned function is called.
+// ServeAdmin answers at address, host:port or unix:/path, until the returned function
+// is called.
 func (a *Agent) ServeAdmin(address string) (stop func(), err error) {
-	l, err := net.Listen("tcp", address)
+	l, err := listen(address)
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
@@ -61,6 +118,27 @@ func (a *Agent) ServeAdmin(address string) (stop func(), err error) {
 	}, nil
 }
 
+// listen takes the place of a socket file that a process which was killed has left.
+func listen(address string) (net.Listener, error) {
+	file, ok := strings.CutPrefix(address, "unix:")
+	if !ok {
+		return net.Listen("tcp", address)
+	}
+	if c, err := net.Dial("unix", file); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("%s is in use: another agent answers there", file)
+	} else if errors.Is(err, syscall.ECONNREFUSED) {
+		if err := os.Remove(file); err != nil {
+			return nil, err
+		}
+	}
+	l, err := net.Listen("unix", file)
+	if err != nil {
+		return nil, err
+	}
+	return l, os.Chmod(file, 0o600)
+}
+
 func (a *Agent) readyz(w http.ResponseWriter, r *http.Request) {
 	s := a.Status()
 	var b strings.Builder
@@ -69,6 +147,9 @@ func (a *Agent) readyz(w http.ResponseWriter, r *http.Request) {
 		code = http.StatusServiceUnavailable
 	}
 	if r.URL.Query().Has("verbose") {
+		if c := s.Configuration; c != nil {
+			b.WriteString(c.line() + "\n")
+		}
 		for _, c := range s.Chains {
 			fmt.Fprintf(&b, "chain %s: %d paths", c.Chain, len(c.SPIs))
 			if c.Refused != "" {
@@ -95,7 +176,11 @@ func (a *Agent) readyz(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *Agent) showStatus(w http.ResponseWriter, _ *http.Request) {
-	data, err := json.MarshalIndent(a.Status(), "", "  ")
+	showJSON(w, a.Status())
+}
+
+func showJSON(w http.ResponseWriter, v any) {
+	data, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		say(w, http.StatusInternalServerError, err.Error()+"\n")
 		return
@@ -105,11 +190,7 @@ func (a *Agent) showStatus(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (a *Agent) metrics(w http.ResponseWriter, _ *http.Request) {
-	counts, err := a.dp.Counts()
-	var drops map[path.Reason]uint64
-	if err == nil {
-		drops, err = a.dp.Drops()
-	}
+	c, err := a.Counters()
 	if err != nil {
 		say(w, http.StatusInternalServerError, err.Error()+"\n")
 		return
@@ -129,24 +210,53 @@ func (a *Agent) metrics(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintf(&b, "meridian_chain_tables_total %d\n", s.Applied)
 	family("meridian_chain_instances_down", "gauge", "Instances of this node that do not answer.")
 	fmt.Fprintf(&b, "meridian_chain_instances_down %d\n", len(s.Down))
-	order := slices.Sorted(maps.Keys(counts))
+	if f := s.Configuration; f != nil && f.Generation != nil {
+		family("meridian_config_generation_incarnation", "gauge", "Incarnation of the generation in force.")
+		fmt.Fprintf(&b, "meridian_config_generation_incarnation %d\n", f.Generation.Incarnation)
+		family("meridian_config_generation_counter", "gauge", "Counter of the generation in force.")
+		fmt.Fprintf(&b, "meridian_config_generation_counter %d\n", f.Generation.Counter)
+		family("meridian_config_refusals_total", "counter", "Configurations that were not served.")
+		fmt.Fprintf(&b, "meridian_config_refusals_total %d\n", f.Refusals)
+	}
 	for _, f := range []struct {
 		name, help string
-		value      func(datapath.Count) uint64
+		value      func(HopCounter) uint64
 	}{
-		{"meridian_chain_hop_packets_total", "Packets sent to a hop of a path.", func(c datapath.Count) uint64 { return c.Packets }},
-		{"meridian_chain_hop_bytes_total", "Bytes of frames sent to a hop of a path.", func(c datapath.Count) uint64 { return c.Bytes }},
-		{"meridian_chain_hop_drops_total", "Packets dropped at a hop of a path.", func(c datapath.Count) uint64 { return c.Drops }},
+		{"meridian_chain_hop_packets_total", "Packets sent to a hop of a path.", func(c HopCounter) uint64 { return c.Packets }},
+		{"meridian_chain_hop_bytes_total", "Bytes of frames sent to a hop of a path.", func(c HopCounter) uint64 { return c.Bytes }},
+		{"meridian_chain_hop_drops_total", "Packets dropped at a hop of a path.", func(c HopCounter) uint64 { return c.Drops }},
 	} {
 		family(f.name, "counter", f.help)
-		for _, p := range order {
-			fmt.Fprintf(&b, "%s{spi=\"%d\",si=\"%d\"} %d\n", f.name, p>>8, p&0xff, f.value(counts[p]))
+		for _, h := range c.Hops {
+			fmt.Fprintf(&b, "%s{spi=\"%d\",si=\"%d\"} %d\n", f.name, h.SPI, h.SI, f.value(h))
 		}
 	}
 	family("meridian_chain_drops_total", "counter", "Packets dropped, by reason.")
-	for _, r := range slices.Sorted(maps.Keys(drops)) {
-		fmt.Fprintf(&b, "meridian_chain_drops_total{reason=%q} %d\n", datapath.ReasonName(r), drops[r])
+	for _, r := range slices.Sorted(maps.Keys(c.Drops)) {
+		fmt.Fprintf(&b, "meridian_chain_drops_total{reason=%q} %d\n", r, c.Drops[r])
+	}
+	family("meridian_chain_probe_seconds", "gauge", "Time in which an instance of this node answers probes, smoothed.")
+	for _, name := range slices.Sorted(maps.Keys(c.Probes)) {
+		fmt.Fprintf(&b, "meridian_chain_probe_seconds{instance=%q} %g\n", name, c.Probes[name]/1000)
 	}
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	_, _ = io.WriteString(w, b.String()) // who asked may be gone
+}
+
+// line is the configuration in one line of /readyz?verbose.
+func (c *Configuration) line() string {
+	var b strings.Builder
+	b.WriteString("config of " + c.Source + ": ")
+	if c.Generation == nil {
+		b.WriteString("nothing in force yet")
+	} else {
+		fmt.Fprintf(&b, "generation %s since %s", c.Generation, c.AppliedAt.UTC().Format(time.RFC3339))
+	}
+	if c.Restored {
+		b.WriteString(", the last good copy on disk")
+	}
+	if c.Connected != nil && !*c.Connected {
+		b.WriteString(", the controller is not connected")
+	}
+	return b.String()
 }

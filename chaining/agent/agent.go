@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -24,6 +26,9 @@ type Forwarder interface {
 	Drops() (map[path.Reason]uint64, error)
 }
 
+// echoer is a Forwarder that works on echo requests (RFC 9516) itself.
+type echoer interface{ AnswersEchoes() }
+
 // Config is how an agent runs.
 type Config struct {
 	// Node is this node's name among ChainNodes.
@@ -36,6 +41,24 @@ type Config struct {
 	// Linger is how long packets may be under way on a path that no flow takes any more.
 	Linger time.Duration
 	Log    *slog.Logger
+	// Configuration tells where documents come from and what was refused, for who asks
+	// the agent; nil where that is of no interest.
+	Configuration func() Configuration
+}
+
+// Configuration is where an agent's documents come from, and how far it got with them.
+type Configuration struct {
+	Source string `json:"source"`
+	// Generation is that of the snapshot in force, which came into force at AppliedAt.
+	Generation *mesh.Generation `json:"generation,omitempty"`
+	AppliedAt  time.Time        `json:"appliedAt,omitzero"`
+	// Restored says that it is the last good copy on disk, and nothing was heard since.
+	Restored bool `json:"restored,omitempty"`
+	// Refused is why something newer is not served.
+	Refused  string `json:"refused,omitempty"`
+	Refusals uint64 `json:"refusals"`
+	// Connected says whether there is a connection to the controller; nil of files.
+	Connected *bool `json:"connected,omitempty"`
 }
 
 // Defaults of Config.
@@ -54,9 +77,10 @@ type Agent struct {
 	cfg     Config
 	dp      Forwarder
 	machine machine
-	load    func() (*mesh.Objects, error)
-	reload  chan struct{}
+	wishes  chan wish
+	ended   chan struct{} // closed when Run has returned
 	events  chan healthEvent
+	probes  probeTimes
 
 	table atomic.Pointer[path.Table] // in force
 
@@ -78,6 +102,8 @@ type Status struct {
 	// Down are this node's instances that do not answer, with the reason.
 	Down    map[string]string `json:"down,omitempty"`
 	Applied uint64            `json:"applied"` // tables, since the agent's start
+	// Configuration is absent where nobody asked for it.
+	Configuration *Configuration `json:"configuration,omitempty"`
 }
 
 // ChainStatus is what became of one chain.
@@ -88,20 +114,38 @@ type ChainStatus struct {
 	Bypassed []string `json:"bypassed,omitempty"`
 }
 
-// New returns an agent that reads documents by load and forwards by dp.
-func New(cfg Config, dp Forwarder, load func() (*mesh.Objects, error)) *Agent {
+// ErrEnded is what Take returns when Run has.
+var ErrEnded = errors.New("the agent has ended")
+
+// wish is documents that shall be served; done gets the answer.
+type wish struct {
+	objects *mesh.Objects
+	done    chan error
+}
+
+// New returns an agent that forwards by dp. Until the first Take nothing changes.
+func New(cfg Config, dp Forwarder) *Agent {
 	return &Agent{
-		cfg: cfg, dp: dp, load: load, machine: kernel{},
-		reload: make(chan struct{}, 1), events: make(chan healthEvent, 64),
+		cfg: cfg, dp: dp, machine: kernel{},
+		wishes: make(chan wish), ended: make(chan struct{}), events: make(chan healthEvent, 64),
 		status: Status{Node: cfg.Node},
 	}
 }
 
-// Reload asks for the documents to be read again.
-func (a *Agent) Reload() {
+// Take has the documents served, which must not change any more. An error says that
+// they cannot be: the last good ones are then. It waits for Run.
+func (a *Agent) Take(o *mesh.Objects) error {
+	w := wish{o, make(chan error, 1)}
 	select {
-	case a.reload <- struct{}{}:
-	default: // one is under way already
+	case a.wishes <- w:
+	case <-a.ended:
+		return ErrEnded
+	}
+	select {
+	case err := <-w.done:
+		return err
+	case <-a.ended:
+		return ErrEnded
 	}
 }
 
@@ -111,6 +155,16 @@ func (a *Agent) Status() Status {
 	defer a.mu.Unlock()
 	s := a.status
 	s.Down = maps.Clone(a.status.Down)
+	if a.cfg.Configuration != nil {
+		c := a.cfg.Configuration()
+		s.Configuration = &c
+		if c.Refused != "" {
+			s.Ready = false
+			if s.Fault == "" {
+				s.Fault = "configuration refused, the last good one is served: " + c.Refused
+			}
+		}
+	}
 	return s
 }
 
@@ -126,7 +180,7 @@ type run struct {
 	next    []path.View
 	due     time.Time // of the next view
 	watches map[string]*watching
-	echoing bool
+	echoes  map[netip.Addr]int
 	wg      sync.WaitGroup
 }
 
@@ -135,17 +189,15 @@ type watching struct {
 	of     string // what is watched and how, to see changes
 }
 
-// Run reads the documents, puts them in force and follows changes until ctx ends.
-// The error is of the first reading: later faults leave the last good state in
-// force and show in Status. What forwards goes on after the return.
-func (a *Agent) Run(ctx context.Context) error {
+// Run puts in force what Take is given, and watches, until ctx ends. Faults leave
+// the last good state in force and show in Status. What forwards goes on after the
+// return.
+func (a *Agent) Run(ctx context.Context) {
 	inner, cancel := context.WithCancel(ctx)
-	r := &run{Agent: a, ctx: inner, down: map[string]string{}, watches: map[string]*watching{}}
+	r := &run{Agent: a, ctx: inner, down: map[string]string{}, watches: map[string]*watching{}, echoes: map[netip.Addr]int{}}
+	defer close(a.ended)
 	defer r.wg.Wait()
 	defer cancel()
-	if err := r.read(); err != nil {
-		return err
-	}
 	tick := time.NewTicker(reconcileEvery)
 	defer tick.Stop()
 	for {
@@ -155,11 +207,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-a.reload:
-			if err := r.read(); err != nil {
-				a.cfg.Log.Error("documents are not served; the last good ones are", "err", err)
-			}
+			return
+		case w := <-a.wishes:
+			w.done <- r.take(w.objects)
 		case e := <-a.events:
 			r.health(e)
 		case <-step:
@@ -170,32 +220,36 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 }
 
-func (r *run) read() error {
-	o, err := r.load()
-	if err != nil {
-		r.fault(err)
-		return err
-	}
+func (r *run) take(o *mesh.Objects) error {
 	if !slices.ContainsFunc(o.ChainNodes, func(n *mesh.ChainNode) bool { return n.Metadata.Name == r.cfg.Node }) {
-		err := fmt.Errorf("there is no ChainNode %s: this is the node's name by --node or the host's", r.cfg.Node)
-		r.fault(err)
-		return err
+		return fmt.Errorf("there is no ChainNode %s: this is the node's name by --node or the host's", r.cfg.Node)
+	}
+	if r.view != nil && sameChains(o, r.objects) {
+		// A change that is under way must not end early because of something else.
+		r.objects = o
+		return nil
 	}
 	last, before := r.objects, r.before
 	r.before, r.objects = last, o
 	if err := r.replan(); err != nil {
 		r.objects, r.before = last, before
-		r.fault(err)
 		return err
 	}
 	r.watchInstances()
 	return nil
 }
 
-func (r *run) fault(err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.status.Ready, r.status.Fault = false, err.Error()
+// sameChains reports whether documents say the same of chains: a site's snapshot
+// has others, too.
+func sameChains(a, b *mesh.Objects) bool {
+	return reflect.DeepEqual(a.ChainNodes, b.ChainNodes) && reflect.DeepEqual(a.NetworkFunctions, b.NetworkFunctions) &&
+		reflect.DeepEqual(a.ServiceChains, b.ServiceChains)
+}
+
+func (a *Agent) fault(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.status.Ready, a.status.Fault = false, err.Error()
 }
 
 // replan plans for the documents and the instances' health, and begins the change.
@@ -273,14 +327,7 @@ func (r *run) apply(v *path.View) error {
 		return err
 	}
 	r.table.Store(t)
-	if at := echoAddress(t); at.IsValid() && !r.echoing {
-		r.echoing = true
-		r.wg.Go(func() {
-			if err := r.answerEchoes(r.ctx, at); err != nil {
-				r.cfg.Log.Error("chains cannot be traced through this node", "err", err)
-			}
-		})
-	}
+	r.listenEchoes(t)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.status.Ready, r.status.Fault, r.status.View = true, "", v.Name
@@ -310,6 +357,7 @@ func (r *run) health(e healthEvent) {
 		return // of documents that are gone
 	}
 	if e.down {
+		r.probes.forget(e.instance)
 		r.down[e.instance] = fmt.Sprint(e.why)
 		r.cfg.Log.Warn("instance is down", "instance", e.instance, "why", e.why)
 	} else {
@@ -351,7 +399,7 @@ func (r *run) watchInstances() {
 			r.watches[in.Name] = &watching{cancel, of}
 			h := *f.Spec.Health
 			r.wg.Go(func() {
-				watch(ctx, &h, in, func(e healthEvent) {
+				watch(ctx, &h, in, &r.probes, func(e healthEvent) {
 					select {
 					case r.events <- e:
 					case <-ctx.Done():
@@ -365,6 +413,7 @@ func (r *run) watchInstances() {
 		if !wanted[name] {
 			w.cancel()
 			delete(r.watches, name)
+			r.probes.forget(name)
 			if _, was := r.down[name]; was {
 				delete(r.down, name)
 				gone = true

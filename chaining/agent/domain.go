@@ -32,7 +32,7 @@ func (kernel) wholePackets(name string) error                  { return datapath
 
 var kinds = map[string]path.Kind{mesh.AttachPlain: path.KindPlain, mesh.AttachGPE: path.KindGPE, mesh.AttachEther: path.KindEther}
 
-var states = map[string]path.State{mesh.StateFlow: path.StateFlow, mesh.StateMAC: path.StateMAC}
+var states = map[string]path.State{mesh.StateFlow: path.StateFlow, mesh.StateMAC: path.StateMAC, mesh.StateInterface: path.StateInterface}
 
 // domainOf is where plans are compiled for. Of other nodes only what this one has to
 // know is filled in. before are documents whose paths may still be in force: their
@@ -150,21 +150,21 @@ func attachmentOf(f *mesh.NetworkFunction, in *mesh.FunctionInstance, own bool, 
 	if !own {
 		return a, nil
 	}
-	ifc, err := m.device(in.Left)
-	if err != nil {
-		return a, fmt.Errorf("interface %s: %w", in.Left, err)
-	}
-	a.MTU = ifc.MTU
 	if f.Spec.Process {
-		for _, port := range []string{in.Left, in.Right} {
-			if port == "" {
-				continue
-			}
+		for _, port := range portsOf(in) {
 			if err := m.wholePackets(port); err != nil {
 				return a, err
 			}
 		}
 	}
+	if len(in.Pairs) > 0 {
+		return a, pairsOf(&a, in, m)
+	}
+	ifc, err := m.device(in.Left)
+	if err != nil {
+		return a, fmt.Errorf("interface %s: %w", in.Left, err)
+	}
+	a.MTU = ifc.MTU
 	if a.Kind == path.KindGPE {
 		four, six := addressesOf(ifc)
 		if a.Local = four; a.Address.Is6() {
@@ -195,6 +195,39 @@ func attachmentOf(f *mesh.NetworkFunction, in *mesh.FunctionInstance, own bool, 
 	}
 	a.RightMAC, err = macOf(in.RightMAC, in.Right, m)
 	return a, err
+}
+
+// portsOf are all interfaces of the node to an instance.
+func portsOf(in *mesh.FunctionInstance) []string {
+	ports := []string{in.Left, in.Right}
+	for _, p := range in.Pairs {
+		ports = append(ports, p.Left, p.Right)
+	}
+	return slices.DeleteFunc(ports, func(s string) bool { return s == "" })
+}
+
+// pairsOf fills in the interface pairs of a function of state interface.
+func pairsOf(a *path.Attachment, in *mesh.FunctionInstance, m machine) error {
+	for _, p := range in.Pairs {
+		pair := path.Pair{Left: p.Left, Right: p.Right}
+		for _, end := range []struct {
+			port, given string
+			to          *path.MAC
+		}{{p.Left, p.LeftMAC, &pair.LeftMAC}, {p.Right, p.RightMAC, &pair.RightMAC}} {
+			ifc, err := m.device(end.port)
+			if err != nil {
+				return fmt.Errorf("interface %s: %w", end.port, err)
+			}
+			if a.MTU == 0 || ifc.MTU < a.MTU {
+				a.MTU = ifc.MTU
+			}
+			if *end.to, err = macOf(end.given, end.port, m); err != nil {
+				return err
+			}
+		}
+		a.Pairs = append(a.Pairs, pair)
+	}
+	return nil
 }
 
 func macOf(given, port string, m machine) (out path.MAC, err error) {

@@ -5,10 +5,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -48,8 +50,41 @@ type healthEvent struct {
 	why      error // of the last failure
 }
 
+// probeTimes is how long instances take to answer probes, smoothed, by name. The zero
+// value is ready; any goroutine may use it.
+type probeTimes struct {
+	mu sync.Mutex
+	of map[string]time.Duration
+}
+
+// add notes an answer: an eighth of the difference counts, as of TCP's round trips
+// (RFC 6298).
+func (p *probeTimes) add(instance string, took time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.of == nil {
+		p.of = map[string]time.Duration{}
+	}
+	if was, ok := p.of[instance]; ok {
+		took = was + (took-was)/8
+	}
+	p.of[instance] = took
+}
+
+func (p *probeTimes) forget(instance string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.of, instance)
+}
+
+func (p *probeTimes) all() map[string]time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.of)
+}
+
 // watch probes an instance until ctx ends and reports changes.
-func watch(ctx context.Context, h *mesh.FunctionHealth, in mesh.FunctionInstance, report func(healthEvent)) {
+func watch(ctx context.Context, h *mesh.FunctionHealth, in mesh.FunctionInstance, times *probeTimes, report func(healthEvent)) {
 	if h.Probe == mesh.HealthPIDFD {
 		watchProcess(ctx, in, report)
 		return
@@ -59,14 +94,25 @@ func watch(ctx context.Context, h *mesh.FunctionHealth, in mesh.FunctionInstance
 		interval = h.Interval.D()
 	}
 	s := streak{failures: max(1, h.Failures), successes: max(1, h.Successes)}
+	frames := frameProbe{left: in.Left, right: in.Right}
+	defer frames.close()
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for seq := uint16(0); ; seq++ {
 		// Half the interval is for the answer: then the second failure in a row is known
 		// within two and a half intervals of the instance's end.
-		err := probe(ctx, h, in, seq, interval/2)
+		asked := time.Now()
+		var err error
+		if h.Probe == mesh.HealthFrame {
+			err = frames.probe(seq, interval/2)
+		} else {
+			err = probe(ctx, h, in, seq, interval/2)
+		}
 		if ctx.Err() != nil {
 			return
+		}
+		if err == nil {
+			times.add(in.Name, time.Since(asked))
 		}
 		if s.add(err == nil) {
 			report(healthEvent{instance: in.Name, down: s.down, why: err})
@@ -90,6 +136,8 @@ func probe(ctx context.Context, h *mesh.FunctionHealth, in mesh.FunctionInstance
 		return c.Close()
 	case mesh.HealthICMP:
 		return echo(in.Address, seq, limit)
+	case mesh.HealthNSH:
+		return nshEcho(in.Address, uint32(seq), limit)
 	}
 	return fmt.Errorf("probe %q is unknown", h.Probe)
 }

@@ -45,12 +45,20 @@ func makePlan(o *mesh.Objects, down map[string]bool) (*path.Plan, error) {
 	}
 	var instances []path.Instance
 	open, changes := map[string]bool{}, map[string]bool{}
+	nodesByName := map[string]*mesh.ChainNode{}
+	for _, n := range o.ChainNodes {
+		nodesByName[n.Metadata.Name] = n
+	}
 	for _, f := range o.NetworkFunctions {
 		name := fullName(f.Metadata)
 		open[name], changes[name] = f.Spec.Failure == mesh.FailOpen, f.Spec.ChangesTuple
+		slots, serviceMS := float64(assumedSlots), assumedServiceMS
+		if c := f.Spec.Capacity; c != nil {
+			slots, serviceMS = float64(c.Concurrency), c.ServiceTime.D().Seconds()*1000
+		}
 		for _, in := range f.Spec.Instances {
 			instances = append(instances, path.Instance{
-				Name: in.Name, Function: name, Node: in.Node, Slots: assumedSlots, ServiceMS: assumedServiceMS,
+				Name: in.Name, Function: name, Node: in.Node, Slots: slots, ServiceMS: serviceMS,
 				Down: down[in.Name], Draining: in.Drain,
 			})
 		}
@@ -61,7 +69,7 @@ func makePlan(o *mesh.Objects, down map[string]bool) (*path.Plan, error) {
 	}
 	var specs []path.Spec
 	for _, c := range o.ServiceChains {
-		s, err := specOf(c)
+		s, err := specOf(c, nodesByName)
 		if err != nil {
 			return nil, fmt.Errorf("ServiceChain %s: %w", fullName(c.Metadata), err)
 		}
@@ -83,7 +91,7 @@ func makePlan(o *mesh.Objects, down map[string]bool) (*path.Plan, error) {
 
 func fullName(m mesh.ObjectMeta) string { return m.Namespace + "/" + m.Name }
 
-func specOf(c *mesh.ServiceChain) (path.Spec, error) {
+func specOf(c *mesh.ServiceChain, nodes map[string]*mesh.ChainNode) (path.Spec, error) {
 	s := path.Spec{
 		Chain: fullName(c.Metadata), Ingress: c.Spec.Ingress.Node, Egress: c.Spec.Egress.Node,
 		IngressPort: c.Spec.Ingress.Interface, EgressPort: c.Spec.Egress.Interface, Paths: c.Spec.Paths,
@@ -99,12 +107,25 @@ func specOf(c *mesh.ServiceChain) (path.Spec, error) {
 	if c.Spec.Budget != nil {
 		s.BudgetMS = c.Spec.Budget.D().Seconds() * 1000
 	}
-	for _, m := range c.Spec.Match {
-		out, err := matchOf(&m)
+	for i, m := range c.Spec.Match {
+		out, err := matchesOf(&m, nodes[c.Spec.Ingress.Node], true)
 		if err != nil {
-			return s, err
+			return s, fmt.Errorf("match[%d]: %w", i, err)
 		}
-		s.Matches = append(s.Matches, out)
+		s.Matches = append(s.Matches, out...)
+	}
+	for i, b := range c.Spec.Branches {
+		out, err := matchesOf(&b.Match, nodes[c.Spec.Ingress.Node], false)
+		if err != nil {
+			return s, fmt.Errorf("branches[%d].match: %w", i, err)
+		}
+		after := b.After
+		if after != "" {
+			after = c.Metadata.Namespace + "/" + after
+		}
+		for _, m := range out {
+			s.Branches = append(s.Branches, path.Branch{After: after, Match: m, Chain: c.Metadata.Namespace + "/" + b.Chain})
+		}
 	}
 	return s, nil
 }
@@ -161,7 +182,7 @@ func nameByContent(p *path.Plan) error {
 		order[i], keys[i] = i, content(&p.Paths[i])
 	}
 	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(keys[a], keys[b]) })
-	taken, renamed := map[uint32]bool{0: true}, map[uint32]uint32{0: 0}
+	taken, renamed := map[uint32]bool{0: true, probeSPI: true}, map[uint32]uint32{0: 0}
 	for _, i := range order {
 		if p.Paths[i].Reversed {
 			continue // named after its way there

@@ -29,6 +29,7 @@ type site struct {
 	routers              []*nstest.Namespace
 	dir, binary, pins    string
 	process              *exec.Cmd
+	datapath             string // for --datapath; empty: auto
 }
 
 func newSite(t *testing.T, routers int) *site {
@@ -57,9 +58,7 @@ func newSite(t *testing.T, routers int) *site {
 		s.routers = append(s.routers, r)
 	}
 	s.binary = filepath.Join(s.dir, "chainagent")
-	if out, err := exec.Command("go", "build", "-o", s.binary, "../../cmd/chainagent").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	s.build("chainagent")
 	mount := t.TempDir()
 	if err := unix.Mount("bpf", mount, "bpf", 0, ""); err != nil {
 		t.Skipf("a BPF file system cannot be mounted: %v", err)
@@ -71,6 +70,16 @@ func newSite(t *testing.T, routers int) *site {
 	})
 	s.pins = filepath.Join(mount, "chains")
 	return s
+}
+
+// build compiles one of the repository's programs.
+func (s *site) build(name string) string {
+	s.t.Helper()
+	binary := filepath.Join(s.dir, name)
+	if out, err := exec.Command("go", "build", "-o", binary, "../../cmd/"+name).CombinedOutput(); err != nil {
+		s.t.Fatalf("%v: %s", err, out)
+	}
+	return binary
 }
 
 // mac is the address of a router's interface.
@@ -124,7 +133,18 @@ spec:
 
 func (s *site) start() {
 	s.t.Helper()
-	s.process = exec.Command(s.binary, "--config", filepath.Join(s.dir, "chains.yaml"), "--node", "edge", "--pins", s.pins, "--drain-timeout", "1s")
+	s.launch("--config", filepath.Join(s.dir, "chains.yaml"))
+	s.until("the agent is ready", func(st *Status) bool { return st.Ready })
+}
+
+// launch starts the agent and does not wait for it.
+func (s *site) launch(args ...string) {
+	s.t.Helper()
+	args = append([]string{"--node", "edge", "--pins", s.pins, "--drain-timeout", "1s"}, args...)
+	if s.datapath != "" {
+		args = append(args, "--datapath", s.datapath)
+	}
+	s.process = exec.Command(s.binary, args...)
 	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		s.t.Fatal(err)
@@ -145,7 +165,6 @@ func (s *site) start() {
 			s.t.Logf("log of the agent:\n%s", text)
 		}
 	})
-	s.until("the agent is ready", func(st *Status) bool { return st.Ready })
 }
 
 func (s *site) end(sig os.Signal) {
@@ -332,14 +351,13 @@ func TestRootDocumentsChange(t *testing.T) {
 
 // TCP, UDP and ICMP pass the shipped firewall, tagger and NAT, as NSH-aware
 // processes, in order and back.
-func TestRootFunctions(t *testing.T) {
-	s := newSite(t, 0)
-	meridian := filepath.Join(s.dir, "meridian")
-	if out, err := exec.Command("go", "build", "-o", meridian, "../../cmd/meridian").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+func TestRootFunctions(t *testing.T) { functionsInOrder(t, newSite(t, 0)) }
+
+func functionsInOrder(t *testing.T, s *site) {
+	meridian := s.build("meridian")
 	var docs strings.Builder
 	docs.WriteString("apiVersion: mesh.meridian.dev/v1alpha1\nkind: ChainNode\nmetadata: {name: edge}\nspec: {ports: [{interface: c0}, {interface: s0}]}\n")
+	processes := map[string]*exec.Cmd{}
 	for i, args := range [][]string{
 		{"firewall", "--rule", "allow:tcp", "--rule", "allow:icmp", "--rule", "allow:udp:1024-65535"},
 		{"tagger"},
@@ -361,6 +379,7 @@ func TestRootFunctions(t *testing.T) {
 		if err := ns.Start(cmd); err != nil {
 			t.Fatal(err)
 		}
+		processes[args[0]] = cmd
 		t.Cleanup(func() {
 			_ = cmd.Process.Kill() // it may have ended by itself
 			_ = cmd.Wait()
@@ -386,6 +405,7 @@ spec:
   attach: vxlanGPE
   process: true
   changesTuple: %v
+  health: {probe: nsh-echo}
   instances: [{name: %s-1, node: edge, left: %s, leftMAC: %q, address: %s}]
 `, args[0], args[0] == "nat44", args[0], port, mac, own)
 	}
@@ -463,4 +483,16 @@ spec:
 	if lost > 0 {
 		t.Errorf("%d of %d datagrams were lost", lost, sent)
 	}
+	s.until("every function answers probes", func(st *Status) bool { return len(st.Down) == 0 })
+	text, err := s.get("/counters")
+	if err != nil || !strings.Contains(text, `"tagger-1"`) {
+		t.Errorf("probes: %v %s", err, text)
+	}
+	// SIGTERM has it answer no more probes, while it still serves.
+	if err := processes["tagger"].Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	s.until("the function that drains is out", func(st *Status) bool {
+		return len(st.Down) == 1 && strings.Contains(st.Down["tagger-1"], "no echo through the function")
+	})
 }

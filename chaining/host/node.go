@@ -2,7 +2,6 @@ package host
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -10,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/meridian-mesh/meridian/chaining/flow"
 	"github.com/meridian-mesh/meridian/chaining/nsh"
 	"github.com/meridian-mesh/meridian/chaining/path"
 	"github.com/meridian-mesh/meridian/chaining/soft"
@@ -66,9 +64,9 @@ func (n *Node) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = n.Conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	// The datagram is read behind room for the headers that the kernel took off.
-	buf := make([]byte, outerSize6+1<<16)
+	buf := make([]byte, soft.OuterRoom+1<<16)
 	for {
-		size, from, err := n.Conn.ReadFromUDPAddrPort(buf[outerSize6:])
+		size, from, err := n.Conn.ReadFromUDPAddrPort(buf[soft.OuterRoom:])
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -81,50 +79,18 @@ func (n *Node) Run(ctx context.Context) error {
 		}
 		n.mu.Lock()
 		// What cannot be sent is lost, as on any network; probes and counters tell.
-		_, _ = n.forward(n.Port, n.frame(buf[:outerSize6+size], from))
+		_, _ = n.forward(n.Port, soft.Enframe(buf[:soft.OuterRoom+size], from, n.address(from.Addr())))
 		n.mu.Unlock()
 	}
 }
 
-// Sizes of Ethernet, IP and UDP headers together.
-const (
-	outerSize4 = 14 + 20 + 8
-	outerSize6 = 14 + 40 + 8
-)
-
-// frame puts the headers back before a datagram that lies at buf[outerSize6:].
-func (n *Node) frame(buf []byte, from netip.AddrPort) []byte {
+// address is the node's of the family of the one that packets came from.
+func (n *Node) address(from netip.Addr) netip.Addr {
 	p := &n.forwarder.Table().Ports[n.Port]
-	src := from.Addr().Unmap()
-	if src.Is4() {
-		f := buf[outerSize6-outerSize4:]
-		clear(f[:outerSize4])
-		binary.BigEndian.PutUint16(f[12:], 0x0800)
-		ip := f[14:]
-		ip[0], ip[8], ip[9] = 0x45, 64, flow.ProtoUDP
-		binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
-		s, d := src.As4(), p.Address.As4()
-		copy(ip[12:], s[:])
-		copy(ip[16:], d[:])
-		udp(ip[20:], from.Port())
-		return f
+	if from.Unmap().Is4() {
+		return p.Address
 	}
-	clear(buf[:outerSize6])
-	binary.BigEndian.PutUint16(buf[12:], 0x86dd)
-	ip := buf[14:]
-	ip[0], ip[6], ip[7] = 0x60, flow.ProtoUDP, 64
-	binary.BigEndian.PutUint16(ip[4:], uint16(len(ip)-40))
-	s, d := src.As16(), p.Address6.As16()
-	copy(ip[8:], s[:])
-	copy(ip[24:], d[:])
-	udp(ip[40:], from.Port())
-	return buf
-}
-
-func udp(b []byte, port uint16) {
-	binary.BigEndian.PutUint16(b, port)
-	binary.BigEndian.PutUint16(b[2:], nsh.GPEPort)
-	binary.BigEndian.PutUint16(b[4:], uint16(len(b)))
+	return p.Address6
 }
 
 func (n *Node) forward(port uint16, frame []byte) (soft.Result, error) {
@@ -140,11 +106,11 @@ func (n *Node) forward(port uint16, frame []byte) (soft.Result, error) {
 	switch r.Verdict {
 	case path.VerdictNode, path.VerdictGPE:
 		next := n.forwarder.Table().Hops[r.Hop]
-		return r, n.datagram(netip.AddrPortFrom(next.Remote, nsh.GPEPort), payload(r.Frame))
+		return r, n.datagram(netip.AddrPortFrom(next.Remote, nsh.GPEPort), soft.Datagram(r.Frame))
 	case path.VerdictPlain, path.VerdictEnd, path.VerdictEther, path.VerdictAnswer:
 		n.Deliver(r.Port, r.Frame)
 	case path.VerdictPunt:
-		if e, ok := n.forwarder.Echo(payload(r.Frame), now); ok {
+		if e, ok := n.forwarder.Echo(soft.Datagram(r.Frame), now); ok {
 			if e.To.Port() == 0 {
 				e.To = netip.AddrPortFrom(e.To.Addr(), nsh.GPEPort)
 			}
@@ -158,17 +124,6 @@ func (n *Node) datagram(to netip.AddrPort, b []byte) error {
 	_, err := n.Conn.WriteToUDPAddrPort(b, to)
 	if err != nil {
 		return fmt.Errorf("send to %v: %w", to, err)
-	}
-	return nil
-}
-
-// payload is the UDP payload of a VXLAN-GPE frame, nil of another.
-func payload(frame []byte) []byte {
-	switch ether := binary.BigEndian.Uint16(frame[12:]); {
-	case ether == 0x86dd && len(frame) > outerSize6:
-		return frame[outerSize6:]
-	case ether == 0x0800 && len(frame) > outerSize4:
-		return frame[outerSize4:]
 	}
 	return nil
 }

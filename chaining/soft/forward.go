@@ -3,6 +3,7 @@ package soft
 import (
 	"encoding/binary"
 	"errors"
+	"hash/fnv"
 	"time"
 
 	"github.com/meridian-mesh/meridian/chaining/flow"
@@ -35,6 +36,8 @@ type Limits struct {
 // Forwarder forwards by a table. Use New.
 type Forwarder struct {
 	table *path.Table
+	// functions are those of the table, by names that stay.
+	functions []uint64
 	// flows are those classified here, or learned at a path's end.
 	flows *lru[flow.Key, uint32]
 	// returns are packets that are in functions of StateFlow.
@@ -44,8 +47,9 @@ type Forwarder struct {
 	packet    flow.Packet
 }
 
+// returnKey names a function by what stays the same when tables change.
 type returnKey struct {
-	function uint16
+	function uint64
 	key      flow.Key
 }
 
@@ -71,18 +75,34 @@ func New(t *path.Table, limits Limits, integrity *Integrity) *Forwarder {
 	if limits.Returns == 0 {
 		limits.Returns = 1 << 16
 	}
-	return &Forwarder{
-		table:     t,
+	f := &Forwarder{
 		flows:     newLRU[flow.Key, uint32](limits.Flows),
 		returns:   newLRU[returnKey, path.Hop](limits.Returns),
 		integrity: integrity,
 		counters:  Counters{Hops: make(map[path.Hop]HopCount)},
 	}
+	f.Swap(t)
+	return f
 }
 
 // Swap puts another table in force. Flows keep their paths as far as the table
 // still has them, and packets in functions find their way back.
-func (f *Forwarder) Swap(t *path.Table) { f.table = t }
+func (f *Forwarder) Swap(t *path.Table) {
+	f.table, f.functions = t, f.functions[:0]
+	for _, r := range t.Functions {
+		h := fnv.New64a()
+		_, _ = h.Write([]byte(r.Function + "\x00" + r.Instance)) // a hash never fails
+		f.functions = append(f.functions, h.Sum64())
+	}
+}
+
+// functionOf names a function of the table, or of one that names none by its index.
+func (f *Forwarder) functionOf(i uint16) uint64 {
+	if int(i) < len(f.functions) {
+		return f.functions[i]
+	}
+	return uint64(i)
+}
 
 // Table is the one in force.
 func (f *Forwarder) Table() *path.Table { return f.table }
@@ -217,7 +237,7 @@ func (t *turn) comeBack(p *path.Port) {
 	case path.StateMAC:
 		hop, ok = hopOfMAC(t.in[6:12])
 	case path.StateFlow:
-		hop, ok = t.returns.get(returnKey{p.Function, t.packet.Key})
+		hop, ok = t.returns.get(returnKey{t.functionOf(p.Function), t.packet.Key})
 	}
 	if !ok {
 		t.drop(path.ReasonState)
@@ -325,7 +345,7 @@ func (t *turn) send(hop path.Hop, next *path.NextHop) {
 		case path.StateFlow:
 			key := t.packet.Key
 			key.Zone = 0 // Inside a function there are none.
-			t.returns.put(returnKey{next.Function, key}, hop)
+			t.returns.put(returnKey{t.functionOf(next.Function), key}, hop)
 		}
 		t.res.Verdict = path.VerdictPlain
 		t.bare(src, next.DstMAC)

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/meridian-mesh/meridian/chaining/agent"
@@ -17,13 +18,18 @@ import (
 
 type options struct {
 	config   string
-	check    bool
-	detach   bool
-	version  bool
-	admin    string
-	mount    string
-	agent    agent.Config
-	datapath datapath.Config
+	site     string
+	stateDir string
+	// tokenFile and trustKey are for a controller.
+	tokenFile, trustKey string
+	check               bool
+	detach              bool
+	version             bool
+	admin               string
+	forwarder           string // a value of --datapath
+	mount               string
+	agent               agent.Config
+	datapath            datapath.Config
 }
 
 const usage = `chainagent runs the service chains of one node: it owns the node's BPF programs, fills
@@ -31,21 +37,25 @@ them from ChainNode, NetworkFunction and ServiceChain documents, and moves flows
 from function instances that fail. When it ends, chains go on; the next one takes over.
 
 Usage:
-  chainagent --config FILE|DIR [flags]
+  chainagent --config FILE|DIR|nats://host:port[,host:port] [flags]
   chainagent --detach [--pins DIR]
 
 Examples:
   chainagent --config chains.yaml --node edge-1          run the chains of node edge-1
   chainagent --config chains.yaml --node edge-1 --check  print every fault and stop
+  chainagent --config nats://127.0.0.1:4222 --site melbourne --node edge-1 --state-dir /var/lib/meridian
+                                                         serve what the site's controller says
   chainagent --detach                                    take everything out of the kernel:
                                                          traffic then takes its own way
   curl 127.0.0.1:15010/readyz?verbose                    what the node thinks of its chains
 
 Signals:
-  SIGHUP   read the documents again
+  SIGHUP   read the documents again, though they seem unchanged
   SIGTERM  end; what forwards goes on forwarding
 
-Needs CAP_BPF and CAP_NET_ADMIN, CAP_NET_RAW for icmp probes, CAP_SYS_ADMIN to mount pins.
+Needs CAP_BPF and CAP_NET_ADMIN, CAP_NET_RAW for icmp probes, CAP_SYS_ADMIN to mount pins;
+with --datapath soft CAP_NET_ADMIN and CAP_NET_RAW. In userspace chains end with the process: what
+comes in on their ports is then dropped, until it runs again or --detach gives the ports back.
 
 Flags:
 `
@@ -57,12 +67,17 @@ func parseFlags(args []string, stdout io.Writer) (*options, error) {
 	var o options
 	fs := flag.NewFlagSet("chainagent", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
-	fs.StringVar(&o.config, "config", "", "`FILE|DIR` of documents; changes are read on SIGHUP")
+	fs.StringVar(&o.config, "config", "", "`FILE|DIR` of documents, whose changes are followed, or nats://host:port[,host:port] of the site's controller")
+	fs.StringVar(&o.site, "site", "", "`NAME` of the site this node belongs to; required with nats://")
+	fs.StringVar(&o.stateDir, "state-dir", os.Getenv("STATE_DIRECTORY"), "`DIR` for the last good documents; empty: nothing is kept")
+	fs.StringVar(&o.tokenFile, "nats-token-file", "", "`FILE` with the token for nats://")
+	fs.StringVar(&o.trustKey, "trust-key", "", "`FILE` with the Ed25519 public key that must have signed each snapshot from nats://")
 	fs.StringVar(&o.agent.Node, "node", "", "`NAME` of this node's ChainNode (default the host's name)")
 	fs.BoolVar(&o.check, "check", false, "check the documents and stop")
 	fs.BoolVar(&o.detach, "detach", false, "take programs and maps out of the kernel and stop")
-	fs.StringVar(&o.admin, "admin", "127.0.0.1:15010", "`ADDRESS` for /healthz, /readyz, /status, /metrics; off for none")
+	fs.StringVar(&o.admin, "admin", "127.0.0.1:15010", "`ADDRESS` for /healthz, /readyz, /status, /counters, /metrics: of the loopback, or unix:/path; off for none")
 	fs.StringVar(&o.datapath.Pins, "pins", "", "`DIR` on a BPF file system for what goes on forwarding (default "+defaultPins+", mounted when it is not)")
+	fs.StringVar(&o.forwarder, "datapath", datapathAuto, "what forwards: bpf, the kernel; soft, this process; auto, the kernel where it can")
 	attach := fs.String("attach", "auto", "how programs get to ports: auto, tcx (Linux 6.6) or clsact")
 	fs.IntVar(&o.datapath.Flows, "flows", 0, "`N` flows are remembered at most (default 131072)")
 	fs.DurationVar(&o.agent.Settle, "settle", agent.DefaultSettle, "`TIME` for which all nodes know new paths before flows take them")
@@ -79,6 +94,9 @@ func parseFlags(args []string, stdout io.Writer) (*options, error) {
 	if fs.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
+	if !slices.Contains([]string{datapathAuto, datapathBPF, datapathSoft}, o.forwarder) {
+		return nil, fmt.Errorf("--datapath %s: want auto, bpf or soft", o.forwarder)
+	}
 	o.agent.Linger = agent.DefaultLinger
 	o.datapath.Attach = datapath.Attachment(strings.TrimPrefix(*attach, "auto"))
 	if o.datapath.Pins == "" {
@@ -88,8 +106,8 @@ func parseFlags(args []string, stdout io.Writer) (*options, error) {
 	if o.version || o.detach {
 		return &o, nil
 	}
-	if o.config == "" {
-		return nil, errors.New("--config is missing")
+	if err := o.validateSource(); err != nil {
+		return nil, err
 	}
 	if o.agent.Node == "" {
 		host, err := os.Hostname()
@@ -106,8 +124,33 @@ func parseFlags(args []string, stdout io.Writer) (*options, error) {
 	return &o, nil
 }
 
+// fromBus reports whether the documents come from a controller.
+func (o *options) fromBus() bool { return strings.Contains(o.config, "://") }
+
+func (o *options) validateSource() error {
+	scheme, _, _ := strings.Cut(o.config, "://")
+	switch {
+	case o.config == "":
+		return errors.New("--config is missing: a file, a folder or nats://host:port")
+	case o.fromBus() && scheme != "nats" && scheme != "tls":
+		return fmt.Errorf("--config %s: want nats:// or tls://, a file or a folder", o.config)
+	case o.fromBus() && o.check:
+		return errors.New("--check reads files; the controller checks what it sends")
+	case o.fromBus() && o.site == "":
+		return errors.New("--site is needed with --config nats://: the controller has a snapshot for each site")
+	case !o.fromBus() && o.tokenFile != "":
+		return errors.New("--nats-token-file is for --config nats://")
+	case !o.fromBus() && o.trustKey != "":
+		return errors.New("--trust-key is for --config nats://: files are not signed")
+	}
+	return nil
+}
+
 // loopback refuses to tell the network what only the operator should know.
 func loopback(address string) error {
+	if strings.HasPrefix(address, "unix:") {
+		return nil
+	}
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return fmt.Errorf("--admin %s: %w", address, err)

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
@@ -43,7 +44,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, "chainagent", version)
 		return exitOK
 	case opts.detach:
-		err = datapath.Detach(opts.datapath)
+		err = detach(opts)
 	case opts.check:
 		err = check(opts)
 	default:
@@ -87,33 +88,20 @@ func mountPins(o *options) error {
 }
 
 func serve(ctx context.Context, opts *options, log *slog.Logger) error {
-	if missing := datapath.Missing(); len(missing) > 0 {
-		return fmt.Errorf("this kernel, or this process, lacks what chains in the kernel need: %q", missing)
-	}
-	if err := mountPins(opts); err != nil {
-		return err
-	}
-	dp, err := datapath.Open(opts.datapath)
+	forwarder, closeForwarder, err := openForwarder(opts, log)
 	if err != nil {
 		return err
 	}
-	defer dp.Close()
+	defer closeForwarder()
 	opts.agent.Log = log
-	a := agent.New(opts.agent, dp, func() (*mesh.Objects, error) { return load(opts.config) })
-
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
-	go func() {
-		for {
-			select {
-			case <-hup:
-				a.Reload()
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
+	var a *agent.Agent
+	src, closeBus, err := openSource(opts, func(s *mesh.Snapshot) error { return take(a, s) }, log)
+	if err != nil {
+		return err
+	}
+	defer closeBus()
+	opts.agent.Configuration = func() agent.Configuration { return configuration(src.State()) }
+	a = agent.New(opts.agent, forwarder)
 	if opts.admin != "" {
 		stop, err := a.ServeAdmin(opts.admin)
 		if err != nil {
@@ -121,5 +109,26 @@ func serve(ctx context.Context, opts *options, log *slog.Logger) error {
 		}
 		defer stop()
 	}
-	return a.Run(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	defer cancel()
+	parts.Go(func() { a.Run(ctx) })
+	if err := src.Start(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	parts.Go(func() {
+		for {
+			select {
+			case <-hup:
+				src.Reload()
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return src.Run(ctx)
 }

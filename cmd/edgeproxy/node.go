@@ -326,6 +326,7 @@ func (n *node) reload(ctx context.Context) {
 	n.notifyReloading()
 	was := n.source.State().CheckedAt
 	n.source.Reload()
+	n.proxy.LookAtCertificates()
 	for range 500 {
 		if n.bus != nil || ctx.Err() != nil || n.source.State().CheckedAt != was {
 			break

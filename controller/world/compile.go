@@ -38,6 +38,10 @@ func (w *World) Compile(site string) mesh.Objects {
 			if here(d.Metadata, site) {
 				out.TCPRoutes = append(out.TCPRoutes, d)
 			}
+		case *mesh.GRPCRoute:
+			if here(d.Metadata, site) {
+				out.GRPCRoutes = append(out.GRPCRoutes, d)
+			}
 		case *mesh.UDPRoute:
 			if here(d.Metadata, site) {
 				out.UDPRoutes = append(out.UDPRoutes, d)
@@ -57,6 +61,10 @@ func (w *World) Compile(site string) mesh.Objects {
 		case *mesh.LocalResponse:
 			if here(d.Metadata, site) {
 				out.LocalResponses = append(out.LocalResponses, d)
+			}
+		case *mesh.Certificate:
+			if here(d.Metadata, site) {
+				out.Certificates = append(out.Certificates, d)
 			}
 		case *mesh.ReferenceGrant:
 			if here(d.Metadata, site) {

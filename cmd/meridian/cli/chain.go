@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/chaining/path"
 )
 
@@ -26,6 +27,15 @@ type chainStatus struct {
 	Chains []chainState      `json:"chains"`
 	Paths  []path.Path       `json:"paths"`
 	Down   map[string]string `json:"down,omitempty"`
+	// Configuration is where the agent's documents come from.
+	Configuration *chainConfiguration `json:"configuration,omitempty"`
+}
+
+type chainConfiguration struct {
+	Source     string           `json:"source"`
+	Generation *mesh.Generation `json:"generation,omitempty"`
+	Refused    string           `json:"refused,omitempty"`
+	Connected  *bool            `json:"connected,omitempty"`
 }
 
 type chainState struct {
@@ -35,37 +45,45 @@ type chainState struct {
 	Bypassed []string `json:"bypassed,omitempty"`
 }
 
-func chainCommand() *cobra.Command {
+func chainCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "chain",
 		Short: "See service function chains, and follow their paths",
 		Long: `Chain shows what became of ServiceChain documents on a node, and follows paths with
-echo requests. list, show and explain ask the node's chain agent (--agent or
+echo requests. list, show, explain and top ask the node's chain agent (--agent or
 MERIDIAN_CHAINAGENT: http://host:port or unix:/path); trace and ping speak to the
-forwarders themselves, over VXLAN-GPE; capture needs neither, but root.`,
+forwarders themselves, over VXLAN-GPE; capture needs neither, but root. apply asks a
+site's controller, and then the agent whether it serves what was applied.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	var agent string
 	cmd.PersistentFlags().StringVar(&agent, "agent", os.Getenv("MERIDIAN_CHAINAGENT"), "`address` of a chain agent: http://host:port or unix:/path (MERIDIAN_CHAINAGENT)")
-	cmd.AddCommand(chainListCommand(&agent), chainShowCommand(&agent), chainExplainCommand(&agent),
-		chainTraceCommand(&agent), chainPingCommand(&agent), chainCaptureCommand())
+	cmd.AddCommand(chainApplyCommand(e, &agent), chainListCommand(&agent), chainShowCommand(&agent), chainExplainCommand(&agent),
+		chainTraceCommand(&agent), chainPingCommand(&agent), chainTopCommand(&agent), chainCaptureCommand())
 	return cmd
 }
 
 // askAgent reads the agent's status.
 func askAgent(ctx context.Context, agent string) (*chainStatus, error) {
+	return getAgent[chainStatus](ctx, agent, "/status")
+}
+
+// getAgent reads what the agent says at a path.
+func getAgent[T any](ctx context.Context, agent, path string) (*T, error) {
 	if agent == "" {
 		return nil, hinted{errUsage{fmt.Errorf("which chain agent?")}, "name it with --agent or MERIDIAN_CHAINAGENT"}
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	client, url := http.DefaultClient, strings.TrimSuffix(agent, "/")+"/status"
+	client, url := http.DefaultClient, strings.TrimSuffix(agent, "/")+path
 	if file, ok := strings.CutPrefix(agent, "unix:"); ok {
-		url = "http://chainagent/status"
-		client = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		url = "http://chainagent" + path
+		t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", file)
-		}}}
+		}}
+		defer t.CloseIdleConnections()
+		client = &http.Client{Transport: t}
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -77,13 +95,13 @@ func askAgent(ctx context.Context, agent string) (*chainStatus, error) {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("ask the chain agent: %s", resp.Status)
+		return nil, fmt.Errorf("ask the chain agent for %s: %s", path, resp.Status)
 	}
-	var s chainStatus
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<20)).Decode(&s); err != nil {
+	v := new(T)
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<20)).Decode(v); err != nil {
 		return nil, fmt.Errorf("read the chain agent's answer: %w", err)
 	}
-	return &s, nil
+	return v, nil
 }
 
 func (s *chainStatus) find(name string) (*chainState, error) {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"regexp"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,6 +30,7 @@ func runChain(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Setenv("NODE_B", c.AddressB.String())
 	status := map[string]any{
 		"node": "a", "ready": true, "view": "flip", "paths": c.Plan.Paths,
+		"configuration": map[string]any{"source": "chains.yaml"},
 		"chains": []map[string]any{
 			{"chain": c.Plan.Chains[0].Chain, "spis": c.Plan.Chains[0].SPIs},
 			{"chain": "default/web", "spis": []uint32{}, "refused": "chain default/web: function cache has no instance"},
@@ -37,12 +39,28 @@ func runChain(ts *testscript.TestScript, _ bool, _ []string) {
 	}
 	l, err := net.Listen("unix", filepath.Join(ts.Getenv("WORK"), "agent.sock"))
 	ts.Check(err)
+	// Counters as of an agent under steady load: each look is 2 s and 1000 packets on.
+	var looks atomic.Uint64
+	at := time.Now()
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/status" {
+		switch r.URL.Path {
+		case "/status":
+			_ = json.NewEncoder(w).Encode(status)
+		case "/counters":
+			n := looks.Add(1)
+			_ = json.NewEncoder(w).Encode(map[string]any{
+				"node": "a", "at": at.Add(time.Duration(n) * 2 * time.Second),
+				"hops": []map[string]any{
+					{"spi": 1, "si": 254, "packets": 900 * n, "bytes": 250_000 * n, "drops": 100 * n},
+					{"spi": 1, "si": 255, "packets": 1000 * n, "bytes": 500_000 * n, "drops": 0},
+					{"spi": 77, "si": 255, "packets": 5, "bytes": 5, "drops": 5},
+				},
+				"drops":    map[string]uint64{"too-big": 100 * n, "ttl": 3},
+				"probesMs": map[string]float64{"fw-0": 0.25},
+			})
+		default:
 			http.NotFound(w, r)
-			return
 		}
-		_ = json.NewEncoder(w).Encode(status)
 	})}
 	go func() { _ = srv.Serve(l) }()
 	ts.Defer(func() { srv.Close() })

@@ -112,7 +112,7 @@ usage. Results go to standard output, errors and hints to standard error.`,
 		statusCommand(e), explainCommand(e), checkCommand(e), topCommand(e), dashboardCommand(e), weightsCommand(e), whatifCommand(e), siteCommand(e), tokenCommand(e), joinCommand(e), backupCommand(e, version), restoreCommand(e), getCommand(e), applyCommand(e), deleteCommand(e),
 		validateCommand(), versionCommand(version),
 	)
-	root.AddCommand(more(version)...)
+	root.AddCommand(more(e, version)...)
 	return root
 }
 

@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -30,6 +31,7 @@ type site struct {
 	dir, binary, pins    string
 	process              *exec.Cmd
 	datapath             string // for --datapath; empty: auto
+	name                 string // of the ChainNode; empty: edge
 }
 
 func newSite(t *testing.T, routers int) *site {
@@ -140,12 +142,12 @@ func (s *site) start() {
 // launch starts the agent and does not wait for it.
 func (s *site) launch(args ...string) {
 	s.t.Helper()
-	args = append([]string{"--node", "edge", "--pins", s.pins, "--drain-timeout", "1s"}, args...)
+	args = append([]string{"--node", cmp.Or(s.name, "edge"), "--pins", s.pins, "--drain-timeout", "1s"}, args...)
 	if s.datapath != "" {
 		args = append(args, "--datapath", s.datapath)
 	}
 	s.process = exec.Command(s.binary, args...)
-	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(filepath.Join(s.dir, s.name+"log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -161,7 +163,7 @@ func (s *site) launch(args ...string) {
 			_ = p.Wait()
 		}
 		if s.t.Failed() {
-			text, _ := os.ReadFile(filepath.Join(s.dir, "log"))
+			text, _ := os.ReadFile(filepath.Join(s.dir, s.name+"log"))
 			s.t.Logf("log of the agent:\n%s", text)
 		}
 	})

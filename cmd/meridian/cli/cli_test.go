@@ -95,7 +95,10 @@ func start(ts *testscript.TestScript, cfg controller.Config, name string) {
 	ts.Check(err)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- srv.Run(ctx) }()
+	go func() {
+		ended <- srv.Run(ctx)
+		close(ended) // so that who has read the error below does not wait for another
+	}()
 	ts.Defer(func() {
 		stop()
 		<-ended

@@ -60,6 +60,13 @@ test-clients: ## curl, wrk, a browser and npm's ws through the proxy: says what 
 	@npm install --silent --no-audit --no-fund --prefix .cache/npm ws@8.18.3
 	@NODE_PATH=$(CURDIR)/.cache/npm/node_modules go test -tags clients -count=1 -v $(TESTFLAGS) -run '^TestClient' ./cmd/edgeproxy
 
+.PHONY: test-web
+test-web: build ## the controller's web page: types by tsc, then Chromium on a real mesh
+	@npm install --silent --no-audit --no-fund --prefix .cache/npm typescript@5.9.3 axe-core@4.11.0
+	@node .cache/npm/node_modules/typescript/bin/tsc -p controller/dashboard/assets
+	@MERIDIAN_AXE=$(CURDIR)/.cache/npm/node_modules/axe-core/axe.min.js \
+		go test -tags web -count=1 -v $(TESTFLAGS) -run '^TestWeb$$' ./controller/dashboard
+
 .PHONY: soak
 soak: ## a node for SOAK=10m with faults by script: every error explained, memory flat
 	@MERIDIAN_SOAK=$(SOAK) go test -count=1 -v -timeout 0 $(TESTFLAGS) -run '^TestFaultSoak$$' ./cmd/edgeproxy

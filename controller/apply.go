@@ -210,6 +210,7 @@ func (s *Server) conditionsWith(set *mesh.Objects) []mesh.Condition {
 		*all = mesh.Objects{
 			Gateways: set.Gateways, HTTPRoutes: set.HTTPRoutes, TCPRoutes: set.TCPRoutes, TLSRoutes: set.TLSRoutes, UDPRoutes: set.UDPRoutes, Sites: set.Sites,
 			Services: set.Services, TrafficPolicies: set.TrafficPolicies, LocalResponses: set.LocalResponses, ReferenceGrants: set.ReferenceGrants,
+			Certificates:     set.Certificates,
 			NetworkFunctions: set.NetworkFunctions, ServiceChains: set.ServiceChains, ChainNodes: set.ChainNodes, Positions: set.Positions,
 		}
 		for key := range set.All() {
@@ -238,7 +239,7 @@ func (s *Server) conditionsWith(set *mesh.Objects) []mesh.Condition {
 
 var dangling = map[string]bool{
 	mesh.ReasonNoMatchingParent: true, mesh.ReasonBackendNotFound: true, mesh.ReasonTargetNotFound: true,
-	mesh.ReasonFilterNotFound: true,
+	mesh.ReasonFilterNotFound: true, mesh.ReasonInvalidCertificateRef: true,
 }
 
 func add(all *mesh.Objects, o world.Object) {
@@ -261,6 +262,8 @@ func add(all *mesh.Objects, o world.Object) {
 		all.TrafficPolicies = append(all.TrafficPolicies, d)
 	case *mesh.LocalResponse:
 		all.LocalResponses = append(all.LocalResponses, d)
+	case *mesh.Certificate:
+		all.Certificates = append(all.Certificates, d)
 	case *mesh.ReferenceGrant:
 		all.ReferenceGrants = append(all.ReferenceGrants, d)
 	case *mesh.NetworkFunction:

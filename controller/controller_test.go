@@ -553,6 +553,12 @@ func TestAPIIsNotForWebPages(t *testing.T) {
 	if got := do(func(*http.Request) {}); got != 200 {
 		t.Errorf("plain: %d", got)
 	}
+	if got := do(func(r *http.Request) { r.Header.Set("Origin", "http://"+r.URL.Host) }); got == 403 {
+		t.Errorf("the controller's own page is refused with %d", got)
+	}
+	if got := do(func(r *http.Request) { r.Header.Set("Origin", "http://127.0.0.1:1") }); got != 403 {
+		t.Errorf("a page of another program on this machine got %d", got)
+	}
 	if got := do(func(r *http.Request) { r.Header.Set("Origin", "http://evil.example") }); got != 403 {
 		t.Errorf("with an origin: %d", got)
 	}

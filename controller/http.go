@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/dashboard"
 	"github.com/meridian-mesh/meridian/controller/siteapi"
 	"github.com/meridian-mesh/meridian/internal/bus"
 )
@@ -63,8 +64,13 @@ func (s *Server) serveHTTP(stop context.CancelCauseFunc) (*httpAPI, error) {
 			return nil, fmt.Errorf("controller: API socket: %w", err)
 		}
 	}
+	routes, err := s.routes()
+	if err != nil {
+		_ = l.Close()
+		return nil, err
+	}
 	a.server = &http.Server{
-		Handler: guard(s.routes()), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: requestTimeout, IdleTimeout: time.Minute,
+		Handler: guard(routes), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: requestTimeout, IdleTimeout: time.Minute,
 	}
 	go func() {
 		defer close(a.done)
@@ -88,7 +94,8 @@ func removeSocket(path string) error {
 }
 
 // guard keeps web pages in a browser on this machine from using the API: they
-// come with an Origin, or with a Host that is a name of theirs.
+// come with an Origin of theirs, or with a Host that is a name of theirs. The
+// controller's own page (package dashboard) comes with neither.
 func guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := r.Host
@@ -96,15 +103,16 @@ func guard(next http.Handler) http.Handler {
 			host = h
 		}
 		ip := net.ParseIP(strings.Trim(host, "[]"))
-		if r.Header.Get("Origin") != "" || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			fail(w, http.StatusForbidden, errors.New("the API is for programs on this machine, not for web pages"))
+		origin := r.Header.Get("Origin")
+		if origin != "" && origin != "http://"+r.Host || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			fail(w, http.StatusForbidden, errors.New("the API is for programs on this machine and the controller's own page, not for other web pages"))
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-func (s *Server) routes() http.Handler {
+func (s *Server) routes() (http.Handler, error) {
 	m := http.NewServeMux()
 	m.HandleFunc("GET "+siteapi.PathStatus, func(w http.ResponseWriter, r *http.Request) {
 		answer(w, r, s.meshStatus)
@@ -133,6 +141,9 @@ func (s *Server) routes() http.Handler {
 	m.HandleFunc("POST "+siteapi.PathTraffic, func(w http.ResponseWriter, r *http.Request) {
 		post(w, r, s.setTraffic, func(r *siteapi.TrafficResult) bool { return refused(&r.Result) })
 	})
+	m.HandleFunc("GET "+siteapi.PathCheck, func(w http.ResponseWriter, r *http.Request) {
+		answer(w, r, s.check)
+	})
 	m.HandleFunc("POST "+siteapi.PathExplain, func(w http.ResponseWriter, r *http.Request) {
 		post(w, r, s.explain, nil)
 	})
@@ -145,7 +156,7 @@ func (s *Server) routes() http.Handler {
 	})
 	m.HandleFunc("GET /readyz", s.serveReady)
 	m.HandleFunc("GET /metrics", s.serveMetrics)
-	return m
+	return m, dashboard.Register(m)
 }
 
 func (s *Server) list(ctx context.Context, r siteapi.GetRequest) (out *siteapi.Objects, err error) {

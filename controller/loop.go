@@ -140,6 +140,8 @@ func decodeObject(key mesh.Key, data []byte) (any, error) {
 		doc = one(&o.TrafficPolicies)
 	case mesh.KindLocalResponse:
 		doc = one(&o.LocalResponses)
+	case mesh.KindCertificate:
+		doc = one(&o.Certificates)
 	case mesh.KindReferenceGrant:
 		doc = one(&o.ReferenceGrants)
 	case mesh.KindNetworkFunction:

@@ -68,30 +68,34 @@ type Server struct {
 	hold      string              // why the last snapshot stands, empty when it need not
 	holdOwner string              // whose bucket is the reason
 	snapshot  *mesh.Snapshot
-	published mesh.Generation
-	problem   string
-	newest    mesh.Generation
-	planners  map[mesh.ServiceKey]*plan.Planner
-	curves    price.Curves
-	weights   *mesh.Weights
-	sentAt    time.Time // weights
-	sent      *mesh.Weights
-	reportAt  time.Time
-	reportSeq uint64
-	planSeq   uint64
-	epoch     uint64 // of weights and reports, Unix ns
+	// snapshotAt is when it was made, by this run.
+	snapshotAt time.Time
+	published  mesh.Generation
+	problem    string
+	newest     mesh.Generation
+	planners   map[mesh.ServiceKey]*plan.Planner
+	curves     price.Curves
+	weights    *mesh.Weights
+	sentAt     time.Time // weights
+	sent       *mesh.Weights
+	reportAt   time.Time
+	reportSeq  uint64
+	planSeq    uint64
+	epoch      uint64 // of weights and reports, Unix ns
 
-	events   chan event
-	calls    chan func()
-	stopped  chan struct{} // closed when the loop ends
-	toBus    chan publication
-	fromBus  chan outcome
-	beat     atomic.Int64 // when the loop last ticked, Unix ns
-	link     atomic.Pointer[linkState]
-	count    counters
-	writing  sync.Mutex // one apply or delete at a time
-	run      siteapi.RunFile
-	runReady chan struct{}
+	events  chan event
+	calls   chan func()
+	stopped chan struct{} // closed when the loop ends
+	toBus   chan publication
+	fromBus chan outcome
+	beat    atomic.Int64 // when the loop last ticked, Unix ns
+	link    atomic.Pointer[linkState]
+	count   counters
+	writing sync.Mutex // one apply or delete at a time
+	// certificates are those that matter, read at the start.
+	certificates []siteapi.Certificate
+	run          siteapi.RunFile
+	runReady     chan struct{}
 }
 
 // event is a change of a configuration bucket.
@@ -166,6 +170,9 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	}
 	defer s.closeBus()
 	if err := s.openBuckets(ctx); err != nil {
+		return err
+	}
+	if s.certificates, err = s.readCertificates(); err != nil {
 		return err
 	}
 	var tasks sync.WaitGroup

@@ -53,7 +53,7 @@ func (s *Server) compile() {
 		s.log.Error("snapshot", "err", err)
 		return
 	}
-	s.newest, s.snapshot = snap.Generation, snap
+	s.newest, s.snapshot, s.snapshotAt = snap.Generation, snap, time.Now()
 	s.log.Info("new snapshot", "generation", snap.Generation.String(), "objects", objects.Len())
 	s.hand(publication{snap, s.books()})
 }

@@ -18,6 +18,8 @@ const (
 	askFor = 800 * time.Millisecond
 	// maxAsked bounds how many are asked at once.
 	maxAsked = 32
+	// maxTroubles bounds the ways that a site complains of.
+	maxTroubles = 256
 )
 
 func ms(d time.Duration) float64 { return float64(max(0, d)) / float64(time.Millisecond) }
@@ -40,10 +42,19 @@ func (s *Server) self(now time.Time) siteapi.SiteStatus {
 		out.Generation, out.Hash, out.Published = &g, s.snapshot.Hash, s.published == g
 		out.Objects = s.snapshot.Objects.Len()
 	}
+	out.Now, out.Disk, out.Certificates, out.Doubles = now, s.disk(), s.certificates, s.world.Doubles(now)
+	if !s.snapshotAt.IsZero() {
+		out.SnapshotAt = &s.snapshotAt
+	}
 	for _, n := range s.world.Nodes(now) {
 		st := siteapi.NodeStatus{
 			Node: n.Name, Status: n.Status, AgeMS: ms(now.Sub(n.At)), Applied: n.Report.Applied,
-			Refused: n.Report.Refused, RefusedWhy: n.Report.RefusedWhy,
+			Refused: n.Report.Refused, RefusedWhy: n.Report.RefusedWhy, Problems: n.Report.Problems,
+		}
+		for _, l := range n.Report.Links {
+			if n.Status != membership.Dead && (l.Fault != "" || l.Suspect != "") && len(out.Links) < maxTroubles {
+				out.Links = append(out.Links, siteapi.LinkTrouble{Node: n.Name, LinkReport: l})
+			}
 		}
 		st.Behind = s.snapshot != nil && n.Report.Applied != s.snapshot.Generation
 		out.Nodes = append(out.Nodes, st)
@@ -133,6 +144,7 @@ func (s *Server) meshStatus(ctx context.Context) (*siteapi.Status, error) {
 	if err := s.do(ctx, func() { out = s.status(time.Now()) }); err != nil {
 		return nil, err
 	}
+	began := time.Now()
 	s.askPeers(ctx, len(out.Peer), func(i int) string { return out.Peer[i].Site }, siteapi.VerbStatus, func(i int, data []byte, err error) {
 		p := &out.Peer[i]
 		said := new(siteapi.SiteStatus)
@@ -144,6 +156,11 @@ func (s *Server) meshStatus(ctx context.Context) (*siteapi.Status, error) {
 			return
 		}
 		p.Said = said
+		if !said.Now.IsZero() {
+			took := time.Since(began)
+			skew := said.Now.Sub(began.Add(took/2)).Seconds() * 1000
+			p.SkewMS, p.SkewWithinMS = &skew, ms(took/2)
+		}
 	})
 	return &out, nil
 }

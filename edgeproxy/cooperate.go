@@ -54,7 +54,7 @@ type Cooperation struct {
 	counts   map[mesh.ServiceKey]*share.Counters
 	changes  history
 	said     map[string]bool
-	mute     map[string]bool // sites whose last probe failed
+	mute     map[string]fault // by site, where the last probe failed
 
 	gatesMu sync.Mutex
 	// current serves; next is being applied, nil otherwise.
@@ -96,7 +96,7 @@ func NewCooperation(cfg CooperationConfig) *Cooperation {
 		last:              map[mesh.ServiceKey]inForce{},
 		counts:            map[mesh.ServiceKey]*share.Counters{},
 		said:              map[string]bool{},
-		mute:              map[string]bool{},
+		mute:              map[string]fault{},
 		sites:             map[string]*siteState{},
 		current:           &sharing{},
 	}
@@ -263,6 +263,10 @@ func (c *Cooperation) tick(loads Loads, buf []ServiceLoad) []ServiceLoad {
 		s := &out.Shares[i]
 		c.remember(s, counters[s.Service], wall)
 	}
+	for i := range out.Report.Links {
+		l := &out.Report.Links[i]
+		l.Fault, l.Probe = c.mute[l.Site].kind, c.mute[l.Site].said
+	}
 	if out.Publish && c.Publish != nil {
 		if err := c.Publish(&out.Report); err != nil {
 			c.once("report is not sent", err)
@@ -335,13 +339,13 @@ func (c *Cooperation) probed(site string, took time.Duration, loads [][]byte, er
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err != nil {
-		if !c.mute[site] {
-			c.mute[site] = true
+		if _, known := c.mute[site]; !known {
 			c.Log.Warn("site does not answer", "site", site, "err", err)
 		}
+		c.mute[site] = faultOf(err)
 		return
 	}
-	if c.mute[site] {
+	if _, was := c.mute[site]; was {
 		delete(c.mute, site)
 		c.Log.Info("site answers again", "site", site, "rtt", took)
 	}
@@ -358,7 +362,9 @@ func (c *Cooperation) probed(site string, took time.Duration, loads [][]byte, er
 			continue
 		}
 		if string(r.Site) != site {
-			c.once("load report is refused", fmt.Errorf("the gateway of site %s answers for site %q", site, r.Site))
+			err := fmt.Errorf("the gateway of site %s answers for site %q", site, r.Site)
+			c.once("load report is refused", err)
+			c.mute[site] = fault{mesh.ProbeOtherSite, err.Error()}
 			continue
 		}
 		if hasService(c.services, mesh.ServiceKey(r.Service)) {

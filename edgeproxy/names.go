@@ -33,6 +33,10 @@ func (s *Server) tend(ctx context.Context) {
 			if err := s.rebuild(); err != nil && ctx.Err() == nil {
 				s.deps.Log.Error("what DNS says is not applied", "err", err)
 			}
+		case <-s.certs.Changed():
+			if err := s.rebuild(); err != nil && ctx.Err() == nil {
+				s.deps.Log.Error("changed certificates are not applied", "err", err)
+			}
 		}
 	}
 }

@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
+	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/http1"
 	"github.com/meridian-mesh/meridian/edgeproxy/inband"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
@@ -27,6 +30,28 @@ const (
 
 // probeHead bounds the response to a probe.
 const probeHead = 32 << 10
+
+// errStranger says that what answers a probe is something else than a site's proxy.
+var errStranger = errors.New("not a gateway of a site")
+
+// fault is why a probe failed: its kind (mesh.LinkReport.Fault) and in words.
+type fault struct{ kind, said string }
+
+func faultOf(err error) fault {
+	kind := mesh.ProbeStranger
+	var name *net.DNSError
+	switch {
+	case errors.As(err, &name):
+		kind = mesh.ProbeName
+	case errors.Is(err, syscall.ECONNREFUSED):
+		kind = mesh.ProbeRefused
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		kind = mesh.ProbeNoRoute
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		kind = mesh.ProbeTimeout
+	}
+	return fault{kind, err.Error()}
+}
 
 // peer is another site as the prober reaches it.
 type peer struct {
@@ -210,7 +235,7 @@ func (c *probeConn) response(start time.Time) (rtt time.Duration, loads [][]byte
 			}
 			if ev.Kind == stream.End {
 				if status != 204 {
-					return 0, nil, fmt.Errorf("answered %d: not a gateway of a site", status)
+					return 0, nil, fmt.Errorf("answered %d: %w", status, errStranger)
 				}
 				return rtt, c.loads, nil
 			}

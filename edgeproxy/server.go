@@ -16,6 +16,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/datagram"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 	"github.com/meridian-mesh/meridian/edgeproxy/resolve"
+	"github.com/meridian-mesh/meridian/edgeproxy/tlsio"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
 	"github.com/meridian-mesh/meridian/edgeproxy/worker"
@@ -42,6 +43,7 @@ type Server struct {
 	shared   *worker.Shared
 	tokens   loop.Tokens
 	names    *resolve.Resolver
+	certs    *tlsio.Store
 	health   *health
 	started  chan struct{} // closed when Run has begun
 	stopped  chan struct{} // closed when the loops have ended
@@ -81,6 +83,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		registry: upstream.NewRegistry(cfg.Loops),
 		tokens:   loop.NewTokens(usable - cfg.Loops),
 		names:    resolve.New(cfg.Resolver),
+		certs:    tlsio.NewStore(deps.Log),
 		health:   newHealth(deps.Log),
 		started:  make(chan struct{}),
 		stopped:  make(chan struct{}),
@@ -90,6 +93,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		MaxConnections: cfg.MaxConnections, MaxListenerConnections: cfg.MaxListenerConnections,
 		ClientMaxAge: cfg.ClientMaxAge, ClientMaxRequests: cfg.ClientMaxRequests,
 		Unrouted: s.registry.Service(""), AccessLog: deps.AccessLog, ConnectionIDs: datagram.NewIDs(),
+		Handshakes: tlsio.NewHandshakes(s.tokens, tlsio.MostHandshakes),
 	}
 	for i := range cfg.Loops {
 		w, err := worker.New(i, s.shared)
@@ -123,6 +127,7 @@ func (s *Server) Run(ctx context.Context) error {
 	tend, stopTending := context.WithCancel(ctx)
 	defer stopTending()
 	tending.Go(func() { s.tend(tend) })
+	tending.Go(func() { s.certs.Run(tend) })
 	tending.Go(func() {
 		tick := time.NewTicker(restEvery)
 		defer tick.Stop()
@@ -187,8 +192,10 @@ func (s *Server) install(snap *mesh.Snapshot, sharing upstream.Sharing) error {
 		return err
 	}
 	defer s.tokens.Release()
+	s.certs.Begin()
 	v, err := view.Build(snap, view.Deps{
-		Site: s.site(snap), Registry: s.registry, Sharing: sharing, Loops: s.cfg.Loops, Names: s.targets,
+		Certificates: s.certs,
+		Site:         s.site(snap), Registry: s.registry, Sharing: sharing, Loops: s.cfg.Loops, Names: s.targets,
 	})
 	if err != nil {
 		return err
@@ -202,6 +209,7 @@ func (s *Server) install(snap *mesh.Snapshot, sharing upstream.Sharing) error {
 		return fmt.Errorf("snapshot %s not applied: %w", snap.Generation, err)
 	}
 	s.registry.Retain(v.Endpoints())
+	s.certs.Retain()
 	return nil
 }
 
@@ -421,7 +429,7 @@ func (s *Server) Listeners() []Listener {
 // requests they hit gets error responses, the rest is served.
 func (s *Server) Problems() []string {
 	if st := s.state.Load(); st != nil {
-		return slices.Concat(st.View.Problems, st.Unbound, s.names.Stale())
+		return slices.Concat(st.View.Problems, st.Unbound, s.names.Stale(), s.certs.Problems())
 	}
 	return nil
 }
@@ -445,6 +453,16 @@ func (s *Server) Acquire(ctx context.Context) (release func(), err error) {
 	}
 	return s.tokens.Release, nil
 }
+
+// LookAtCertificates reads the files of certificates that changed now; else it takes
+// a second.
+func (s *Server) LookAtCertificates() { s.certs.Look() }
+
+// Certificates is the state of the certificates in use.
+func (s *Server) Certificates() []tlsio.Held { return s.certs.Held() }
+
+// Handshakes counts those of TLS.
+func (s *Server) Handshakes() []tlsio.Count { return s.shared.Handshakes.Counts() }
 
 // ListenerAddr is the bound address of a gateway's listener.
 func (s *Server) ListenerAddr(gateway, name string) (netip.AddrPort, bool) {

@@ -24,11 +24,13 @@ const (
 	ReasonUnknownSite                = "UnknownSite"
 	ReasonNoEndpoints                = "NoEndpoints"
 	ReasonFilterNotFound             = "FilterNotFound"
+	ReasonShadowed                   = "Shadowed"
+	ReasonInvalidCertificateRef      = "InvalidCertificateRef"
 )
 
 // Condition is something that is wrong between objects that are each valid. It
 // refuses nothing: the share of the object that it concerns gets an error
-// response, the rest is served.
+// response, or with [ReasonShadowed] no request, the rest is served.
 type Condition struct {
 	Object   Key      `json:"object"`
 	Path     string   `json:"path,omitempty"`
@@ -71,6 +73,7 @@ func Check(o *Objects) []Condition {
 	for _, r := range o.HTTPRoutes {
 		c.route(r)
 	}
+	c.shadowed()
 	c.streamRoutes()
 	for _, s := range o.Sites {
 		c.site(s)
@@ -79,6 +82,7 @@ func Check(o *Objects) []Condition {
 		c.service(s)
 	}
 	c.policies()
+	c.certificates()
 	return c.found
 }
 
@@ -179,7 +183,7 @@ func (c *checker) route(r *HTTPRoute) {
 		}
 		switch {
 		case !joined:
-			add(path, ReasonNoMatchingParent, "Gateway %s/%s has no HTTP listener%s", p.Namespace, p.Name, p.wanted())
+			add(path, ReasonNoMatchingParent, "Gateway %s/%s has no HTTP or HTTPS listener%s", p.Namespace, p.Name, p.wanted())
 		case !allowed:
 			add(path, ReasonNotAllowedByListeners, notAllowed, p.Namespace, p.Name, KindHTTPRoute, r.Metadata.Namespace)
 		case !hosts:
@@ -252,7 +256,7 @@ func ports(s *MeshService) string {
 // Selects reports whether the reference joins the listener, which must be of
 // the Gateway that it names. Hostnames are not looked at.
 func (p *ParentRef) Selects(l *Listener) bool {
-	return l.Protocol == ProtocolHTTP && (p.SectionName == "" || p.SectionName == l.Name) && (p.Port == 0 || p.Port == l.Port)
+	return (l.Protocol == ProtocolHTTP || l.Protocol == ProtocolHTTPS) && (p.SectionName == "" || p.SectionName == l.Name) && (p.Port == 0 || p.Port == l.Port)
 }
 
 func (p *ParentRef) wanted() string {
@@ -296,6 +300,10 @@ func (c *checker) perhaps(name string, known any) string {
 	case map[string]*LocalResponse:
 		for _, r := range m {
 			names = append(names, r.Metadata.Name)
+		}
+	case map[string]*Certificate:
+		for _, x := range m {
+			names = append(names, x.Metadata.Name)
 		}
 	case map[string]*Site:
 		for n := range m {

@@ -118,8 +118,8 @@ test.yaml:2:1: Gateway/default/b: spec.listeners[1].hostname: HostnameConflict: 
 test.yaml:2:1: Gateway/default/b: spec.listeners[3].protocol: ProtocolConflict: port 8080 already serves HTTP, listener http
 test.yaml:15:1: Gateway/default/c: spec.listeners[0].port: PortUnavailable: port 8080 is taken by listener http of Gateway default/b
 test.yaml:23:1: HTTPRoute/default/r: spec.parentRefs[0]: NoMatchingParent: there is no Gateway default/d, did you mean b?
-test.yaml:23:1: HTTPRoute/default/r: spec.parentRefs[1]: NoMatchingParent: Gateway default/b has no HTTP listener named ew
-test.yaml:23:1: HTTPRoute/default/r: spec.parentRefs[2]: NoMatchingParent: Gateway default/b has no HTTP listener at port 9
+test.yaml:23:1: HTTPRoute/default/r: spec.parentRefs[1]: NoMatchingParent: Gateway default/b has no HTTP or HTTPS listener named ew
+test.yaml:23:1: HTTPRoute/default/r: spec.parentRefs[2]: NoMatchingParent: Gateway default/b has no HTTP or HTTPS listener at port 9
 test.yaml:23:1: HTTPRoute/default/r: spec.parentRefs[3]: NoMatchingListenerHostname: no listener of Gateway default/b has a hostname that overlaps with the route's
 test.yaml:23:1: HTTPRoute/default/r: spec.parentRefs[4]: NoMatchingParent: there is no Gateway default/bb, did you mean b?
 test.yaml:23:1: HTTPRoute/default/r: spec.parentRefs[5]: NotAllowedByListeners: no listener of Gateway elsewhere/b allows HTTPRoutes of namespace default (allowedRoutes)

@@ -23,6 +23,12 @@ var features = []feature{
 			return slices.ContainsFunc(r.Spec.Rules, func(r HTTPRouteRule) bool { return r.Retry != nil })
 		})
 	}},
+	{"tls", func(o *Objects) bool {
+		return slices.ContainsFunc(o.TrafficPolicies, func(p *TrafficPolicy) bool { return p.Spec.BackendTLS != nil }) ||
+			slices.ContainsFunc(o.Gateways, func(g *Gateway) bool {
+				return slices.ContainsFunc(g.Spec.Listeners, func(l Listener) bool { return l.usesTLS() })
+			})
+	}},
 	{"trusted-hops", func(o *Objects) bool {
 		return slices.ContainsFunc(o.TrafficPolicies, func(p *TrafficPolicy) bool {
 			return p.Spec.Forwarding != nil && p.Spec.Forwarding.TrustedHops > 0

@@ -51,6 +51,7 @@ var (
 	formatSlice     = format{`^[0-9]{1,3}(-[0-9A-Fa-f]{6})?$`, checkSlice}
 	formatMAC       = format{`^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$`, checkMAC}
 	formatCIDR      = format{`^[0-9A-Fa-f:.]+/[0-9]{1,3}$`, checkCIDR}
+	formatAbsolute  = format{`^/`, checkAbsolute}
 	formatHostPort  = format{`^([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+(%.+)?\]):[0-9]{1,5}$`, checkHostPort}
 	formatPath      = format{`^/` + pathBytes + `*$`, checkPath}
 	formatHeader    = format{"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$", checkHeader}

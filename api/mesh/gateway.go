@@ -36,7 +36,7 @@ type Listener struct {
 	Hostname string `json:"hostname,omitempty"`
 	Port     int    `json:"port"`
 	Protocol string `json:"protocol"`
-	// TLS is for protocol TLS.
+	// TLS is for protocols HTTPS and TLS.
 	TLS           *ListenerTLS   `json:"tls,omitempty"`
 	AllowedRoutes *AllowedRoutes `json:"allowedRoutes,omitempty"`
 }

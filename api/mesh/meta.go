@@ -145,6 +145,7 @@ type Objects struct {
 	Services        []*MeshService   `json:"services,omitempty"`
 	TrafficPolicies []*TrafficPolicy `json:"trafficPolicies,omitempty"`
 	LocalResponses  []*LocalResponse `json:"localResponses,omitempty"`
+	Certificates    []*Certificate   `json:"certificates,omitempty"`
 
 	ReferenceGrants  []*ReferenceGrant  `json:"referenceGrants,omitempty"`
 	NetworkFunctions []*NetworkFunction `json:"networkFunctions,omitempty"`

@@ -10,13 +10,16 @@ type NodeReport struct {
 	Seq   uint64 `json:"seq"`
 	// Applied is the generation in force; Refused and RefusedWhy name a newer one
 	// that the node would not serve.
-	Applied    Generation          `json:"applied"`
-	Refused    *Generation         `json:"refused,omitempty"`
-	RefusedWhy string              `json:"refusedWhy,omitempty"`
-	Services   []NodeServiceReport `json:"services,omitempty"`
-	Heard      []HeardReport       `json:"heard,omitempty"`
-	Links      []LinkReport        `json:"links,omitempty"`
-	InForce    []EffectiveWeights  `json:"inForce,omitempty"`
+	Applied    Generation  `json:"applied"`
+	Refused    *Generation `json:"refused,omitempty"`
+	RefusedWhy string      `json:"refusedWhy,omitempty"`
+	// Problems are the parts of the generation in force that cannot be served, the
+	// first [MaxProblems] of them.
+	Problems []string            `json:"problems,omitempty"`
+	Services []NodeServiceReport `json:"services,omitempty"`
+	Heard    []HeardReport       `json:"heard,omitempty"`
+	Links    []LinkReport        `json:"links,omitempty"`
+	InForce  []EffectiveWeights  `json:"inForce,omitempty"`
 }
 
 // NodeServiceReport is one service's load at one node.
@@ -45,7 +48,24 @@ type LinkReport struct {
 	Outstanding int     `json:"outstanding"`
 	// Suspect says why the node sends nothing there now, empty when it may.
 	Suspect string `json:"suspect,omitempty"`
+	// Fault is the kind of what was wrong with the last probe, one of the Probe
+	// constants, and Probe says it in words; empty when it was answered.
+	Fault string `json:"fault,omitempty"`
+	Probe string `json:"probe,omitempty"`
 }
+
+// MaxProblems bounds [NodeReport.Problems].
+const MaxProblems = 16
+
+// What can be wrong with a probe of another site's gateway ([LinkReport.Fault]).
+const (
+	ProbeRefused   = "refused"   // nothing listens at the address
+	ProbeTimeout   = "timeout"   // packets get no answer
+	ProbeNoRoute   = "noRoute"   // this machine has no way there
+	ProbeName      = "name"      // the name is not found
+	ProbeOtherSite = "otherSite" // another site answers
+	ProbeStranger  = "stranger"  // what answers is no gateway of a site
+)
 
 // EffectiveWeights are the shares a node really uses now for one service.
 type EffectiveWeights struct {

@@ -40,6 +40,7 @@ var kinds = []struct {
 	{MeshAPIVersion, reflect.TypeFor[MeshService]()},
 	{MeshAPIVersion, reflect.TypeFor[TrafficPolicy]()},
 	{MeshAPIVersion, reflect.TypeFor[LocalResponse]()},
+	{MeshAPIVersion, reflect.TypeFor[Certificate]()},
 	{GatewayAPIVersion, reflect.TypeFor[ReferenceGrant]()},
 	{MeshAPIVersion, reflect.TypeFor[NetworkFunction]()},
 	{MeshAPIVersion, reflect.TypeFor[ServiceChain]()},

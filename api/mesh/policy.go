@@ -26,6 +26,8 @@ type TrafficPolicySpec struct {
 	SendProxyProtocol   *SendProxyProtocol   `json:"sendProxyProtocol,omitempty"`
 	Forwarding          *Forwarding          `json:"forwarding,omitempty"`
 	SlowClients         *SlowClients         `json:"slowClients,omitempty"`
+	// BackendTLS encrypts the way to the endpoints.
+	BackendTLS *BackendTLS `json:"backendTLS,omitempty"`
 }
 
 // Forwarding says what requests tell backends of the way they came.

@@ -68,6 +68,8 @@ var (
 
 const meansCoreService = "without it the Gateway API means a core Service, which this version does not serve"
 
+const meansCoreSecret = "without it the Gateway API means a core Secret, which is not served"
+
 // rules are keyed by Go type and JSON field name; a test holds every key against
 // the types.
 var rules = map[string]rule{
@@ -84,8 +86,8 @@ var rules = map[string]rule{
 	"Listener.name":                {format: &formatSubdomain},
 	"Listener.hostname":            {format: &formatHostname, doc: "Host that requests must name; *.example.com matches all below it. Absent matches every host."},
 	"Listener.port":                {span: anyPort, doc: "TCP port; 0 asks the kernel for a free one."},
-	"Listener.protocol": {enum: []string{ProtocolHTTP, ProtocolTCP, ProtocolTLS, ProtocolUDP, ProtocolEastWest}, unserved: []string{"HTTPS"},
-		doc: "HTTP from users, TCP for whole connections, TLS for whole connections by the server name they ask for, UDP for datagrams, or mesh.meridian.dev/EastWest from other sites' proxies: what arrives there is served at this site and never passed on."},
+	"Listener.protocol": {enum: []string{ProtocolHTTP, ProtocolHTTPS, ProtocolTCP, ProtocolTLS, ProtocolUDP, ProtocolEastWest},
+		doc: "HTTP or HTTPS from users, TCP for whole connections, TLS for whole connections by the server name they ask for, UDP for datagrams, or mesh.meridian.dev/EastWest from other sites' proxies: what arrives there is served at this site and never passed on."},
 
 	"RouteNamespaces.from":               {enum: []string{NamespacesSame, NamespacesAll, NamespacesSelector}, unserved: []string{"None"}, def: NamespacesSame},
 	"NamespaceRequirement.key":           {doc: "The label, kubernetes.io/metadata.name."},
@@ -110,7 +112,21 @@ var rules = map[string]rule{
 	"RouteRetry.attempts": {span: &span{lo: 1, hi: 10}, doc: "New attempts after the first; that of the TrafficPolicy (2) where absent."},
 	"RouteRetry.backoff":  {format: &formatGEP2257, doc: "Least wait before an attempt, 25ms by default; it doubles up to ten times this much, and half as much at random is added."},
 
-	"ListenerTLS.mode":               {enum: []string{TLSPassthrough}, unserved: []string{"Terminate"}, doc: "Passthrough leaves the session to the backend."},
+	"ListenerTLS.mode":                     {enum: []string{TLSTerminate, TLSPassthrough}, def: TLSTerminate, doc: "Terminate ends the session here; Passthrough leaves it to the backend."},
+	"ListenerTLS.certificateRefs":          {maxItems: 64, unique: "name", doc: "The listener's certificates; of several the first that fits the client's name and algorithms is shown."},
+	"ListenerTLS.options":                  {doc: "mesh.meridian.dev/min-tls-version: \"1.3\" (the default) or \"1.2\"."},
+	"FrontendValidation.caCertificateRefs": {minItems: 1, maxItems: 16, unique: "name", doc: "Issuers of the clients' certificates."},
+	"FrontendValidation.mode":              {enum: []string{AllowValidOnly, AllowMissing}, unserved: []string{"AllowInsecureFallback"}, def: AllowValidOnly, doc: "AllowValidOnly refuses clients without a certificate, AllowMissing takes them; one that is not valid is always refused."},
+	"CertificateSpec.certificateFile":      {format: &formatAbsolute, doc: "Certificate chain in PEM, the leaf first, or issuers to trust; an absolute path on the machine of each proxy."},
+	"CertificateSpec.keyFile":              {format: &formatAbsolute, doc: "Key of the leaf in PEM, unencrypted; absent where the certificates are only to be trusted."},
+	"CertificateRef.group":                 {enum: []string{MeshGroup}, hint: "add group: " + MeshGroup + "; " + meansCoreSecret},
+	"CertificateRef.kind":                  {enum: []string{KindCertificate}, unserved: []string{"Secret", "ConfigMap"}, hint: "add kind: " + KindCertificate + "; " + meansCoreSecret},
+	"CertificateRef.name":                  {format: &formatSubdomain, doc: "A Certificate of the same namespace."},
+	"BackendTLS.hostname":                  {format: &formatHostname, doc: "Whom the endpoints' certificate has to name, and who is asked for (SNI)."},
+	"BackendTLS.caCertificateRefs":         {maxItems: 16, unique: "name", doc: "Issuers of the endpoints' certificates."},
+	"BackendTLS.wellKnownCACertificates":   {enum: []string{SystemCertificates}, doc: "System: the issuers that the proxy's machine trusts."},
+	"BackendTLS.options":                   {doc: "mesh.meridian.dev/min-tls-version: \"1.3\" (the default) or \"1.2\"."},
+
 	"TCPRouteSpec.parentRefs":        {minItems: 1, maxItems: 32, hint: "name the Gateway that the route joins"},
 	"TCPRouteSpec.rules":             {minItems: 1, maxItems: 1},
 	"UDPRouteSpec.parentRefs":        {minItems: 1, maxItems: 32, hint: "name the Gateway that the route joins"},
@@ -343,7 +359,7 @@ var routedMethods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", 
 // ignoring a match or a filter would serve requests that the author excluded.
 var unserved = map[string][]string{
 	"GatewaySpec":         {"infrastructure", "allowedListeners", "tls", "backendTLS", "defaultScope"},
-	"ListenerTLS":         {"certificateRefs", "frontendValidation", "options"},
+	"BackendTLS":          {"subjectAltNames"},
 	"HTTPRouteSpec":       {"useDefaultGateways"},
 	"HTTPRouteRule":       {"sessionPersistence"},
 	"HTTPRouteFilter":     {"externalAuth"},
@@ -400,21 +416,12 @@ var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
 			fault("sites", "sites are named but scope is not "+ScopeMesh, "add scope: "+ScopeMesh)
 		}
 	},
-	reflect.TypeFor[LoadBalancing]():    relateLoadBalancing,
-	reflect.TypeFor[OutlierDetection](): relateOutlierDetection,
-	reflect.TypeFor[SessionAffinity]():  relateSessionAffinity,
-	reflect.TypeFor[Listener](): func(v reflect.Value, fault faultFunc) {
-		switch l := v.Interface().(Listener); {
-		case l.Protocol == ProtocolTLS && l.TLS == nil:
-			fault("tls", "is missing", "add tls: {mode: "+TLSPassthrough+"}")
-		case l.Protocol != ProtocolTLS && l.TLS != nil:
-			fault("tls", "is for protocol "+ProtocolTLS+", not "+l.Protocol, "")
-		case l.Protocol == ProtocolTCP && l.Hostname != "":
-			fault("hostname", "connections of protocol "+ProtocolTCP+" name no host", "leave it out, or use protocol "+ProtocolTLS)
-		case l.Protocol == ProtocolUDP && l.Hostname != "":
-			fault("hostname", "datagrams name no host", "leave it out")
-		}
-	},
+	reflect.TypeFor[LoadBalancing]():     relateLoadBalancing,
+	reflect.TypeFor[OutlierDetection]():  relateOutlierDetection,
+	reflect.TypeFor[SessionAffinity]():   relateSessionAffinity,
+	reflect.TypeFor[Listener]():          related(listenerRelations),
+	reflect.TypeFor[ListenerTLS]():       related(listenerTLSRelations),
+	reflect.TypeFor[BackendTLS]():        related(backendTLSRelations),
 	reflect.TypeFor[TrafficPolicySpec](): policyTargets,
 	reflect.TypeFor[PolicyTargetRef](): func(v reflect.Value, fault faultFunc) {
 		if t := v.Interface().(PolicyTargetRef); (t.Kind == KindGateway) != (t.Group == GatewayGroup) {

@@ -156,6 +156,50 @@ spec:
   - {name: tls, port: 443, protocol: TLS, hostname: "*.example.com", tls: {mode: Passthrough}}
 ---
 apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: secure}
+spec:
+  gatewayClassName: meridian
+  listeners:
+  - name: https
+    port: 443
+    protocol: HTTPS
+    hostname: shop.example.com
+    tls:
+      mode: Terminate
+      certificateRefs: [{group: mesh.meridian.dev, kind: Certificate, name: shop}]
+      frontendValidation: {mode: AllowMissing, caCertificateRefs: [{group: mesh.meridian.dev, kind: Certificate, name: issuers}]}
+      options: {mesh.meridian.dev/min-tls-version: "1.2"}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: Certificate
+metadata: {name: shop}
+spec: {certificateFile: /etc/meridian/shop.crt, keyFile: /etc/meridian/shop.key}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: Certificate
+metadata: {name: issuers}
+spec: {certificateFile: /etc/meridian/issuers.crt}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: to-full}
+spec:
+  targetRefs: [{kind: MeshService, name: full}]
+  backendTLS:
+    hostname: full.example.com
+    caCertificateRefs: [{group: mesh.meridian.dev, kind: Certificate, name: issuers}]
+    clientCertificateRef: {group: mesh.meridian.dev, kind: Certificate, name: shop}
+    options: {mesh.meridian.dev/min-tls-version: "1.3"}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: to-far}
+spec:
+  targetRefs: [{kind: MeshService, name: echo}]
+  backendTLS: {hostname: far.example.com, wellKnownCACertificates: System}
+---
+apiVersion: gateway.networking.k8s.io/v1
 kind: TCPRoute
 metadata: {name: db}
 spec:
@@ -341,7 +385,8 @@ func TestSchemaAgreesWithParseYAML(t *testing.T) {
 		{"gatewayClassName: meridian", "gatewayClassName: istio"}, {"value: 127.0.0.1}", "value: localhost}"}, {"type: IPAddress", "type: Hostname"},
 		{"port: 8080, protocol: HTTP}", "port: 65536, protocol: HTTP}"}, {"port: 8080, protocol: HTTP}", "port: -1, protocol: HTTP}"},
 		{"port: 8080, protocol: HTTP}", `port: "8080", protocol: HTTP}`}, {"port: 8080, protocol: HTTP}", "port: 80.5, protocol: HTTP}"},
-		{"port: 8080, protocol: HTTP}", "port: 8080, protocol: HTTPS}"}, {"port: 8080, protocol: HTTP}", "port: 8080, protocol: HTTP, tls: {}}"},
+		{"port: 8080, protocol: HTTP}", "port: 8080, protocol: SCTP}"}, {"port: 8080, protocol: HTTP}", "port: 8080, protocol: HTTPS, tls: {mode: Off}}"},
+		{"certificateFile: /etc", "certificateFile: etc"}, {"keyFile: /etc", "keyfile: /etc"}, {"wellKnownCACertificates: System", "wellKnownCACertificates: All"}, {"mode: AllowMissing", "mode: AllowInsecureFallback"},
 		{"port: 8080, protocol: HTTP}", "port: 8080}"}, {"listeners: [{name: http, port: 8080, protocol: HTTP}]", "listeners: []"},
 		{"  parentRefs: [{name: ingress}]\n", ""}, {"group: mesh.meridian.dev, kind: MeshService, name: echo, port: 80", "name: echo, port: 80"},
 		{"kind: MeshService, name: echo, port: 80", "kind: Service, name: echo, port: 80"}, {"port: 80}]\n---", "port: 80, weight: 1.5}]\n---"},

@@ -28,11 +28,6 @@ const (
 	PortUDP   = "udp"
 )
 
-// ListenerTLS says what a listener does with TLS.
-type ListenerTLS struct {
-	Mode string `json:"mode"`
-}
-
 // TCPRoute sends the connections of a TCP listener to services (Gateway API, TCPRoute).
 type TCPRoute struct {
 	TypeMeta

@@ -6,9 +6,12 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/source"
+	"github.com/meridian-mesh/meridian/edgeproxy/tlsio"
+	"github.com/meridian-mesh/meridian/edgeproxy/view"
 )
 
 // check reads the configuration as a node would and changes nothing. It is
@@ -21,6 +24,7 @@ func check(path string, stdout, stderr io.Writer) int {
 		return exitFailed
 	}
 	conditions := mesh.Check(objects)
+	conditions = append(conditions, certificates(objects)...)
 	for _, c := range conditions {
 		fmt.Fprintln(stderr, c)
 	}
@@ -29,6 +33,23 @@ func check(path string, stdout, stderr io.Writer) int {
 	}
 	fmt.Fprintf(stdout, "%s: in order: %s\n", path, summary(objects))
 	return exitOK
+}
+
+// certificates reads the files that Certificates name, as a node on this machine would.
+func certificates(o *mesh.Objects) []mesh.Condition {
+	var out []mesh.Condition
+	for _, c := range o.Certificates {
+		pair := view.KeyPairOf(c)
+		loaded, _, err := pair.Load()
+		if err == nil {
+			err = tlsio.Valid(loaded.Leaf, time.Now())
+		}
+		if err != nil {
+			key := mesh.Key{Kind: mesh.KindCertificate, Namespace: c.Metadata.Namespace, Name: c.Metadata.Name}
+			out = append(out, mesh.Condition{Object: key, Path: "spec", Reason: "InvalidCertificate", Message: err.Error(), Position: o.Positions[key]})
+		}
+	}
+	return out
 }
 
 // summary counts the objects by kind: "1 Gateway, 2 HTTPRoute".

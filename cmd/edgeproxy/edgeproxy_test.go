@@ -165,6 +165,10 @@ func TestCheck(t *testing.T) {
 	if code, out := check(); code != exitFailed || !strings.Contains(out, "ecco") {
 		t.Errorf("dangling reference: exit %d: %s", code, out)
 	}
+	put(t, path, smallest("127.0.0.1:9001")+"---\napiVersion: mesh.meridian.dev/v1alpha1\nkind: Certificate\nmetadata: {name: shop}\nspec: {certificateFile: "+dir+"/shop.crt}\n")
+	if code, out := check(); code != exitFailed || !strings.Contains(out, "Certificate/default/shop: spec: InvalidCertificate: "+dir+"/shop.crt does not exist") {
+		t.Errorf("missing file: exit %d: %s", code, out)
+	}
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) != 1 {
 		t.Errorf("--check left %v behind (%v)", entries, err)

@@ -270,6 +270,8 @@ func (n *node) publish(r *mesh.NodeReport) error {
 	if s.Refused != nil {
 		r.Refused, r.RefusedWhy = s.Refused.Generation, s.Refused.Why
 	}
+	r.Problems = n.proxy.Problems()
+	r.Problems = r.Problems[:min(len(r.Problems), mesh.MaxProblems)]
 	if err := n.bus.PublishReport(r); !errors.Is(err, bus.ErrNotConnected) {
 		return err
 	}
@@ -324,6 +326,7 @@ func (n *node) reload(ctx context.Context) {
 	n.notifyReloading()
 	was := n.source.State().CheckedAt
 	n.source.Reload()
+	n.proxy.LookAtCertificates()
 	for range 500 {
 		if n.bus != nil || ctx.Err() != nil || n.source.State().CheckedAt != was {
 			break

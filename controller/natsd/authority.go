@@ -72,6 +72,9 @@ func (a *Authority) CA() (cert []byte, sum string) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.ca.Raw}), hex.EncodeToString(digest[:])
 }
 
+// Ends is when the hub's certificate ends, and when its CA does.
+func (a *Authority) Ends() (cert, ca time.Time) { return a.cert.Leaf.NotAfter, a.ca.NotAfter }
+
 // TLS is what the hub shows to who asks to join: its certificate and, because a
 // new site knows but the hash of the CA, that too.
 func (a *Authority) TLS() *tls.Config {

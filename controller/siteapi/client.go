@@ -137,6 +137,12 @@ func (c *Client) Explain(ctx context.Context, r ExplainRequest) (*Explained, err
 	return out, c.post(ctx, PathExplain, r, out)
 }
 
+// Check asks for all that is wrong.
+func (c *Client) Check(ctx context.Context) (*Checked, error) {
+	out := new(Checked)
+	return out, c.get(ctx, PathCheck, nil, out)
+}
+
 func (c *Client) get(ctx context.Context, path string, q url.Values, out any) error {
 	u := c.base + path
 	if len(q) > 0 {

@@ -22,6 +22,7 @@ const (
 	PathRemove  = "/api/v1/remove-site"
 	PathTraffic = "/api/v1/site-traffic"
 	PathExplain = "/api/v1/explain"
+	PathCheck   = "/api/v1/check"
 )
 
 // Verbs of the API on the bus (see bus.APISubject). Those of one site answer for
@@ -154,8 +155,20 @@ type SiteStatus struct {
 	Published  bool             `json:"published"`
 	Problem    string           `json:"problem,omitempty"`
 	Objects    int              `json:"objects"`
-	Nodes      []NodeStatus     `json:"nodes"`
-	Services   []ServiceStatus  `json:"services"`
+	// Now is the site's clock and SnapshotAt when the newest snapshot was made.
+	Now        time.Time  `json:"now,omitzero"`
+	SnapshotAt *time.Time `json:"snapshotAt,omitempty"`
+	// Disk is the file system of the data folder, nil where it could not be asked.
+	Disk *Disk `json:"disk,omitempty"`
+	// Certificates are those whose end would cut the site off.
+	Certificates []Certificate `json:"certificates,omitempty"`
+	// Doubles are the names under which several processes report here now: "site
+	// NAME" and "node NAME".
+	Doubles []string `json:"doubles,omitempty"`
+	// Links are the ways to other sites that are not as they should be.
+	Links    []LinkTrouble   `json:"links,omitempty"`
+	Nodes    []NodeStatus    `json:"nodes"`
+	Services []ServiceStatus `json:"services"`
 }
 
 // NodeStatus is one node of a site as its controller sees it.
@@ -168,6 +181,28 @@ type NodeStatus struct {
 	Behind     bool             `json:"behind,omitempty"`
 	Refused    *mesh.Generation `json:"refused,omitempty"`
 	RefusedWhy string           `json:"refusedWhy,omitempty"`
+	// Problems are parts of the generation in force that the node cannot serve.
+	Problems []string `json:"problems,omitempty"`
+}
+
+// Disk is how full a file system is.
+type Disk struct {
+	Path string `json:"path"`
+	// FreeBytes is what may still be written by who is not root.
+	FreeBytes  uint64 `json:"freeBytes"`
+	TotalBytes uint64 `json:"totalBytes"`
+}
+
+// Certificate is one with an end.
+type Certificate struct {
+	Name string    `json:"name"`
+	Ends time.Time `json:"ends"`
+}
+
+// LinkTrouble is what a node says of its way to another site.
+type LinkTrouble struct {
+	Node string `json:"node"`
+	mesh.LinkReport
 }
 
 // ServiceStatus is the load of one service at a site.
@@ -194,9 +229,13 @@ type PeerStatus struct {
 	UnknownSince *time.Time `json:"unknownSince,omitempty"`
 	RTTMS        float64    `json:"rttMs"`
 	// Traffic and TrafficReason are by the Site object here, whatever the site says.
-	Traffic       string      `json:"traffic,omitempty"`
-	TrafficReason string      `json:"trafficReason,omitempty"`
-	Said          *SiteStatus `json:"said,omitempty"`
+	Traffic       string `json:"traffic,omitempty"`
+	TrafficReason string `json:"trafficReason,omitempty"`
+	// SkewMS is by how much the site's clock is ahead of this one's, to within
+	// SkewWithinMS; nil when it did not answer.
+	SkewMS       *float64    `json:"skewMs,omitempty"`
+	SkewWithinMS float64     `json:"skewWithinMs,omitempty"`
+	Said         *SiteStatus `json:"said,omitempty"`
 	// Silence is why Said is missing.
 	Silence string `json:"silence,omitempty"`
 	// Known is what this site plans with: the youngest report of each service there.
@@ -336,4 +375,32 @@ type Explained struct {
 type Distance struct {
 	Site string  `json:"site"`
 	KM   float64 `json:"km"`
+}
+
+// Severities of a [Finding]: an error costs somebody something now, a warning will.
+const (
+	SeverityError   = "error"
+	SeverityWarning = "warning"
+)
+
+// Finding is something that is not as it should be.
+type Finding struct {
+	// Code names the kind of finding.
+	Code     string `json:"code"`
+	Severity string `json:"severity"`
+	// Site is where it is, empty where it is nowhere in particular.
+	Site string `json:"site,omitempty"`
+	// What says what is wrong, Remedy what to do about it.
+	What   string `json:"what"`
+	Remedy string `json:"remedy"`
+}
+
+// Checked is what a check of the mesh found.
+type Checked struct {
+	// Site is where it was made.
+	Site string    `json:"site"`
+	At   time.Time `json:"at"`
+	// Looked says what was looked at, in words.
+	Looked   []string  `json:"looked"`
+	Findings []Finding `json:"findings"`
 }

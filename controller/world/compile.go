@@ -58,6 +58,10 @@ func (w *World) Compile(site string) mesh.Objects {
 			if here(d.Metadata, site) {
 				out.LocalResponses = append(out.LocalResponses, d)
 			}
+		case *mesh.Certificate:
+			if here(d.Metadata, site) {
+				out.Certificates = append(out.Certificates, d)
+			}
 		case *mesh.ReferenceGrant:
 			if here(d.Metadata, site) {
 				out.ReferenceGrants = append(out.ReferenceGrants, d)

@@ -22,6 +22,7 @@ func (w *World) Tell(r *mesh.NodeReport, at time.Time) {
 	if r.Site != w.site {
 		return
 	}
+	w.once("node "+r.Node, r.Epoch, at)
 	for i := range r.Heard {
 		w.hear(&r.Heard[i], at)
 	}

@@ -27,6 +27,7 @@ type info struct {
 // Hear takes in a site's report that was received at a time. News of the own
 // site comes from its nodes and is passed over.
 func (w *World) Hear(r *mesh.Report, at time.Time) {
+	w.once("site "+r.Site, r.Epoch, at)
 	if r.Site == w.site {
 		return
 	}

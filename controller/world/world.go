@@ -56,6 +56,7 @@ type World struct {
 	rhythms map[string]membership.Rhythm // of the sites' controllers, over the bus
 	nodes   map[string]node
 	ways    map[string]*way
+	doubles map[string]*double // by "site NAME" or "node NAME"
 }
 
 // New returns the empty world of a site. owner is who its own writes belong to:
@@ -68,6 +69,7 @@ func New(site, owner string) *World {
 		rhythms: map[string]membership.Rhythm{},
 		nodes:   map[string]node{},
 		ways:    map[string]*way{},
+		doubles: map[string]*double{},
 	}
 }
 
@@ -173,6 +175,7 @@ func (w *World) Forget(now time.Time, maxAge time.Duration) {
 		return len(voices) == 0
 	})
 	maps.DeleteFunc(w.rhythms, func(site string, _ membership.Rhythm) bool { return len(w.reports[topic{site: site}]) == 0 })
+	maps.DeleteFunc(w.doubles, func(_ string, d *double) bool { return now.Sub(d.heard) > maxAge })
 	maps.DeleteFunc(w.nodes, func(_ string, n node) bool { return now.Sub(n.at) > maxAge })
 }
 

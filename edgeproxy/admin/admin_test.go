@@ -19,6 +19,7 @@ import (
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy"
 	"github.com/meridian-mesh/meridian/edgeproxy/source"
+	"github.com/meridian-mesh/meridian/edgeproxy/tlsio"
 )
 
 // fakeProxy is a data path with one of everything.
@@ -40,6 +41,14 @@ func (p fakeProxy) Problems() []string { return p.problems }
 
 func (fakeProxy) Memory() edgeproxy.Memory {
 	return edgeproxy.Memory{Limit: 64 << 20, Resident: 10 << 20, Sockets: 4096, ShedIdle: 1, ShedSlow: 2, RefusedConnections: 3, RefusedRequests: 4}
+}
+
+func (fakeProxy) Handshakes() []tlsio.Count {
+	return []tlsio.Count{{Side: tlsio.ServerSide, InFlight: 2, Done: 9, Resumed: 4, Failed: map[tlsio.Reason]uint64{tlsio.NotTLS: 3}}}
+}
+
+func (fakeProxy) Certificates() []tlsio.Held {
+	return []tlsio.Held{{Name: "Certificate/default/shop", NotAfter: time.Unix(2000000000, 0)}, {Name: "Certificate/default/late", Problem: "missing"}}
 }
 
 func (fakeProxy) Connections(int) []edgeproxy.Connection { return []edgeproxy.Connection{{ID: 7}} }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy"
+	"github.com/meridian-mesh/meridian/edgeproxy/tlsio"
 )
 
 // Proxy is the data path as this package asks it; edgeproxy.Server is one.
@@ -16,6 +17,8 @@ type Proxy interface {
 	Problems() []string
 	Stats() edgeproxy.Stats
 	Memory() edgeproxy.Memory
+	Handshakes() []tlsio.Count
+	Certificates() []tlsio.Held
 	Connections(most int) []edgeproxy.Connection
 	Connection(id uint64) (edgeproxy.Connection, bool)
 	Explain(q *mesh.ExplainQuery) (*mesh.Explanation, error)
@@ -59,6 +62,7 @@ func (n Node) writeProxy(t *Text) {
 	t.Count(s.MirrorsDropped)
 	t.Family("meridian_config_problems", gauge, "Parts of the configuration in force that cannot be served.")
 	t.Value(float64(len(n.Proxy.Problems())))
+	n.writeTLS(t)
 	n.writeAccessLog(t)
 	writeMemory(t, n.Proxy.Memory())
 	writeLoops(t, s.Loops)

@@ -2,7 +2,6 @@ package loop
 
 import (
 	"errors"
-	"io"
 	"net/netip"
 	"syscall"
 	"unsafe"
@@ -57,6 +56,8 @@ type Conn struct {
 	hungUp     bool // the other side's end, or worse, is there or on its way
 	failed     bool // ... worse
 	ending     bool // nothing is sent after what is queued
+	over       bool // the transport has ended, once what it gave is taken
+	secure     bool // the transport is not raw
 	dirty      bool
 	inResumed  bool
 
@@ -112,6 +113,7 @@ func (c *Conn) Close() {
 		return
 	}
 	l := c.loop
+	c.lastWords()
 	l.calls += 2
 	if c.waits != 0 {
 		l.Del(c.fd, c.handle)
@@ -122,6 +124,8 @@ func (c *Conn) Close() {
 	c.Out.Free(&l.Slabs)
 	c.t.Wire().Free(&l.Slabs)
 	c.rest.Free(&l.Slabs)
+	c.t.Release()
+	c.t = &c.raw // the memory of a session is not kept with the connection's
 	c.nextDead = l.dead
 	l.dead = c
 }
@@ -130,14 +134,62 @@ func (c *Conn) Close() {
 func (c *Conn) Reset() {
 	if !c.Closed() {
 		c.loop.calls++
+		c.broken = true // no last words: the end must not look like one
 		// Without it the other side sees an ordinary end: no worse than Close.
 		_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 		c.Close()
 	}
 }
 
+// Secure has what comes and goes from now on pass t. Nothing may wait to be sent.
+func (c *Conn) Secure(t Transport) {
+	c.t, c.secure = t, true
+}
+
+// Transport is what the bytes pass.
+func (c *Conn) Transport() Transport { return c.t }
+
+// Secured reports whether that is not the raw one.
+func (c *Conn) Secured() bool { return c.secure }
+
+// Arrived has the transport take bytes that were read before it could; there may be
+// none, where it has kept some itself. It must not run inside a call of the owner.
+func (c *Conn) Arrived(in []byte) {
+	if c.Closed() {
+		return
+	}
+	k := c.rest.CopyTo(c.loop.in)
+	n := copy(c.loop.in[k:], in)
+	c.received(k, n)
+	if c.fd >= 0 {
+		c.readable = true // what is not is found out
+		if !c.paused {
+			c.Again()
+		}
+	}
+}
+
+// lastWords sends, where the socket takes it at once, what the transport has to say
+// before the end.
+func (c *Conn) lastWords() {
+	if !c.secure || c.broken || c.dialing || c.Out.Len() > 0 {
+		return // what is cut short must not look whole
+	}
+	wire := c.t.Wire()
+	if wire.Len() == 0 {
+		c.t.Finish()
+	}
+	if wire.Len() > 0 {
+		// Where it fails or takes a part the other side sees an early end, as it is.
+		_, _, _ = c.write(wire)
+	}
+}
+
 // ShutdownWrite tells the other side that nothing more will come.
 func (c *Conn) ShutdownWrite() {
+	if c.lastWords(); c.secure {
+		c.t.Wire().Free(&c.loop.Slabs)
+	}
 	c.loop.calls++
 	// Fails where the other side is gone, which reading finds out.
 	_ = unix.Shutdown(c.fd, unix.SHUT_WR)
@@ -315,6 +367,11 @@ func (c *Conn) read() {
 	if c.inResumed {
 		return // what is left comes first, in its turn
 	}
+	if c.over {
+		c.readable, c.ended = false, true
+		c.peer.Failed(c.t.End())
+		return
+	}
 	if c.rest.Len() > leftBytes {
 		c.Again() // no room to read more before some of it is taken
 		return
@@ -326,6 +383,9 @@ func (c *Conn) read() {
 	}
 	if c.most > 0 {
 		most = min(most, c.most)
+	}
+	if c.secure {
+		most = min(most, secureBytes)
 	}
 	k := c.rest.CopyTo(l.in)
 	l.calls++
@@ -340,7 +400,7 @@ func (c *Conn) read() {
 		return
 	case n == 0:
 		c.readable, c.ended = false, true
-		c.peer.Failed(io.EOF)
+		c.peer.Failed(c.t.End())
 		return
 	case n < most && !c.hungUp:
 		c.readable = false // the next byte comes with an event of its own
@@ -348,7 +408,7 @@ func (c *Conn) read() {
 	c.received(k, n)
 	switch {
 	case c.fd < 0 || !c.readable:
-	case !c.paused && c.most > 0:
+	case !c.paused && c.most > 0 && !c.over:
 		c.nextTurn() // what was read is to be sent first: the owner bounds what lies here
 	case !c.paused || c.failed && c.watchReset:
 		c.Again()
@@ -369,8 +429,12 @@ func (c *Conn) received(k, n int) {
 	in := l.in[k : k+n]
 	plain, err := c.t.Feed(in)
 	if err != nil {
-		c.peer.Failed(err)
-		return
+		c.over, c.readable = true, true // told when what is left is taken
+		if wire := c.t.Wire(); c.secure && wire.Len() > 0 {
+			// The alert that says why, before the owner resets the connection.
+			_, _, _ = c.write(wire)
+			wire.Free(&l.Slabs)
+		}
 	}
 	if c.t.Wire().Len() > 0 {
 		c.Dirty()
@@ -409,7 +473,7 @@ func (c *Conn) flush() {
 		return
 	}
 	if err := c.t.Send(&c.Out); err != nil {
-		c.peer.Failed(err)
+		c.breaks()
 		return
 	}
 	wire := c.t.Wire()
@@ -423,7 +487,7 @@ func (c *Conn) flush() {
 		return
 	}
 	sent := 0
-	for wire.Len() > 0 {
+	for c.more(wire) {
 		n, whole, e := c.write(wire)
 		if e != 0 && e != syscall.EAGAIN {
 			c.breaks()
@@ -444,10 +508,22 @@ func (c *Conn) flush() {
 	}
 }
 
+// more reports whether something is to be written, after having the transport go on
+// with what it would not take before there was room.
+func (c *Conn) more(wire *List) bool {
+	if wire.Len() == 0 && c.Out.Len() > 0 {
+		if err := c.t.Send(&c.Out); err != nil {
+			return false // the transport ended, of which reading tells
+		}
+	}
+	return wire.Len() > 0
+}
+
 // breaks gives up sending. An answer sent before the other side closed may still
 // be there to read, so the reading side finds the end.
 func (c *Conn) breaks() {
 	c.t.Wire().Free(&c.loop.Slabs)
+	c.Out.Free(&c.loop.Slabs)
 	c.broken, c.readable, c.hungUp, c.failed = true, true, true, true
 	c.Again()
 }

@@ -15,6 +15,9 @@ const (
 	// the codec left of earlier reads, which no head over its limit can exceed.
 	readBytes = 64 << 10
 	leftBytes = 80 << 10
+	// secureBytes is the most one read takes for a transport that is not raw: with
+	// what such a one has kept of a record before, all plaintext has room.
+	secureBytes = 32 << 10
 	// turnEvents bounds a turn, so that none takes long.
 	turnEvents = 64
 	rawBlockMS = 5

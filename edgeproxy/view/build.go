@@ -23,6 +23,8 @@ type builder struct {
 	names   func(string) ([]Target, error)
 	view    *View
 
+	certificates Certificates
+
 	gateways map[string]netip.AddrPort // of other sites, by the way from here
 	weights  map[mesh.ServiceKey][]int // of the home endpoints
 	bound    map[SocketKey]string
@@ -200,6 +202,7 @@ func sorted(set map[string]bool) []string {
 func (b *builder) complete(s *Service) {
 	b.policy(s)
 	s.SendProxy = b.sendProxy(s.Key)
+	b.clientTLS(s)
 	if b.sharing == nil {
 		return
 	}
@@ -260,7 +263,7 @@ func (b *builder) gateway(g *mesh.Gateway) {
 		case mesh.ProtocolTLS:
 			s.Streams = route.BuildTLS(g, group, &b.snap.Objects)
 			b.streamBackends(mesh.KindTLSRoute, s.Streams)
-		case mesh.ProtocolHTTP:
+		case mesh.ProtocolHTTP, mesh.ProtocolHTTPS:
 			table, faults := route.Build(g, group, &b.snap.Objects)
 			s.Routes = table
 			s.Forwarding = newForwarding(mesh.ForwardingOf(&b.snap.Objects, g.Metadata, first.Name))
@@ -269,6 +272,9 @@ func (b *builder) gateway(g *mesh.Gateway) {
 				b.problem("%s", f.Error())
 			}
 			b.backends(table)
+		}
+		if first.Protocol == mesh.ProtocolHTTPS {
+			s.TLS = b.serverTLS(g, group)
 		}
 		for _, a := range addresses {
 			s.Key = SocketKey{Addr: a, Port: uint16(first.Port), Packets: first.Protocol == mesh.ProtocolUDP}
@@ -287,7 +293,7 @@ func (b *builder) gateway(g *mesh.Gateway) {
 }
 
 // served are the listener protocols of this build.
-var served = []string{mesh.ProtocolHTTP, mesh.ProtocolTCP, mesh.ProtocolTLS, mesh.ProtocolUDP, mesh.ProtocolEastWest}
+var served = []string{mesh.ProtocolHTTP, mesh.ProtocolHTTPS, mesh.ProtocolTCP, mesh.ProtocolTLS, mesh.ProtocolUDP, mesh.ProtocolEastWest}
 
 // streamBackends says which references lead nowhere; their share of connections
 // is closed.

@@ -13,6 +13,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/lb"
 	"github.com/meridian-mesh/meridian/edgeproxy/outlier"
 	"github.com/meridian-mesh/meridian/edgeproxy/route"
+	"github.com/meridian-mesh/meridian/edgeproxy/tlsio"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 )
 
@@ -75,6 +76,8 @@ type Socket struct {
 	Forwarding Forwarding
 	// Slow is how slow clients may be; of HTTP.
 	Slow SlowClients
+	// TLS is what sessions need that end here; nil where connections are plain.
+	TLS *tlsio.Server
 }
 
 // SlowClients is how slow a listener's clients may be while they are waited for:
@@ -148,6 +151,9 @@ type Service struct {
 	Concurrency int
 	ServiceTime time.Duration
 
+	// TLS is what connections to the endpoints at home need; nil where they are plain.
+	TLS *tlsio.Client
+
 	// SendProxy is the version of the PROXY header that endpoints get at the
 	// start of a TCP connection, 0 for none.
 	SendProxy int
@@ -218,12 +224,21 @@ type Target struct {
 	Weight int
 }
 
+// Certificates makes what sockets and services need for TLS of what they ask for, and
+// says what is wrong with it; see [tlsio.Store].
+type Certificates interface {
+	Server(scope string, listeners []tlsio.ListenerSpec) (*tlsio.Server, []string)
+	Client(spec tlsio.ClientSpec) (*tlsio.Client, []string)
+}
+
 // Deps is what a view is built with.
 type Deps struct {
 	Site     string
 	Registry *upstream.Registry
 	Sharing  upstream.Sharing // may be nil
 	Loops    int
+	// Certificates makes what TLS needs; nil has no certificate.
+	Certificates Certificates
 	// Names resolves an endpoint's address that is no ip:port; nil knows none.
 	Names func(address string) ([]Target, error)
 }
@@ -235,7 +250,7 @@ func Build(snap *mesh.Snapshot, with Deps) (*View, error) {
 		return nil, fmt.Errorf("snapshot %s: %w", snap.Generation, err)
 	}
 	b := &builder{
-		snap: snap, site: with.Site, reg: with.Registry, sharing: with.Sharing, loops: with.Loops, names: with.Names,
+		snap: snap, site: with.Site, reg: with.Registry, sharing: with.Sharing, loops: with.Loops, names: with.Names, certificates: with.Certificates,
 		view: &View{
 			Generation: snap.Generation,
 			Site:       []byte(with.Site),

@@ -179,7 +179,7 @@ func TestSockets(t *testing.T) {
 	o := objects()
 	o.Gateways = []*mesh.Gateway{
 		gateway("one", []string{"127.0.0.1", "::1"}, l("a", 80, mesh.ProtocolHTTP), l("b", 80, mesh.ProtocolHTTP), l("e", 90, mesh.ProtocolEastWest)),
-		gateway("two", nil, l("x", 0, mesh.ProtocolHTTP), l("y", 0, mesh.ProtocolHTTP), l("u", 5, "HTTPS")),
+		gateway("two", nil, l("x", 0, mesh.ProtocolHTTP), l("y", 0, mesh.ProtocolHTTP), l("u", 5, "SCTP")),
 		gateway("three", []string{"127.0.0.1", "name"}, l("a", 80, mesh.ProtocolHTTP), l("m", 7, mesh.ProtocolHTTP), l("n", 7, mesh.ProtocolEastWest)),
 		{Metadata: meta("other"), Spec: mesh.GatewaySpec{GatewayClassName: "nginx", Listeners: []mesh.Listener{l("a", 81, mesh.ProtocolHTTP)}}},
 	}
@@ -210,7 +210,7 @@ func TestSockets(t *testing.T) {
 	problems := strings.Join(v.Problems, "\n")
 	for _, want := range []string{
 		`127.0.0.1:80 is served by Gateway/default/one already`, `"name" is not an IP address`, `different protocols`,
-		`protocol "HTTPS" is not served`, `"default/gone" does not exist`, `has no port 99`,
+		`protocol "SCTP" is not served`, `"default/gone" does not exist`, `has no port 99`,
 	} {
 		if !strings.Contains(problems, want) {
 			t.Errorf("problems lack %s:\n%s", want, problems)

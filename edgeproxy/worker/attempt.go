@@ -6,6 +6,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
+	"github.com/meridian-mesh/meridian/edgeproxy/tlsio"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
 )
@@ -20,6 +21,7 @@ type attempt struct {
 	endpoint *upstream.Endpoint
 	remote   int // index in the gate's list, or upstream.Home
 	speaks   *protocol
+	clients  *tlsio.Client // nil where the way there is plain
 	gate     upstream.Gate
 	name     []byte // of the service, for a remote
 	connect  time.Duration
@@ -145,6 +147,9 @@ func (w *Worker) sendHead(r *request, a *attempt) {
 	a.sent, a.sentAt, a.heard = true, now, now
 	a.endpoint.Cells[w.id].Requests.Add(1)
 	w.msg = r.head
+	if a.clients != nil {
+		w.msg.Scheme = valueHTTPS
+	}
 	if len(w.msg.Authority) == 0 {
 		w.msg.Authority = a.endpoint.Authority
 	}

@@ -108,11 +108,11 @@ func (w *Worker) home(r *request, a *attempt, s *view.Service) bool {
 }
 
 func (a *attempt) toHome(s *view.Service, i int) {
-	a.endpoint, a.remote, a.slots, a.token = s.Home[i], upstream.Home, s.Slots[i], s.IDs[i]
+	a.endpoint, a.remote, a.slots, a.token, a.clients = s.Home[i], upstream.Home, s.Slots[i], s.IDs[i], s.TLS
 }
 
 func (a *attempt) toRemote(s *view.Service, i int) {
-	a.endpoint, a.remote, a.slots, a.name = s.Remotes[i].Endpoint, i, 0, s.Name
+	a.endpoint, a.remote, a.slots, a.name, a.clients = s.Remotes[i].Endpoint, i, 0, s.Name, nil
 }
 
 // session goes where the request's cookie says, unless that is nowhere now.

@@ -9,6 +9,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 	"github.com/meridian-mesh/meridian/edgeproxy/proxyproto"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
+	"github.com/meridian-mesh/meridian/edgeproxy/tlsio"
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
 )
 
@@ -35,6 +36,7 @@ type down struct {
 	phase     phase
 	decoding  bool
 	many      bool // its codec carries many streams at a time
+	agreed    bool // on that, in the TLS handshake
 	balanced  bool // a PROXY header comes first
 	closing   bool // closed once all is sent
 	linger    bool // ... after reading what the client still sends
@@ -55,6 +57,7 @@ const (
 	serving                 // a request is under way
 	tunnelling              // bytes either way
 	lingering               // the client's close
+	securing                // the end of a TLS handshake
 )
 
 func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
@@ -94,7 +97,7 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 		d.await(resting, d.w.shared.Times.Head)
 		return
 	}
-	d.await(resting, w.keepAlive())
+	d.greet()
 }
 
 // gateway names who serves the connection.
@@ -119,9 +122,13 @@ func (d *down) header(in []byte) int {
 		d.from = h.From
 	}
 	d.balanced = false
-	d.await(resting, d.w.keepAlive())
+	d.greet()
 	if n == len(in) {
 		return n
+	}
+	if d.phase == securing {
+		d.hello(in[n:])
+		return len(in)
 	}
 	return n + d.Input(in[n:])
 }
@@ -162,6 +169,8 @@ func (d *down) Expire(_ *loop.Timer, now int64) {
 		d.stalled(now)
 	case tunnelling:
 		d.w.stop(d.requests, exchange.IdleTimeout, 0)
+	case securing:
+		d.unsecured(tlsio.TimedOut)
 	}
 }
 
@@ -180,7 +189,7 @@ func (d *down) Input(in []byte) int {
 	w.Counters.Received.Add(uint64(len(in)))
 	d.active = w.Loop.Now()
 	if d.codec == nil {
-		if d.carried == 0 {
+		if d.carried == 0 && !d.agreed {
 			p := w.speaks.spoken(in)
 			if p == nil { // not yet clear
 				if d.phase == resting {
@@ -436,6 +445,10 @@ func (d *down) sent() {
 // that only sends no more gets the rest of its last response; where a response is
 // still to come reading is paused, so that its end is not met before.
 func (d *down) Failed(err error) {
+	if d.phase == securing {
+		d.ended(err)
+		return
+	}
 	if d.phase == tunnelling && err == io.EOF && !d.requests.x.RequestDone() {
 		d.conn.Pause()
 		if ev := &d.w.downEv; d.codec.EOF(ev) == nil && ev.Kind == stream.End {

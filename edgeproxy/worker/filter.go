@@ -55,7 +55,7 @@ func (w *Worker) filter(r *request, f *route.Filters, q *route.Request) (on bool
 	switch {
 	case r.local.kind == preflight:
 	case f.Redirect != nil:
-		w.url = f.Redirect.AppendLocation(w.url[:0], string(valueHTTP), r.d.socket.Routes.Port, q)
+		w.url = f.Redirect.AppendLocation(w.url[:0], string(r.d.scheme()), r.d.socket.Routes.Port, q)
 		r.local = local{kind: redirected, status: f.Redirect.Status, location: r.store.copy(w, w.url)}
 	case f.Direct != nil:
 		r.local = local{kind: direct, status: f.Direct.Status}

@@ -115,7 +115,7 @@ func (w *Worker) ingress(r *request, head *stream.Message) bool {
 		r.add(nameForwardedFor, r.store.copy(w, peer))
 	}
 	if told&wayProto == 0 {
-		r.add(nameForwardedProto, valueHTTP)
+		r.add(nameForwardedProto, r.d.scheme())
 	}
 	if told&wayHost == 0 && len(r.head.Authority) > 0 {
 		r.add(nameForwardedHost, r.head.Authority)
@@ -164,7 +164,7 @@ func (w *Worker) appendForwarded(r *request, i int, v []byte) {
 // forwarded is this hop's element of Forwarded (RFC 7239 4). An IPv6 address, and
 // a host that may have a port, have to be quoted.
 func (w *Worker) forwarded(r *request, peer []byte) []byte {
-	const longest = len(`for="[]";host="";proto=http`)
+	const longest = len(`for="[]";host="";proto=https`)
 	b := r.store.grab(w, longest+len(peer)+len(r.head.Authority))[:0]
 	if bytes.IndexByte(peer, ':') >= 0 {
 		b = append(append(append(b, `for="[`...), peer...), `]"`...)
@@ -174,7 +174,7 @@ func (w *Worker) forwarded(r *request, peer []byte) []byte {
 	if len(r.head.Authority) > 0 {
 		b = append(append(append(b, `;host="`...), r.head.Authority...), '"')
 	}
-	return append(b, ";proto=http"...)
+	return append(append(b, ";proto="...), r.d.scheme()...)
 }
 
 // visitsIn counts the members of a Via that name the pseudonym (RFC 9110 7.6.3).

@@ -14,7 +14,7 @@ type Connection struct {
 	Loop    int     `json:"loop"`
 	Client  string  `json:"client"`
 	Gateway string  `json:"gateway"`
-	State   string  `json:"state"` // resting, head, serving, tunnel, closing; stream where it is passed on whole, datagrams where it is a UDP session
+	State   string  `json:"state"` // handshake, resting, head, serving, tunnel, closing; stream where it is passed on whole, datagrams where it is a UDP session
 	Age     float64 `json:"ageSeconds"`
 	// Left is how long it may stay as it is before a timeout looks at it.
 	Left float64 `json:"timeoutInSeconds"`
@@ -51,7 +51,7 @@ type Attempt struct {
 }
 
 // phaseNames are the states by phase.
-var phaseNames = [...]string{resting: "resting", heading: "head", serving: "serving", lingering: "closing", tunnelling: "tunnel"}
+var phaseNames = [...]string{resting: "resting", heading: "head", serving: "serving", lingering: "closing", tunnelling: "tunnel", securing: "handshake"}
 
 // longestText bounds what is told of a client's own text.
 const longestText = 256

@@ -18,6 +18,7 @@ type logged struct {
 	sent      int64 // bytes of the response's body
 	route     string
 	details   string // overrides the flag's
+	unsecured string // why the last TLS handshake with a backend failed
 	// As the client sent them: filters rewrite what is sent on.
 	authority, path []byte
 	response        [][]byte // values of the response's fields, kept
@@ -48,6 +49,9 @@ func (w *Worker) logRequest(r *request, status int, f exchange.Flag) {
 	if r.client.IsValid() && r.client != r.d.from.Addr().Unmap() {
 		e.Client = netip.AddrPortFrom(r.client, 0) // its port is not known
 	}
+	if f == exchange.ConnectFailure && r.log.unsecured != "" {
+		e.Details = r.log.unsecured
+	}
 	if r.log.firstByte > 0 {
 		e.FirstByte = r.log.firstByte - r.start
 	}
@@ -68,9 +72,13 @@ func (w *Worker) logRefused(d *down, status int, f exchange.Flag, what string) {
 	if w.log == nil {
 		return
 	}
+	name := w.speaks.of(d.many).name
+	if d.phase == securing {
+		name = protocolTLS
+	}
 	w.entry = accesslog.Entry{
 		Start: w.Loop.Now(), FirstByte: -1, Status: status, Flag: f.String(),
-		Client: d.from, Peer: d.from, Gateway: d.gateway(), Protocol: d.w.speaks.of(d.many).name, Details: cmp.Or(what, f.Details()),
+		Client: d.from, Peer: d.from, Gateway: d.gateway(), Protocol: name, Details: cmp.Or(what, f.Details()),
 	}
 	w.log.Add(&w.entry)
 }

@@ -161,7 +161,7 @@ func (w *Worker) longest(p Pressure) []*down {
 	now := w.Loop.Now()
 	before := now - int64(patience)
 	for d := w.downs; d != nil; d = d.next {
-		if d.phase == resting && d.carried == 0 && now-d.born < int64(newcomer) {
+		if (d.phase == resting || d.phase == securing) && d.carried == 0 && now-d.born < int64(newcomer) {
 			continue
 		}
 		if !d.waited() || p < Full && d.phase != resting && d.active > before {

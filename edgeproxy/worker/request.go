@@ -223,6 +223,10 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	w.found = nil
 }
 
+// statusMisdirected is 421 (RFC 9110 15.5.20): a client that asks again on a
+// connection of its own for this host may be served.
+const statusMisdirected = 421
+
 // maxTries is how many attempts of a request are remembered.
 const maxTries = 16
 
@@ -284,6 +288,10 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 	}
 	if !w.ingress(r, head) {
 		r.none = exchange.Loop
+		return nil, nil
+	}
+	if r.d.misdirected(head.Authority) {
+		r.none, r.local.status, r.log.details = exchange.NoRoute, statusMisdirected, "misdirected_request"
 		return nil, nil
 	}
 	q := &w.query

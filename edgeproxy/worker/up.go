@@ -8,6 +8,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
+	"github.com/meridian-mesh/meridian/edgeproxy/tlsio"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 )
 
@@ -31,14 +32,24 @@ type up struct {
 	held     bool // not read, as the client's socket is full
 	full     bool // has no room for another stream, so it is not in the pool
 	span     span
-	carried  int // requests
-	unpaid   int // response bytes received and not passed on
-	next     *up // free
+	carried  int           // requests
+	unpaid   int           // response bytes received and not passed on
+	tls      *tlsio.Client // nil where the connection is plain
+	next     *up           // free
 }
 
 // connect gets an attempt a stream: on a resting connection, else on a new one.
 func (w *Worker) connect(a *attempt, anew bool) {
 	key := upstream.PoolKey{Endpoint: a.endpoint, Protocol: a.speaks.id}
+	client := a.client()
+	if client != nil {
+		if !client.Usable() {
+			a.r.log.unsecured = "upstream_tls_no_certificate"
+			w.connectFailed(a)
+			return
+		}
+		key.Identity = client.ID
+	}
 	if !anew {
 		for {
 			u, ok := w.pool.Take(key)
@@ -66,7 +77,7 @@ func (w *Worker) connect(a *attempt, anew bool) {
 		w.freeUp[a.speaks.id] = u.next
 		*u = up{w: w, codec: u.codec, mux: u.mux, speaks: u.speaks, timer: u.timer, idle: upstream.Idle[*up]{Conn: u}}
 	}
-	u.key, u.dialing = key, true
+	u.key, u.dialing, u.tls = key, true, client
 	u.span = w.spanOf(a.maxAge, a.maxRequests)
 	w.Counters.Connects.Add(1)
 	a.endpoint.Cells[w.id].Connects.Add(1)
@@ -142,8 +153,17 @@ func (u *up) ready(a *attempt) {
 	u.w.step(a.r, &exchange.Event{Kind: exchange.Ready, Ref: a.ref, Reused: reused, N: u.w.shared.Watermark})
 }
 
-// Connected opens the stream of the attempt that dialled.
+// Connected goes on to the handshake of TLS, or to the first stream.
 func (u *up) Connected() {
+	if u.tls != nil {
+		u.secure()
+		return
+	}
+	u.established()
+}
+
+// established opens the stream of the attempt that dialled.
+func (u *up) established() {
 	u.dialing = false
 	u.w.Loop.Wheel.Clear(&u.timer)
 	if u.attempts == nil {
@@ -219,6 +239,8 @@ func (u *up) Expire(_ *loop.Timer, now int64) {
 		u.w.Loop.Wheel.Set(&u.timer, u.deadline)
 	case now < u.deadline:
 		u.w.Loop.Wheel.Set(&u.timer, u.deadline)
+	case u.securing():
+		u.unsecured(tlsio.TimedOut)
 	case u.dialing:
 		u.abandon()
 	case u.mux != nil:
@@ -371,6 +393,12 @@ func (u *up) Written(n, left int) {
 
 // Failed ends every stream of a connection that broke.
 func (u *up) Failed(err error) {
+	if t, ok := u.conn.Transport().(*tlsio.Conn); ok && u.dialing {
+		if !t.Ended() {
+			u.unsecured(tlsio.ReasonOf(err))
+		}
+		return
+	}
 	if u.dialing {
 		u.abandon()
 		return

@@ -20,6 +20,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 	"github.com/meridian-mesh/meridian/edgeproxy/route"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
+	"github.com/meridian-mesh/meridian/edgeproxy/tlsio"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
 )
@@ -74,6 +75,8 @@ type Shared struct {
 
 	// Memory says how near the process is to its limit.
 	Memory Memory
+	// Handshakes are those of TLS.
+	Handshakes *tlsio.Handshakes
 	// AccessLog may be nil.
 	AccessLog *accesslog.Log
 	// ConnectionIDs are those of QUIC connections that pass.
@@ -141,6 +144,7 @@ type Worker struct {
 	downs   *down // all client connections with a codec
 	leavers departures
 	streams *l4.Engine
+	secure  tlsio.Room
 	// datagrams are the UDP sessions, packets the sockets that this loop reads.
 	datagrams *datagram.Engine
 	packets   map[*Listener][]*datagram.Socket
@@ -199,6 +203,7 @@ func New(id int, shared *Shared) (*Worker, error) {
 	}
 	w.rnd.Seed(rand.Uint64(), rand.Uint64())
 	w.sweep.Owner = (*sweeper)(w)
+	w.secure.Loop = l
 	w.streams = l4.NewEngine(l, (*streams)(w), shared.Times.Head)
 	w.datagrams = datagram.NewEngine(l, (*datagrams)(w))
 	l.OnShort(w.makeRoom)
@@ -212,7 +217,7 @@ func (w *Worker) Serve(s *State) {
 	for d := w.downs; d != nil; d = d.next {
 		switch socket := s.Sockets[d.listener]; {
 		case socket == nil || d.socket == nil: // serves out what it has
-		case socket.Protocol != d.socket.Protocol:
+		case socket.Protocol != d.socket.Protocol || d.asksElse(socket):
 			d.drained = true // a client of one kind is not trusted as the other
 			d.depart()
 		default:

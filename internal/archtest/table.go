@@ -50,7 +50,8 @@ var rooms = []room{
 	// Endpoint state and the bundle a request reads: shared memory, but no I/O.
 	// Idle connections are kept as a loop's handles.
 	{path: "edgeproxy/upstream", may: with(with(vocabulary, decision...), "edgeproxy/loop", "edgeproxy/lb", "edgeproxy/outlier", "edgeproxy/limit")},
-	{path: "edgeproxy/view", may: with(with(vocabulary, decision...), "edgeproxy/route", "edgeproxy/lb", "edgeproxy/upstream", "edgeproxy/limit", "edgeproxy/outlier")},
+	{path: "edgeproxy/tlsio", may: []string{"edgeproxy/loop"}},
+	{path: "edgeproxy/view", may: with(with(vocabulary, decision...), "edgeproxy/tlsio", "edgeproxy/route", "edgeproxy/lb", "edgeproxy/upstream", "edgeproxy/limit", "edgeproxy/outlier")},
 	// The server and its I/O rooms.
 	{path: "edgeproxy", may: with(with(vocabulary, decision...), "edgeproxy/...", "internal/...")},
 
@@ -71,6 +72,8 @@ var rooms = []room{
 	{path: "controller/price", pure: true, may: vocabulary},
 	{path: "controller/world", pure: true, may: with(vocabulary, "controller/price", "controller/membership")},
 	{path: "controller/membership", pure: true, may: vocabulary},
+	// As pure rooms are, but for the client that stands beside the types it judges.
+	{path: "controller/check", may: with(vocabulary, "controller/membership", "controller/siteapi")},
 	{path: "controller/plan", pure: true, may: with(vocabulary, "controller/price", "controller/world", "controller/membership", "chaining/path", "scheduler/placement", "scheduler/traffic")},
 	{path: "controller", may: with(vocabulary, "api/kube", "controller/...", "internal/...")},
 

@@ -63,6 +63,8 @@ Modes:
   shared   everything on all CPUs, peers with two workers, closed loop
   open     as pinned, at a fixed rate instead of as fast as it goes
   tcp      as pinned, one connection passed on whole, as fast as it goes; CPU per GB
+  tls      as pinned, over TLS 1.3 on kept connections
+  handshake  as tls, a connection and a full handshake for each request (X25519)
   udp      as pinned, datagrams of 200 bytes there and back, two of each client under way
   idle     memory of proxies at rest, with 10,000 idle connections and after those
            have closed; ours is connected to a site controller
@@ -78,7 +80,7 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 	fs.StringVar(&o.vs, "vs", "", "another `build` of our proxy to compare with, in the place of the peers unless --peers names some")
 	fs.StringVar(&o.conf, "conf", "testbed/peers/conf", "`folder` of the configurations")
 	peers := fs.String("peers", "haproxy-default,haproxy-tuned,nginx-default,nginx-tuned", "comma-separated `names` of the peers' configurations")
-	modes := fs.String("modes", "pinned,shared,open", "comma-separated `modes`, also tcp, udp and idle")
+	modes := fs.String("modes", "pinned,shared,open", "comma-separated `modes`, also tcp, udp, tls, handshake and idle")
 	fs.StringVar(&o.controller, "controller", "bin/sitecontroller", "our site controller's `binary`, of mode idle")
 	fs.DurationVar(&o.idleWait, "idle-wait", time.Minute, "mode idle: from the start to the look at memory at rest")
 	fs.BoolVar(&o.assert, "assert", false, "fail when a bar of docs/benchmarks.md is missed")
@@ -105,8 +107,8 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 		o.peers = nil
 	}
 	for _, m := range o.modes {
-		if !slices.Contains([]string{modePinned, modeShared, modeOpen, modeTCP, modeUDP, modeIdle}, m) {
-			return o, fmt.Errorf("--modes: no mode %q: there are pinned, shared, open, tcp, udp and idle", m)
+		if !slices.Contains([]string{modePinned, modeShared, modeOpen, modeTCP, modeUDP, modeTLS, modeHandshake, modeIdle}, m) {
+			return o, fmt.Errorf("--modes: no mode %q: there are pinned, shared, open, tcp, udp, tls, handshake and idle", m)
 		}
 	}
 	switch {
@@ -208,6 +210,12 @@ func compare(ctx context.Context, o options) error {
 			continue
 		}
 		mine, others := ours, peers
+		if m == modeTLS || m == modeHandshake {
+			mine, others = secured(ours), nil
+			for _, p := range peers {
+				others = append(others, secured(p))
+			}
+		}
 		if m == modeTCP || m == modeUDP {
 			if mine, others, err = streamProxies(o, m); err != nil {
 				return err

@@ -36,6 +36,9 @@ type proxy struct {
 	// workers rewrites the configuration to n workers; nil where the program finds
 	// out by itself.
 	workers func(conf string, n int) (string, error)
+	// secure rewrites the configuration so that the proxy speaks TLS, with what it puts
+	// into the folder; nil where it does not.
+	secure func(conf, dir string) (string, error)
 	// command starts the program with a configuration file; dir is its to write in.
 	command func(confFile, dir string) []string
 }
@@ -144,9 +147,6 @@ func (p proxy) start(ctx context.Context, backend string, n int, cpus []int) (*r
 			return nil, fmt.Errorf("%s: %w", p.conf, err)
 		}
 	}
-	if conf, err = replaceAddresses(conf, addr, backend); err != nil {
-		return nil, fmt.Errorf("%s: %w", p.conf, err)
-	}
 	dir, err := os.MkdirTemp("", "peers-")
 	if err != nil {
 		return nil, err
@@ -154,6 +154,14 @@ func (p proxy) start(ctx context.Context, backend string, n int, cpus []int) (*r
 	// nginx's worker is another user when the master is root.
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
+	}
+	if p.secure != nil {
+		if conf, err = p.secure(conf, dir); err != nil {
+			return nil, fmt.Errorf("%s: %w", p.conf, err)
+		}
+	}
+	if conf, err = replaceAddresses(conf, addr, backend); err != nil {
+		return nil, fmt.Errorf("%s: %w", p.conf, err)
 	}
 	confFile := filepath.Join(dir, filepath.Base(p.conf))
 	if err := os.WriteFile(confFile, []byte(conf), 0o644); err != nil {
@@ -186,7 +194,15 @@ func replaceAddresses(conf, listen, backend string) (string, error) {
 }
 
 func (r *running) awaitAnswer(ctx context.Context) error {
-	client := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	transport, scheme := &http.Transport{DisableKeepAlives: true}, "http://"
+	if r.secure != nil {
+		config, err := clientConfig(r.dir)
+		if err != nil {
+			return err
+		}
+		transport.TLSClientConfig, scheme = config, "https://"
+	}
+	client := http.Client{Timeout: time.Second, Transport: transport}
 	var last error
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if err := ctx.Err(); err != nil {
@@ -209,7 +225,7 @@ func (r *running) awaitAnswer(ctx context.Context) error {
 			last = err
 			continue
 		}
-		resp, err := client.Get("http://" + r.addr + requestPath)
+		resp, err := client.Get(scheme + r.addr + requestPath)
 		if err != nil {
 			last = err
 			continue

@@ -49,6 +49,12 @@ func (r row) bar() float64 {
 	switch {
 	case r.Peer == otherBuild:
 		return 0
+	case r.Mode == modeTLS && haproxy:
+		return 0.75
+	case r.Mode == modeHandshake && haproxy:
+		return 1.05
+	case r.Mode == modeTLS, r.Mode == modeHandshake:
+		return 0
 	case r.Mode == modeUDP:
 		return 0.83 // 1.2 times the datagrams of the same CPU
 	case r.Mode == modeTCP && haproxy, r.Mode != modeTCP && !haproxy:

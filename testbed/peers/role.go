@@ -24,6 +24,7 @@ const (
 	roleSink    = "role-sink"
 	roleSource  = "role-source"
 	roleHold    = "role-hold"
+	roleSecure  = "role-secure"
 	roleUDPEcho = "role-udp-echo"
 	roleUDPLoad = "role-udp-load"
 )
@@ -55,6 +56,8 @@ func runRole(args []string) error {
 		return serveUDPLoad(args[1:], os.Stdin, os.Stdout)
 	case roleHold:
 		return hold(args[1:], os.Stdin, os.Stdout)
+	case roleSecure:
+		return secureLoad(args[1:], os.Stdin, os.Stdout)
 	}
 	fs := flag.NewFlagSet(roleLoad, flag.ContinueOnError)
 	addr := fs.String("addr", "", "proxy")
@@ -119,7 +122,7 @@ func (c *child) stop() error {
 }
 
 // roles are those of child processes.
-var roles = []string{roleBackend, roleLoad, roleSink, roleSource, roleUDPEcho, roleUDPLoad, roleHold}
+var roles = []string{roleBackend, roleLoad, roleSink, roleSource, roleUDPEcho, roleUDPLoad, roleHold, roleSecure}
 
 // startBackend starts what proxies send to, in one of two roles, and returns its
 // address.

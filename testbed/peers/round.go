@@ -21,6 +21,9 @@ const (
 	modeTCP    = "tcp"
 	modeUDP    = "udp"
 	modeIdle   = "idle"
+	// Over TLS: on kept connections, and with a full handshake for each request.
+	modeTLS       = "tls"
+	modeHandshake = "handshake"
 )
 
 // sample is one run of one proxy.
@@ -113,10 +116,14 @@ func runMode(ctx context.Context, o options, mode string, ours proxy, peers []pr
 		return nil, err
 	}
 	role, meter := roleBackend, measure
-	if mode == modeTCP {
+	switch mode {
+	case modeTCP:
 		role, meter = roleSink, measureTCP
-	}
-	if mode == modeUDP {
+	case modeTLS:
+		meter = measureTLS
+	case modeHandshake:
+		meter = measureHandshakes
+	case modeUDP:
 		role, meter = roleUDPEcho, measureUDP
 	}
 	backend, backendAddr, err := startBackend(role, at.restCPUs)
@@ -172,11 +179,25 @@ type meter func(ctx context.Context, o options, at placement, r *running) (sampl
 const mb = 1e6
 
 // measure warms the proxy up over the connections of the run, then runs.
-func measure(ctx context.Context, o options, at placement, r *running) (_ sample, err error) {
+func measure(ctx context.Context, o options, at placement, r *running) (sample, error) {
+	return measureWith(ctx, o, at, r, roleLoad)
+}
+
+// measureTLS is measure over TLS.
+func measureTLS(ctx context.Context, o options, at placement, r *running) (sample, error) {
+	return measureWith(ctx, o, at, r, roleSecure, "--dir", r.dir)
+}
+
+// measureHandshakes is measureTLS with a connection for each request.
+func measureHandshakes(ctx context.Context, o options, at placement, r *running) (sample, error) {
+	return measureWith(ctx, o, at, r, roleSecure, "--dir", r.dir, "--each")
+}
+
+func measureWith(ctx context.Context, o options, at placement, r *running, role string, args ...string) (_ sample, err error) {
 	if err := ctx.Err(); err != nil {
 		return sample{}, err
 	}
-	load, err := startChild(at.restCPUs, roleLoad, "--addr", r.addr, "--connections", strconv.Itoa(at.conns))
+	load, err := startChild(at.restCPUs, append([]string{role, "--addr", r.addr, "--connections", strconv.Itoa(at.conns)}, args...)...)
 	if err != nil {
 		return sample{}, err
 	}
@@ -191,7 +212,7 @@ func measure(ctx context.Context, o options, at placement, r *running) (_ sample
 		return sample{}, err
 	}
 	var got loadResult
-	if o.generator == "wrk" && at.rate == 0 {
+	if o.generator == "wrk" && at.rate == 0 && role == roleLoad {
 		got, err = runWrk(ctx, r.addr, at.conns, o.duration, at.restCPUs)
 	} else {
 		got, err = load.load(order{Duration: o.duration, Rate: at.rate})

@@ -62,6 +62,7 @@ func TestScripts(t *testing.T) {
 			"exit":  exit,
 			"json":  wellFormed,
 			"until": until,
+			"fails": fails,
 		}),
 	})
 }
@@ -91,6 +92,11 @@ func start(ts *testscript.TestScript, cfg controller.Config, name string) {
 	if cfg.Hub {
 		cfg.Site = "centre"
 	}
+	run(ts, cfg)
+}
+
+// run runs a controller until the script ends, and returns when it serves.
+func run(ts *testscript.TestScript, cfg controller.Config) {
 	srv, err := controller.New(cfg, controller.Deps{})
 	ts.Check(err)
 	ctx, stop := context.WithCancel(context.Background())
@@ -106,32 +112,37 @@ func start(ts *testscript.TestScript, cfg controller.Config, name string) {
 	select {
 	case <-srv.Ready():
 	case err := <-ended:
-		ts.Fatalf("%s ended: %v", name, err)
+		ts.Fatalf("%s ended: %v", cfg.Data, err)
 	}
 }
 
-// node SITE NAME DEMAND reports as a proxy of the site until the script ends.
+// node SITE NAME DEMAND [REFUSED...] reports as a proxy of the site until the script ends.
 func node(ts *testscript.TestScript, _ bool, args []string) {
-	data, err := os.ReadFile(ts.MkAbs(args[0] + "/run.json"))
+	var demand float64
+	_, err := fmt.Sscan(args[2], &demand)
+	ts.Check(err)
+	report(ts, args[0], args[1], 1, demand, strings.Join(args[3:], " "))
+}
+
+// report sends reports of a proxy that was started at epoch.
+func report(ts *testscript.TestScript, site, name string, epoch uint64, demand float64, refused string) {
+	data, err := os.ReadFile(ts.MkAbs(site + "/run.json"))
 	ts.Check(err)
 	var r struct{ NATS, TokenFile string }
 	ts.Check(json.Unmarshal(data, &r))
-	n, err := bus.DialNode(bus.Options{URL: r.NATS, TokenFile: r.TokenFile}, args[0])
+	n, err := bus.DialNode(bus.Options{URL: r.NATS, TokenFile: r.TokenFile}, site)
 	ts.Check(err)
 	ctx, stop := context.WithCancel(context.Background())
 	ts.Defer(func() { stop(); n.Close() })
-	var demand float64
-	_, err = fmt.Sscan(args[2], &demand)
-	ts.Check(err)
 	go func() {
 		for seq := uint64(1); ctx.Err() == nil; seq++ {
 			_ = n.PublishReport(&mesh.NodeReport{
-				Site: args[0], Node: args[1], Epoch: 1, Seq: seq,
-				RefusedWhy: strings.Join(args[3:], " "),
+				Site: site, Node: name, Epoch: epoch, Seq: seq,
+				RefusedWhy: refused,
 				Services: []mesh.NodeServiceReport{{Demand: demand, ServiceReport: mesh.ServiceReport{
 					Service: "default/shop", Slots: 4, ServiceTimeMS: 10, Arrivals: demand, InFlight: 2,
 				}}},
-				InForce: []mesh.EffectiveWeights{{Service: "default/shop", Source: "controller", HomeLimit: 7, Shares: map[string]float64{args[0]: 1}}},
+				InForce: []mesh.EffectiveWeights{{Service: "default/shop", Source: "controller", HomeLimit: 7, Shares: map[string]float64{site: 1}}},
 			})
 			time.Sleep(50 * time.Millisecond)
 		}
@@ -150,12 +161,17 @@ func exit(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // until REGEXP COMMAND... runs a command again and again until its output matches.
-func until(ts *testscript.TestScript, _ bool, args []string) {
+func until(ts *testscript.TestScript, _ bool, args []string) { ends(ts, true, args) }
+
+// fails REGEXP COMMAND... is until for a command that fails.
+func fails(ts *testscript.TestScript, _ bool, args []string) { ends(ts, false, args) }
+
+func ends(ts *testscript.TestScript, good bool, args []string) {
 	want := regexp.MustCompile("(?m)" + args[0])
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		err := ts.Exec(args[1], args[2:]...)
 		out := ts.ReadFile("stdout")
-		if err == nil && want.MatchString(out) {
+		if (err == nil) == good && want.MatchString(out) {
 			return
 		}
 		if time.Now().After(end) {

@@ -18,6 +18,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/meridian-mesh/meridian/cmd/meridian/cli"
+	"github.com/meridian-mesh/meridian/controller"
+	"github.com/meridian-mesh/meridian/controller/join"
 	"github.com/meridian-mesh/meridian/controller/siteapi"
 )
 
@@ -25,6 +27,7 @@ import (
 func meshCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"proxy": proxy, "backend": backend, "port": port, "subst": subst, "agree": agree,
+		"occupy": occupy, "twin": twin, "twin-node": func(ts *testscript.TestScript, _ bool, args []string) { report(ts, args[0], args[1], 2, 1, "") },
 	}
 }
 
@@ -195,4 +198,24 @@ func listener(ts *testscript.TestScript, state, name string) string {
 	}
 	ts.Fatalf("%s has no listener %s", state, name)
 	return ""
+}
+
+// occupy PORT listens on a port until the script ends.
+func occupy(ts *testscript.TestScript, _ bool, args []string) {
+	l, err := net.Listen("tcp", "127.0.0.1:"+args[0])
+	ts.Check(err)
+	ts.Defer(func() { l.Close() })
+}
+
+// twin SITE runs a second controller of a site, on a copy of its data folder.
+func twin(ts *testscript.TestScript, _ bool, args []string) {
+	dir := ts.MkAbs(args[0])
+	f, err := join.ReadSiteFile(dir)
+	ts.Check(err)
+	copied := ts.MkAbs(args[0] + "-copy")
+	ts.Check(os.CopyFS(copied, os.DirFS(dir)))
+	for _, left := range []string{"lock", siteapi.RunFileName} {
+		ts.Check(os.RemoveAll(filepath.Join(copied, left)))
+	}
+	run(ts, controller.Config{Site: args[0], Data: copied, HubURLs: f.HubURLs, HubCA: f.HubCA, HubKey: f.HubKey})
 }

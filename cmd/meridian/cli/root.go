@@ -101,25 +101,34 @@ MERIDIAN_SERVER (http://host:port or unix:/path), or by --data or MERIDIAN_DATA
 	p.StringVar(&e.server, "server", os.Getenv("MERIDIAN_SERVER"), "`address` of a site's controller: http://host:port or unix:/path (MERIDIAN_SERVER)")
 	p.StringVar(&e.data, "data", os.Getenv("MERIDIAN_DATA"), "data `folder` of a sitecontroller on this machine (MERIDIAN_DATA)")
 	root.AddCommand(
-		statusCommand(e), explainCommand(e), weightsCommand(e), whatifCommand(e), siteCommand(e), tokenCommand(e), joinCommand(e), backupCommand(e, version), restoreCommand(e), getCommand(e), applyCommand(e), deleteCommand(e),
+		statusCommand(e), explainCommand(e), checkCommand(e), dashboardCommand(e), weightsCommand(e), whatifCommand(e), siteCommand(e), tokenCommand(e), joinCommand(e), backupCommand(e, version), restoreCommand(e), getCommand(e), applyCommand(e), deleteCommand(e),
 		validateCommand(), versionCommand(version),
 	)
 	root.AddCommand(more(e, version)...)
 	return root
 }
 
-// client finds the controller.
-func (e *env) client() (*siteapi.Client, error) {
+// address is where the controller is: http://host:port or unix:/path.
+func (e *env) address() (string, error) {
 	server := e.server
 	if server == "" && e.data != "" {
 		r, err := siteapi.ReadRunFile(e.data)
 		if err != nil {
-			return nil, hinted{err, "start it with: sitecontroller --site NAME --data " + e.data}
+			return "", hinted{err, "start it with: sitecontroller --site NAME --data " + e.data}
 		}
 		server = r.API
 	}
 	if server == "" {
-		return nil, hinted{errors.New("which controller?"), "give --data DIR of a sitecontroller on this machine, or --server http://host:port (or set MERIDIAN_DATA or MERIDIAN_SERVER)"}
+		return "", hinted{errors.New("which controller?"), "give --data DIR of a sitecontroller on this machine, or --server http://host:port (or set MERIDIAN_DATA or MERIDIAN_SERVER)"}
+	}
+	return server, nil
+}
+
+// client finds the controller.
+func (e *env) client() (*siteapi.Client, error) {
+	server, err := e.address()
+	if err != nil {
+		return nil, err
 	}
 	c, err := siteapi.Dial(server)
 	if err != nil {

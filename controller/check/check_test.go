@@ -1,0 +1,170 @@
+package check
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/membership"
+	"github.com/meridian-mesh/meridian/controller/siteapi"
+)
+
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// healthySite is a site whose proxy serves the newest snapshot.
+func healthySite(name string) siteapi.SiteStatus {
+	old := now.Add(-time.Hour)
+	g := mesh.Generation{Incarnation: 1, Counter: 7}
+	return siteapi.SiteStatus{
+		Site: name, Role: "leaf", Now: now, SnapshotAt: &old, Generation: &g, Published: true, Objects: 4,
+		Disk:         &siteapi.Disk{Path: "/var/lib/meridian", FreeBytes: 50 << 30, TotalBytes: 100 << 30},
+		Certificates: []siteapi.Certificate{{Name: "the hub's CA", Ends: now.AddDate(20, 0, 0)}},
+		Nodes:        []siteapi.NodeStatus{{Node: "n1", Status: membership.Alive, Applied: g}},
+	}
+}
+
+// healthy is a mesh without a fault.
+func healthy() Input {
+	said, skew := healthySite("south"), 3.0
+	plan := func(site, other string) siteapi.WeightsRow {
+		return siteapi.WeightsRow{
+			Site: site, AgeMS: 80,
+			Services: []mesh.ServiceWeights{{Service: "default/shop", HomeWeight: 1, Remotes: []mesh.RemoteWeight{{Site: other}}}},
+			Nodes:    map[string][]siteapi.Effective{"n1": {{Service: "default/shop", Source: "controller"}}},
+		}
+	}
+	object, err := json.Marshal(&mesh.Site{Metadata: mesh.ObjectMeta{Name: "south"}})
+	if err != nil {
+		panic(err)
+	}
+	return Input{
+		Status: &siteapi.Status{
+			Now: now, Self: healthySite("north"), Link: siteapi.Link{Role: "leaf", Connected: true},
+			Peer: []siteapi.PeerStatus{{Site: "south", Status: membership.Alive, AgeMS: 200, SkewMS: &skew, SkewWithinMS: 2, Said: &said}},
+		},
+		Weights: &siteapi.Weights{Rows: []siteapi.WeightsRow{plan("north", "south"), plan("south", "north")}},
+		Objects: []siteapi.Object{{Key: mesh.Key{Kind: mesh.KindSite, Namespace: "default", Name: "south"}, Owner: "hub", Object: object}},
+	}
+}
+
+// bindError is what a proxy says of a listener that cannot be bound.
+func bindError(no syscall.Errno) string {
+	err := &net.OpError{Op: "listen", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(0, 0, 0, 0), Port: 80}, Err: os.NewSyscallError("bind", no)}
+	return fmt.Errorf("listeners [http] of Gateway/default/ingress: %w", errors.Join(err)).Error()
+}
+
+// Each seeded fault is named, with its remedy, and nothing else is.
+func TestFindings(t *testing.T) {
+	if found := Findings(healthy()); len(found) != 0 {
+		t.Fatalf("a healthy mesh: %+v", found)
+	}
+	link := func(fault, probe, suspect string) func(*Input) {
+		return func(in *Input) {
+			in.Status.Self.Links = []siteapi.LinkTrouble{{Node: "n1", LinkReport: mesh.LinkReport{Site: "south", Fault: fault, Probe: probe, Suspect: suspect}}}
+		}
+	}
+	self := func(f func(*siteapi.SiteStatus)) func(*Input) { return func(in *Input) { f(&in.Status.Self) } }
+	peer := func(f func(*siteapi.PeerStatus)) func(*Input) { return func(in *Input) { f(&in.Status.Peer[0]) } }
+	proxy := func(f func(*siteapi.NodeStatus)) func(*Input) {
+		return func(in *Input) { f(&in.Status.Self.Nodes[0]) }
+	}
+	for _, tc := range []struct {
+		code, what, remedy string
+		seed               func(*Input)
+	}{
+		{"clock-skew", "its clock is 42s ahead of that of site north", "chronyc", peer(func(p *siteapi.PeerStatus) { v := 42_000.0; p.SkewMS = &v })},
+		{"clock-skew", "its clock is 1.5s behind that of site north", "timedatectl", peer(func(p *siteapi.PeerStatus) { v := -1500.0; p.SkewMS = &v })},
+		{"", "", "", peer(func(p *siteapi.PeerStatus) { v := 1500.0; p.SkewMS, p.SkewWithinMS = &v, 700 })}, // the answer took long: not known
+		{"site-unreachable", "it is dead: nothing was heard of it for 9s", "firewall", peer(func(p *siteapi.PeerStatus) {
+			p.Status, p.AgeMS, p.Said = membership.Dead, 9000, nil
+		})},
+		{"controller-silent", "does not answer: no responders", "systemctl status sitecontroller", peer(func(p *siteapi.PeerStatus) { p.Said, p.Silence = nil, "no responders" })},
+		{"link-down", "no link to the other sites since", "hub address", func(in *Input) { in.Status.Link.Connected = false }},
+		{"config-stale", "mirror misses 3 changes", "hub's log", func(in *Input) { in.Status.Link.MirrorLag = "mirror misses 3 changes" }},
+		{"snapshot", "no space left", "controller's log", self(func(s *siteapi.SiteStatus) { s.Published, s.Problem = false, "no space left on device" })},
+		{"disk-full", "the disk of /var/lib/meridian is full: 1 MiB of 102400 are free", "free space", self(func(s *siteapi.SiteStatus) { s.Disk.FreeBytes = 1 << 20 })},
+		{"disk-low", "nearly full: 200 MiB", "free space", self(func(s *siteapi.SiteStatus) { s.Disk.FreeBytes = 200 << 20 })},
+		{"", "", "", self(func(s *siteapi.SiteStatus) { s.Disk.FreeBytes = 4 << 30 })},
+		{"disk", "not known", "log", self(func(s *siteapi.SiteStatus) { s.Disk = nil })},
+		{"certificate", "the hub's CA has ended on 2026-02-28", "restart the hub", self(func(s *siteapi.SiteStatus) { s.Certificates[0].Ends = now.AddDate(0, 0, -1) })},
+		{"certificate", "ends on 2026-03-11", "restart the hub", self(func(s *siteapi.SiteStatus) { s.Certificates[0].Ends = now.AddDate(0, 0, 10) })},
+		{"duplicate-id", "several processes report as site north", "stop one", self(func(s *siteapi.SiteStatus) { s.Doubles = []string{"site north"} })},
+		{"no-proxy", "no proxy reports", "start an edgeproxy", self(func(s *siteapi.SiteStatus) { s.Nodes = nil })},
+		{"proxy-silent", "proxy n1 is dead", "systemctl status edgeproxy", proxy(func(n *siteapi.NodeStatus) { n.Status, n.AgeMS = membership.Dead, 4000 })},
+		{"snapshot-stale", "proxy n1 serves generation 6, the newest is 7", "readyz", proxy(func(n *siteapi.NodeStatus) { n.Behind, n.Applied.Counter = true, 6 })},
+		{"", "", "", func(in *Input) { // it was made a moment ago
+			in.Status.Self.Nodes[0].Behind = true
+			at := now.Add(-time.Second)
+			in.Status.Self.SnapshotAt = &at
+		}},
+		{"snapshot-refused", "needs feature x", "correct", proxy(func(n *siteapi.NodeStatus) { n.Behind, n.RefusedWhy = true, "needs feature x" })},
+		{"capability", "permission denied", "CAP_NET_BIND_SERVICE", proxy(func(n *siteapi.NodeStatus) { n.Problems = []string{bindError(syscall.EACCES)} })},
+		{"port-blocked", "address already in use", "ss -ltnp", proxy(func(n *siteapi.NodeStatus) { n.Problems = []string{bindError(syscall.EADDRINUSE)} })},
+		{"listen-address", "cannot assign", "spec.addresses", proxy(func(n *siteapi.NodeStatus) { n.Problems = []string{bindError(syscall.EADDRNOTAVAIL)} })},
+		{"not-served", "no gateway address", "correct the object", proxy(func(n *siteapi.NodeStatus) { n.Problems = []string{"site x has no gateway address"} })},
+		{"advertised-address", "another site's (the gateway", "spec.gateways of Site south", link(mesh.ProbeOtherSite, `the gateway of site south answers for site "west"`, "")},
+		{"advertised-address", "no gateway of a site (probe 10.0.0.1:80: answered 404", "spec.gateways of Site south", link(mesh.ProbeStranger, "probe 10.0.0.1:80: answered 404", "")},
+		{"advertised-address", "name is not found", "DNS", link(mesh.ProbeName, "lookup x: no such host", "")},
+		{"gateway-refused", "nothing listens", "start the proxy of site south", link(mesh.ProbeRefused, "connection refused", "")},
+		{"port-filtered", "packets are dropped", "open the port", link(mesh.ProbeTimeout, "i/o timeout", "")},
+		{"no-route", "no way to the advertised address", "mend the route", link(mesh.ProbeNoRoute, "no route to host", "")},
+		{"no-gateway", "advertises no gateway", "give Site south", link("", "", "no route: the site advertises no gateway")},
+		{"link-suspect", "requests there fail (suspect: silent", "log of site south", link("", "", "suspect: silent with 4 requests outstanding")},
+		{"capacity-unknown", "default/shop is not shared", "declare capacity", func(in *Input) {
+			in.Weights.Rows[0].Services[0].Off = "capacity of this site is not known: declare capacity.concurrency"
+		}},
+		{"plan-stale", "its last plan is 9s old", "restart", func(in *Input) { in.Weights.Rows[1].AgeMS = 9000 }},
+		{"plan-not-followed", "by its own plan", "log", func(in *Input) {
+			in.Weights.Rows[0].Nodes["n1"] = []siteapi.Effective{{Service: "default/shop", Source: "standby"}}
+		}},
+		{"route-shadowed", "Shadowed", "delete the rule", func(in *Input) {
+			in.Status.Conditions = []mesh.Condition{{Object: mesh.Key{Kind: mesh.KindHTTPRoute, Namespace: "default", Name: "r"}, Reason: mesh.ReasonShadowed, Message: "no request comes here"}}
+		}},
+		{"object-shadowed", "another owner has this name", "delete it", func(in *Input) { in.Objects[0].Shadowed = true }},
+		{"", "", "", func(in *Input) { // out of service by the operator
+			link(mesh.ProbeRefused, "connection refused", "")(in)
+			in.Objects[0].Object = json.RawMessage(`{"metadata":{"name":"south"},"spec":{"location":{"type":"Point","coordinates":[0,0]},"traffic":"drained"}}`)
+		}},
+	} {
+		in := healthy()
+		tc.seed(&in)
+		found := Findings(in)
+		if tc.code == "" {
+			if len(found) != 0 {
+				t.Errorf("no fault, but %+v", found)
+			}
+			continue
+		}
+		if len(found) != 1 || found[0].Code != tc.code || !strings.Contains(found[0].What, tc.what) || !strings.Contains(found[0].Remedy, tc.remedy) {
+			t.Errorf("want %s, %q, %q; found %+v", tc.code, tc.what, tc.remedy, found)
+		}
+	}
+}
+
+// While a snapshot is young its nodes are waited for, and no longer.
+func TestSettling(t *testing.T) {
+	in := healthy()
+	if Settling(in.Status) {
+		t.Error("a healthy mesh is at rest")
+	}
+	in.Status.Peer[0].Said.Nodes[0].Behind = true
+	if Settling(in.Status) {
+		t.Error("a node that is behind for an hour is no longer waited for")
+	}
+	at := now.Add(-time.Second)
+	in.Status.Peer[0].Said.SnapshotAt = &at
+	if !Settling(in.Status) {
+		t.Error("a snapshot of a second ago is not waited for")
+	}
+	in.Status.Peer[0].Said.Nodes[0].RefusedWhy = "no"
+	if Settling(in.Status) {
+		t.Error("a node that refused is waited for")
+	}
+}

@@ -1,0 +1,40 @@
+package admin
+
+import (
+	"maps"
+	"slices"
+)
+
+// writeTLS writes the figures of TLS, where there are any.
+func (n Node) writeTLS(t *Text) {
+	counts := n.Proxy.Handshakes()
+	t.Family("meridian_tls_handshakes_in_flight", gauge, "TLS handshakes that are under way, with clients (server) and with backends (client).")
+	for _, c := range counts {
+		t.Value(float64(c.InFlight), "side", c.Side.String())
+	}
+	t.Family("meridian_tls_handshakes_total", counter, "TLS handshakes that brought a session, full ones and resumptions.")
+	for _, c := range counts {
+		t.Count(c.Done-c.Resumed, "side", c.Side.String(), "kind", "full")
+		t.Count(c.Resumed, "side", c.Side.String(), "kind", "resumed")
+	}
+	t.Family("meridian_tls_handshake_failures_total", counter, "TLS handshakes that brought no session, by reason.")
+	for _, c := range counts {
+		for _, why := range slices.Sorted(maps.Keys(c.Failed)) {
+			t.Count(c.Failed[why], "side", c.Side.String(), "reason", why.String())
+		}
+	}
+	held := n.Proxy.Certificates()
+	if len(held) == 0 {
+		return
+	}
+	t.Family("meridian_tls_certificate_not_after_seconds", gauge, "When a certificate in use expires, in seconds since 1970.")
+	for _, h := range held {
+		if !h.NotAfter.IsZero() {
+			t.Value(float64(h.NotAfter.Unix()), "certificate", h.Name)
+		}
+	}
+	t.Family("meridian_tls_certificate_problem", gauge, "Whether the files of a certificate cannot be used, or hold one that is not valid now.")
+	for _, h := range held {
+		t.Bool(h.Problem != "", "certificate", h.Name)
+	}
+}

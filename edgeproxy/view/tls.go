@@ -1,0 +1,96 @@
+package view
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/edgeproxy/tlsio"
+)
+
+// serverTLS makes what the HTTPS listeners of one port need.
+func (b *builder) serverTLS(g *mesh.Gateway, group []mesh.Listener) *tlsio.Server {
+	name := g.Metadata.Namespace + "/" + g.Metadata.Name
+	var specs []tlsio.ListenerSpec
+	for i := range group {
+		l := &group[i]
+		spec := tlsio.ListenerSpec{Name: l.Name, Hostname: l.Hostname, Protocols: []string{tlsio.HTTP2, tlsio.HTTP1}, Min: mesh.MinVersion(nil)}
+		if t := l.TLS; t != nil {
+			at := fmt.Sprintf("Gateway/%s: listener %q: tls", name, l.Name)
+			spec.Min = mesh.MinVersion(t.Options)
+			spec.Certificates = b.keyPairs(g.Metadata.Namespace, at+".certificateRefs", t.CertificateRefs)
+			if v := t.FrontendValidation; v != nil {
+				spec.ClientCAs = b.keyPairs(g.Metadata.Namespace, at+".frontendValidation.caCertificateRefs", v.CACertificateRefs)
+				spec.ClientsOptional = v.Mode == mesh.AllowMissing
+				if len(spec.ClientCAs) == 0 {
+					// Nobody may come in because an issuer is not there.
+					spec.Certificates = nil
+				}
+			}
+		}
+		specs = append(specs, spec)
+	}
+	if b.certificates == nil {
+		b.problem("Gateway/%s: port %d is not served: there is nothing here that reads certificates", name, group[0].Port)
+		return tlsio.NoServer
+	}
+	s, problems := b.certificates.Server(fmt.Sprintf("%s:%d", name, group[0].Port), specs)
+	b.view.Problems = append(b.view.Problems, problems...)
+	return s
+}
+
+// keyPairs finds the Certificates that references name.
+func (b *builder) keyPairs(namespace, path string, refs []mesh.CertificateRef) []tlsio.KeyPair {
+	var out []tlsio.KeyPair
+	for i, ref := range refs {
+		c := b.snap.Objects.FindCertificate(namespace, ref)
+		if c == nil {
+			b.problem("%s[%d]: Certificate %q does not exist", path, i, namespace+"/"+ref.Name)
+			continue
+		}
+		out = append(out, KeyPairOf(c))
+	}
+	return out
+}
+
+// KeyPairOf names the files of a Certificate.
+func KeyPairOf(c *mesh.Certificate) tlsio.KeyPair {
+	return tlsio.KeyPair{
+		Name:            "Certificate/" + c.Metadata.Namespace + "/" + c.Metadata.Name,
+		CertificateFile: c.Spec.CertificateFile, KeyFile: c.Spec.KeyFile,
+	}
+}
+
+// clientTLS makes what connections to a service's endpoints need, where a policy asks
+// for TLS.
+func (b *builder) clientTLS(s *Service) {
+	t := mesh.EffectivePolicy(&b.snap.Objects, s.Key).BackendTLS
+	if t == nil {
+		return
+	}
+	namespace, _, _ := strings.Cut(string(s.Key), "/")
+	at := fmt.Sprintf("MeshService/%s: backendTLS", s.Key)
+	spec := tlsio.ClientSpec{Hostname: t.Hostname, Min: mesh.MinVersion(t.Options), CAs: b.keyPairs(namespace, at+".caCertificateRefs", t.CACertificateRefs)}
+	missing := len(spec.CAs) < len(t.CACertificateRefs)
+	if t.ClientCertificateRef != nil {
+		own := b.keyPairs(namespace, at+".clientCertificateRef", []mesh.CertificateRef{*t.ClientCertificateRef})
+		if len(own) > 0 {
+			spec.Certificate = &own[0]
+		}
+		missing = missing || len(own) == 0
+	}
+	if missing || b.certificates == nil {
+		// Never the issuers of the system in place of one that is not there.
+		s.TLS = tlsio.NoClient
+		return
+	}
+	c, problems := b.certificates.Client(spec)
+	b.view.Problems = append(b.view.Problems, problems...)
+	if slices.ContainsFunc(b.snap.Objects.Services, func(m *mesh.MeshService) bool {
+		return m.Key() == s.Key && slices.ContainsFunc(m.Spec.Ports, func(p mesh.ServicePort) bool { return p.Protocol == mesh.PortTCP })
+	}) {
+		b.problem("%s: ports of protocol tcp are passed on as they come, without TLS", at)
+	}
+	s.TLS = c
+}

@@ -32,6 +32,7 @@ type site struct {
 	process              *exec.Cmd
 	datapath             string // for --datapath; empty: auto
 	name                 string // of the ChainNode; empty: edge
+	interval             string // of health probes; empty: 100ms
 }
 
 func newSite(t *testing.T, routers int) *site {
@@ -110,7 +111,7 @@ spec:
 	for i, routers := range functions {
 		name := fmt.Sprintf("router-%d", i+1)
 		names = append(names, name)
-		fmt.Fprintf(&b, "---\napiVersion: mesh.meridian.dev/v1alpha1\nkind: NetworkFunction\nmetadata: {name: %s}\nspec:\n  health: {probe: icmp, interval: 100ms}\n  instances:\n", name)
+		fmt.Fprintf(&b, "---\napiVersion: mesh.meridian.dev/v1alpha1\nkind: NetworkFunction\nmetadata: {name: %s}\nspec:\n  health: {probe: icmp, interval: %s}\n  instances:\n", name, cmp.Or(s.interval, "100ms"))
 		for _, r := range routers {
 			fmt.Fprintf(&b, "  - {name: r%d, node: edge, left: f%dl, right: f%dr, leftMAC: %q, rightMAC: %q, address: 10.9.%d.2}\n",
 				r+1, r+1, r+1, s.mac(r, "ethl"), s.mac(r, "ethr"), r+1)
@@ -407,7 +408,7 @@ spec:
   attach: vxlanGPE
   process: true
   changesTuple: %v
-  health: {probe: nsh-echo}
+  health: {probe: nsh-echo, interval: 1s, failures: 3}
   instances: [{name: %s-1, node: edge, left: %s, leftMAC: %q, address: %s}]
 `, args[0], args[0] == "nat44", args[0], port, mac, own)
 	}

@@ -368,6 +368,7 @@ var rules = map[string]rule{
 	"ChainPool.dnn":                    {format: &formatSubdomain, doc: "The data network's name (DNN, TS 23.003)."},
 	"ChainPort.slice":                  {format: &formatSlice, doc: "The S-NSSAI: SST, or SST-SD with six hexadecimal digits, such as 1-0000d1."},
 	"ChainPool.slice":                  {format: &formatSlice, doc: "The S-NSSAI: SST, or SST-SD with six hexadecimal digits, such as 1-0000d1."},
+	"ChainNodeSpec.border":             {doc: "The interface towards nodes of other sites, where headers carry a code (RFC 9145); needs the userspace datapath and its keys."},
 	"ChainUnderlay.interface":          {format: &formatInterface},
 	"ChainUnderlay.address":            {format: &formatIP, doc: "The node's address there, to which other nodes send VXLAN-GPE."},
 	"ChainLink.to":                     {format: &formatSubdomain, doc: "Another ChainNode."},
@@ -434,6 +435,7 @@ var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
 	reflect.TypeFor[ChainMatch]():          related(chainMatchRelations),
 	reflect.TypeFor[ChainBranch]():         related(chainBranchRelations),
 	reflect.TypeFor[ChainPool]():           related(chainPoolRelations),
+	reflect.TypeFor[ChainNodeSpec]():       related(chainNodeRelations),
 	reflect.TypeFor[ServiceChainSpec]():    related(chainRelations),
 	reflect.TypeFor[Export](): func(v reflect.Value, fault faultFunc) {
 		if e := v.Interface().(Export); len(e.Sites) > 0 && e.Scope != ScopeMesh {

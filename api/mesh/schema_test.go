@@ -352,6 +352,8 @@ apiVersion: mesh.meridian.dev/v1alpha1
 kind: ChainNode
 metadata: {name: edge-3}
 spec:
+  site: geelong
+  border: {interface: wan, address: 198.51.100.3}
   ports: [{interface: n6, sourceSite: north, dnn: internet, slice: 1-0000d1}]
   pools: [{prefixes: [10.60.0.0/16], dnn: ims, slice: "1", sourceSite: south}]`
 

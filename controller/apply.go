@@ -208,7 +208,7 @@ func (s *Server) conditionsWith(set *mesh.Objects) []mesh.Condition {
 	named := map[mesh.Key]bool{}
 	if set != nil {
 		*all = mesh.Objects{
-			Gateways: set.Gateways, HTTPRoutes: set.HTTPRoutes, TCPRoutes: set.TCPRoutes, TLSRoutes: set.TLSRoutes, UDPRoutes: set.UDPRoutes, Sites: set.Sites,
+			Gateways: set.Gateways, HTTPRoutes: set.HTTPRoutes, GRPCRoutes: set.GRPCRoutes, TCPRoutes: set.TCPRoutes, TLSRoutes: set.TLSRoutes, UDPRoutes: set.UDPRoutes, Sites: set.Sites,
 			Services: set.Services, TrafficPolicies: set.TrafficPolicies, LocalResponses: set.LocalResponses, ReferenceGrants: set.ReferenceGrants,
 			Certificates:     set.Certificates,
 			NetworkFunctions: set.NetworkFunctions, ServiceChains: set.ServiceChains, ChainNodes: set.ChainNodes, Positions: set.Positions,
@@ -248,6 +248,8 @@ func add(all *mesh.Objects, o world.Object) {
 		all.Gateways = append(all.Gateways, d)
 	case *mesh.HTTPRoute:
 		all.HTTPRoutes = append(all.HTTPRoutes, d)
+	case *mesh.GRPCRoute:
+		all.GRPCRoutes = append(all.GRPCRoutes, d)
 	case *mesh.TCPRoute:
 		all.TCPRoutes = append(all.TCPRoutes, d)
 	case *mesh.TLSRoute:

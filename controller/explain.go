@@ -149,7 +149,12 @@ func (s *Server) addOwners(x *mesh.Explanation) {
 		return ""
 	}
 	if p := strings.SplitN(x.Rule, "/", 3); len(p) == 3 {
-		x.RuleOwner = owner(mesh.Key{Kind: mesh.KindHTTPRoute, Namespace: p[0], Name: p[1]})
+		for _, kind := range []string{mesh.KindGRPCRoute, mesh.KindHTTPRoute} {
+			// A GRPCRoute's rules are named as such where they have no name; see route.Rule.
+			if o := owner(mesh.Key{Kind: kind, Namespace: p[0], Name: p[1]}); o != "" {
+				x.RuleOwner = o
+			}
+		}
 	}
 	for i := range x.Backends {
 		for j := range x.Backends[i].Policies {

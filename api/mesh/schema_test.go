@@ -206,6 +206,25 @@ spec:
   parentRefs: [{name: streams, sectionName: db}]
   rules: [{name: all, backendRefs: [{group: mesh.meridian.dev, kind: MeshService, name: db, port: 5432, weight: 3}]}]
 ---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: calls}
+spec:
+  parentRefs: [{name: ingress}]
+  hostnames: [calls.example.com]
+  rules:
+  - name: cart
+    matches: [{method: {type: Exact, service: shop.v1.Cart, method: Add}, headers: [{name: canary, value: "yes"}]}]
+    filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [canary]}}]
+    backendRefs: [{group: mesh.meridian.dev, kind: MeshService, name: db, namespace: default, port: 9000, weight: 2, filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {remove: [server]}}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: UDPRoute
+metadata: {name: names}
+spec:
+  parentRefs: [{name: streams, sectionName: db}]
+  rules: [{name: all, backendRefs: [{group: mesh.meridian.dev, kind: MeshService, name: db, port: 5432, weight: 3}]}]
+---
 apiVersion: mesh.meridian.dev/v1alpha1
 kind: TrafficPolicy
 metadata: {name: accept}

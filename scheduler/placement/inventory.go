@@ -54,7 +54,8 @@ const (
 )
 
 // ReadInventory reads an Inventory, strictly: a field that is not known is an
-// error. Faults name the line, or the node or pod; all of them are told.
+// error. Faults of syntax name the line, others the node or pod, and all of them
+// are told.
 func ReadInventory(r io.Reader) (*Inventory, error) {
 	data, err := io.ReadAll(r)
 	if err != nil {
@@ -62,21 +63,43 @@ func ReadInventory(r io.Reader) (*Inventory, error) {
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
-	inv := new(Inventory)
-	if err := d.Decode(inv); err != nil {
-		at := d.InputOffset()
+	var raw struct{ Nodes, Pods []json.RawMessage }
+	if err := d.Decode(&raw); err != nil {
 		if s := (*json.SyntaxError)(nil); errors.As(err, &s) {
-			at = s.Offset
+			return nil, fmt.Errorf("line %d: %w", lineAt(data, s.Offset), err)
 		}
-		if t := (*json.UnmarshalTypeError)(nil); errors.As(err, &t) {
-			at = t.Offset
-		}
-		return nil, fmt.Errorf("line %d: %w", 1+bytes.Count(data[:min(at, int64(len(data)))], []byte("\n")), err)
+		return nil, err
 	}
 	if rest := bytes.TrimSpace(data[d.InputOffset():]); len(rest) > 0 {
-		return nil, fmt.Errorf("line %d: there is more after the inventory's end", 1+bytes.Count(data[:d.InputOffset()], []byte("\n")))
+		return nil, fmt.Errorf("line %d: there is more after the inventory's end", lineAt(data, d.InputOffset()))
+	}
+	inv := new(Inventory)
+	var badNodes, badPods error
+	inv.Nodes, badNodes = strict[Node]("nodes", raw.Nodes)
+	inv.Pods, badPods = strict[Pod]("pods", raw.Pods)
+	if err := errors.Join(badNodes, badPods); err != nil {
+		return nil, err
 	}
 	return inv, inv.check()
+}
+
+func lineAt(data []byte, offset int64) int {
+	return 1 + bytes.Count(data[:min(offset, int64(len(data)))], []byte("\n"))
+}
+
+// strict decodes the elements of a list one by one, so that a fault can name its
+// element.
+func strict[T any](list string, raw []json.RawMessage) ([]T, error) {
+	out := make([]T, len(raw))
+	var faults []error
+	for i, data := range raw {
+		d := json.NewDecoder(bytes.NewReader(data))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&out[i]); err != nil {
+			faults = append(faults, fmt.Errorf("%s[%d]: %w", list, i, err))
+		}
+	}
+	return out, errors.Join(faults...)
 }
 
 func (inv *Inventory) check() error {

@@ -57,8 +57,8 @@ func TestInventoryProblem(t *testing.T) {
 func TestInventoryFaults(t *testing.T) {
 	for _, k := range []struct{ old, new, want string }{
 		{`"pinned": true}]`, `"pinned": true}`, "line 7: "},
-		{`"milliCPU": 10}`, `"milliCPU": "10"}`, "line 5: "},
-		{`{"pods": 4}`, `{"pods": 4, "gpu": 1}`, `line 3: json: unknown field "gpu"`},
+		{`"milliCPU": 10}`, `"milliCPU": "10"}`, "pods[0]: json: cannot unmarshal string"},
+		{`{"pods": 4}`, `{"pods": 4, "gpu": 1}`, `nodes[1]: json: unknown field "gpu"`},
 		{`"pinned": true}]}`, `"pinned": true}]} {}`, "line 7: there is more"},
 		{`"n2", "capacity"`, `"n1", "capacity"`, "node n1: it is there twice"},
 		{`{"pods": 4}`, `{}`, "node n2: capacity is missing"},

@@ -14,12 +14,13 @@ func TestReadCSV(t *testing.T) {
 		t.Fatal(err)
 	}
 	x, y, z := mesh.Workload{Namespace: "b", Name: "x"}, mesh.Workload{Namespace: "a", Name: "y"}, mesh.Workload{Cluster: "c", Namespace: "n", Name: "z"}
-	sum, five := Rates{33, 11, 22}, Rates{0, 5, 0}
-	want := []Edge{{x, y, sum, sum}, {z, x, five, five}}
+	sum := Rates{RequestsPerS: 33, RequestBytesPerS: 11, ResponseBytesPerS: 22}
+	five := Rates{RequestBytesPerS: 5}
+	want := []Edge{{From: x, To: y, Recent: sum, Steady: sum}, {From: z, To: x, Recent: five, Steady: five}}
 	if !reflect.DeepEqual(m.Edges, want) {
 		t.Errorf("read %+v, want %+v", m.Edges, want)
 	}
-	if m, err = ReadCSV(strings.NewReader("from,to,requestBytesPerS,responseBytesPerS\nb/x,a/y,1,2\n")); err != nil || m.Edges[0].Steady != (Rates{0, 1, 2}) {
+	if m, err = ReadCSV(strings.NewReader("from,to,requestBytesPerS,responseBytesPerS\nb/x,a/y,1,2\n")); err != nil || m.Edges[0].Steady != (Rates{RequestBytesPerS: 1, ResponseBytesPerS: 2}) {
 		t.Errorf("without requests: %+v, %v", m, err)
 	}
 	const head = "from,to,requestBytesPerS,responseBytesPerS,requestsPerS\n"

@@ -320,10 +320,10 @@ func placementSimulate() *cobra.Command {
 	var newOnly bool
 	cmd := &cobra.Command{
 		Use:   "simulate",
-		Short: "Place all pods anew, or those without a node, and price the result",
-		Long: `Simulate places pods by the traffic's mean over 30 minutes as if all but the
-pinned ones had no node yet. What it saves is the most that moving could bring,
-whatever the moves cost. With --new-only pods that run stay, and only those
+		Short: "Place all pods, or those without a node, and price the result",
+		Long: `Simulate places all but the pinned pods by the traffic's mean over 30 minutes, as
+if moving cost nothing. What it saves is about the most that moves could bring
+(see advise for those that are worth it). With --new-only pods that run stay, and only those
 without a node are placed; NOW is then without them.`,
 		Example:           `  meridian placement simulate --inventory cluster.json --matrix matrix.csv --delays delays.csv -o json`,
 		Args:              cobra.NoArgs,
@@ -333,24 +333,20 @@ without a node are placed; NOW is then without them.`,
 			if err != nil {
 				return err
 			}
-			before := slices.Clone(at)
 			for u := range p.Units {
-				switch {
-				case newOnly && at[u] >= 0:
+				if newOnly && at[u] >= 0 {
 					p.Units[u].Pinned = true
-				case !p.Units[u].Pinned:
-					at[u] = placement.Unplaced
 				}
 			}
 			r, err := placement.Assign(p, at, o)
 			if err != nil {
 				return err
 			}
-			out := simulateAnswer{Before: priceOf(p, before), After: priceOf(p, r.At), Pods: []simulatedPod{}}
+			out := simulateAnswer{Before: priceOf(p, at), After: priceOf(p, r.At), Pods: []simulatedPod{}}
 			nodes := p.Delays.Nodes()
 			for u, n := range r.At {
 				x := simulatedPod{Pod: p.Units[u].Name, To: nodes[n]}
-				if b := before[u]; b >= 0 {
+				if b := at[u]; b >= 0 {
 					x.From = nodes[b]
 					if b != n {
 						out.Moved++

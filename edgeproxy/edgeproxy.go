@@ -1,4 +1,4 @@
-// Package edgeproxy is Meridian's data plane: a proxy for HTTP/1.1 on raw event
+// Package edgeproxy is Meridian's data plane: a proxy for HTTP, TCP and UDP on raw event
 // loops, run as one [Server] per process. The package wires the rooms beneath it
 // and keeps no logic of its own: loop (sockets, memory, time), worker (one loop's
 // connections and requests), exchange (one request's life), upstream (endpoint

@@ -87,12 +87,17 @@ func (s *Server) delete(ctx context.Context, r siteapi.DeleteRequest) (*siteapi.
 	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	return s.unset(ctx, out, r.Keys)
+}
+
+// unset is delete for a caller that holds writing.
+func (s *Server) unset(ctx context.Context, out *siteapi.Result, keys []mesh.Key) (*siteapi.Result, error) {
 	if err := errors.Join(s.errStandby(), s.held(ctx)); err != nil {
 		return nil, err
 	}
 	var changes []change
 	err := s.do(ctx, func() {
-		for _, key := range r.Keys {
+		for _, key := range keys {
 			if _, ok := s.world.Get(key); !ok {
 				out.Faults = append(out.Faults, mesh.Fault{Object: key.String(), Message: "there is no such object"})
 			} else if err := s.world.Claim(key); err != nil {

@@ -45,6 +45,9 @@ type Config struct {
 	// Inherited are sockets of the process that this one takes over from. The first
 	// snapshot takes those that it names and closes the others.
 	Inherited []Socket
+	// InheritedSessions are UDP sessions of that process; those of sockets that the
+	// first snapshot does not name, and of endpoints that are gone, are closed.
+	InheritedSessions []Session
 
 	times worker.Times // of tests, which cannot wait that long
 }

@@ -233,6 +233,11 @@ var rules = map[string]rule{
 	"PolicyTargetRef.name":           {format: &formatSubdomain},
 	"SiteSharing.policy":             {enum: []string{SharingCooperative, SharingNone, SharingRoundRobin, SharingWeightedRoundRobin}, def: SharingCooperative},
 	"SiteSharing.stayHome":           {span: &span{lo: 1, hi: 100}, def: 2, doc: "How many times dearer than the cheapest other site home may become before requests leave."},
+	"SiteSharing.pins":               {unique: "from", doc: "What sites send where, fixed in place of what is planned."},
+	"SitePin.from":                   {format: &formatLabel, doc: "The site whose own users' requests are meant."},
+	"SitePin.to":                     {minItems: 1, maxItems: 64, unique: "site"},
+	"PinShare.site":                  {format: &formatLabel},
+	"PinShare.weight":                {span: weights, doc: "Its part among the sites of the pin; 0 takes none."},
 	"SiteSharing.shedAfter":          {span: positive, doc: "Longest wait in line at home that a request is let into when no other site is left for it; longer ones are refused at once (503). Absent never refuses."},
 	"PolicyTimeouts.connect":         {span: positive},
 	"PolicyTimeouts.idle":            {span: positive},
@@ -363,6 +368,7 @@ var rules = map[string]rule{
 	"ChainPool.dnn":                    {format: &formatSubdomain, doc: "The data network's name (DNN, TS 23.003)."},
 	"ChainPort.slice":                  {format: &formatSlice, doc: "The S-NSSAI: SST, or SST-SD with six hexadecimal digits, such as 1-0000d1."},
 	"ChainPool.slice":                  {format: &formatSlice, doc: "The S-NSSAI: SST, or SST-SD with six hexadecimal digits, such as 1-0000d1."},
+	"ChainNodeSpec.border":             {doc: "The interface towards nodes of other sites, where headers carry a code (RFC 9145); needs the userspace datapath and its keys."},
 	"ChainUnderlay.interface":          {format: &formatInterface},
 	"ChainUnderlay.address":            {format: &formatIP, doc: "The node's address there, to which other nodes send VXLAN-GPE."},
 	"ChainLink.to":                     {format: &formatSubdomain, doc: "Another ChainNode."},
@@ -429,6 +435,7 @@ var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
 	reflect.TypeFor[ChainMatch]():          related(chainMatchRelations),
 	reflect.TypeFor[ChainBranch]():         related(chainBranchRelations),
 	reflect.TypeFor[ChainPool]():           related(chainPoolRelations),
+	reflect.TypeFor[ChainNodeSpec]():       related(chainNodeRelations),
 	reflect.TypeFor[ServiceChainSpec]():    related(chainRelations),
 	reflect.TypeFor[Export](): func(v reflect.Value, fault faultFunc) {
 		if e := v.Interface().(Export); len(e.Sites) > 0 && e.Scope != ScopeMesh {

@@ -40,7 +40,6 @@ func TestRootTwoControllers(t *testing.T) {
 	one.mustSoon(siteDoc("a", 0) + shopDoc)
 	n := dial(t, one, nats.TokenFile)
 	within(t, 20*time.Second, "its snapshot", func() bool { return n.objects() == 2 })
-	first := n.snapshot.Load().Generation
 
 	// The second one has the site's key, and stands by.
 	cfg.Data = t.TempDir()
@@ -73,7 +72,7 @@ func TestRootTwoControllers(t *testing.T) {
 		return false
 	})
 	within(t, 30*time.Second, "it at the node", func() bool { return n.objects() == 3 })
-	first = n.snapshot.Load().Generation
+	first := n.snapshot.Load().Generation
 	nats.Start(0)
 
 	// The active controller goes in order: the other one begins at once.

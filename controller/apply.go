@@ -87,12 +87,17 @@ func (s *Server) delete(ctx context.Context, r siteapi.DeleteRequest) (*siteapi.
 	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
+	return s.unset(ctx, out, r.Keys)
+}
+
+// unset is delete for a caller that holds writing.
+func (s *Server) unset(ctx context.Context, out *siteapi.Result, keys []mesh.Key) (*siteapi.Result, error) {
 	if err := errors.Join(s.errStandby(), s.held(ctx)); err != nil {
 		return nil, err
 	}
 	var changes []change
 	err := s.do(ctx, func() {
-		for _, key := range r.Keys {
+		for _, key := range keys {
 			if _, ok := s.world.Get(key); !ok {
 				out.Faults = append(out.Faults, mesh.Fault{Object: key.String(), Message: "there is no such object"})
 			} else if err := s.world.Claim(key); err != nil {
@@ -208,7 +213,7 @@ func (s *Server) conditionsWith(set *mesh.Objects) []mesh.Condition {
 	named := map[mesh.Key]bool{}
 	if set != nil {
 		*all = mesh.Objects{
-			Gateways: set.Gateways, HTTPRoutes: set.HTTPRoutes, TCPRoutes: set.TCPRoutes, TLSRoutes: set.TLSRoutes, UDPRoutes: set.UDPRoutes, Sites: set.Sites,
+			Gateways: set.Gateways, HTTPRoutes: set.HTTPRoutes, GRPCRoutes: set.GRPCRoutes, TCPRoutes: set.TCPRoutes, TLSRoutes: set.TLSRoutes, UDPRoutes: set.UDPRoutes, Sites: set.Sites,
 			Services: set.Services, TrafficPolicies: set.TrafficPolicies, LocalResponses: set.LocalResponses, ReferenceGrants: set.ReferenceGrants,
 			Certificates:     set.Certificates,
 			NetworkFunctions: set.NetworkFunctions, ServiceChains: set.ServiceChains, ChainNodes: set.ChainNodes, Positions: set.Positions,
@@ -248,6 +253,8 @@ func add(all *mesh.Objects, o world.Object) {
 		all.Gateways = append(all.Gateways, d)
 	case *mesh.HTTPRoute:
 		all.HTTPRoutes = append(all.HTTPRoutes, d)
+	case *mesh.GRPCRoute:
+		all.GRPCRoutes = append(all.GRPCRoutes, d)
 	case *mesh.TCPRoute:
 		all.TCPRoutes = append(all.TCPRoutes, d)
 	case *mesh.TLSRoute:

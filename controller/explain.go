@@ -20,7 +20,7 @@ import (
 )
 
 // explain says where a request would go: it asks a node of the site where the
-// request comes in, and where another site is the likeliest, that site too.
+// request comes in, and the other sites where it may go.
 func (s *Server) explain(ctx context.Context, r siteapi.ExplainRequest) (*siteapi.Explained, error) {
 	if err := r.Check(); err != nil {
 		return nil, err
@@ -78,23 +78,24 @@ func (s *Server) explainAt(ctx context.Context, site string, r siteapi.ExplainRe
 	return x, json.Unmarshal(data, x)
 }
 
-// explainThere adds what the likeliest other site says of its endpoints.
+// maxThere is how many other sites are asked for their endpoints.
+const maxThere = 4
+
+// explainThere adds what the likeliest other sites say of their endpoints.
 func (s *Server) explainThere(ctx context.Context, b *mesh.ExplainedBackend) {
-	best := -1
-	for i := range b.Sites {
-		if best < 0 || b.Sites[i].Chance > b.Sites[best].Chance {
-			best = i
+	sites := slices.DeleteFunc(slices.Clone(b.Sites), func(x mesh.ExplainedSite) bool { return x.Home || x.Chance == 0 })
+	slices.SortStableFunc(sites, func(a, b mesh.ExplainedSite) int { return cmp.Compare(b.Chance, a.Chance) })
+	for _, site := range sites[:min(len(sites), maxThere)] {
+		there, err := s.explainAt(ctx, site.Site, siteapi.ExplainRequest{ExplainQuery: mesh.ExplainQuery{Service: b.Service}})
+		if err == nil {
+			b.There = append(b.There, there)
+			continue
 		}
+		if b.Silent == nil {
+			b.Silent = map[string]string{}
+		}
+		b.Silent[site.Site] = err.Error()
 	}
-	if best < 0 || b.Sites[best].Home || b.Sites[best].Chance == 0 {
-		return
-	}
-	there, err := s.explainAt(ctx, b.Sites[best].Site, siteapi.ExplainRequest{ExplainQuery: mesh.ExplainQuery{Service: b.Service}})
-	if err != nil {
-		b.ThereWhy = err.Error()
-		return
-	}
-	b.There = there
 }
 
 // explainHere asks a node of this site, the first that is alive where none is named.
@@ -149,7 +150,12 @@ func (s *Server) addOwners(x *mesh.Explanation) {
 		return ""
 	}
 	if p := strings.SplitN(x.Rule, "/", 3); len(p) == 3 {
-		x.RuleOwner = owner(mesh.Key{Kind: mesh.KindHTTPRoute, Namespace: p[0], Name: p[1]})
+		for _, kind := range []string{mesh.KindGRPCRoute, mesh.KindHTTPRoute} {
+			// A GRPCRoute's rules are named as such where they have no name; see route.Rule.
+			if o := owner(mesh.Key{Kind: kind, Namespace: p[0], Name: p[1]}); o != "" {
+				x.RuleOwner = o
+			}
+		}
 	}
 	for i := range x.Backends {
 		for j := range x.Backends[i].Policies {

@@ -126,6 +126,8 @@ func decodeObject(key mesh.Key, data []byte) (any, error) {
 		doc = one(&o.Gateways)
 	case mesh.KindHTTPRoute:
 		doc = one(&o.HTTPRoutes)
+	case mesh.KindGRPCRoute:
+		doc = one(&o.GRPCRoutes)
 	case mesh.KindTCPRoute:
 		doc = one(&o.TCPRoutes)
 	case mesh.KindTLSRoute:

@@ -67,7 +67,7 @@ func (s *Server) plan(now time.Time) *mesh.Weights {
 		if sh.Sharing.Policy != mesh.SharingCooperative {
 			sw = static(sw, sh)
 		}
-		w.Services = append(w.Services, sw)
+		w.Services = append(w.Services, plan.Pin(sw, s.cfg.Site, sh.Sharing.PinOf(s.cfg.Site)))
 	}
 	s.planners = live
 	return w

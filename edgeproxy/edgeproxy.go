@@ -1,4 +1,4 @@
-// Package edgeproxy is Meridian's data plane: a proxy for HTTP/1.1 on raw event
+// Package edgeproxy is Meridian's data plane: a proxy for HTTP, TCP and UDP on raw event
 // loops, run as one [Server] per process. The package wires the rooms beneath it
 // and keeps no logic of its own: loop (sockets, memory, time), worker (one loop's
 // connections and requests), exchange (one request's life), upstream (endpoint
@@ -45,6 +45,9 @@ type Config struct {
 	// Inherited are sockets of the process that this one takes over from. The first
 	// snapshot takes those that it names and closes the others.
 	Inherited []Socket
+	// InheritedSessions are UDP sessions of that process; those of sockets that the
+	// first snapshot does not name, and of endpoints that are gone, are closed.
+	InheritedSessions []Session
 
 	times worker.Times // of tests, which cannot wait that long
 }

@@ -5,8 +5,12 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/meridian-mesh/meridian/edgeproxy/datagram"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
 	"github.com/meridian-mesh/meridian/edgeproxy/worker"
@@ -17,6 +21,60 @@ type Socket struct {
 	// Name tells sockets apart whose port the kernel chose; empty for others.
 	Name     string
 	Listener *loop.Listener
+}
+
+// Session is a UDP session that passes from one process to the next.
+type Session struct {
+	// Address and Socket are its listener's, and the place among that one's sockets.
+	Address netip.AddrPort `json:"address"`
+	Socket  int            `json:"socket"`
+	datagram.Handed
+}
+
+// maxHanded bounds the sessions of a socket that pass on.
+const maxHanded = 4096
+
+// Sessions are the UDP sessions for a process that takes over, with descriptors that
+// the caller closes.
+func (s *Server) Sessions() []Session {
+	var mu sync.Mutex
+	var all []Session
+	s.each(func(w *worker.Worker) {
+		mu.Lock()
+		defer mu.Unlock()
+		for l, sockets := range w.HandSessions(maxHanded) {
+			for i, handed := range sockets {
+				for _, h := range handed {
+					all = append(all, Session{Address: l.Listener.Addr(), Socket: i, Handed: h})
+				}
+			}
+		}
+	})
+	return all
+}
+
+// adoptSessions gives inherited sessions to the listeners of the first snapshot, and
+// closes what nobody takes.
+func (s *Server) adoptSessions(listeners []*worker.Listener) {
+	handed := map[*worker.Listener]map[int][]datagram.Handed{}
+	for _, x := range s.cfg.InheritedSessions {
+		i := slices.IndexFunc(listeners, func(l *worker.Listener) bool {
+			return l.Listener.Packets() && l.Listener.Addr() == x.Address && x.Socket < len(l.Listener.FDs())
+		})
+		if i < 0 {
+			if err := unix.Close(x.FD); err != nil {
+				s.deps.Log.Error("close an inherited session", "err", err)
+			}
+			continue
+		}
+		l := listeners[i]
+		if handed[l] == nil {
+			handed[l] = map[int][]datagram.Handed{}
+		}
+		handed[l][x.Socket] = append(handed[l][x.Socket], x.Handed)
+	}
+	s.cfg.InheritedSessions = nil
+	s.shared.Handed = handed
 }
 
 // fits reports whether the socket is what a view asks for.

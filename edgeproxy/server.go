@@ -203,7 +203,9 @@ func (s *Server) install(snap *mesh.Snapshot, sharing upstream.Sharing) error {
 	s.health.tick(s.Now(), v)
 	next, opened, err := s.bind(v)
 	if err == nil {
+		s.adoptSessions(next.Listeners)
 		err = s.force(next, opened)
+		s.shared.Handed = nil
 	}
 	if err != nil {
 		return fmt.Errorf("snapshot %s not applied: %w", snap.Generation, err)

@@ -29,7 +29,7 @@ func (c *Cooperation) read(s *mesh.Snapshot) ([]share.Service, []way, *sharing) 
 		}
 		policy := mesh.EffectivePolicy(&s.Objects, m.Key()).SiteSharing
 		services = append(services, share.Service{
-			Key: m.Key(), Policy: policy.Policy, StayHome: policy.StayHome, ShedAfterMS: shedAfterMS(policy), DeclaredMS: c.declaredMS(m), Drained: drained,
+			Key: m.Key(), Policy: policy.Policy, StayHome: policy.StayHome, ShedAfterMS: shedAfterMS(policy), DeclaredMS: c.declaredMS(m), Drained: drained, Pin: policy.PinOf(c.Site),
 		})
 		out.services[m.Key()] = true
 		out.up[m.Key()] = slices.ContainsFunc(m.Spec.Endpoints, c.atHome)

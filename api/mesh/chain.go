@@ -200,7 +200,10 @@ type ChainNodeSpec struct {
 	// Pools say of source addresses where they come from, on any of the ports.
 	Pools    []ChainPool    `json:"pools,omitempty"`
 	Underlay *ChainUnderlay `json:"underlay,omitempty"`
-	Links    []ChainLink    `json:"links,omitempty"`
+	// Border is the interface towards nodes of other sites that have one, too; absent
+	// where the underlay is trusted that far. Headers there carry a code (RFC 9145).
+	Border *ChainUnderlay `json:"border,omitempty"`
+	Links  []ChainLink    `json:"links,omitempty"`
 }
 
 // ChainPort is an interface whose packets are classified.
@@ -227,7 +230,7 @@ type ChainOrigin struct {
 	Slice string `json:"slice,omitempty"`
 }
 
-// ChainUnderlay is the interface towards other nodes.
+// ChainUnderlay is an interface towards other nodes, and the node's address there.
 type ChainUnderlay struct {
 	Interface string `json:"interface"`
 	Address   string `json:"address"`
@@ -332,6 +335,12 @@ func chainBranchRelations(b *ChainBranch, fault faultFunc) {
 func chainPoolRelations(p *ChainPool, fault faultFunc) {
 	if p.ChainOrigin == (ChainOrigin{}) {
 		fault("prefixes", "come from nowhere: the pool says nothing of them", "add sourceSite, dnn or slice")
+	}
+}
+
+func chainNodeRelations(s *ChainNodeSpec, fault faultFunc) {
+	if s.Border != nil && s.Site == "" {
+		fault("border", "is there, though the node is of no site", "name the site")
 	}
 }
 

@@ -70,7 +70,7 @@ func Check(o *Objects) []Condition {
 		c.sites[s.Metadata.Name] = s
 	}
 	c.listeners()
-	for _, r := range o.HTTPRoutes {
+	for _, r := range o.RequestRoutes() {
 		c.route(r)
 	}
 	c.shadowed()
@@ -160,7 +160,7 @@ func shareAddress(a, b *Gateway) bool {
 
 func (c *checker) route(r *HTTPRoute) {
 	add := func(path, reason, message string, args ...any) {
-		c.add(KindHTTPRoute, r.Metadata, path, reason, message, args...)
+		c.add(r.RouteKind(), r.Metadata, path, reason, message, args...)
 	}
 	for i, p := range r.Spec.ParentRefs {
 		path := fmt.Sprintf("spec.parentRefs[%d]", i)
@@ -176,7 +176,7 @@ func (c *checker) route(r *HTTPRoute) {
 				continue
 			}
 			joined = true
-			if l.Allows(KindHTTPRoute, r.Metadata.Namespace, p.Namespace) {
+			if l.Allows(r.RouteKind(), r.Metadata.Namespace, p.Namespace) {
 				allowed = true
 				hosts = hosts || len(r.Spec.Hostnames) == 0 || slices.ContainsFunc(r.Spec.Hostnames, func(h string) bool { return HostnamesOverlap(h, l.Hostname) })
 			}
@@ -185,7 +185,7 @@ func (c *checker) route(r *HTTPRoute) {
 		case !joined:
 			add(path, ReasonNoMatchingParent, "Gateway %s/%s has no HTTP or HTTPS listener%s", p.Namespace, p.Name, p.wanted())
 		case !allowed:
-			add(path, ReasonNotAllowedByListeners, notAllowed, p.Namespace, p.Name, KindHTTPRoute, r.Metadata.Namespace)
+			add(path, ReasonNotAllowedByListeners, notAllowed, p.Namespace, p.Name, r.RouteKind(), r.Metadata.Namespace)
 		case !hosts:
 			add(path, ReasonNoMatchingListenerHostname, "no listener of Gateway %s/%s has a hostname that overlaps with the route's", p.Namespace, p.Name)
 		}
@@ -194,7 +194,7 @@ func (c *checker) route(r *HTTPRoute) {
 		c.filters(r, fmt.Sprintf("spec.rules[%d]", i), rule.Filters)
 		for j, b := range rule.BackendRefs {
 			path := fmt.Sprintf("spec.rules[%d].backendRefs[%d]", i, j)
-			c.backend(KindHTTPRoute, r.Metadata, path, b.Namespace, b.Name, b.Port, PortHTTP)
+			c.backend(r.RouteKind(), r.Metadata, path, b.Namespace, b.Name, b.Port, r.speaks())
 			c.filters(r, path, b.Filters)
 		}
 	}
@@ -233,11 +233,11 @@ func (c *checker) filters(r *HTTPRoute, path string, filters []HTTPRouteFilter) 
 	for i, f := range filters {
 		at := fmt.Sprintf("%s.filters[%d]", path, i)
 		if m := f.RequestMirror; m != nil {
-			c.backend(KindHTTPRoute, r.Metadata, at+".requestMirror.backendRef", m.BackendRef.Namespace, m.BackendRef.Name, m.BackendRef.Port, PortHTTP)
+			c.backend(r.RouteKind(), r.Metadata, at+".requestMirror.backendRef", m.BackendRef.Namespace, m.BackendRef.Name, m.BackendRef.Port, r.speaks())
 		}
 		if e := f.ExtensionRef; e != nil {
 			if key := r.Metadata.Namespace + "/" + e.Name; c.responses[key] == nil {
-				c.add(KindHTTPRoute, r.Metadata, at+".extensionRef", ReasonFilterNotFound, "there is no LocalResponse %s%s", key, c.perhaps(e.Name, c.responses))
+				c.add(r.RouteKind(), r.Metadata, at+".extensionRef", ReasonFilterNotFound, "there is no LocalResponse %s%s", key, c.perhaps(e.Name, c.responses))
 			}
 		}
 	}

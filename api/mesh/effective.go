@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 )
@@ -54,6 +55,7 @@ func EffectivePolicy(o *Objects, key ServiceKey) TrafficPolicySpec {
 
 func (c *checker) policies() {
 	for _, p := range c.o.TrafficPolicies {
+		c.pins(p)
 		for i, t := range p.Spec.TargetRefs {
 			key := ServiceKey(p.Metadata.Namespace + "/" + t.Name)
 			path := fmt.Sprintf("spec.targetRefs[%d]", i)
@@ -88,4 +90,24 @@ func (c *checker) policies() {
 
 func setsSection(p *TrafficPolicy, s field) bool {
 	return !reflect.ValueOf(&p.Spec).Elem().FieldByIndex(s.index).IsNil()
+}
+
+// pins finds sites that there are not. Where no Site is known at all, as at a lone
+// node, nothing is said.
+func (c *checker) pins(p *TrafficPolicy) {
+	if p.Spec.SiteSharing == nil || len(c.sites) == 0 {
+		return
+	}
+	for i, pin := range p.Spec.SiteSharing.Pins {
+		path := fmt.Sprintf("spec.siteSharing.pins[%d]", i)
+		names := map[string]string{path + ".from": pin.From}
+		for j, to := range pin.To {
+			names[fmt.Sprintf("%s.to[%d].site", path, j)] = to.Site
+		}
+		for _, at := range slices.Sorted(maps.Keys(names)) {
+			if name := names[at]; c.sites[name] == nil {
+				c.add(KindTrafficPolicy, p.Metadata, at, ReasonUnknownSite, "there is no Site %s%s", name, c.perhaps(name, c.sites))
+			}
+		}
+	}
 }

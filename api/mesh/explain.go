@@ -111,10 +111,10 @@ type ExplainedBackend struct {
 	// Balancing is the rule among the endpoints here.
 	Balancing string              `json:"balancing,omitempty"`
 	Endpoints []ExplainedEndpoint `json:"endpoints,omitempty"`
-	// There is what the site with the greatest chance says of its endpoints, where
-	// that is another one, and ThereWhy why it says nothing.
-	There    *Explanation `json:"there,omitempty"`
-	ThereWhy string       `json:"thereWhy,omitempty"`
+	// There is what other sites that have a chance say of their endpoints, the
+	// likeliest first, and Silent why one says nothing, by site.
+	There  []*Explanation    `json:"there,omitempty"`
+	Silent map[string]string `json:"silent,omitempty"`
 }
 
 // PolicyOrigin names the object that sets a section of a policy.

@@ -138,6 +138,7 @@ func (c Compat) Check() error {
 type Objects struct {
 	Gateways        []*Gateway       `json:"gateways,omitempty"`
 	HTTPRoutes      []*HTTPRoute     `json:"httpRoutes,omitempty"`
+	GRPCRoutes      []*GRPCRoute     `json:"grpcRoutes,omitempty"`
 	TCPRoutes       []*TCPRoute      `json:"tcpRoutes,omitempty"`
 	TLSRoutes       []*TLSRoute      `json:"tlsRoutes,omitempty"`
 	UDPRoutes       []*UDPRoute      `json:"udpRoutes,omitempty"`

@@ -34,6 +34,7 @@ var kinds = []struct {
 	{MeshAPIVersion, reflect.TypeFor[Site]()},
 	{GatewayAPIVersion, reflect.TypeFor[Gateway]()},
 	{GatewayAPIVersion, reflect.TypeFor[HTTPRoute]()},
+	{GatewayAPIVersion, reflect.TypeFor[GRPCRoute]()},
 	{GatewayAPIVersion, reflect.TypeFor[TCPRoute]()},
 	{GatewayAPIVersion, reflect.TypeFor[TLSRoute]()},
 	{GatewayAPIVersion, reflect.TypeFor[UDPRoute]()},
@@ -48,7 +49,7 @@ var kinds = []struct {
 }
 
 // unservedKinds are defined by the two API groups and refused by name.
-var unservedKinds = []string{"GatewayClass", "GRPCRoute", "UDPRoute", "BackendTLSPolicy",
+var unservedKinds = []string{"GatewayClass", "BackendTLSPolicy",
 	"ListenerSet", "AuthorizationPolicy", "GeoFence"}
 
 // older are further versions of the Gateway API in which kinds of the same shape

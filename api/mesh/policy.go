@@ -179,6 +179,36 @@ type SiteSharing struct {
 	// no other site is left for it; where it would be longer the request is refused
 	// at once (503). Absent never refuses. For cooperative only.
 	ShedAfter *Duration `json:"shedAfter,omitempty"`
+	// Pins fix what sites send where, in place of what is planned.
+	Pins []SitePin `json:"pins,omitempty"`
+}
+
+// SitePin fixes where the requests of one site's own users go. Sites that may not be
+// used leave their part to the others, and where none is left home serves.
+type SitePin struct {
+	From string     `json:"from"`
+	To   []PinShare `json:"to"`
+}
+
+// PinShare is one site's part of a pin, by its weight among all of them.
+type PinShare struct {
+	Site   string `json:"site"`
+	Weight int    `json:"weight"`
+}
+
+// PinOf is the weight that each site has by the pin of a site, nil without one.
+func (s *SiteSharing) PinOf(site string) map[string]float64 {
+	for _, p := range s.Pins {
+		if p.From != site {
+			continue
+		}
+		out := map[string]float64{}
+		for _, to := range p.To {
+			out[to.Site] = float64(to.Weight)
+		}
+		return out
+	}
+	return nil
 }
 
 // PolicyTimeouts bound the phases of a request to the targets. Zero keeps the default.

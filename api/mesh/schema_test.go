@@ -206,6 +206,25 @@ spec:
   parentRefs: [{name: streams, sectionName: db}]
   rules: [{name: all, backendRefs: [{group: mesh.meridian.dev, kind: MeshService, name: db, port: 5432, weight: 3}]}]
 ---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: calls}
+spec:
+  parentRefs: [{name: ingress}]
+  hostnames: [calls.example.com]
+  rules:
+  - name: cart
+    matches: [{method: {type: Exact, service: shop.v1.Cart, method: Add}, headers: [{name: canary, value: "yes"}]}]
+    filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [canary]}}]
+    backendRefs: [{group: mesh.meridian.dev, kind: MeshService, name: db, namespace: default, port: 9000, weight: 2, filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {remove: [server]}}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: UDPRoute
+metadata: {name: names}
+spec:
+  parentRefs: [{name: streams, sectionName: db}]
+  rules: [{name: all, backendRefs: [{group: mesh.meridian.dev, kind: MeshService, name: db, port: 5432, weight: 3}]}]
+---
 apiVersion: mesh.meridian.dev/v1alpha1
 kind: TrafficPolicy
 metadata: {name: accept}
@@ -265,7 +284,7 @@ spec:
   loadBalancing: {algorithm: ringHash, hashBalanceFactor: 125, slowStart: {window: 30s, aggression: 1.5, minWeightPercent: 5}}
   outlierDetection:
     {consecutiveFailures: 0, successRateMargin: 20, interval: 5s, minRequests: 10, baseEjectionTime: 5s, maxEjectionTime: 1m, maxEjectionPercent: 100, panicThreshold: 30}
-  siteSharing: {policy: weightedRoundRobin, stayHome: 1.5, shedAfter: 250ms}
+  siteSharing: {policy: weightedRoundRobin, stayHome: 1.5, shedAfter: 250ms, pins: [{from: a, to: [{site: a, weight: 3}, {site: b, weight: 0}]}]}
   timeouts: {connect: 1s, idle: 1.5m, request: 10s}
   retries: {attempts: 0}
   connections: {maxAge: 30m, maxRequests: 1000}
@@ -333,6 +352,8 @@ apiVersion: mesh.meridian.dev/v1alpha1
 kind: ChainNode
 metadata: {name: edge-3}
 spec:
+  site: geelong
+  border: {interface: wan, address: 198.51.100.3}
   ports: [{interface: n6, sourceSite: north, dnn: internet, slice: 1-0000d1}]
   pools: [{prefixes: [10.60.0.0/16], dnn: ims, slice: "1", sourceSite: south}]`
 

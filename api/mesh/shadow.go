@@ -11,10 +11,10 @@ import (
 // goes before asks for the very same: at the same listeners the route first by
 // namespace and name wins, in a route the first rule (Gateway API).
 func (c *checker) shadowed() {
-	routes := slices.SortedStableFunc(slices.Values(c.o.HTTPRoutes), func(a, b *HTTPRoute) int { return byName(a.Metadata, b.Metadata) })
+	routes := slices.SortedStableFunc(slices.Values(c.o.RequestRoutes()), func(a, b *HTTPRoute) int { return byName(a.Metadata, b.Metadata) })
 	first := map[string]string{} // who has it, by what is asked for
 	for _, r := range routes {
-		name := "HTTPRoute " + r.Metadata.Namespace + "/" + r.Metadata.Name
+		name := r.RouteKind() + " " + r.Metadata.Namespace + "/" + r.Metadata.Name
 		for i, rule := range r.Spec.Rules {
 			matches := rule.Matches
 			if len(matches) == 0 {
@@ -26,7 +26,7 @@ func (c *checker) shadowed() {
 					path += fmt.Sprintf(".matches[%d]", j)
 				}
 				if by := claim(first, r, &matches[j], name+" "+path); by != "" {
-					c.add(KindHTTPRoute, r.Metadata, path, ReasonShadowed, "no request comes here: %s asks for the same and goes first", by)
+					c.add(r.RouteKind(), r.Metadata, path, ReasonShadowed, "no request comes here: %s asks for the same and goes first", by)
 				}
 			}
 		}

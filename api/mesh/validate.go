@@ -69,6 +69,8 @@ func Default(o *Objects) {
 		switch r := doc.(type) {
 		case *HTTPRoute:
 			defaultRoute(r)
+		case *GRPCRoute:
+			defaultGRPCRoute(r)
 		case *TCPRoute:
 			defaultRefs(r.Metadata.Namespace, r.Spec.ParentRefs, r.Spec.Rules)
 		case *TLSRoute:

@@ -68,6 +68,9 @@ type ServiceWeights struct {
 	ShedLimit int `json:"shedLimit,omitempty"`
 	// Drained says that home is to take nothing while another site can.
 	Drained bool `json:"drained,omitempty"`
+	// Pinned says that the shares are fixed by the operator: they hold request by
+	// request, whatever the load.
+	Pinned bool `json:"pinned,omitempty"`
 	// Off says why this service is not shared now, empty when it is.
 	Off string `json:"off,omitempty"`
 	// Remotes are the other sites in no particular order.

@@ -70,6 +70,7 @@ func (s *site) controller(binary string) (end func(), data string, flags []strin
 // what it had.
 func TestRootController(t *testing.T) {
 	s := newSite(t, 2)
+	s.interval = "1s" // a busy machine must not look like a dead router
 	meridian, sitecontroller := s.build("meridian"), s.build("sitecontroller")
 	end, data, flags := s.controller(sitecontroller)
 	s.launch(flags...)

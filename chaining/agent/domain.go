@@ -87,6 +87,13 @@ func nodeOf(n *mesh.ChainNode, own bool, m machine) (path.Node, error) {
 			out.Address6 = a
 		}
 	}
+	if b := n.Spec.Border; b != nil {
+		a, err := netip.ParseAddr(b.Address)
+		if err != nil {
+			return out, err
+		}
+		out.Border, out.BorderAddress = b.Interface, a.Unmap()
+	}
 	for _, p := range n.Spec.Ports {
 		out.Ingress = append(out.Ingress, path.IngressPort{Interface: p.Interface, Zone: uint16(p.Zone)})
 	}
@@ -99,6 +106,13 @@ func nodeOf(n *mesh.ChainNode, own bool, m machine) (path.Node, error) {
 			return out, fmt.Errorf("underlay %s: %w", out.Underlay, err)
 		}
 		out.UnderlayMTU = ifc.MTU
+	}
+	if out.Border != "" {
+		ifc, err := m.device(out.Border)
+		if err != nil {
+			return out, fmt.Errorf("border %s: %w", out.Border, err)
+		}
+		out.BorderMTU = ifc.MTU
 	}
 	for i := range out.Ingress {
 		p := &out.Ingress[i]

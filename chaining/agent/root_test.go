@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -30,6 +31,8 @@ type site struct {
 	dir, binary, pins    string
 	process              *exec.Cmd
 	datapath             string // for --datapath; empty: auto
+	name                 string // of the ChainNode; empty: edge
+	interval             string // of health probes; empty: 100ms
 }
 
 func newSite(t *testing.T, routers int) *site {
@@ -108,7 +111,7 @@ spec:
 	for i, routers := range functions {
 		name := fmt.Sprintf("router-%d", i+1)
 		names = append(names, name)
-		fmt.Fprintf(&b, "---\napiVersion: mesh.meridian.dev/v1alpha1\nkind: NetworkFunction\nmetadata: {name: %s}\nspec:\n  health: {probe: icmp, interval: 100ms}\n  instances:\n", name)
+		fmt.Fprintf(&b, "---\napiVersion: mesh.meridian.dev/v1alpha1\nkind: NetworkFunction\nmetadata: {name: %s}\nspec:\n  health: {probe: icmp, interval: %s}\n  instances:\n", name, cmp.Or(s.interval, "100ms"))
 		for _, r := range routers {
 			fmt.Fprintf(&b, "  - {name: r%d, node: edge, left: f%dl, right: f%dr, leftMAC: %q, rightMAC: %q, address: 10.9.%d.2}\n",
 				r+1, r+1, r+1, s.mac(r, "ethl"), s.mac(r, "ethr"), r+1)
@@ -140,12 +143,12 @@ func (s *site) start() {
 // launch starts the agent and does not wait for it.
 func (s *site) launch(args ...string) {
 	s.t.Helper()
-	args = append([]string{"--node", "edge", "--pins", s.pins, "--drain-timeout", "1s"}, args...)
+	args = append([]string{"--node", cmp.Or(s.name, "edge"), "--pins", s.pins, "--drain-timeout", "1s"}, args...)
 	if s.datapath != "" {
 		args = append(args, "--datapath", s.datapath)
 	}
 	s.process = exec.Command(s.binary, args...)
-	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(filepath.Join(s.dir, s.name+"log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -161,7 +164,7 @@ func (s *site) launch(args ...string) {
 			_ = p.Wait()
 		}
 		if s.t.Failed() {
-			text, _ := os.ReadFile(filepath.Join(s.dir, "log"))
+			text, _ := os.ReadFile(filepath.Join(s.dir, s.name+"log"))
 			s.t.Logf("log of the agent:\n%s", text)
 		}
 	})
@@ -405,7 +408,7 @@ spec:
   attach: vxlanGPE
   process: true
   changesTuple: %v
-  health: {probe: nsh-echo}
+  health: {probe: nsh-echo, interval: 1s, failures: 3}
   instances: [{name: %s-1, node: edge, left: %s, leftMAC: %q, address: %s}]
 `, args[0], args[0] == "nat44", args[0], port, mac, own)
 	}

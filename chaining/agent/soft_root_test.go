@@ -58,7 +58,7 @@ func (s *site) bulk(n int) (got int64, err error) {
 // gives back, and --detach opens the way.
 func TestRootSoft(t *testing.T) {
 	s := newSite(t, 3)
-	s.datapath = "soft"
+	s.datapath, s.interval = "soft", "1s" // a busy machine must not look like a dead router
 	s.write(1, []int{0}, []int{1})
 	s.start()
 	stream := nstest.StartStream(t, s.client, s.server, "10.2.0.2:0", 2*time.Millisecond)

@@ -38,7 +38,7 @@ kind: NetworkFunction
 metadata: {name: bridge}
 spec:
   state: mac
-  health: {probe: frame}
+  health: {probe: frame, interval: 1s}
   instances: [{name: b1, node: edge, left: wirel, right: wirer}]
 ---
 apiVersion: mesh.meridian.dev/v1alpha1

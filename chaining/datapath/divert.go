@@ -20,6 +20,9 @@ const divertPriority = 0x4d
 func Divert(ports []string) error {
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		rules, err := diverted(family)
+		if len(ports) == 0 && (errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT)) {
+			continue // a kernel without routing rules has none of ours
+		}
 		if err != nil {
 			return err
 		}
@@ -42,7 +45,7 @@ func Divert(ports []string) error {
 			r.Family, r.Priority, r.IifName, r.Type = family, divertPriority, name, unix.RTN_BLACKHOLE
 			err := netlink.RuleAdd(r)
 			if family == netlink.FAMILY_V6 && errors.Is(err, unix.EAFNOSUPPORT) {
-				break // a kernel without IPv6 forwards none
+				break // a kernel without IPv6 forwards nothing of it
 			}
 			if err != nil {
 				return fmt.Errorf("routing rule for %s (CONFIG_IP_MULTIPLE_TABLES): %w", name, err)

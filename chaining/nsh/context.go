@@ -10,7 +10,7 @@ import (
 const (
 	ClassIETF = 0x0000
 	// TypeMAC2 carries a message authentication code that covers the whole header
-	// and the packet behind it (RFC 9145 5.1, "MAC and Encrypted Metadata #2").
+	// and the packet behind it (RFC 9145 5.2, "MAC and Encrypted Metadata #2").
 	TypeMAC2 = 0x03
 	// TypeTenant and TypeFlow are of RFC 9263 (4.2, 4.5).
 	TypeTenant = 0x05

@@ -291,7 +291,10 @@ func (f *Forwarder) serveTunnel(a netip.Addr, e *tunnelEnd) {
 			return
 		}
 		if err != nil {
-			continue // of a datagram sent before, which could not be delivered
+			// Of a datagram sent before, which could not be delivered; should it be more
+			// than that, the pause keeps the processor free.
+			time.Sleep(time.Millisecond)
+			continue
 		}
 		f.mu.Lock()
 		if f.forwarder != nil {

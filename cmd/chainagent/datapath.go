@@ -1,16 +1,20 @@
 package main
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
+	"strings"
+	"time"
 
 	"github.com/meridian-mesh/meridian/chaining/agent"
 	"github.com/meridian-mesh/meridian/chaining/datapath"
 	"github.com/meridian-mesh/meridian/chaining/path"
 	"github.com/meridian-mesh/meridian/chaining/ports"
+	"github.com/meridian-mesh/meridian/chaining/soft"
 )
 
 // Values of --datapath.
@@ -22,9 +26,17 @@ const (
 
 // openForwarder opens what forwards; close lets go of it.
 func openForwarder(o *options, log *slog.Logger) (f agent.Forwarder, close func(), err error) {
+	var integrity *soft.Integrity
+	if o.integrityKeys != "" {
+		if integrity, err = readKeys(o.integrityKeys, o.integrityWindow); err != nil {
+			return nil, nil, fmt.Errorf("--integrity-keys: %w", err)
+		}
+	}
 	missing := datapath.Missing()
 	switch {
 	case o.forwarder == datapathSoft:
+	case integrity != nil:
+		log.Info("chains are forwarded in userspace, where codes for other sites can be made")
 	case len(missing) == 0:
 		return openKernel(o)
 	case o.forwarder == datapathBPF:
@@ -32,8 +44,36 @@ func openForwarder(o *options, log *slog.Logger) (f agent.Forwarder, close func(
 	default:
 		log.Warn("chains are forwarded in userspace, at a fraction of the rate, and only while this process runs", "missing", missing)
 	}
-	s := ports.New(ports.Config{Flows: o.datapath.Flows, Log: log, TakeOver: func() error { return detachKernel(o) }})
+	s := ports.New(ports.Config{Flows: o.datapath.Flows, Integrity: integrity, Log: log, TakeOver: func() error { return detachKernel(o) }})
 	return s, s.Close, nil
+}
+
+// readKeys reads the keys that sites share.
+func readKeys(file string, window time.Duration) (*soft.Integrity, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var keys []soft.Key
+	for i, line := range strings.Split(string(text), "\n") {
+		fields := strings.Fields(line)
+		if len(fields) == 0 {
+			continue
+		}
+		if len(fields) != 2 {
+			return nil, fmt.Errorf("%s:%d: has %d words, want an id and a secret in base64", file, i+1, len(fields))
+		}
+		secret, err := base64.StdEncoding.DecodeString(fields[1])
+		if err != nil {
+			return nil, fmt.Errorf("%s:%d: the secret of key %q is not base64", file, i+1, fields[0])
+		}
+		keys = append(keys, soft.Key{ID: fields[0], Secret: secret})
+	}
+	in, err := soft.NewIntegrity(keys, window)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return in, nil
 }
 
 func openKernel(o *options) (agent.Forwarder, func(), error) {

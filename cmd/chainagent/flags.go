@@ -11,9 +11,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/meridian-mesh/meridian/chaining/agent"
 	"github.com/meridian-mesh/meridian/chaining/datapath"
+	"github.com/meridian-mesh/meridian/chaining/soft"
 )
 
 type options struct {
@@ -22,14 +24,17 @@ type options struct {
 	stateDir string
 	// tokenFile and trustKey are for a controller.
 	tokenFile, trustKey string
-	check               bool
-	detach              bool
-	version             bool
-	admin               string
-	forwarder           string // a value of --datapath
-	mount               string
-	agent               agent.Config
-	datapath            datapath.Config
+	// integrityKeys and integrityWindow are for headers at a site's border.
+	integrityKeys   string
+	integrityWindow time.Duration
+	check           bool
+	detach          bool
+	version         bool
+	admin           string
+	forwarder       string // a value of --datapath
+	mount           string
+	agent           agent.Config
+	datapath        datapath.Config
 }
 
 const usage = `chainagent runs the service chains of one node: it owns the node's BPF programs, fills
@@ -78,6 +83,8 @@ func parseFlags(args []string, stdout io.Writer) (*options, error) {
 	fs.StringVar(&o.admin, "admin", "127.0.0.1:15010", "`ADDRESS` for /healthz, /readyz, /status, /counters, /metrics: of the loopback, or unix:/path; off for none")
 	fs.StringVar(&o.datapath.Pins, "pins", "", "`DIR` on a BPF file system for what goes on forwarding (default "+defaultPins+", mounted when it is not)")
 	fs.StringVar(&o.forwarder, "datapath", datapathAuto, "what forwards: bpf, the kernel; soft, this process; auto, the kernel where it can")
+	fs.StringVar(&o.integrityKeys, "integrity-keys", "", "`FILE` of keys that this site shares with others, a line each: id, blank, secret in base64; the first signs, all are accepted. With it --datapath auto is soft")
+	fs.DurationVar(&o.integrityWindow, "integrity-window", soft.DefaultWindow, "`TIME` by which the clocks of two sites, and the way between them, may differ")
 	attach := fs.String("attach", "auto", "how programs get to ports: auto, tcx (Linux 6.6) or clsact")
 	fs.IntVar(&o.datapath.Flows, "flows", 0, "`N` flows are remembered at most (default 131072)")
 	fs.DurationVar(&o.agent.Settle, "settle", agent.DefaultSettle, "`TIME` for which all nodes know new paths before flows take them")
@@ -105,6 +112,12 @@ func parseFlags(args []string, stdout io.Writer) (*options, error) {
 	}
 	if o.version || o.detach {
 		return &o, nil
+	}
+	if o.integrityWindow <= 0 {
+		return nil, fmt.Errorf("--integrity-window %v: want more than 0", o.integrityWindow)
+	}
+	if o.integrityKeys != "" && o.forwarder == datapathBPF {
+		return nil, errors.New("--integrity-keys: the kernel's side cannot make codes; leave --datapath bpf out")
 	}
 	if err := o.validateSource(); err != nil {
 		return nil, err

@@ -24,6 +24,9 @@ type handover struct {
 	Report    int              `json:"report"`
 	Admin     int              `json:"admin,omitempty"` // 0: none
 	Listeners []handedListener `json:"listeners"`
+	// Sessions is a file with the UDP sessions, 0 for none; their descriptors are
+	// inherited too.
+	Sessions int `json:"sessions,omitempty"`
 }
 
 type handedListener struct {
@@ -38,6 +41,8 @@ type inheritance struct {
 	report  *os.File // nil unless another process waits
 	admin   *os.File // nil for none
 	sockets []edgeproxy.Socket
+	// sessions are UDP's.
+	sessions []edgeproxy.Session
 }
 
 // inherit reads what was passed: by a process that this one takes over from, or
@@ -91,7 +96,23 @@ func (in *inheritance) take(h *handover) (err error) {
 		}
 		in.sockets = append(in.sockets, edgeproxy.Socket{Name: l.Name, Listener: ln})
 	}
+	if err == nil && h.Sessions != 0 {
+		err = in.takeSessions(h.Sessions)
+	}
 	return err
+}
+
+func (in *inheritance) takeSessions(fd int) error {
+	unix.CloseOnExec(fd)
+	file := os.NewFile(uintptr(fd), "sessions")
+	err := json.NewDecoder(file).Decode(&in.sessions)
+	for _, s := range in.sessions {
+		unix.CloseOnExec(s.FD)
+	}
+	if err = errors.Join(err, file.Close()); err != nil {
+		return fmt.Errorf("sessions of the process before: %w", err)
+	}
+	return nil
 }
 
 // tell says how taking over went to the process that waits, if one does. A

@@ -71,7 +71,7 @@ func newNode(o options, in *inheritance, log *slog.Logger) (*node, error) {
 	}
 	n.proxy, err = edgeproxy.New(
 		edgeproxy.Config{
-			Site: o.site, Loops: n.loops(), MemoryLimit: int64(o.memoryLimit), Inherited: in.sockets,
+			Site: o.site, Loops: n.loops(), MemoryLimit: int64(o.memoryLimit), Inherited: in.sockets, InheritedSessions: in.sessions,
 			Resolver: o.resolver, ClientMaxAge: o.clientMaxAge, ClientMaxRequests: o.clientMaxReqs,
 		},
 		edgeproxy.Deps{Log: log, Sharing: n.coop, AccessLog: n.requests},

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/meridian-mesh/meridian/edgeproxy"
 )
 
 const (
@@ -70,6 +72,20 @@ func (n *node) startSuccessor() (_ *successor, err error) {
 			h.Listeners = append(h.Listeners, handedListener{FD: pass(fd), Name: socket.Name})
 		}
 	}
+	sessions := n.proxy.Sessions()
+	defer func() {
+		for _, x := range sessions {
+			err = errors.Join(err, unix.Close(x.FD))
+		}
+	}()
+	if len(sessions) > 0 {
+		file, ferr := passSessions(sessions, pass)
+		if ferr != nil {
+			return nil, errors.Join(ferr, s.report.Close())
+		}
+		defer func() { err = errors.Join(err, file.Close()) }()
+		h.Sessions = pass(int(file.Fd()))
+	}
 	value, err := json.Marshal(h)
 	if err != nil {
 		return nil, errors.Join(err, s.report.Close())
@@ -86,6 +102,28 @@ func (n *node) startSuccessor() (_ *successor, err error) {
 	}
 	go func() { s.ended <- wait(s.pid) }()
 	return s, nil
+}
+
+// passSessions writes the sessions, with the numbers that their descriptors get, to a
+// file in memory.
+func passSessions(sessions []edgeproxy.Session, pass func(fd int) int) (*os.File, error) {
+	fd, err := unix.MemfdCreate("sessions", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	file := os.NewFile(uintptr(fd), "sessions")
+	passed := slices.Clone(sessions)
+	for i := range passed {
+		passed[i].FD = pass(sessions[i].FD)
+	}
+	err = json.NewEncoder(file).Encode(passed)
+	if err == nil {
+		_, err = file.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("sessions: %w", err), file.Close())
+	}
+	return file, nil
 }
 
 // wait returns how a child ended.

@@ -206,13 +206,15 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
-// Datagrams go on through upgrades: the sockets stay, and what they hold.
+// Datagrams go on through upgrades: the sockets stay, and what they hold, and the
+// endpoint goes on seeing each client at the same address.
 func TestUpgrade_datagrams(t *testing.T) {
 	echo, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer echo.Close()
+	var seen sync.Map // what the endpoint takes for clients
 	go func() {
 		p := make([]byte, 2048)
 		for {
@@ -220,6 +222,7 @@ func TestUpgrade_datagrams(t *testing.T) {
 			if err != nil {
 				return
 			}
+			seen.Store(from.String(), true)
 			_, _ = echo.WriteTo(p[:n], from)
 		}
 	}()
@@ -264,6 +267,11 @@ func TestUpgrade_datagrams(t *testing.T) {
 	stop.Store(true)
 	clients.Wait()
 	t.Logf("%d datagrams, %d lost", asked.Load(), lost.Load())
+	addresses := 0
+	seen.Range(func(any, any) bool { addresses++; return true })
+	if addresses != 16 {
+		t.Errorf("the endpoint saw %d addresses of 16 clients", addresses)
+	}
 	if l.listener("default/ingress/http") != addr || l.run.PID == first {
 		t.Errorf("%+v", l.run)
 	}

@@ -83,7 +83,7 @@ func Looked(in Input) []string {
 		}
 	}
 	for _, o := range in.Objects {
-		if o.Key.Kind == mesh.KindHTTPRoute || o.Key.Kind == mesh.KindTCPRoute || o.Key.Kind == mesh.KindTLSRoute {
+		if mesh.IsRoute(o.Key.Kind) {
 			routes++
 		}
 	}

@@ -130,7 +130,7 @@ func (c *checker) objects() {
 		switch {
 		case cond.Reason == mesh.ReasonShadowed:
 			severity, code, remedy = siteapi.SeverityWarning, "route-shadowed", "delete the rule, or have it ask for something that the other does not"
-		case cond.Object.Kind != mesh.KindHTTPRoute && cond.Object.Kind != mesh.KindTCPRoute && cond.Object.Kind != mesh.KindTLSRoute:
+		case !mesh.IsRoute(cond.Object.Kind):
 			code = "object"
 		}
 		c.add(severity, code, "", remedy, "%s", cond)

@@ -143,6 +143,12 @@ func (c *Client) Check(ctx context.Context) (*Checked, error) {
 	return out, c.get(ctx, PathCheck, nil, out)
 }
 
+// Pin fixes or frees shares. A result with faults is no error.
+func (c *Client) Pin(ctx context.Context, r PinRequest) (*Result, error) {
+	out := new(Result)
+	return out, c.post(ctx, PathPin, r, out)
+}
+
 func (c *Client) get(ctx context.Context, path string, q url.Values, out any) error {
 	u := c.base + path
 	if len(q) > 0 {

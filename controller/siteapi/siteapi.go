@@ -23,6 +23,7 @@ const (
 	PathTraffic = "/api/v1/site-traffic"
 	PathExplain = "/api/v1/explain"
 	PathCheck   = "/api/v1/check"
+	PathPin     = "/api/v1/pin"
 )
 
 // Verbs of the API on the bus (see bus.APISubject). Those of one site answer for
@@ -403,4 +404,13 @@ type Checked struct {
 	// Looked says what was looked at, in words.
 	Looked   []string  `json:"looked"`
 	Findings []Finding `json:"findings"`
+}
+
+// PinRequest fixes where the requests of one site's own users for a service go, or
+// frees them where To is empty.
+type PinRequest struct {
+	Service mesh.ServiceKey `json:"service"`
+	From    string          `json:"from"`
+	To      []mesh.PinShare `json:"to,omitempty"`
+	DryRun  bool            `json:"dryRun,omitempty"`
 }

@@ -38,6 +38,10 @@ func (w *World) Compile(site string) mesh.Objects {
 			if here(d.Metadata, site) {
 				out.TCPRoutes = append(out.TCPRoutes, d)
 			}
+		case *mesh.GRPCRoute:
+			if here(d.Metadata, site) {
+				out.GRPCRoutes = append(out.GRPCRoutes, d)
+			}
 		case *mesh.UDPRoute:
 			if here(d.Metadata, site) {
 				out.UDPRoutes = append(out.UDPRoutes, d)

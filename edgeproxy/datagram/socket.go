@@ -12,6 +12,9 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 )
 
+// sessionBytes is what a session takes besides its socket.
+const sessionBytes = int(unsafe.Sizeof(Session{}))
+
 // Socket is one of a listener's sockets, and the sessions of the clients that the
 // kernel gives to it.
 type Socket struct {
@@ -145,16 +148,7 @@ func (k *Socket) begin(from loop.Sender, local loop.Local, first []byte, count i
 		e.host.Dropped(nil, DropFull, count)
 		return nil
 	}
-	s := e.free
-	if s == nil {
-		s = &Session{}
-		s.timer.Owner = s
-		e.loop.Spend(int(unsafe.Sizeof(*s)))
-	} else {
-		e.free = s.next
-	}
-	now := e.loop.Now()
-	*s = Session{Owner: k.owner, From: from.Addr(), k: k, sender: from, local: local, fd: -1, epoch: e.epoch, Born: now, active: now, timer: s.timer}
+	s := e.take(k, from, local)
 	if !e.host.Admit(s) {
 		// One that was never answered makes way for one that comes.
 		if e.Relieve(1) == 0 || !e.host.Admit(s) {
@@ -163,11 +157,7 @@ func (k *Socket) begin(from loop.Sender, local loop.Local, first []byte, count i
 			return nil
 		}
 	}
-	e.started++
-	e.count++
-	s.Seq = e.started
-	k.sessions[from] = s
-	s.enlist()
+	e.admitted(s)
 	f := e.host.Route(s)
 	if f == exchange.OK {
 		f = s.connect(first)

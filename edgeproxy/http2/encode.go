@@ -174,8 +174,9 @@ func (c *Codec) response(dst []byte, i int, m *stream.Message) ([]byte, error) {
 	bodiless := s.headless || m.NoBody || m.Status == 204 || m.Status == 304
 	s.discarded = bodiless
 	s.out = m.Length
-	// Of a 304 a zero is left out: it may stand for "not said".
-	if m.Length > 0 && m.Status != 204 || m.Length == 0 && m.Status != 304 && m.Status != 204 {
+	// A zero is left out where it may stand for "not said": of a 304, and where the
+	// head is all there is.
+	if m.Length > 0 && m.Status != 204 || m.Length == 0 && m.Status != 304 && m.Status != 204 && (s.headless || !m.NoBody) {
 		dst = appendLength(dst, m.Length)
 	}
 	if bodiless || m.Length == 0 && !s.trailing {

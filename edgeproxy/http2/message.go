@@ -225,6 +225,9 @@ func (c *Codec) head(f frame, block []byte, selfish bool, ev *stream.Event) *fau
 		if m.Length < 0 {
 			m.Length = 0
 		}
+		// Nor trailers: gRPC tells a call that failed at once by a head which ends the
+		// stream, and takes another end for a broken one.
+		m.NoBody = m.NoBody || !c.server
 	}
 	*ev = stream.Event{Kind: stream.Head, Stream: stream.ID(f.id), Head: m}
 	return nil

@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -39,6 +40,24 @@ func (p *Sender) Addr() netip.AddrPort {
 	return peerAddr((*unix.RawSockaddrAny)(unsafe.Pointer(&p.raw)))
 }
 
+// senderBytes is the length of a Sender as bytes.
+const senderBytes = unix.SizeofSockaddrInet6 + 1
+
+// Bytes is the sender for another process of this machine.
+func (p *Sender) Bytes() []byte {
+	return append((*[unix.SizeofSockaddrInet6]byte)(unsafe.Pointer(&p.raw))[:unix.SizeofSockaddrInet6:unix.SizeofSockaddrInet6], byte(p.len))
+}
+
+// SenderOf reads what Bytes gave.
+func SenderOf(b []byte) (p Sender, ok bool) {
+	if len(b) != senderBytes {
+		return p, false
+	}
+	copy((*[unix.SizeofSockaddrInet6]byte)(unsafe.Pointer(&p.raw))[:], b)
+	p.len = uint32(b[senderBytes-1])
+	return p, p.Addr().IsValid()
+}
+
 // Local is the own address that a client wrote to, where a socket has several. The
 // zero value leaves the choice to the kernel.
 type Local struct {
@@ -46,6 +65,34 @@ type Local struct {
 	ifindex   uint32
 	family    uint16 // of the socket
 	linkLocal bool
+}
+
+const localBytes = 16 + 4 + 1 + 1
+
+// Bytes is the address for another process of this machine, nil where the kernel chooses.
+func (l *Local) Bytes() []byte {
+	if l.family == 0 {
+		return nil
+	}
+	b := binary.NativeEndian.AppendUint32(append(make([]byte, 0, localBytes), l.addr[:]...), l.ifindex)
+	linkLocal := byte(0)
+	if l.linkLocal {
+		linkLocal = 1
+	}
+	return append(b, byte(l.family), linkLocal)
+}
+
+// LocalOf reads what Bytes gave.
+func LocalOf(b []byte) (l Local, ok bool) {
+	if len(b) == 0 {
+		return l, true
+	}
+	if len(b) != localBytes {
+		return l, false
+	}
+	copy(l.addr[:], b)
+	l.ifindex, l.family, l.linkLocal = binary.NativeEndian.Uint32(b[16:]), uint16(b[20]), b[21] != 0
+	return l, true
 }
 
 // mmsghdr is struct mmsghdr of recvmmsg(2).

@@ -30,7 +30,7 @@ type builder struct {
 	faults    []Fault
 }
 
-// Build compiles the HTTPRoutes of the objects that join the listeners, which are
+// Build compiles the HTTPRoutes and GRPCRoutes of the objects that join the listeners, which are
 // those of one port of the gateway, with the local responses that filters name and
 // the grants for services of other namespaces. The order of routes does not matter.
 func Build(gateway *mesh.Gateway, listeners []mesh.Listener, objects *mesh.Objects) (*Table, []Fault) {
@@ -44,7 +44,7 @@ func Build(gateway *mesh.Gateway, listeners []mesh.Listener, objects *mesh.Objec
 			b.table.listeners.set(name, &listener{hosts: newHosts[*paths]()})
 		}
 	}
-	sorted := slices.Clone(objects.HTTPRoutes)
+	sorted := slices.Clone(objects.RequestRoutes())
 	slices.SortStableFunc(sorted, func(a, b *mesh.HTTPRoute) int {
 		return cmp.Or(cmp.Compare(a.Metadata.Namespace, b.Metadata.Namespace), cmp.Compare(a.Metadata.Name, b.Metadata.Name))
 	})
@@ -55,7 +55,7 @@ func Build(gateway *mesh.Gateway, listeners []mesh.Listener, objects *mesh.Objec
 }
 
 func (b *builder) fault(r *mesh.HTTPRoute, what string, field string, args ...any) {
-	key := mesh.Key{Kind: mesh.KindHTTPRoute, Namespace: r.Metadata.Namespace, Name: r.Metadata.Name}
+	key := mesh.Key{Kind: r.RouteKind(), Namespace: r.Metadata.Namespace, Name: r.Metadata.Name}
 	b.faults = append(b.faults, Fault{Object: key, Field: fmt.Sprintf(field, args...), What: what})
 }
 
@@ -89,7 +89,7 @@ func (b *builder) route(r *mesh.HTTPRoute) {
 
 // joins reports whether a route refers to the listener, which allows it.
 func (b *builder) joins(r *mesh.HTTPRoute, l *mesh.Listener) bool {
-	if !l.Allows(mesh.KindHTTPRoute, r.Metadata.Namespace, b.gateway.Metadata.Namespace) {
+	if !l.Allows(r.RouteKind(), r.Metadata.Namespace, b.gateway.Metadata.Namespace) {
 		return false
 	}
 	for _, p := range r.Spec.ParentRefs {
@@ -126,9 +126,11 @@ func (b *builder) tables(l *listener, name string, hostnames []string) []*paths 
 
 func (b *builder) rule(route *mesh.HTTPRoute, index int, tables []*paths) {
 	spec := &route.Spec.Rules[index]
-	r := &Rule{
-		Key: route.Metadata.Namespace + "/" + route.Metadata.Name + "/" + cmp.Or(spec.Name, strconv.Itoa(index)),
+	number := strconv.Itoa(index)
+	if route.RouteKind() == mesh.KindGRPCRoute {
+		number = "grpc-" + number // an HTTPRoute may have the same name
 	}
+	r := &Rule{Key: route.Metadata.Namespace + "/" + route.Metadata.Name + "/" + cmp.Or(spec.Name, number), Kind: route.RouteKind()}
 	if t := spec.Timeouts; t != nil {
 		r.Request, r.BackendRequest = bound(t.Request), bound(t.BackendRequest)
 	}
@@ -263,8 +265,8 @@ func (b *builder) backend(route *mesh.HTTPRoute, ref *mesh.BackendRef) Backend {
 func (b *builder) unserved(route *mesh.HTTPRoute, group, kind, namespace, name string) string {
 	from := route.Metadata.Namespace
 	switch {
-	case !b.objects.PermitsBackend(mesh.KindHTTPRoute, from, namespace, name):
-		return mesh.NotPermitted(mesh.KindHTTPRoute, from, mesh.ServiceKey(namespace+"/"+name))
+	case !b.objects.PermitsBackend(route.RouteKind(), from, namespace, name):
+		return mesh.NotPermitted(route.RouteKind(), from, mesh.ServiceKey(namespace+"/"+name))
 	case group == mesh.MeshGroup && kind == mesh.KindMeshService:
 		return ""
 	}

@@ -62,6 +62,8 @@ type Rule struct {
 	// Key names the rule in counters and explanations: namespace/route/rule, the
 	// rule by name or by index. It is the same as long as the rule is.
 	Key string
+	// Kind is that of the route's document.
+	Kind string
 	// Index is the rule's place in Table.Rules.
 	Index    int
 	Backends []Backend

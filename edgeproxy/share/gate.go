@@ -83,6 +83,9 @@ func Compile(policy string, w *mesh.ServiceWeights, ledger *Ledger) (*Gate, erro
 		sites[i] = plan[i].Site
 	}
 	account, lives := ledger.open(w.Service, sites)
+	if w.Pinned {
+		policy = Pinned
+	}
 	g := &Gate{policy: policy, homeLimit: w.HomeLimit, shedLimit: w.ShedLimit, account: account, remotes: make([]remote, len(plan)), drawnTo: make([]float64, len(plan))}
 	drawn := 0.0
 	g.cheapestMS = math.Inf(1)
@@ -103,6 +106,8 @@ func Compile(policy string, w *mesh.ServiceWeights, ledger *Ledger) (*Gate, erro
 	}
 	switch policy {
 	case mesh.SharingCooperative, mesh.SharingNone:
+	case Pinned:
+		g.turns = turns(pinScale*w.HomeWeight, plan, func(p *mesh.RemoteWeight) float64 { return pinScale * p.Weight })
 	case mesh.SharingRoundRobin:
 		g.turns = turns(homeTurns(w, 1), plan, func(*mesh.RemoteWeight) float64 { return 1 })
 	case mesh.SharingWeightedRoundRobin:
@@ -114,6 +119,12 @@ func Compile(policy string, w *mesh.ServiceWeights, ledger *Ledger) (*Gate, erro
 	}
 	return g, nil
 }
+
+// Pinned is the policy of a gate whose shares the operator has fixed.
+const Pinned = "pinned"
+
+// pinScale makes whole turns of shares.
+const pinScale = 100
 
 // homeTurns is home's weight in a round: nothing where it is drained.
 func homeTurns(w *mesh.ServiceWeights, weight float64) float64 {

@@ -50,6 +50,9 @@ type Service struct {
 	DeclaredMS float64
 	// Drained says that home is to take nothing while another site can.
 	Drained bool
+	// Pin are the weights of sites, this one's too, that the operator has fixed; nil
+	// for none.
+	Pin map[string]float64
 }
 
 // Peer is another site that this node has a way to.
@@ -333,7 +336,7 @@ func (n *Node) share(nowNS int64, s *service, c *Counters) Share {
 	case s.standby < 1:
 		out.Source, out.Weights = SourceFading, plan.Fade(*s.lastPlan, standby, s.standby)
 	}
-	out.Weights = n.reachable(out.Weights)
+	out.Weights = plan.Pin(n.reachable(out.Weights), n.id.Site, s.Pin)
 	gate, err := Compile(s.Policy, &out.Weights, n.ledger)
 	if err != nil {
 		panic("share: policy passed Configure and not Compile: " + err.Error())

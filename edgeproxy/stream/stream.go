@@ -81,7 +81,8 @@ type Message struct {
 	Length int64
 	// Expect100 reports that the client waits for 100 (Continue).
 	Expect100 bool
-	// NoBody reports that whatever Length says no body follows (answer to HEAD, 204, 304).
+	// NoBody reports that whatever Length says neither body nor trailers follow (answer
+	// to HEAD, 204, 304, and of HTTP/2 any that ends with its head).
 	NoBody bool
 	// Upgrade is the protocol asked for or agreed to, empty when none or
 	// when there is a choice. A response

@@ -342,23 +342,23 @@ func (b *builder) backends(t *route.Table) {
 	for _, r := range t.Rules {
 		for i := range r.Backends {
 			if ref := &r.Backends[i]; ref.Invalid == "" {
-				b.reference(r.Key, fmt.Sprintf("backendRefs[%d]", i), ref.Service, ref.Port)
+				b.reference(r, fmt.Sprintf("backendRefs[%d]", i), ref.Service, ref.Port)
 				if s := b.view.Backend(ref); s != nil {
 					ref.Target = s
 				}
 			}
 		}
 		for _, m := range r.Mirrors() {
-			b.reference(r.Key, "requestMirror", m.Service, m.Port)
+			b.reference(r, "requestMirror", m.Service, m.Port)
 		}
 	}
 }
 
-func (b *builder) reference(rule, field string, service mesh.ServiceKey, port int) {
+func (b *builder) reference(rule *route.Rule, field string, service mesh.ServiceKey, port int) {
 	switch s := b.view.Services[service]; {
 	case s == nil:
-		b.problem("HTTPRoute/%s: %s: MeshService %q does not exist", rule, field, service)
+		b.problem("%s/%s: %s: MeshService %q does not exist", rule.Kind, rule.Key, field, service)
 	case !s.HasPort(port):
-		b.problem("HTTPRoute/%s: %s: MeshService %q has no port %d", rule, field, service, port)
+		b.problem("%s/%s: %s: MeshService %q has no port %d", rule.Kind, rule.Key, field, service, port)
 	}
 }

@@ -3,10 +3,12 @@ package worker
 import (
 	"slices"
 
+	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
 	"github.com/meridian-mesh/meridian/edgeproxy/datagram"
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/lb"
+	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
 )
 
@@ -25,8 +27,49 @@ func (w *Worker) listenPackets(l *Listener) error {
 			return err
 		}
 		w.packets[l] = append(w.packets[l], k)
+		handed := w.shared.Handed[l][i] // nobody writes it now
+		for j := range handed {
+			k.Adopt(&handed[j], (*datagrams)(w).adopt)
+		}
 	}
 	return nil
+}
+
+// HandSessions returns what passes to the process that takes over, by the place of
+// the socket; at most most of each socket's. It runs on the loop.
+func (w *Worker) HandSessions(most int) map[*Listener]map[int][]datagram.Handed {
+	all := map[*Listener]map[int][]datagram.Handed{}
+	for l, sockets := range w.packets {
+		all[l] = map[int][]datagram.Handed{}
+		for n, k := range sockets {
+			all[l][w.id+n*len(w.shared.Workers)] = k.Hand(nil, most)
+		}
+	}
+	return all
+}
+
+// adopt finds the place of a session that another process has begun.
+func (h *datagrams) adopt(s *datagram.Session, from *datagram.Handed) bool {
+	w := (*Worker)(h)
+	socket := w.state.Sockets[s.Owner.(*Listener)]
+	if socket == nil || socket.Streams == nil {
+		return false
+	}
+	rule, ok := socket.Streams.Match(nil)
+	svc := w.state.View.Services[mesh.ServiceKey(from.Service)]
+	if !ok || svc == nil || svc.Packets == nil || !rule.Names(svc.Key) {
+		return false
+	}
+	i := slices.IndexFunc(svc.Home, func(e *upstream.Endpoint) bool { return e.Addr == from.Endpoint })
+	if i < 0 {
+		return false
+	}
+	s.Plan = datagram.Plan{Service: svc.Service, Idle: svc.PacketIdle, Retries: svc.Retries, Route: rule.Key}
+	svc.Cells[w.id].SessionsOpen.Add(1)
+	svc.Service.InFlight.Add(1)
+	s.Endpoint = svc.Home[i]
+	s.Endpoint.InFlight.Add(1)
+	return true
 }
 
 // stopPackets ends the sessions of a UDP listener.

@@ -79,6 +79,9 @@ type Shared struct {
 	Handshakes *tlsio.Handshakes
 	// AccessLog may be nil.
 	AccessLog *accesslog.Log
+	// Handed are UDP sessions of the process before this one, by the place of their
+	// socket among those of their listener, until the listener serves.
+	Handed map[*Listener]map[int][]datagram.Handed
 	// ConnectionIDs are those of QUIC connections that pass.
 	ConnectionIDs *datagram.IDs
 

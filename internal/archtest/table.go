@@ -123,6 +123,7 @@ var dependencies = []ownedDependency{
 	{"github.com/paulmach/orb", []string{"geo", "edgeproxy", "controller", "testbed", "cmd"}, "geo's points are orb.Point"},
 	{"github.com/paulmach/orb/geojson", nil, "it drags a database driver into the binary: api/mesh reads GeoJSON points itself"},
 	{"github.com/spf13", []string{"cmd"}, "the command line"},
+	{"charm.land/bubbletea/v2", []string{"cmd/meridian/cli"}, "top on a terminal"},
 	{"github.com/HdrHistogram/hdrhistogram-go", []string{"testbed"}, "load generators"},
 	{"golang.org/x/net", []string{"edgeproxy/resolve"}, "DNS messages: the standard resolver tells no time to live"},
 	{"golang.org/x/sys", []string{"edgeproxy", "chaining", "testbed", "internal", "cmd"}, "sockets, epoll, affinity"},

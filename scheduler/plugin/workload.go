@@ -22,7 +22,12 @@ func workloadOf(cluster string, p *v1.Pod) mesh.Workload {
 	if o := metav1.GetControllerOfNoCopy(p); o != nil {
 		w.Name = o.Name
 		if hash := p.Labels["pod-template-hash"]; o.Kind == "ReplicaSet" && hash != "" {
-			w.Name = strings.TrimSuffix(o.Name, "-"+hash)
+			// In two cuts: joined, the suffix would be built for each pod of each cycle.
+			if name, ok := strings.CutSuffix(o.Name, hash); ok {
+				if name, ok = strings.CutSuffix(name, "-"); ok {
+					w.Name = name
+				}
+			}
 		}
 		return w
 	}

@@ -39,21 +39,41 @@ type Measured struct {
 	OneWayMS [][]float64 `json:"oneWayMs"`
 }
 
-// ReadDelaysJSON reads a [Measured]; node order is that of names.
-func ReadDelaysJSON(r io.Reader, nodes []string) (*Delays, error) {
+// ReadMeasuredJSON reads a [Measured], strictly: a field that is not known is an
+// error. [NewDelays] says what numbers are believed.
+func ReadMeasuredJSON(r io.Reader) (*Measured, error) {
 	d := json.NewDecoder(r)
 	d.DisallowUnknownFields()
 	var m Measured
 	if err := d.Decode(&m); err != nil {
 		return nil, fmt.Errorf("delay matrix: %w", err)
 	}
+	return &m, nil
+}
+
+// ReadDelaysJSON reads a [Measured]; node order is that of names.
+func ReadDelaysJSON(r io.Reader, nodes []string) (*Delays, error) {
+	m, err := ReadMeasuredJSON(r)
+	if err != nil {
+		return nil, err
+	}
 	return NewDelays(nodes, func(n string) string { return m.Nodes[n] }, m.Sites, m.OneWayMS)
 }
 
-// ReadDelaysCSV reads a square of numbers, ms one way from the row's node to the
-// column's. A first row and column of names may lead it; otherwise the nodes are
-// node-1, node-2 and so on. Every node is its own site.
+// ReadDelaysCSV reads what [ReadMeasuredCSV] reads as delays between nodes, each
+// of which is its own site.
 func ReadDelaysCSV(r io.Reader) (*Delays, error) {
+	m, err := ReadMeasuredCSV(r)
+	if err != nil {
+		return nil, err
+	}
+	return NewDelays(m.Sites, func(n string) string { return n }, m.Sites, m.OneWayMS)
+}
+
+// ReadMeasuredCSV reads a square of numbers, ms one way from the row's site to the
+// column's. A first row and column of names may lead it; otherwise the sites are
+// node-1, node-2 and so on.
+func ReadMeasuredCSV(r io.Reader) (*Measured, error) {
 	rows, err := csv.NewReader(r).ReadAll()
 	if err != nil {
 		return nil, fmt.Errorf("delay matrix: %w", err)
@@ -96,7 +116,7 @@ func ReadDelaysCSV(r io.Reader) (*Delays, error) {
 		}
 		ms, order = sorted, names
 	}
-	return NewDelays(order, func(n string) string { return n }, order, ms)
+	return &Measured{Sites: order, OneWayMS: ms}, nil
 }
 
 // NewDelays makes the delays of nodes, in that order, from those between sites.

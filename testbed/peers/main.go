@@ -65,6 +65,7 @@ Modes:
   tcp      as pinned, one connection passed on whole, as fast as it goes; CPU per GB
   tls      as pinned, over TLS 1.3 on kept connections
   handshake  as tls, a connection and a full handshake for each request (X25519)
+  http2      as pinned, requests by HTTP/2 without TLS, 16 connections of 16 streams (h2load)
   udp      as pinned, datagrams of 200 bytes there and back, two of each client under way
   idle     memory of proxies at rest, with 10,000 idle connections and after those
            have closed; ours is connected to a site controller
@@ -80,7 +81,7 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 	fs.StringVar(&o.vs, "vs", "", "another `build` of our proxy to compare with, in the place of the peers unless --peers names some")
 	fs.StringVar(&o.conf, "conf", "testbed/peers/conf", "`folder` of the configurations")
 	peers := fs.String("peers", "haproxy-default,haproxy-tuned,nginx-default,nginx-tuned", "comma-separated `names` of the peers' configurations")
-	modes := fs.String("modes", "pinned,shared,open", "comma-separated `modes`, also tcp, udp, tls, handshake and idle")
+	modes := fs.String("modes", "pinned,shared,open", "comma-separated `modes`, also tcp, udp, tls, handshake, http2 and idle")
 	fs.StringVar(&o.controller, "controller", "bin/sitecontroller", "our site controller's `binary`, of mode idle")
 	fs.DurationVar(&o.idleWait, "idle-wait", time.Minute, "mode idle: from the start to the look at memory at rest")
 	fs.BoolVar(&o.assert, "assert", false, "fail when a bar of docs/benchmarks.md is missed")
@@ -107,8 +108,8 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 		o.peers = nil
 	}
 	for _, m := range o.modes {
-		if !slices.Contains([]string{modePinned, modeShared, modeOpen, modeTCP, modeUDP, modeTLS, modeHandshake, modeIdle}, m) {
-			return o, fmt.Errorf("--modes: no mode %q: there are pinned, shared, open, tcp, udp, tls, handshake and idle", m)
+		if !slices.Contains([]string{modePinned, modeShared, modeOpen, modeTCP, modeUDP, modeTLS, modeHandshake, modeHTTP2, modeIdle}, m) {
+			return o, fmt.Errorf("--modes: no mode %q: there are pinned, shared, open, tcp, udp, tls, handshake, http2 and idle", m)
 		}
 	}
 	switch {

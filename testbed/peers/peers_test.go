@@ -342,6 +342,24 @@ Requests/sec:  70205.21
 	}
 }
 
+func TestParseH2load(t *testing.T) {
+	got, err := parseH2load(`starting benchmark...
+finished in 1.00s, 27114.00 req/s, 30.10MB/s
+requests: 27114 total, 27370 started, 27114 done, 27114 succeeded, 0 failed, 0 errored, 0 timeout
+status codes: 27114 2xx, 0 3xx, 0 4xx, 0 5xx
+                     min         max         mean         sd        +/- sd
+time for request:     1.01ms     34.22ms      9.21ms      1.80ms    74.13%
+`)
+	if want := (loadResult{Requests: 27114, Took: time.Second, P50: 9210 * time.Microsecond}); err != nil || got != want {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+	for _, bad := range []string{"connection refused", "finished in 1.00s, 1 req/s\nrequests: 5 total, 5 started, 5 done, 4 succeeded, 1 failed"} {
+		if _, err := parseH2load(bad); err == nil {
+			t.Errorf("no error for %q", bad)
+		}
+	}
+}
+
 func TestUpdateMarkdown(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "benchmarks.md")
 	r := result{

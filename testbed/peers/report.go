@@ -53,7 +53,9 @@ func (r row) bar() float64 {
 		return 0.75
 	case r.Mode == modeHandshake && haproxy:
 		return 1.05
-	case r.Mode == modeTLS, r.Mode == modeHandshake:
+	case r.Mode == modeHTTP2 && haproxy:
+		return 0.7
+	case r.Mode == modeTLS, r.Mode == modeHandshake, r.Mode == modeHTTP2:
 		return 0
 	case r.Mode == modeUDP:
 		return 0.83 // 1.2 times the datagrams of the same CPU
@@ -121,6 +123,8 @@ func (r result) tables() (all []table) {
 		headings: slices.Concat([]string{"peer", "CPU s/GB"}, ratioHeadings, []string{"GB/s", "RSS MB"})}
 	datagrams := table{mark: "peers-udp", caption: paired + ", 200 bytes there and back; ours / theirs.",
 		headings: slices.Concat([]string{"peer", "CPU us/round"}, ratioHeadings, []string{"rounds/s", "RSS MB"})}
+	http2 := table{mark: "peers-http2", caption: paired + ", load from h2load; ours / theirs.",
+		headings: slices.Concat([]string{"peer", "CPU us/request"}, ratioHeadings, []string{"requests/s", "mean us", "RSS MB"})}
 	idle := table{mark: "peers-idle", caption: "The most of five looks, a second apart; MB, in brackets what is no page of a file.",
 		headings: []string{"proxy", "RSS at rest", "PSS", "with 10,000 idle connections", "more", "after they closed"}}
 	rss := func(s sample) float64 { return s.RSS }
@@ -129,6 +133,12 @@ func (r result) tables() (all []table) {
 			streams.rows = append(streams.rows, slices.Concat(
 				[]string{row.Peer, row.pair("%.3f", func(s sample) float64 { return s.CPU })}, row.ratio(),
 				[]string{row.pair("%.2f", func(s sample) float64 { return s.Rate }), row.pair("%.1f", rss)}))
+			continue
+		}
+		if row.Mode == modeHTTP2 {
+			http2.rows = append(http2.rows, slices.Concat(
+				[]string{row.Peer, row.pair("%.1f", func(s sample) float64 { return s.CPU })}, row.ratio(),
+				[]string{row.pair("%.0f", func(s sample) float64 { return s.Rate }), row.pair("%.0f", func(s sample) float64 { return s.P50 }), row.pair("%.1f", rss)}))
 			continue
 		}
 		if row.Mode == modeUDP {
@@ -151,7 +161,7 @@ func (r result) tables() (all []table) {
 		both := func(f footprint) string { return m(f.RSS) + " (" + m(f.Anon) + ")" }
 		idle.rows = append(idle.rows, []string{row.Name, both(row.Rest), m(row.Rest.PSS), both(row.Held), m(row.Held.RSS - row.Rest.RSS), both(row.After)})
 	}
-	for _, t := range []table{requests, streams, datagrams, idle} {
+	for _, t := range []table{requests, streams, datagrams, http2, idle} {
 		if len(t.rows) > 0 {
 			all = append(all, t)
 		}

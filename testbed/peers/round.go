@@ -24,6 +24,7 @@ const (
 	// Over TLS: on kept connections, and with a full handshake for each request.
 	modeTLS       = "tls"
 	modeHandshake = "handshake"
+	modeHTTP2     = "http2"
 )
 
 // sample is one run of one proxy.
@@ -123,6 +124,8 @@ func runMode(ctx context.Context, o options, mode string, ours proxy, peers []pr
 		meter = measureTLS
 	case modeHandshake:
 		meter = measureHandshakes
+	case modeHTTP2:
+		meter = measureHTTP2
 	case modeUDP:
 		role, meter = roleUDPEcho, measureUDP
 	}

@@ -36,7 +36,7 @@ joined. The file holds secrets: it is made readable for you alone; keep it so.`,
 			if err != nil {
 				return err
 			}
-			objects, err := ask(cmd, &env{data: e.data}, func(ctx context.Context, c *siteapi.Client) (*siteapi.Objects, error) {
+			objects, err := ask(cmd, &env{data: e.data, timeout: e.timeout}, func(ctx context.Context, c *siteapi.Client) (*siteapi.Objects, error) {
 				return c.Get(ctx, siteapi.GetRequest{})
 			})
 			if err != nil {

@@ -40,6 +40,7 @@ operator cordoned or drained are no finding: status shows them.`,
 		},
 	}
 	outputFlag(cmd, &output)
+	watchFlag(cmd)
 	return cmd
 }
 

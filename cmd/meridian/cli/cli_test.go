@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -20,6 +21,7 @@ import (
 	"github.com/meridian-mesh/meridian/cmd/meridian/cli"
 	"github.com/meridian-mesh/meridian/controller"
 	"github.com/meridian-mesh/meridian/controller/join"
+	"github.com/meridian-mesh/meridian/controller/store"
 	"github.com/meridian-mesh/meridian/internal/bus"
 )
 
@@ -97,19 +99,27 @@ func start(ts *testscript.TestScript, cfg controller.Config, name string) {
 
 // run runs a controller until the script ends, and returns when it serves.
 func run(ts *testscript.TestScript, cfg controller.Config) {
-	srv, err := controller.New(cfg, controller.Deps{})
-	ts.Check(err)
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- srv.Run(ctx) }()
-	ts.Defer(func() {
-		stop()
-		<-ended
-	})
-	select {
-	case <-srv.Ready():
-	case err := <-ended:
-		ts.Fatalf("%s ended: %v", cfg.Data, err)
+	// A process that another script forks holds the folder's lock with us until it
+	// has become the program it runs: for that moment the folder is in use.
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		srv, err := controller.New(cfg, controller.Deps{})
+		ts.Check(err)
+		ctx, stop := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- srv.Run(ctx) }()
+		select {
+		case <-srv.Ready():
+			ts.Defer(func() {
+				stop()
+				<-ended
+			})
+			return
+		case err := <-ended:
+			stop()
+			if !errors.Is(err, store.ErrInUse) || time.Now().After(deadline) {
+				ts.Fatalf("%s ended: %v", cfg.Data, err)
+			}
+		}
 	}
 }
 

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,7 +33,7 @@ on, how likely it goes there now, and why the others lose. It is what the proxy'
 event loops would do with the first attempt, by the same tables; nothing is sent.
 
 The site is the controller's own, --site, or with --from the one nearest to a client.
-Where another site is the likeliest, it is asked for its endpoints too. --proxy asks
+Other sites where it may go are asked for their endpoints too. --proxy asks
 one proxy by its admin address, without a controller.`,
 		Example: `  meridian --data ./north explain --host shop.example --path /cart
   meridian --data ./hub explain --host shop.example --from geo:-37.8136,144.9631
@@ -75,6 +77,7 @@ one proxy by its admin address, without a controller.`,
 	cmd.MarkFlagsMutuallyExclusive("site", "from")
 	cmd.MarkFlagsMutuallyExclusive("host", "service")
 	outputFlag(cmd, &output)
+	watchFlag(cmd)
 	if err := cmd.RegisterFlagCompletionFunc("site", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 		return siteNames(cmd, e), cobra.ShellCompDirectiveNoFileComp
 	}); err != nil {
@@ -99,14 +102,7 @@ func explainAtProxy(ctx context.Context, address string, q *mesh.ExplainQuery) (
 func askProxy(ctx context.Context, address, path string, q url.Values, into any) error {
 	ctx, done := context.WithTimeout(ctx, callTimeout)
 	defer done()
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	base := "http://" + strings.TrimPrefix(address, "http://")
-	if socket, ok := strings.CutPrefix(address, "unix:"); ok {
-		base = "http://localhost"
-		client.Transport = &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		}}
-	}
+	client, base := proxyClient(address)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path+"?"+q.Encode(), nil)
 	if err != nil {
 		return errUsage{fmt.Errorf("--proxy %q: want host:port or unix:/path", address)}
@@ -131,6 +127,19 @@ func askProxy(ctx context.Context, address, path string, q url.Values, into any)
 		return fmt.Errorf("%s answers something else than a proxy does: %w", address, err)
 	}
 	return nil
+}
+
+// proxyClient reaches a proxy's admin server: host:port or unix:/path.
+func proxyClient(address string) (client http.Client, base string) {
+	t := &http.Transport{DisableKeepAlives: true}
+	base = "http://" + strings.TrimPrefix(address, "http://")
+	if socket, ok := strings.CutPrefix(address, "unix:"); ok {
+		base = "http://localhost"
+		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		}
+	}
+	return http.Client{Transport: t}, base
 }
 
 func explainTable(w io.Writer, req *siteapi.ExplainRequest, x *siteapi.Explained) {
@@ -227,13 +236,13 @@ func explainBackend(w io.Writer, site string, b *mesh.ExplainedBackend) {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", label, percent(s.Chance), cost, rtt, age, s.InFlight, s.Why)
 	}
 	explainEndpoints(w, site, b)
-	if b.ThereWhy != "" {
-		fmt.Fprintf(w, "\nthe endpoints there are not known: %s\n", b.ThereWhy)
-	}
-	if b.There != nil {
-		for i := range b.There.Backends {
-			explainEndpoints(w, b.There.Site, &b.There.Backends[i])
+	for _, there := range b.There {
+		for i := range there.Backends {
+			explainEndpoints(w, there.Site, &there.Backends[i])
 		}
+	}
+	for _, s := range slices.Sorted(maps.Keys(b.Silent)) {
+		fmt.Fprintf(w, "\nthe endpoints at %s are not known: %s\n", s, b.Silent[s])
 	}
 }
 

@@ -43,8 +43,14 @@ and the site's own. With -o yaml it prints documents that apply takes.`,
 			if len(list.Objects) == 0 && r.Name != "" {
 				return fmt.Errorf("there is no %s %s at site %s", r.Kind, r.Name, list.Site)
 			}
-			if output == outYAML {
+			switch output {
+			case outYAML:
 				return printDocuments(cmd.OutOrStdout(), list)
+			case outName:
+				for _, o := range list.Objects {
+					fmt.Fprintln(cmd.OutOrStdout(), o.Key)
+				}
+				return nil
 			}
 			return print(cmd, output, list, func(w io.Writer) {
 				fmt.Fprintln(w, "KIND\tNAMESPACE\tNAME\tOWNER\tNOTE")
@@ -60,7 +66,8 @@ and the site's own. With -o yaml it prints documents that apply takes.`,
 	}
 	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "only this `namespace`")
 	cmd.ValidArgsFunction = completeObject(e)
-	outputFlag(cmd, &output)
+	outputFlag(cmd, &output, outName)
+	watchFlag(cmd)
 	return cmd
 }
 

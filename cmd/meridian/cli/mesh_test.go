@@ -1,10 +1,13 @@
 package cli_test
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -27,6 +30,7 @@ import (
 func meshCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"proxy": proxy, "backend": backend, "port": port, "subst": subst, "agree": agree,
+		"untar": untar, "secretless": secretless,
 		"occupy": occupy, "twin": twin, "twin-node": func(ts *testscript.TestScript, _ bool, args []string) { report(ts, args[0], args[1], 2, 1, "") },
 	}
 }
@@ -128,10 +132,15 @@ func agree(ts *testscript.TestScript, _ bool, args []string) {
 			}
 			endpoints := b.Endpoints
 			if !s.Home {
-				if b.There == nil {
-					ts.Fatalf("site %s has a chance, but nothing is said of its endpoints: %s", s.Site, b.ThereWhy)
+				endpoints = nil
+				for _, there := range b.There {
+					if there.Site == s.Site {
+						endpoints = there.Backends[0].Endpoints
+					}
 				}
-				endpoints = b.There.Backends[0].Endpoints
+				if endpoints == nil {
+					ts.Fatalf("site %s has a chance, but nothing is said of its endpoints: %v", s.Site, b.Silent)
+				}
 			}
 			for _, e := range endpoints {
 				if e.May {
@@ -218,4 +227,49 @@ func twin(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(os.RemoveAll(filepath.Join(copied, left)))
 	}
 	run(ts, controller.Config{Site: args[0], Data: copied, HubURLs: f.HubURLs, HubCA: f.HubCA, HubKey: f.HubKey})
+}
+
+// untar FILE unpacks a compressed archive.
+func untar(ts *testscript.TestScript, _ bool, args []string) {
+	z, err := gzip.NewReader(strings.NewReader(ts.ReadFile(args[0])))
+	ts.Check(err)
+	for t := tar.NewReader(z); ; {
+		h, err := t.Next()
+		if err == io.EOF {
+			return
+		}
+		ts.Check(err)
+		data, err := io.ReadAll(t)
+		ts.Check(err)
+		path := ts.MkAbs(h.Name)
+		ts.Check(os.MkdirAll(filepath.Dir(path), 0o700))
+		ts.Check(os.WriteFile(path, data, 0o600))
+	}
+}
+
+// secretless FOLDER SECRET... wants none of the secrets in any file: each is a word, or
+// the file that holds it.
+func secretless(ts *testscript.TestScript, _ bool, args []string) {
+	looked := 0
+	for _, s := range args[1:] {
+		if data, err := os.ReadFile(ts.MkAbs(s)); err == nil {
+			s = strings.TrimSpace(string(data))
+		} else if strings.Contains(s, "/") {
+			ts.Fatalf("%v", err)
+		}
+		ts.Check(filepath.WalkDir(ts.MkAbs(args[0]), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			data, err := os.ReadFile(path)
+			looked++
+			if err == nil && strings.Contains(string(data), s) {
+				err = fmt.Errorf("%s holds a secret: %s", path, s)
+			}
+			return err
+		}))
+	}
+	if looked < 10 {
+		ts.Fatalf("looked at %d files only", looked)
+	}
 }

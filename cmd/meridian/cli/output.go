@@ -20,17 +20,27 @@ const (
 	outTable = "table"
 	outJSON  = "json"
 	outYAML  = "yaml"
+	// Some verbs only.
+	outWide = "wide"
+	outName = "name"
+	// jsonPath is followed by a template of paths.
+	jsonPath = "jsonpath="
 )
 
-// outputFlag adds -o to a command.
-func outputFlag(cmd *cobra.Command, dst *string) {
-	formats := []string{outTable, outJSON, outYAML}
-	cmd.Flags().StringVarP(dst, "output", "o", outTable, strings.Join(formats, ", "))
-	completeFlag(cmd, "output", formats...)
+// outputFlag adds -o to a command, with formats that it has besides the usual ones.
+func outputFlag(cmd *cobra.Command, dst *string, more ...string) {
+	formats := append([]string{outTable, outJSON, outYAML}, more...)
+	wanted := strings.Join(formats, ", ") + " or jsonpath={.path}"
+	cmd.Flags().StringVarP(dst, "output", "o", outTable, wanted)
+	completeFlag(cmd, "output", append(formats, jsonPath)...)
 	inner := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if !slices.Contains(formats, *dst) {
-			return errUsage{fmt.Errorf("--output %s: want %s", *dst, strings.Join(formats, ", "))}
+		if path, ok := strings.CutPrefix(*dst, jsonPath); ok {
+			if _, err := parseTemplate(path); err != nil {
+				return errUsage{fmt.Errorf("--output jsonpath: %w", err)}
+			}
+		} else if !slices.Contains(formats, *dst) {
+			return errUsage{fmt.Errorf("--output %s: want %s", *dst, wanted)}
 		}
 		return inner(cmd, args)
 	}
@@ -46,6 +56,13 @@ func completeFlag(cmd *cobra.Command, flag string, words ...string) {
 // print writes v in a format; table does it for people.
 func print(cmd *cobra.Command, format string, v any, table func(w io.Writer)) error {
 	out := cmd.OutOrStdout()
+	if path, ok := strings.CutPrefix(format, jsonPath); ok {
+		t, err := parseTemplate(path)
+		if err != nil {
+			return err
+		}
+		return t.write(out, v)
+	}
 	switch format {
 	case outJSON:
 		data, err := json.MarshalIndent(v, "", "  ")

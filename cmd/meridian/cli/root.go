@@ -27,7 +27,7 @@ const (
 	exitUsage  = 2
 )
 
-// callTimeout bounds what is asked of a controller.
+// callTimeout bounds what is asked of a controller, unless --timeout says otherwise.
 const callTimeout = 20 * time.Second
 
 // hinted is an error that says what to do about it.
@@ -47,7 +47,8 @@ type errUsage struct{ error }
 
 // env is what verbs share: where the controller is.
 type env struct {
-	server, data string
+	server, data, context string
+	timeout               time.Duration
 }
 
 // Main runs one command line and returns the exit code.
@@ -88,8 +89,12 @@ func New(version string) *cobra.Command {
 		Long: `Meridian shows how a mesh of sites shares its load and changes its configuration.
 
 Most verbs ask the controller of one site. It is found by --server or
-MERIDIAN_SERVER (http://host:port or unix:/path), or by --data or MERIDIAN_DATA
-(the data folder of a sitecontroller on this machine).`,
+MERIDIAN_SERVER (http://host:port or unix:/path), by --data or MERIDIAN_DATA
+(the data folder of a sitecontroller on this machine), or by a context that was
+kept (meridian context).
+
+The exit code is 0 when it was done, 1 when it was refused or failed, 2 for wrong
+usage. Results go to standard output, errors and hints to standard error.`,
 		Example: `  meridian --data ./hub status
   meridian --server http://127.0.0.1:7470 apply -f mesh.yaml --dry-run
   meridian validate -f mesh/`,
@@ -100,8 +105,11 @@ MERIDIAN_SERVER (http://host:port or unix:/path), or by --data or MERIDIAN_DATA
 	p := root.PersistentFlags()
 	p.StringVar(&e.server, "server", os.Getenv("MERIDIAN_SERVER"), "`address` of a site's controller: http://host:port or unix:/path (MERIDIAN_SERVER)")
 	p.StringVar(&e.data, "data", os.Getenv("MERIDIAN_DATA"), "data `folder` of a sitecontroller on this machine (MERIDIAN_DATA)")
+	p.StringVar(&e.context, "context", os.Getenv("MERIDIAN_CONTEXT"), "`name` of a context, in place of --server and --data (MERIDIAN_CONTEXT); see meridian context")
+	p.DurationVar(&e.timeout, "timeout", callTimeout, "how long to wait for the controller's answer")
 	root.AddCommand(
-		statusCommand(e), explainCommand(e), checkCommand(e), dashboardCommand(e), weightsCommand(e), whatifCommand(e), siteCommand(e), tokenCommand(e), joinCommand(e), backupCommand(e, version), restoreCommand(e), getCommand(e), applyCommand(e), deleteCommand(e),
+		contextCommand(), describeCommand(e), diffCommand(e), editCommand(e), bugReportCommand(e, version),
+		statusCommand(e), explainCommand(e), checkCommand(e), topCommand(e), dashboardCommand(e), weightsCommand(e), whatifCommand(e), siteCommand(e), tokenCommand(e), joinCommand(e), backupCommand(e, version), restoreCommand(e), getCommand(e), applyCommand(e), deleteCommand(e),
 		validateCommand(), versionCommand(version),
 	)
 	root.AddCommand(more(e, version)...)
@@ -110,16 +118,23 @@ MERIDIAN_SERVER (http://host:port or unix:/path), or by --data or MERIDIAN_DATA
 
 // address is where the controller is: http://host:port or unix:/path.
 func (e *env) address() (string, error) {
-	server := e.server
-	if server == "" && e.data != "" {
-		r, err := siteapi.ReadRunFile(e.data)
+	server, data := e.server, e.data
+	if server == "" && data == "" {
+		c, err := contextNamed(e.context)
 		if err != nil {
-			return "", hinted{err, "start it with: sitecontroller --site NAME --data " + e.data}
+			return "", err
+		}
+		server, data = c.Server, c.Data
+	}
+	if server == "" && data != "" {
+		r, err := siteapi.ReadRunFile(data)
+		if err != nil {
+			return "", hinted{err, "start it with: sitecontroller --site NAME --data " + data}
 		}
 		server = r.API
 	}
 	if server == "" {
-		return "", hinted{errors.New("which controller?"), "give --data DIR of a sitecontroller on this machine, or --server http://host:port (or set MERIDIAN_DATA or MERIDIAN_SERVER)"}
+		return "", hinted{errors.New("which controller?"), "give --data DIR of a sitecontroller on this machine, or --server http://host:port (or set MERIDIAN_DATA or MERIDIAN_SERVER, or a context: meridian context set)"}
 	}
 	return server, nil
 }
@@ -144,9 +159,15 @@ func ask[T any](cmd *cobra.Command, e *env, f func(context.Context, *siteapi.Cli
 	if err != nil {
 		return zero, err
 	}
-	ctx, done := context.WithTimeout(cmd.Context(), callTimeout)
+	if e.timeout <= 0 {
+		return zero, errUsage{fmt.Errorf("--timeout %s: want how long to wait", e.timeout)}
+	}
+	ctx, done := context.WithTimeout(cmd.Context(), e.timeout)
 	defer done()
 	out, err := f(ctx, c)
+	if errors.Is(err, context.DeadlineExceeded) && cmd.Context().Err() == nil {
+		return zero, hinted{fmt.Errorf("no answer within %s", e.timeout), "wait longer with --timeout"}
+	}
 	if u := (*siteapi.UnreachableError)(nil); errors.As(err, &u) {
 		return zero, hinted{err, "is the sitecontroller running, and is this its API address? Its run.json has it"}
 	}

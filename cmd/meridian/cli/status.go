@@ -26,8 +26,9 @@ the operator has taken from the site: cordoned or drained. AGE and FROM are of
 the youngest news: who made it, the number of the report since that process started,
 and "in band" when it came on a response between proxies. NODES counts live nodes of
 all that were seen lately. LOAD is the part of the site's slots that its requests
-keep busy. What is not known is shown as "-". With -o json there is more: the epoch,
-when a site becomes suspect, and each service's load with its own origin and age.`,
+keep busy. What is not known is shown as "-". With -o wide each service's load
+stands below; with -o json there is more: the epoch, when a site becomes suspect, and
+each service's load with its own origin and age.`,
 		Example: `  meridian --data ./hub status
   meridian --server http://127.0.0.1:7470 status -o json`,
 		Args:              cobra.NoArgs,
@@ -37,10 +38,16 @@ when a site becomes suspect, and each service's load with its own origin and age
 			if err != nil {
 				return err
 			}
-			return print(cmd, output, st, func(w io.Writer) { statusTable(w, st) })
+			return print(cmd, output, st, func(w io.Writer) {
+				statusTable(w, st)
+				if output == outWide {
+					loadTable(w, st)
+				}
+			})
 		},
 	}
-	outputFlag(cmd, &output)
+	outputFlag(cmd, &output, outWide)
+	watchFlag(cmd)
 	return cmd
 }
 
@@ -86,6 +93,29 @@ func statusTable(w io.Writer, st *siteapi.Status) {
 	}
 	for _, c := range st.Conditions {
 		note("warning: %s", c)
+	}
+}
+
+// loadTable lists each service's load at each site that says it.
+func loadTable(w io.Writer, st *siteapi.Status) {
+	fmt.Fprintln(w, "\nSITE\tSERVICE\tLOAD\tSLOTS\tSERVICE TIME\tIN FLIGHT\tSERVED/S\tFOR OTHERS/S")
+	line := func(s *siteapi.SiteStatus) {
+		for _, x := range s.Services {
+			load, others := "-", 0.0
+			if x.Slots > 0 {
+				load = percent(x.Arrivals * x.ServiceTimeMS / 1000 / x.Slots)
+			}
+			for _, rate := range x.From {
+				others += rate
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%.3g\t%s\t%d\t%.1f\t%.1f\n", s.Site, x.Service, load, x.Slots, millis(x.ServiceTimeMS), x.InFlight, x.Arrivals, others)
+		}
+	}
+	line(&st.Self)
+	for i := range st.Peer {
+		if said := st.Peer[i].Said; said != nil {
+			line(said)
+		}
 	}
 }
 

@@ -45,6 +45,8 @@ is. A site that gets nothing says why.`,
 	cmd.Flags().StringVar(&service, "service", "", "only this service, `namespace/name`")
 	cmd.Flags().StringVar(&from, "from", "", "only the plan of this `site`")
 	outputFlag(cmd, &output)
+	watchFlag(cmd)
+	cmd.AddCommand(pinCommands(e)...)
 	completeLive(cmd, "service", e, func(m *siteapi.Weights) (out []string) {
 		for _, k := range services(m) {
 			out = append(out, string(k))
@@ -188,7 +190,7 @@ func details(w io.Writer, m *siteapi.Weights, key mesh.ServiceKey) {
 		if !ok {
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t-\t-\t-\t%s\t%s\n", r.Site, r.Site, percent(s.HomeWeight), limit(s.HomeLimit), inForce(r, key, r.Site), s.Off)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t-\t-\t-\t%s\t%s\n", r.Site, r.Site, percent(s.HomeWeight), limit(s.HomeLimit), inForce(r, key, r.Site), planNote(&s))
 		for _, x := range s.Remotes {
 			if x.Excluded != "" {
 				fmt.Fprintf(w, "%s\t%s\t-\t-\t-\t%s\t%s\t%s\t%s\n", r.Site, x.Site, millis(x.RTTMS), millisSpan(x.AgeMS), inForce(r, key, x.Site), x.Excluded)
@@ -197,6 +199,19 @@ func details(w io.Writer, m *siteapi.Weights, key mesh.ServiceKey) {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", r.Site, x.Site, percent(x.Weight), limit(x.Limit), millis(x.PriceMS), millis(x.RTTMS), millisSpan(x.AgeMS), inForce(r, key, x.Site))
 		}
 	}
+}
+
+// planNote says what is special about a site's plan.
+func planNote(s *mesh.ServiceWeights) string {
+	switch {
+	case s.Off != "":
+		return s.Off
+	case s.Pinned:
+		return "pinned"
+	case s.Drained:
+		return "drained"
+	}
+	return ""
 }
 
 // unbounded is the size from which a limit means that there is none.

@@ -481,3 +481,38 @@ func TestTLSManyAtOnce(t *testing.T) {
 		t.Errorf("handshakes %+v", n)
 	}
 }
+
+// TestTLSTooMany refuses a handshake over the bound, and takes the next when there is
+// room again.
+func TestTLSTooMany(t *testing.T) {
+	a := newAuthority(t)
+	a.issue("site", nil, "shop.example.com")
+	b := backend(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })
+	p := startProxy(t, Config{Loops: 1}, Deps{}, a.overTLS(b))
+	p.each(func(*worker.Worker) { p.shared.Handshakes = tlsio.NewHandshakes(p.tokens, 1) })
+	held := p.dial("http")
+	go tls.Client(writeOnly{held}, a.config("shop.example.com")).Handshake()
+	for until := time.Now().Add(20 * time.Second); p.Handshakes()[tlsio.ServerSide].InFlight != 1; time.Sleep(time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatal("no handshake is under way")
+		}
+	}
+	if _, err := p.session(a.config("shop.example.com")); err == nil {
+		t.Error("one too many was served")
+	}
+	p.failures(tlsio.ServerSide, tlsio.Busy, 1)
+	held.Close()
+	p.failures(tlsio.ServerSide, tlsio.Gone, 1)
+	c, err := p.session(a.config("shop.example.com"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, err := askTLS(c, "shop.example.com"); status != 200 || err != nil {
+		t.Errorf("%d, %v", status, err)
+	}
+}
+
+// writeOnly is a connection whose owner hears nothing.
+type writeOnly struct{ net.Conn }
+
+func (c writeOnly) Read([]byte) (int, error) { select {} }

@@ -357,10 +357,11 @@ func TestRootSpikeTooBig(t *testing.T) {
 	}
 	send(1500 - 28) // one full packet
 	send(1500 - 28 - GPE4Overhead - 40)
-	eventually(t, "the small one arrives", func() bool { return seen(t, pop, seenPopped) > 0 })
-	if pushed, popped := seen(t, push, seenPushed), seen(t, pop, seenPopped); pushed < 2 || popped != 1 {
-		t.Errorf("pushed %d, popped %d", pushed, popped)
-	}
+	// The kernel may send something small of its own, such as a router solicitation.
+	eventually(t, "all but the full one arrive", func() bool {
+		pushed, popped := seen(t, push, seenPushed), seen(t, pop, seenPopped)
+		return pushed >= 2 && popped > 0 && popped == pushed-1
+	})
 }
 
 func TestRootSpikeFrames(t *testing.T) {

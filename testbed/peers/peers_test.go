@@ -418,7 +418,7 @@ func TestTCP_seesCPUPerByte(t *testing.T) {
 }
 
 func TestTCP_bareSpliceLosesNothing(t *testing.T) {
-	bare, err := bareProxy(options{conf: "conf"})
+	bare, err := bareProxy(options{conf: "conf"}, bareSplice)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -340,6 +340,18 @@ spec:
   - {after: firewall, chain: clean, match: {protocols: [udp], destinationPorts: ["53"]}}
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
+kind: GeoFence
+metadata: {name: victoria}
+spec:
+  targetRefs: [{group: mesh.meridian.dev, kind: MeshService, name: echo}]
+  allow:
+    sites: [melbourne]
+    parents: [victoria]
+    areas:
+    - type: Polygon
+      coordinates: [[[140, -39], [150, -39, 7], [150, -34], [140, -34], [140, -39]], [[144, -38], [145, -38], [145, -37], [144, -38]]]
+---
+apiVersion: mesh.meridian.dev/v1alpha1
 kind: NetworkFunction
 metadata: {name: nat}
 spec:
@@ -398,6 +410,8 @@ func TestSchemaTakesValid(t *testing.T) {
 func TestSchemaAgreesWithParseYAML(t *testing.T) {
 	s := compileSchema(t)
 	for _, change := range [][2]string{
+		{"sites: [melbourne]\n    parents", "sites: [melbourne, melbourne]\n    parents"}, {"parents: [victoria]", "parents: [Victoria]"}, {"- type: Polygon", "- type: MultiPolygon"},
+		{"[140, -39]]", "[140, x]]"}, {"[140, -39]]", "140]"}, {"kind: MeshService, name: echo}]\n  allow", "kind: Service, name: echo}]\n  allow"},
 		{"kind: Gateway", "kind: Gatway"}, {"kind: Site", "kind: Gateway"},
 		{"gateway.networking.k8s.io/v1\nkind: Gateway", "gateway.networking.k8s.io/v1beta1\nkind: Gateway"},
 		{"{name: ingress}\nspec", "{name: Ingress}\nspec"}, {"{name: ingress}\nspec", "{name: 12}\nspec"}, {"{name: ingress}\nspec", "{namespace: x}\nspec"},

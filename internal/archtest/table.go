@@ -22,7 +22,7 @@ var vocabulary = []string{"api/mesh", "geo/..."}
 
 // decision are the pure rooms of the controller. The node imports them too: it
 // plans for itself when its controller is silent.
-var decision = []string{"controller/price", "controller/plan", "controller/world", "controller/membership"}
+var decision = []string{"controller/price", "controller/plan", "controller/world", "controller/membership", "controller/fence"}
 
 // rooms is the import table, top to bottom as in ARCHITECTURE.md:
 // cmd -> {edgeproxy, chaining/agent, controller, scheduler/plugin, testbed}
@@ -70,7 +70,8 @@ var rooms = []room{
 
 	// The site controller: pure rooms first.
 	{path: "controller/price", pure: true, may: vocabulary},
-	{path: "controller/world", pure: true, may: with(vocabulary, "controller/price", "controller/membership")},
+	{path: "controller/fence", pure: true, may: vocabulary},
+	{path: "controller/world", pure: true, may: with(vocabulary, "controller/price", "controller/membership", "controller/fence")},
 	{path: "controller/membership", pure: true, may: vocabulary},
 	// As pure rooms are, but for the client that stands beside the types it judges.
 	{path: "controller/check", may: with(vocabulary, "controller/membership", "controller/siteapi")},

@@ -1,6 +1,7 @@
 package edgeproxy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/fence"
 	"github.com/meridian-mesh/meridian/edgeproxy/route"
 	"github.com/meridian-mesh/meridian/edgeproxy/share"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
@@ -149,16 +151,34 @@ func answered(f *route.Filters) string {
 func (x *explainer) backend(e *mesh.ExplainedBackend, svc *view.Service) {
 	e.Policies = mesh.PolicyOrigins(&x.snap.Objects, svc.Key)
 	serves := x.endpoints(e, svc)
+	defer x.fenced(e, svc)
 	if svc.Gate == nil || x.coop == nil {
 		e.Sharing = "not shared"
 		home := mesh.ExplainedSite{Site: string(x.v.Site), Home: true, Chance: 1, InFlight: int(svc.Service.InFlight.Load()), Why: "the service is not shared with other sites"}
 		if !serves {
-			home.Chance, home.Why = 0, "no endpoint here can serve (503)"
+			home.Chance, home.Why = 0, cmp.Or(svc.Fenced, "no endpoint here can serve")+" (503)"
 		}
 		e.Sites = append(e.Sites, home)
 		return
 	}
 	x.coop.explain(e, svc, serves, x.now)
+}
+
+// fenced lists the sites that have the service and lie outside of its fences, where
+// no plan speaks of them.
+func (x *explainer) fenced(e *mesh.ExplainedBackend, svc *view.Service) {
+	fences := fence.Compile(&x.snap.Objects)
+	for _, m := range x.snap.Objects.Services {
+		if m.Key() != svc.Key {
+			continue
+		}
+		for _, p := range m.Spec.Endpoints {
+			known := p.Site == "" || slices.ContainsFunc(e.Sites, func(s mesh.ExplainedSite) bool { return s.Site == p.Site })
+			if why := fences.Bars(svc.Key, p.Site); !known && why != "" {
+				e.Sites = append(e.Sites, mesh.ExplainedSite{Site: p.Site, Why: why})
+			}
+		}
+	}
 }
 
 // handedIn lists the endpoints for a request that another site hands in: it is
@@ -167,7 +187,7 @@ func (x *explainer) handedIn(e *mesh.ExplainedBackend, svc *view.Service) {
 	e.Policies = mesh.PolicyOrigins(&x.snap.Objects, svc.Key)
 	home := mesh.ExplainedSite{Site: string(x.v.Site), Home: true, Chance: 1, InFlight: int(svc.Service.InFlight.Load()), Why: "handed in by another site: served here, never passed on"}
 	if !x.endpoints(e, svc) {
-		home.Chance, home.Why = 0, "handed in by another site, but no endpoint here can serve"
+		home.Chance, home.Why = 0, "handed in by another site, but "+cmp.Or(svc.Fenced, "no endpoint here can serve")
 	}
 	e.Sites = append(e.Sites, home)
 }
@@ -251,6 +271,7 @@ func (c *Cooperation) explain(e *mesh.ExplainedBackend, svc *view.Service, serve
 		site := mesh.ExplainedSite{Site: p.Site, Chance: p.Chance, CostMS: p.PriceMS, Why: p.Why}
 		if i == 0 {
 			site.Site, site.Home, site.InFlight = c.Site, true, inFlight
+			site.Why = cmp.Or(svc.Fenced, site.Why)
 		} else {
 			r := &w.Remotes[i-1]
 			site.RTTMS, site.AgeMS = r.RTTMS, r.AgeMS

@@ -1,6 +1,7 @@
 package share
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -53,6 +54,9 @@ type Service struct {
 	// Pin are the weights of sites, this one's too, that the operator has fixed; nil
 	// for none.
 	Pin map[string]float64
+	// Barred are the sites that the service's traffic must never go to, each with the
+	// reason, whatever any plan says.
+	Barred map[string]string
 }
 
 // Peer is another site that this node has a way to.
@@ -336,7 +340,7 @@ func (n *Node) share(nowNS int64, s *service, c *Counters) Share {
 	case s.standby < 1:
 		out.Source, out.Weights = SourceFading, plan.Fade(*s.lastPlan, standby, s.standby)
 	}
-	out.Weights = plan.Pin(n.reachable(out.Weights), n.id.Site, s.Pin)
+	out.Weights = plan.Pin(n.reachable(s, out.Weights), n.id.Site, s.Pin)
 	gate, err := Compile(s.Policy, &out.Weights, n.ledger)
 	if err != nil {
 		panic("share: policy passed Configure and not Compile: " + err.Error())
@@ -359,7 +363,7 @@ func (n *Node) options(nowNS int64, s *service) []plan.Option {
 		if p == nil {
 			continue
 		}
-		o.RTTMS, o.LinkPriceMS, o.MaxPerS, o.Excluded = n.rttMS(p), p.PriceMS, p.MaxRate, p.Excluded
+		o.RTTMS, o.LinkPriceMS, o.MaxPerS, o.Excluded = n.rttMS(p), p.PriceMS, p.MaxRate, cmp.Or(s.Barred[o.Site], p.Excluded)
 		if o.Excluded == "" {
 			o.Excluded = n.ledger.Live(s.Key, o.Site).Suspect(nowNS)
 		}
@@ -368,15 +372,15 @@ func (n *Node) options(nowNS int64, s *service) []plan.Option {
 	return out
 }
 
-// reachable excludes what this node has no way to, whatever the plan says; the
-// share goes home.
-func (n *Node) reachable(w mesh.ServiceWeights) mesh.ServiceWeights {
+// reachable excludes what this node has no way to and what is barred, whatever the
+// plan says; the share goes home.
+func (n *Node) reachable(s *service, w mesh.ServiceWeights) mesh.ServiceWeights {
 	cloned := false
 	for i := range w.Remotes {
 		r := &w.Remotes[i]
 		why := "no route from this node"
 		if p := n.peer[r.Site]; p != nil {
-			why = p.Excluded
+			why = cmp.Or(s.Barred[r.Site], p.Excluded)
 		}
 		if why == "" || r.Excluded != "" {
 			continue

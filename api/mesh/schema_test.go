@@ -284,7 +284,7 @@ spec:
   loadBalancing: {algorithm: ringHash, hashBalanceFactor: 125, slowStart: {window: 30s, aggression: 1.5, minWeightPercent: 5}}
   outlierDetection:
     {consecutiveFailures: 0, successRateMargin: 20, interval: 5s, minRequests: 10, baseEjectionTime: 5s, maxEjectionTime: 1m, maxEjectionPercent: 100, panicThreshold: 30}
-  siteSharing: {policy: weightedRoundRobin, stayHome: 1.5, shedAfter: 250ms, pins: [{from: a, to: [{site: a, weight: 3}, {site: b, weight: 0}]}]}
+  siteSharing: {policy: weightedRoundRobin, stayHome: 1.5, shedAfter: 250ms, priorityClasses: [{name: batch, header: X-Class, values: [batch, "bulk mail"], shedAfter: 20ms}], pins: [{from: a, to: [{site: a, weight: 3}, {site: b, weight: 0}]}]}
   timeouts: {connect: 1s, idle: 1.5m, request: 10s}
   retries: {attempts: 0}
   connections: {maxAge: 30m, maxRequests: 1000}
@@ -412,6 +412,7 @@ func TestSchemaAgreesWithParseYAML(t *testing.T) {
 	for _, change := range [][2]string{
 		{"sites: [melbourne]\n    parents", "sites: [melbourne, melbourne]\n    parents"}, {"parents: [victoria]", "parents: [Victoria]"}, {"- type: Polygon", "- type: MultiPolygon"},
 		{"[140, -39]]", "[140, x]]"}, {"[140, -39]]", "140]"}, {"kind: MeshService, name: echo}]\n  allow", "kind: Service, name: echo}]\n  allow"},
+		{"header: X-Class", "header: \"X Class\""}, {"values: [batch, \"bulk mail\"]", "values: []"}, {"shedAfter: 20ms", "shedAfter: 0s"}, {"name: batch, header", "name: Batch, header"},
 		{"kind: Gateway", "kind: Gatway"}, {"kind: Site", "kind: Gateway"},
 		{"gateway.networking.k8s.io/v1\nkind: Gateway", "gateway.networking.k8s.io/v1beta1\nkind: Gateway"},
 		{"{name: ingress}\nspec", "{name: Ingress}\nspec"}, {"{name: ingress}\nspec", "{name: 12}\nspec"}, {"{name: ingress}\nspec", "{namespace: x}\nspec"},

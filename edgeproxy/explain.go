@@ -57,6 +57,8 @@ type explainer struct {
 	v    *view.View
 	snap *mesh.Snapshot
 	now  int64
+	// fields are those of the request.
+	fields []stream.Field
 }
 
 // route finds the listener and the rule.
@@ -75,6 +77,7 @@ func (x *explainer) route(out *mesh.Explanation, q *mesh.ExplainQuery) error {
 		name, value, _ := strings.Cut(h, ":")
 		request.Fields = append(request.Fields, stream.Field{Name: []byte(strings.ToLower(strings.TrimSpace(name))), Value: []byte(strings.TrimSpace(value))})
 	}
+	x.fields = request.Fields
 	var names []string
 	for _, socket := range x.v.Sockets {
 		if socket.Routes == nil || socket.EastWest() {
@@ -127,7 +130,13 @@ func (x *explainer) rule(out *mesh.Explanation, r *route.Rule) {
 		case svc == nil:
 			e.Invalid = "500: there is no such service or port here"
 		default:
-			x.backend(&e, svc)
+			y := *x
+			if b.Filters != nil {
+				for k := range b.Filters.Request {
+					y.fields = b.Filters.Request[k].Apply(nil, y.fields)
+				}
+			}
+			y.backend(&e, svc)
 		}
 		out.Backends = append(out.Backends, e)
 	}
@@ -152,16 +161,22 @@ func (x *explainer) backend(e *mesh.ExplainedBackend, svc *view.Service) {
 	e.Policies = mesh.PolicyOrigins(&x.snap.Objects, svc.Key)
 	serves := x.endpoints(e, svc)
 	defer x.fenced(e, svc)
+	if class := svc.Class(x.fields); class > 0 {
+		e.Priority = svc.Priorities[class-1].Name
+	}
 	if svc.Gate == nil || x.coop == nil {
 		e.Sharing = "not shared"
 		home := mesh.ExplainedSite{Site: string(x.v.Site), Home: true, Chance: 1, InFlight: int(svc.Service.InFlight.Load()), Why: "the service is not shared with other sites"}
+		if class := svc.Class(x.fields); svc.Full(class, home.InFlight) {
+			home.Chance, home.Why = 0, fmt.Sprintf("%d in flight here: from %d on requests are refused (503)", home.InFlight, svc.FullAt(class))
+		}
 		if !serves {
 			home.Chance, home.Why = 0, cmp.Or(svc.Fenced, "no endpoint here can serve")+" (503)"
 		}
 		e.Sites = append(e.Sites, home)
 		return
 	}
-	x.coop.explain(e, svc, serves, x.now)
+	x.coop.explain(e, svc, svc.Class(x.fields), serves, x.now)
 }
 
 // fenced lists the sites that have the service and lie outside of its fences, where
@@ -251,7 +266,7 @@ func weightOf(spec *mesh.MeshService, addr netip.AddrPort, host string) int {
 }
 
 // explain lists the sites as the gate in force sees them.
-func (c *Cooperation) explain(e *mesh.ExplainedBackend, svc *view.Service, serves bool, now int64) {
+func (c *Cooperation) explain(e *mesh.ExplainedBackend, svc *view.Service, class int, serves bool, now int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	is, ok := c.last[svc.Key]
@@ -267,7 +282,7 @@ func (c *Cooperation) explain(e *mesh.ExplainedBackend, svc *view.Service, serve
 	if !serves {
 		asked = share.NoHome
 	}
-	for i, p := range is.share.Gate.Explain(now, asked, w.HomePriceMS) {
+	for i, p := range is.share.Gate.Explain(now, class, asked, w.HomePriceMS) {
 		site := mesh.ExplainedSite{Site: p.Site, Chance: p.Chance, CostMS: p.PriceMS, Why: p.Why}
 		if i == 0 {
 			site.Site, site.Home, site.InFlight = c.Site, true, inFlight

@@ -6,6 +6,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/controller/fence"
+	"github.com/meridian-mesh/meridian/controller/plan"
 	"github.com/meridian-mesh/meridian/edgeproxy/share"
 	"github.com/meridian-mesh/meridian/geo"
 	"github.com/meridian-mesh/meridian/geo/rtt"
@@ -35,7 +36,7 @@ func (c *Cooperation) read(s *mesh.Snapshot) ([]share.Service, []way, *sharing) 
 		}
 		policy := mesh.EffectivePolicy(&s.Objects, m.Key()).SiteSharing
 		services = append(services, share.Service{
-			Key: m.Key(), Policy: policy.Policy, StayHome: policy.StayHome, ShedAfterMS: shedAfterMS(policy), DeclaredMS: c.declaredMS(m), Drained: drained, Pin: policy.PinOf(c.Site),
+			Key: m.Key(), Policy: policy.Policy, StayHome: policy.StayHome, ShedAfterMS: shedAfterMS(policy), Classes: plan.Classes(policy), DeclaredMS: c.declaredMS(m), Drained: drained, Pin: policy.PinOf(c.Site),
 			Barred: fences.Barred(m.Key(), names),
 		})
 		out.services[m.Key()] = true

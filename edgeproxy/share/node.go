@@ -47,6 +47,8 @@ type Service struct {
 	// ShedAfterMS is the longest wait at home that a request is let into when no
 	// other site is left for it, 0 for any.
 	ShedAfterMS float64
+	// Classes are its priority classes; gates number them from 1 on.
+	Classes []plan.Class
 	// DeclaredMS is the service time that measuring starts from, 0 for none.
 	DeclaredMS float64
 	// Drained says that home is to take nothing while another site can.
@@ -321,7 +323,7 @@ func (n *Node) Tick(nowNS int64, counters map[mesh.ServiceKey]*Counters) Output 
 func (n *Node) share(nowNS int64, s *service, c *Counters) Share {
 	standby := s.planner.Tick(nowNS, plan.Input{
 		DemandPerS: s.demand.PerS(), Slots: c.Slots, ServiceMS: s.serviceTime.MS(), NoHome: !c.Up, Drained: s.Drained,
-		OthersPerS: s.others.PerS(), StayHome: s.StayHome, ShedAfterMS: s.ShedAfterMS, Options: n.options(nowNS, s),
+		OthersPerS: s.others.PerS(), StayHome: s.StayHome, ShedAfterMS: s.ShedAfterMS, Classes: s.Classes, Options: n.options(nowNS, s),
 	})
 	renewed := s.planned != nil && n.have && nowNS < n.expiresNS
 	step := float64(nowNS-n.lastNS) / fadeNS
@@ -341,7 +343,11 @@ func (n *Node) share(nowNS int64, s *service, c *Counters) Share {
 		out.Source, out.Weights = SourceFading, plan.Fade(*s.lastPlan, standby, s.standby)
 	}
 	out.Weights = plan.Pin(n.reachable(s, out.Weights), n.id.Site, s.Pin)
-	gate, err := Compile(s.Policy, &out.Weights, n.ledger)
+	names := make([]string, len(s.Classes))
+	for i := range s.Classes {
+		names[i] = s.Classes[i].Name
+	}
+	gate, err := Compile(s.Policy, &out.Weights, n.ledger, names...)
 	if err != nil {
 		panic("share: policy passed Configure and not Compile: " + err.Error())
 	}

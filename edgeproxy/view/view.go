@@ -140,7 +140,13 @@ type Service struct {
 	MaxRequests int
 	Remotes     []Remote
 	Gate        upstream.Gate
-	Report      upstream.Report
+	// Priorities are the service's priority classes, which Gate numbers from 1 on;
+	// Sheds counts what each refuses, and at 0 all other requests.
+	Priorities []Priority
+	Sheds      []*upstream.Sheds
+	// alone are the shed limits, as Sheds, where there is no Gate; nil is never.
+	alone  []int
+	Report upstream.Report
 	// Name is how the service is named towards another site.
 	Name                      []byte
 	Connect, Silence, Request time.Duration

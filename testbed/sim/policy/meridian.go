@@ -29,6 +29,7 @@ type Meridian struct {
 	// bus and inBand are the ways on which reports travel.
 	bus, inBand bool
 	options     Options
+	classes     []plan.Class
 
 	m       *sim.Mesh
 	sites   []mine
@@ -80,6 +81,9 @@ func (p *Meridian) Start(m *sim.Mesh) error {
 	if p.options.ShedAfterMS == 0 {
 		p.options.ShedAfterMS = m.Scenario().ShedAfterMS
 	}
+	for _, c := range m.Scenario().Classes {
+		p.classes = append(p.classes, plan.Class{Name: c.Name, ShedAfterMS: c.ShedAfterMS})
+	}
 	n := m.Len()
 	p.sites, p.index, p.asked = make([]mine, n), make(map[string]int32, n), make([][]int32, n)
 	curves := new(price.Curves)
@@ -99,7 +103,7 @@ func (p *Meridian) Start(m *sim.Mesh) error {
 			peers = append(peers, share.Peer{Site: m.Site(j).Name, RTTMS: m.RTTMS(i, j)})
 			p.asked[j] = append(p.asked[j], int32(i))
 		}
-		cfg := share.Service{Key: service, StayHome: p.options.StayHome, ShedAfterMS: p.options.ShedAfterMS, DeclaredMS: m.Site(i).ServiceMS}
+		cfg := share.Service{Key: service, StayHome: p.options.StayHome, ShedAfterMS: p.options.ShedAfterMS, Classes: p.classes, DeclaredMS: m.Site(i).ServiceMS}
 		if err := s.node.Configure([]share.Service{cfg}, peers); err != nil {
 			return err
 		}
@@ -173,7 +177,7 @@ func (p *Meridian) plan(i int) {
 	now := p.m.NowNS()
 	in := plan.Input{
 		DemandPerS: s.load.Demand, Slots: s.load.Slots, ServiceMS: s.load.ServiceTimeMS,
-		StayHome: p.options.StayHome, ShedAfterMS: p.options.ShedAfterMS, Options: s.board.Options(now, p.m.Site(i).Name, service),
+		StayHome: p.options.StayHome, ShedAfterMS: p.options.ShedAfterMS, Classes: p.classes, Options: s.board.Options(now, p.m.Site(i).Name, service),
 	}
 	// Rates are summed in a fixed order: runs must repeat to the last bit.
 	froms := make([]string, 0, len(s.load.From))
@@ -275,7 +279,7 @@ func (p *Meridian) hear(i int32, prefix []byte, n int) {
 // Pick implements sim.Policy.
 func (p *Meridian) Pick(r int32, from int) int {
 	s := &p.sites[from]
-	k := s.share.Gate.Pick(p.m.NowNS(), p.m.Counters(from).InFlight, p.m.Rand().Uint64(), 0)
+	k := s.share.Gate.PickFor(p.m.Request(r).Class, p.m.NowNS(), p.m.Counters(from).InFlight, p.m.Rand().Uint64(), 0)
 	if k == share.Shed {
 		return sim.Shed
 	}

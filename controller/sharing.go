@@ -84,7 +84,9 @@ func (s *Server) input(sh world.Shared) plan.Input {
 	for _, rate := range sh.Home.From {
 		in.OthersPerS += rate
 	}
-	for _, o := range sh.Options {
+	in.Options = make([]plan.Option, 0, len(sh.Options))
+	for i := range sh.Options {
+		o := &sh.Options[i]
 		in.Options = append(in.Options, plan.Option{
 			Site: o.Site, Slots: o.Report.Slots, ServiceMS: o.Report.ServiceTimeMS,
 			ArrivalsPerS: o.Report.Arrivals, FromUsPerS: o.Report.From[s.cfg.Site],

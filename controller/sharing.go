@@ -168,7 +168,7 @@ func moved(old, new *mesh.Weights) bool {
 func far(a, b float64) bool { return math.Abs(a-b) > notable }
 
 // report is what the other sites are told: the load of the services that they
-// may use.
+// may use. What own users ask for is remembered.
 func (s *Server) report(now time.Time) *mesh.Report {
 	s.reportSeq++
 	r := &mesh.Report{
@@ -179,10 +179,14 @@ func (s *Server) report(now time.Time) *mesh.Report {
 	for _, w := range s.weights.Services {
 		shared[w.Service] = true
 	}
+	perS := map[mesh.ServiceKey]float64{}
 	for _, l := range s.world.Loads(now) {
+		perS[l.Service] = l.Demand
 		if shared[l.Service] {
 			r.Services = append(r.Services, l.ServiceReport)
 		}
 	}
+	// Not by the wall clock, which may be set.
+	s.demand.Note(now.Sub(s.started), perS)
 	return r
 }

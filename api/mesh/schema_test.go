@@ -275,6 +275,7 @@ spec:
   - {address: _http._tcp.echo.example.com}
   sessionAffinity: {type: Cookie, sessionName: sid, absoluteTimeout: 24h, cookieConfig: {lifetimeType: Permanent, path: /shop, sameSite: None}}
   export: {scope: mesh, sites: [b]}
+  objective: {meanLatency: 40ms, p99Latency: 250ms, errorPercent: 0.5}
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
 kind: TrafficPolicy

@@ -73,6 +73,7 @@ var rooms = []room{
 	{path: "controller/fence", pure: true, may: vocabulary},
 	{path: "controller/world", pure: true, may: with(vocabulary, "controller/price", "controller/membership", "controller/fence")},
 	{path: "controller/membership", pure: true, may: vocabulary},
+	{path: "controller/history", pure: true, may: vocabulary},
 	// As pure rooms are, but for the client that stands beside the types it judges.
 	{path: "controller/check", may: with(vocabulary, "controller/membership", "controller/siteapi")},
 	{path: "controller/plan", pure: true, may: with(vocabulary, "controller/price", "controller/world", "controller/membership", "chaining/path", "scheduler/placement", "scheduler/traffic")},
@@ -90,7 +91,7 @@ var rooms = []room{
 	{path: "testbed/sim", pure: true, may: with(with(vocabulary, decision...), "edgeproxy/share", "edgeproxy/inband", "edgeproxy/lb", "testbed/sim/...")},
 	{path: "testbed/sim/optimum", pure: true, may: []string{"controller/price"}},
 	{path: "testbed/sim/scenario", may: with(vocabulary, "testbed/sim", "testbed/topo")},
-	{path: "testbed/sim/whatif", pure: true, may: []string{"testbed/sim", "testbed/sim/policy"}},
+	{path: "testbed/sim/whatif", pure: true, may: with(with(vocabulary, decision...), "edgeproxy/share", "testbed/sim", "testbed/sim/policy")},
 	{path: "testbed/sim/compare", may: with(vocabulary, "testbed/sim/...")},
 
 	// Plumbing.

@@ -18,6 +18,10 @@ var features = []feature{
 			return slices.ContainsFunc(g.Spec.Listeners, func(l Listener) bool { return l.AllowedRoutes != nil })
 		})
 	}},
+	{"request-chains", func(o *Objects) bool {
+		return slices.ContainsFunc(o.ServiceChains, func(c *ServiceChain) bool { return c.Spec.ForRequests() }) ||
+			slices.ContainsFunc(o.NetworkFunctions, func(f *NetworkFunction) bool { return f.Spec.ForRequests() })
+	}},
 	{"route-retry", func(o *Objects) bool {
 		return slices.ContainsFunc(o.HTTPRoutes, func(r *HTTPRoute) bool {
 			return slices.ContainsFunc(r.Spec.Rules, func(r HTTPRouteRule) bool { return r.Retry != nil })

@@ -77,6 +77,7 @@ func (s *Server) input(sh world.Shared) plan.Input {
 	in := plan.Input{
 		DemandPerS: sh.Home.Demand, Slots: sh.Home.Slots, ServiceMS: sh.Home.ServiceTimeMS,
 		NoHome: sh.NoHome, Drained: sh.Drained, StayHome: sh.Sharing.StayHome,
+		Classes: plan.Classes(&sh.Sharing),
 	}
 	if sh.Sharing.ShedAfter != nil {
 		in.ShedAfterMS = float64(sh.Sharing.ShedAfter.D()) / float64(time.Millisecond)

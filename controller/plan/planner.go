@@ -76,7 +76,34 @@ type Input struct {
 	StayHome float64
 	// ShedAfterMS is the policy's longest wait at home, 0 for any.
 	ShedAfterMS float64
-	Options     []Option
+	// Classes are the policy's priority classes.
+	Classes []Class
+	Options []Option
+}
+
+// Class is a priority class: its name, and the longest wait at home that its requests
+// are let into when no other site is left for them.
+type Class struct {
+	Name        string
+	ShedAfterMS float64
+}
+
+// Classes are those of a policy, in its order.
+func Classes(p *mesh.SiteSharing) []Class {
+	var out []Class
+	for _, c := range p.PriorityClasses {
+		out = append(out, Class{c.Name, float64(c.ShedAfter) / 1e6})
+	}
+	return out
+}
+
+// ShedLimit is the number in flight from which one request more would wait longer
+// than afterMS: every slot works off its part of the line. 0 or less never sheds.
+func ShedLimit(slots, serviceMS, afterMS float64) int {
+	if !(afterMS > 0 && slots > 0 && serviceMS > 0) {
+		return 0
+	}
+	return int(math.Min(math.Ceil(slots*(1+afterMS/serviceMS)), MaxLimit))
 }
 
 // Option is another site as this one knows it.
@@ -161,9 +188,12 @@ func (p *Planner) Tick(nowNS int64, in Input) mesh.ServiceWeights {
 			return p.off(out, in, "capacity of this site is not known: declare capacity.concurrency and capacity.serviceTime on its endpoints")
 		}
 		out.HomeSlots, out.HomeServiceTimeMS = in.Slots, in.ServiceMS
-		if in.ShedAfterMS > 0 {
-			// Every slot works off its part of the line.
-			out.ShedLimit = int(math.Min(math.Ceil(in.Slots*(1+in.ShedAfterMS/in.ServiceMS)), MaxLimit))
+		out.ShedLimit = ShedLimit(in.Slots, in.ServiceMS, in.ShedAfterMS)
+		for _, c := range in.Classes {
+			if out.ClassShedLimits == nil {
+				out.ClassShedLimits = make(map[string]int, len(in.Classes))
+			}
+			out.ClassShedLimits[c.Name] = ShedLimit(in.Slots, in.ServiceMS, c.ShedAfterMS)
 		}
 		all = append(all, candidate{Queue: home, most: math.Inf(1), others: clamp(in.OthersPerS, 0, maxPerS)})
 	}

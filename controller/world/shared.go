@@ -72,7 +72,7 @@ func (w *World) Shared(now time.Time, reachable bool) []Shared {
 		out = append(out, Shared{
 			Service: key, Sharing: w.cache.sharing[key], Home: home,
 			// Nodes that count no slots where some are declared have lost them all.
-			NoHome:  !servedAt(svc, w.site) || capacity.Slots > 0 && home.Slots == 0,
+			NoHome:  !servedAt(svc, w.site) || w.Barred(key, w.site) != "" || capacity.Slots > 0 && home.Slots == 0,
 			Drained: here.Spec.Traffic == mesh.SiteDrained,
 			Options: w.options(svc, view),
 		})
@@ -108,7 +108,9 @@ func (w *World) options(svc *mesh.MeshService, v view) []Option {
 			o.AgeMS = float64(max(0, v.now.Sub(news.At))) / float64(time.Millisecond)
 			o.InBand = news.InBand
 		}
-		switch why := v.suspects[name]; {
+		switch why, barred := v.suspects[name], w.Barred(svc.Key(), name); {
+		case barred != "":
+			o.Excluded = barred
 		case s.Excluded() != "":
 			o.Excluded = s.Excluded()
 		case link.Address == "" && len(s.Spec.Gateways) == 0:

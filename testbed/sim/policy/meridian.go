@@ -29,6 +29,7 @@ type Meridian struct {
 	// bus and inBand are the ways on which reports travel.
 	bus, inBand bool
 	options     Options
+	classes     []plan.Class
 
 	m       *sim.Mesh
 	sites   []mine
@@ -82,6 +83,9 @@ func (p *Meridian) Start(m *sim.Mesh) error {
 	if p.options.ShedAfterMS == 0 {
 		p.options.ShedAfterMS = m.Scenario().ShedAfterMS
 	}
+	for _, c := range m.Scenario().Classes {
+		p.classes = append(p.classes, plan.Class{Name: c.Name, ShedAfterMS: c.ShedAfterMS})
+	}
 	n := m.Len()
 	p.sites, p.index, p.asked = make([]mine, n), make(map[string]int32, n), make([][]int32, n)
 	curves := new(price.Curves)
@@ -112,7 +116,7 @@ func (p *Meridian) Start(m *sim.Mesh) error {
 		if p.options.Service != nil {
 			s.config = p.options.Service(i)
 		}
-		s.config.Key, s.config.DeclaredMS = service, m.Site(i).ServiceMS
+		s.config.Key, s.config.Classes, s.config.DeclaredMS = service, p.classes, m.Site(i).ServiceMS
 		if err := s.node.Configure([]share.Service{s.config}, peers); err != nil {
 			return err
 		}
@@ -187,7 +191,7 @@ func (p *Meridian) plan(i int) {
 	in := plan.Input{
 		DemandPerS: s.load.Demand, Slots: s.load.Slots, ServiceMS: s.load.ServiceTimeMS,
 		NoHome: !p.m.Counters(i).Up, Drained: s.config.Drained,
-		StayHome: s.config.StayHome, ShedAfterMS: s.config.ShedAfterMS, Options: s.board.Options(now, p.m.Site(i).Name, service),
+		StayHome: s.config.StayHome, ShedAfterMS: s.config.ShedAfterMS, Classes: p.classes, Options: s.board.Options(now, p.m.Site(i).Name, service),
 	}
 	// Rates are summed in a fixed order: runs must repeat to the last bit.
 	froms := make([]string, 0, len(s.load.From))
@@ -297,7 +301,7 @@ func (p *Meridian) Pick(r int32, from int) int {
 	if !here.Up {
 		inFlight = share.NoHome
 	}
-	k := s.share.Gate.Pick(p.m.NowNS(), inFlight, p.m.Rand().Uint64(), 0)
+	k := s.share.Gate.PickFor(p.m.Request(r).Class, p.m.NowNS(), inFlight, p.m.Rand().Uint64(), 0)
 	if k == share.Shed || k == share.None {
 		return sim.Shed
 	}

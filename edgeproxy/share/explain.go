@@ -75,6 +75,8 @@ func (g *Gate) standing(r *remote, nowNS int64) (open bool, why string) {
 		return false, suspect
 	case r.live.early(nowNS):
 		return false, "the link is at its greatest rate"
+	case g.sessions && r.live.opened.Load() >= r.limit:
+		return false, fmt.Sprintf("it has room for %d more sessions from here, which are opened, until its next report", r.limit)
 	case g.policy == mesh.SharingCooperative && int64(r.live.Outstanding()) >= r.limit:
 		return false, fmt.Sprintf("%d requests are outstanding there, its limit is %d", r.live.Outstanding(), r.limit)
 	}

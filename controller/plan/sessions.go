@@ -28,7 +28,8 @@ type sessionSite struct {
 	costMS, open, room, fill float64
 }
 
-func (p *sessionSite) priceMS() float64 { return p.costMS + p.MarginalMS(p.open+p.fill) }
+// priceMS is what the next session there costs.
+func (p *sessionSite) priceMS() float64 { return p.costMS + p.MarginalMS(p.open) }
 
 // sessions is Tick for a service whose load is open sessions. They stay where they
 // are, so there is no rate to move: new ones go where the next one costs least, by the

@@ -179,7 +179,9 @@ func (g *Gate) Pick(nowNS int64, homeInFlight int, rnd uint64, tried Mask) int {
 func (g *Gate) PickFor(class int, nowNS int64, homeInFlight int, rnd uint64, tried Mask) int {
 	home := homeInFlight >= 0 && !tried.Has(Home)
 	if g.policy == mesh.SharingCooperative {
-		if home && homeInFlight < g.homeLimit {
+		limit := g.shedLimit(class)
+		full := limit > 0 && homeInFlight >= limit
+		if home && homeInFlight < g.homeLimit && !full {
 			return Home
 		}
 		if i := g.draw(nowNS, rnd, tried); i >= 0 {
@@ -188,7 +190,7 @@ func (g *Gate) PickFor(class int, nowNS int64, homeInFlight int, rnd uint64, tri
 		if i := g.overflow(nowNS, homeInFlight, tried); home && i >= 0 {
 			return i
 		}
-		if limit := g.shedLimit(class); home && limit > 0 && homeInFlight >= limit {
+		if home && full {
 			return Shed
 		}
 	} else if len(g.turns) > 0 {

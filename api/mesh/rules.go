@@ -226,6 +226,7 @@ var rules = map[string]rule{
 	"GeoPolygon.coordinates":         {doc: "GeoJSON (RFC 7946): rings of [longitude, latitude], the border first, then holes; a ring ends where it begins. An area across longitude 180 is two polygons."},
 	"Capacity.concurrency":           {span: &span{lo: 1, hi: 1e6}, doc: "Requests worked on at once; more wait."},
 	"Capacity.serviceTime":           {span: positive, doc: "Mean time of one request without waiting."},
+	"Capacity.unit":                  {enum: []string{UnitRequests, UnitSessions}, doc: "What concurrency counts: requests, or sessions that stay open (WebSocket, streams), whose messages take serviceTime. By default requests, and sessions where every port is tcp or udp."},
 	"Capacity.pool":                  {format: &formatLabel, doc: "Machine shared with other services of the site."},
 	"Export.scope":                   {enum: []string{ScopeSite, ScopeMesh}, def: ScopeSite},
 	"Export.sites":                   {format: &formatLabel, unique: ".", doc: "The sites that may use the service; none with scope mesh means all."},

@@ -127,6 +127,13 @@ var rules = map[string]rule{
 	"BackendTLS.wellKnownCACertificates":   {enum: []string{SystemCertificates}, doc: "System: the issuers that the proxy's machine trusts."},
 	"BackendTLS.options":                   {doc: "mesh.meridian.dev/min-tls-version: \"1.3\" (the default) or \"1.2\"."},
 
+	"TrustBundleSpec.trustDomain": {format: &formatDomain, doc: "Trust domain of the mesh's SPIFFE IDs. The hub keeps it."},
+	"TrustBundleSpec.roots":       {format: &formatRoot, minItems: 1, maxItems: 8, doc: "CA certificates in PEM, one each, the newest first. The hub keeps them."},
+	"TrustBundleSpec.denied":      {maxItems: 1024, doc: "Certificates that are out of use before they end."},
+	"DeniedIdentity.id":           {format: &formatSPIFFE, doc: "SPIFFE ID of a node or workload, or of a whole site: spiffe://DOMAIN/site/SITE."},
+	"DeniedIdentity.serial":       {format: &formatSerial, doc: "Serial number in lower-case hexadecimal; with id only that certificate of the identity."},
+	"DeniedIdentity.reason":       {doc: "For people."},
+
 	"TCPRouteSpec.parentRefs":        {minItems: 1, maxItems: 32, hint: "name the Gateway that the route joins"},
 	"TCPRouteSpec.rules":             {minItems: 1, maxItems: 1},
 	"UDPRouteSpec.parentRefs":        {minItems: 1, maxItems: 32, hint: "name the Gateway that the route joins"},
@@ -192,6 +199,7 @@ var rules = map[string]rule{
 	"SiteSpec.parent":                {format: &formatLabel, doc: "The enclosing site, area or region."},
 	"SiteSpec.gateways":              {maxItems: 16, unique: "address", doc: "Advertised addresses of the site's east-west listeners, the best first."},
 	"SiteSpec.links":                 {unique: "to"},
+	"SiteSpec.mtls":                  {enum: []string{MTLSStrict, MTLSPermissive, MTLSDisabled}, doc: "What the site's east-west listeners take: strict only proxies of the mesh by their identities, permissive also who comes without TLS, disabled no TLS at all, and others use none on their way there. strict where it is left out. Without a TrustBundle there is no TLS between proxies."},
 	"SiteSpec.traffic":               {enum: []string{SiteAccepts, SiteCordoned, SiteDrained}, doc: "What the site takes of new requests: accept takes all, cordoned those of its own users, drained none while another site can take them. accept where it is left out."},
 	"geoPoint.type":                  {enum: []string{"Point"}, unserved: []string{"Polygon", "MultiPoint", "LineString"}},
 	"geoPoint.coordinates":           {minItems: 2, maxItems: 3, doc: "[longitude, latitude] in degrees, WGS 84; a third number (altitude) is ignored."},
@@ -449,6 +457,8 @@ var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
 	reflect.TypeFor[ListenerTLS]():       related(listenerTLSRelations),
 	reflect.TypeFor[BackendTLS]():        related(backendTLSRelations),
 	reflect.TypeFor[TrafficPolicySpec](): policyTargets,
+	reflect.TypeFor[TrustBundle]():       related(trustBundleRelations),
+	reflect.TypeFor[DeniedIdentity]():    related(deniedRelations),
 	reflect.TypeFor[PolicyTargetRef](): func(v reflect.Value, fault faultFunc) {
 		if t := v.Interface().(PolicyTargetRef); (t.Kind == KindGateway) != (t.Group == GatewayGroup) {
 			fault("group", "is not that of kind "+t.Kind, "write group: "+map[bool]string{true: GatewayGroup, false: MeshGroup}[t.Kind == KindGateway])

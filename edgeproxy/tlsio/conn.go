@@ -53,6 +53,7 @@ type Conn struct {
 	version  uint16
 	protocol string // ALPN
 	name     string // SNI
+	peer     *Peer  // nil where it showed no certificate, or this side is the client
 }
 
 // NewServer makes the server side of a connection that was accepted: it begins with
@@ -84,6 +85,9 @@ func (c *Conn) Version() uint16 { return c.version }
 
 // ServerName is the name that the client asked for.
 func (c *Conn) ServerName() string { return c.name }
+
+// Peer is who a client is by its certificate, nil where it showed none.
+func (c *Conn) Peer() *Peer { return c.peer }
 
 // Begun reports whether a handshake is under way: the first bytes of a client that
 // says nothing do not begin one.
@@ -203,6 +207,7 @@ func (c *Conn) finished(left []byte, err error) {
 	}
 	s := c.tls.ConnectionState()
 	c.protocol, c.version, c.name = s.NegotiatedProtocol, s.Version, s.ServerName
+	c.peer = h.peer
 	conn := c.conn
 	c.owner.Secured(nil)
 	if c.conn == nil {

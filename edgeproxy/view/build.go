@@ -11,6 +11,7 @@ import (
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/lb"
 	"github.com/meridian-mesh/meridian/edgeproxy/route"
+	"github.com/meridian-mesh/meridian/edgeproxy/tlsio"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 )
 
@@ -25,6 +26,7 @@ type builder struct {
 
 	certificates Certificates
 
+	proxies  *tlsio.Mesh               // nil where nothing between proxies is encrypted
 	gateways map[string]netip.AddrPort // of other sites, by the way from here
 	weights  map[mesh.ServiceKey][]int // of the home endpoints
 	bound    map[SocketKey]string
@@ -54,6 +56,7 @@ func (b *builder) sites() {
 			continue
 		}
 		b.view.Sites[name] = b.reg.Source(name)
+		b.view.Peers[name] = b.peerTLS(name)
 		address := links[name]
 		if address == "" && len(s.Spec.Gateways) > 0 {
 			address = s.Spec.Gateways[0].Address
@@ -148,6 +151,7 @@ func (b *builder) endpoints(s *Service, m *mesh.MeshService) {
 		s.Remotes = append(s.Remotes, Remote{
 			Site:     site,
 			Endpoint: b.reg.Endpoint(upstream.EndpointKey{Service: s.Key, Site: site, Addr: gateway}),
+			TLS:      b.view.Peers[site],
 		})
 	}
 }
@@ -248,6 +252,7 @@ func (b *builder) gateway(g *mesh.Gateway) {
 		if s.EastWest() {
 			// A proxy is as slow as its client, whom it judges itself.
 			s.Slow.Grace = eastWestGrace
+			s.TLS, s.Permissive = b.eastWestTLS()
 		}
 		s.Balancers = b.balancers(g, group)
 		for _, l := range group {

@@ -51,7 +51,7 @@ var rooms = []room{
 	// Idle connections are kept as a loop's handles.
 	{path: "edgeproxy/upstream", may: with(with(vocabulary, decision...), "edgeproxy/loop", "edgeproxy/lb", "edgeproxy/outlier", "edgeproxy/limit")},
 	{path: "edgeproxy/tlsio", may: []string{"edgeproxy/loop", "internal/spiffe"}},
-	{path: "edgeproxy/view", may: with(with(vocabulary, decision...), "edgeproxy/tlsio", "edgeproxy/route", "edgeproxy/lb", "edgeproxy/upstream", "edgeproxy/limit", "edgeproxy/outlier")},
+	{path: "edgeproxy/view", may: with(with(vocabulary, decision...), "internal/spiffe", "edgeproxy/tlsio", "edgeproxy/route", "edgeproxy/lb", "edgeproxy/upstream", "edgeproxy/limit", "edgeproxy/outlier")},
 	// The server and its I/O rooms.
 	{path: "edgeproxy", may: with(with(vocabulary, decision...), "edgeproxy/...", "internal/...")},
 

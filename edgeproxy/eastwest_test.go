@@ -39,7 +39,7 @@ func (d *decided) AppendLoad(dst, source []byte, inFlight int) []byte {
 	return strconv.AppendInt(append(append(dst, "for "...), source...), int64(inFlight), 10)
 }
 
-func (d *decided) Pick(_ int64, inFlight int, _ uint64, tried upstream.Tried) int {
+func (d *decided) Pick(_ int, _ int64, inFlight int, _ uint64, tried upstream.Tried) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.inFlight = append(d.inFlight, inFlight)

@@ -82,6 +82,7 @@ func Check(o *Objects) []Condition {
 		c.service(s)
 	}
 	c.policies()
+	c.fences()
 	c.certificates()
 	return c.found
 }

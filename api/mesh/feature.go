@@ -18,6 +18,13 @@ var features = []feature{
 			return slices.ContainsFunc(g.Spec.Listeners, func(l Listener) bool { return l.AllowedRoutes != nil })
 		})
 	}},
+	// A build that does not know fences would send across them.
+	{"geo-fence", func(o *Objects) bool { return len(o.GeoFences) > 0 }},
+	{"priority-classes", func(o *Objects) bool {
+		return slices.ContainsFunc(o.TrafficPolicies, func(p *TrafficPolicy) bool {
+			return p.Spec.SiteSharing != nil && len(p.Spec.SiteSharing.PriorityClasses) > 0
+		})
+	}},
 	{"route-retry", func(o *Objects) bool {
 		return slices.ContainsFunc(o.HTTPRoutes, func(r *HTTPRoute) bool {
 			return slices.ContainsFunc(r.Spec.Rules, func(r HTTPRouteRule) bool { return r.Retry != nil })

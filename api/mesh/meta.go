@@ -150,6 +150,7 @@ type Objects struct {
 	TrustBundles    []*TrustBundle   `json:"trustBundles,omitempty"`
 
 	ReferenceGrants  []*ReferenceGrant  `json:"referenceGrants,omitempty"`
+	GeoFences        []*GeoFence        `json:"geoFences,omitempty"`
 	NetworkFunctions []*NetworkFunction `json:"networkFunctions,omitempty"`
 	ServiceChains    []*ServiceChain    `json:"serviceChains,omitempty"`
 	ChainNodes       []*ChainNode       `json:"chainNodes,omitempty"`

@@ -3,11 +3,7 @@ package mesh
 import (
 	"fmt"
 	"math"
-	"reflect"
-	"slices"
 	"strconv"
-	"strings"
-	"sync"
 )
 
 // rule says what a field may hold beyond its Go type. The reader, [Validate],
@@ -211,6 +207,10 @@ var rules = map[string]rule{
 	"SiteLink.maxRate":               {span: notNegative, doc: "Most requests per second of one service that a proxy sends this way; 0 is no limit."},
 	"MeshServiceSpec.ports":          {minItems: 1, maxItems: 64, unique: "port"},
 	"MeshServiceSpec.endpoints":      {unique: "address,site,node"},
+	"MeshServiceSpec.objective":      {doc: "What the service's users are promised; meridian apply --prove refuses changes that would break it."},
+	"ServiceObjective.meanLatency":   {span: positive, doc: "Greatest mean delay of a request."},
+	"ServiceObjective.p99Latency":    {span: positive, doc: "Greatest delay of 99 of 100 requests."},
+	"ServiceObjective.errorPercent":  {span: percent, doc: "Greatest part of requests without an answer in time, in percent."},
 	"ServicePort.name":               {format: &formatLabel},
 	"ServicePort.port":               {span: realPort},
 	"ServicePort.protocol":           {enum: []string{PortHTTP, PortHTTP2, PortTCP, PortUDP}, unserved: []string{"h2c", "grpc", "https", "tls"}, def: PortHTTP, doc: "http, http2 for HTTP/2 without TLS (gRPC servers among them), tcp for whole connections (TCPRoute, TLSRoute), or udp for datagrams (UDPRoute)."},
@@ -221,6 +221,16 @@ var rules = map[string]rule{
 	"Workload.cluster":               {format: &formatSubdomain},
 	"Workload.namespace":             {format: &formatLabel},
 	"Workload.name":                  {format: &formatSubdomain},
+	"GeoFenceSpec.targetRefs":        {minItems: 1, maxItems: 64, unique: "name", doc: "The fenced services."},
+	"GeoFenceSpec.allow":             {doc: "Where their traffic may go: a site is inside when its name, a parent or an area says so."},
+	"FenceTargetRef.group":           {enum: []string{MeshGroup}, def: MeshGroup},
+	"FenceTargetRef.kind":            {enum: []string{KindMeshService}, unserved: []string{"Service"}},
+	"FenceTargetRef.name":            {format: &formatLabel, doc: "A MeshService of the fence's namespace."},
+	"FenceAllow.sites":               {format: &formatLabel, maxItems: 1024, unique: ".", doc: "Sites by name."},
+	"FenceAllow.parents":             {format: &formatLabel, maxItems: 64, unique: ".", doc: "Areas, regions or sites with all that is below them (spec.parent of a Site)."},
+	"FenceAllow.areas":               {maxItems: 64, doc: "Sites by their location."},
+	"GeoPolygon.type":                {enum: []string{"Polygon"}, unserved: []string{"MultiPolygon", "Point"}, hint: "write each polygon of a MultiPolygon as an item"},
+	"GeoPolygon.coordinates":         {doc: "GeoJSON (RFC 7946): rings of [longitude, latitude], the border first, then holes; a ring ends where it begins. An area across longitude 180 is two polygons."},
 	"Capacity.concurrency":           {span: &span{lo: 1, hi: 1e6}, doc: "Requests worked on at once; more wait."},
 	"Capacity.serviceTime":           {span: positive, doc: "Mean time of one request without waiting."},
 	"Capacity.pool":                  {format: &formatLabel, doc: "Machine shared with other services of the site."},
@@ -247,6 +257,11 @@ var rules = map[string]rule{
 	"PinShare.site":                  {format: &formatLabel},
 	"PinShare.weight":                {span: weights, doc: "Its part among the sites of the pin; 0 takes none."},
 	"SiteSharing.shedAfter":          {span: positive, doc: "Longest wait in line at home that a request is let into when no other site is left for it; longer ones are refused at once (503). Absent never refuses."},
+	"SiteSharing.priorityClasses":    {maxItems: MaxPriorityClasses, unique: "name", doc: "Requests with a shedAfter of their own, so that when nothing is left those that may wait least are refused first."},
+	"PriorityClass.name":             {format: &formatLabel, doc: "Its name in metrics and explanations."},
+	"PriorityClass.header":           {format: &formatRequestField, doc: "Field of the request that says its class."},
+	"PriorityClass.values":           {minItems: 1, maxItems: 32, unique: ".", format: &formatMatchValue, doc: "Values of the field, each whole and as it is written."},
+	"PriorityClass.shedAfter":        {span: positive, doc: "shedAfter of these requests."},
 	"PolicyTimeouts.connect":         {span: positive},
 	"PolicyTimeouts.idle":            {span: positive},
 	"PolicyTimeouts.request":         {span: positive},
@@ -406,181 +421,3 @@ var unserved = map[string][]string{
 // `kubectl get -o yaml`.
 var clusterFields = []string{"status", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp",
 	"deletionGracePeriodSeconds", "managedFields", "ownerReferences", "finalizers", "selfLink", "generateName"}
-
-// faultFunc reports a fault of a field, or of an item of a list (name[1]).
-type faultFunc func(field, message, hint string)
-
-func related[T any](check func(v *T, fault faultFunc)) func(reflect.Value, faultFunc) {
-	return func(v reflect.Value, fault faultFunc) {
-		t := v.Interface().(T)
-		check(&t, fault)
-	}
-}
-
-// relations are rules between the fields of one struct.
-var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
-	reflect.TypeFor[HTTPRouteSpec]():       related(httpRouteRelations),
-	reflect.TypeFor[HTTPRouteRule]():       related(routeRuleRelations),
-	reflect.TypeFor[BackendRef]():          related(backendRelations),
-	reflect.TypeFor[PathMatch]():           related(pathMatchRelations),
-	reflect.TypeFor[HeaderMatch]():         related(headerMatchRelations),
-	reflect.TypeFor[QueryParamMatch]():     related(queryMatchRelations),
-	reflect.TypeFor[HTTPRouteFilter]():     related(filterRelations),
-	reflect.TypeFor[GRPCRouteFilter]():     related(grpcFilterRelations),
-	reflect.TypeFor[GRPCMethodMatch]():     related(methodMatchRelations),
-	reflect.TypeFor[HeaderModifier]():      related(headerModifierRelations),
-	reflect.TypeFor[RequestMirror]():       related(mirrorRelations),
-	reflect.TypeFor[Fraction]():            related(fractionRelations),
-	reflect.TypeFor[RequestRedirect]():     related(redirectRelations),
-	reflect.TypeFor[PathModifier]():        related(pathModifierRelations),
-	reflect.TypeFor[CORS]():                related(corsRelations),
-	reflect.TypeFor[LocalResponseSpec]():   related(localResponseRelations),
-	reflect.TypeFor[ReferenceGrantTo]():    related(grantToRelations),
-	reflect.TypeFor[RouteNamespaces]():     related(routeNamespacesRelations),
-	reflect.TypeFor[NamespaceSelector]():   related(namespaceSelectorRelations),
-	reflect.TypeFor[RouteRetry]():          related(retryRelations),
-	reflect.TypeFor[NetworkFunctionSpec](): related(functionRelations),
-	reflect.TypeFor[ChainMatch]():          related(chainMatchRelations),
-	reflect.TypeFor[ChainBranch]():         related(chainBranchRelations),
-	reflect.TypeFor[ChainPool]():           related(chainPoolRelations),
-	reflect.TypeFor[ChainNodeSpec]():       related(chainNodeRelations),
-	reflect.TypeFor[ServiceChainSpec]():    related(chainRelations),
-	reflect.TypeFor[Export](): func(v reflect.Value, fault faultFunc) {
-		if e := v.Interface().(Export); len(e.Sites) > 0 && e.Scope != ScopeMesh {
-			fault("sites", "sites are named but scope is not "+ScopeMesh, "add scope: "+ScopeMesh)
-		}
-	},
-	reflect.TypeFor[LoadBalancing]():     relateLoadBalancing,
-	reflect.TypeFor[OutlierDetection]():  relateOutlierDetection,
-	reflect.TypeFor[SessionAffinity]():   relateSessionAffinity,
-	reflect.TypeFor[Listener]():          related(listenerRelations),
-	reflect.TypeFor[ListenerTLS]():       related(listenerTLSRelations),
-	reflect.TypeFor[BackendTLS]():        related(backendTLSRelations),
-	reflect.TypeFor[TrafficPolicySpec](): policyTargets,
-	reflect.TypeFor[TrustBundle]():       related(trustBundleRelations),
-	reflect.TypeFor[DeniedIdentity]():    related(deniedRelations),
-	reflect.TypeFor[PolicyTargetRef](): func(v reflect.Value, fault faultFunc) {
-		if t := v.Interface().(PolicyTargetRef); (t.Kind == KindGateway) != (t.Group == GatewayGroup) {
-			fault("group", "is not that of kind "+t.Kind, "write group: "+map[bool]string{true: GatewayGroup, false: MeshGroup}[t.Kind == KindGateway])
-		}
-	},
-	reflect.TypeFor[ClientPosition](): func(v reflect.Value, fault faultFunc) {
-		c := v.Interface().(ClientPosition)
-		if (c.LatitudeHeader == "") != (c.LongitudeHeader == "") {
-			fault("", "one of latitudeHeader and longitudeHeader is missing", "a position needs both")
-		}
-	},
-	reflect.TypeFor[RouteTimeouts](): func(v reflect.Value, fault faultFunc) {
-		t := v.Interface().(RouteTimeouts)
-		if t.Request != nil && t.BackendRequest != nil && *t.Request > 0 && *t.BackendRequest > *t.Request {
-			fault("backendRequest", "is longer than request", "an attempt cannot outlast the request")
-		}
-	},
-	reflect.TypeFor[geoPoint](): func(v reflect.Value, fault faultFunc) {
-		c := v.Interface().(geoPoint).Coordinates
-		if len(c) < 2 {
-			return
-		}
-		if lon := (&span{lo: -180, hi: 180}); lon.check(c[0]) != "" {
-			fault("coordinates[0]", "longitude "+lon.check(c[0]), "")
-		}
-		if lat := (&span{lo: -90, hi: 90}); lat.check(c[1]) != "" {
-			hint := ""
-			if math.Abs(c[0]) <= 90 {
-				hint = "longitude comes first"
-			}
-			fault("coordinates[1]", "latitude "+lat.check(c[1]), hint)
-		}
-	},
-}
-
-// names whose form is narrower than an object's because they become subjects of
-// the bus, identities and metric labels.
-var labelNamed = []string{KindSite, KindMeshService}
-
-// field is one JSON field of a struct.
-type field struct {
-	name     string
-	index    []int
-	typ      reflect.Type
-	required bool
-	rule     rule
-}
-
-// fieldsOf lists a struct's JSON fields in order, embedded structs flattened as
-// encoding/json does.
-func fieldsOf(t reflect.Type) []field {
-	if f, ok := fieldCache.Load(t); ok {
-		return f.([]field)
-	}
-	var fs []field
-	for i := range t.NumField() {
-		sf := t.Field(i)
-		tag, opts, _ := strings.Cut(sf.Tag.Get("json"), ",")
-		switch {
-		case sf.Anonymous && tag == "":
-			for _, f := range fieldsOf(sf.Type) {
-				f.index = append([]int{i}, f.index...)
-				fs = append(fs, f)
-			}
-		case !sf.IsExported() || tag == "-":
-		default:
-			fs = append(fs, field{tag, []int{i}, sf.Type, !strings.Contains(opts, "omitempty"), rules[t.Name()+"."+tag]})
-		}
-	}
-	fieldCache.Store(t, fs)
-	return fs
-}
-
-var fieldCache sync.Map // reflect.Type -> []field
-
-func fieldNames(fs []field) []string {
-	names := make([]string, len(fs))
-	for i, f := range fs {
-		names[i] = f.name
-	}
-	return names
-}
-
-// scalar checks one string, number or Duration (not a pointer) against the rule.
-func (r *rule) scalar(v reflect.Value) (message, hint string) {
-	switch {
-	case v.Type() == reflect.TypeFor[Duration]():
-		d := Duration(v.Int())
-		if d < 0 {
-			return fmt.Sprintf("%v is negative", d.D()), ""
-		}
-		if r.span != nil {
-			return r.span.check(d.D().Seconds()), ""
-		}
-	case v.Kind() == reflect.String:
-		return r.text(v.String())
-	case v.CanInt() && r.span != nil:
-		return r.span.check(float64(v.Int())), ""
-	case v.CanFloat():
-		s := r.span
-		if s == nil {
-			s = &span{lo: math.Inf(-1), hi: math.Inf(1)}
-		}
-		return s.check(v.Float()), ""
-	}
-	return "", ""
-}
-
-func (r *rule) text(s string) (message, hint string) {
-	switch {
-	case slices.Contains(r.unserved, s):
-		return fmt.Sprintf("%s is not served by this version", s), "use " + strings.Join(r.enum, " or ")
-	case len(r.enum) > 0 && !slices.Contains(r.enum, s):
-		if near := nearest(s, r.enum); near != "" {
-			hint = "did you mean " + near + "?"
-		}
-		if len(r.enum) == 1 {
-			return fmt.Sprintf("%q is not %s", s, r.enum[0]), hint
-		}
-		return fmt.Sprintf("%q is not one of %s", s, strings.Join(r.enum, ", ")), hint
-	case len(r.enum) == 0 && r.format != nil:
-		return r.format.check(s)
-	}
-	return "", ""
-}

@@ -21,6 +21,7 @@ const (
 	Loop                    // the request has been here before
 	SlowBody                // the request's body came too slowly
 	SlowReader              // the client took its response too slowly
+	Shed                    // full here, and no other site may take it
 	Flags                   // their number
 )
 
@@ -45,6 +46,7 @@ var flagText = [Flags]struct {
 	SlowBody:           {"SB", 408, "the request's body came too slowly"},
 	SlowReader:         {"SR", 0, ""},
 	IdleTimeout:        {"SI", 408, "the connection carried nothing for too long"},
+	Shed:               {"SH", 503, "the service is full here, and no other site can take this request"},
 }
 
 var details = [Flags]string{
@@ -64,6 +66,7 @@ var details = [Flags]string{
 	SlowBody:           "request_body_too_slow",
 	SlowReader:         "response_read_too_slowly",
 	IdleTimeout:        "idle_timeout",
+	Shed:               "shed",
 }
 
 // Details is the flag as a reason in the words of Envoy's response code details,

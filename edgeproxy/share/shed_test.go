@@ -67,3 +67,21 @@ func TestPick_greatestRate(t *testing.T) {
 		}
 	}
 }
+
+// Of two classes that wait in the same line, the one that may wait less is refused
+// first; a class that the plan does not know yet is as if it had none.
+func TestPickFor_classes(t *testing.T) {
+	w := &mesh.ServiceWeights{Service: "default/echo", HomeLimit: 4, ShedLimit: 20, ClassShedLimits: map[string]int{"batch": 8, "vital": 50, "patient": 0}}
+	g, err := Compile("", w, new(Ledger), "batch", "vital", "patient", "new")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ class, inFlight, want int }{
+		{0, 19, Home}, {0, 20, Shed}, {1, 7, Home}, {1, 8, Shed}, {2, 49, Home}, {2, 50, Shed},
+		{3, 1 << 20, Home}, {4, 19, Home}, {4, 20, Shed}, {9, 19, Home}, {9, 20, Shed},
+	} {
+		if got := g.PickFor(c.class, 1e9, c.inFlight, 7, 0); got != c.want {
+			t.Errorf("class %d with %d in flight: %d, want %d", c.class, c.inFlight, got, c.want)
+		}
+	}
+}

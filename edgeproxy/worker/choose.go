@@ -38,6 +38,12 @@ func (w *Worker) target(r *request, a *attempt) exchange.Flag {
 	if s.Gate != nil && !r.stays() {
 		return w.asTheGateSays(r, a, s)
 	}
+	if !r.stays() {
+		if class := s.Class(r.head.Fields); s.Full(class, int(s.Service.InFlight.Load())) {
+			s.Sheds[class].N.Add(1)
+			return exchange.Shed
+		}
+	}
 	if w.home(r, a, s) {
 		return exchange.OK
 	}
@@ -62,13 +68,15 @@ func (w *Worker) asTheGateSays(r *request, a *attempt, s *view.Service) exchange
 			}
 		}
 	}
+	class := s.Class(r.head.Fields)
 	for {
-		switch i := s.Gate.Pick(w.Loop.Now(), int(s.Service.InFlight.Load()), w.random(), tried); {
+		switch i := s.Gate.Pick(class, w.Loop.Now(), int(s.Service.InFlight.Load()), w.random(), tried); {
 		case i >= 0 && i < len(s.Remotes):
 			a.toRemote(s, i)
 			return exchange.OK
 		case i == upstream.Shed:
-			return exchange.Overload
+			s.Sheds[class].N.Add(1)
+			return exchange.Shed
 		case i != upstream.Home || tried.Has(upstream.Home):
 			return exchange.NoHealthy
 		case w.home(r, a, s):

@@ -20,6 +20,19 @@ type MeshServiceSpec struct {
 	SessionAffinity *SessionAffinity `json:"sessionAffinity,omitempty"`
 	// Export says who beyond this site may use the service. Default: this site only.
 	Export *Export `json:"export,omitempty"`
+	// Objective is what the service's users are promised. Changes that would break it
+	// can be refused (meridian apply --prove).
+	Objective *ServiceObjective `json:"objective,omitempty"`
+}
+
+// ServiceObjective is a service level objective: what holds of the delays from a
+// site's proxy and of the requests that get no answer in time, over an hour. What is
+// left out is not promised.
+type ServiceObjective struct {
+	MeanLatency *Duration `json:"meanLatency,omitempty"`
+	P99Latency  *Duration `json:"p99Latency,omitempty"`
+	// ErrorPercent is the greatest part of requests without an answer.
+	ErrorPercent *float64 `json:"errorPercent,omitempty"`
 }
 
 // Kinds of session affinity.

@@ -210,6 +210,7 @@ func (p *Planner) Tick(nowNS int64, in Input) mesh.ServiceWeights {
 	}
 	first := len(all) // remotes start here
 	quietMS := silenceMS(in.Options)
+	out.Remotes = make([]mesh.RemoteWeight, 0, len(in.Options))
 	for i := range in.Options {
 		o := &in.Options[i]
 		q, why := p.usable(o, quietMS)
@@ -264,7 +265,22 @@ func (p *Planner) Tick(nowNS int64, in Input) mesh.ServiceWeights {
 	for i := range all[first:] {
 		out.Remotes = append(out.Remotes, all[first+i].remote(demand))
 	}
-	slices.SortFunc(out.Remotes, func(a, b mesh.RemoteWeight) int { return strings.Compare(a.Site, b.Site) })
+	out.Remotes = bySite(out.Remotes, func(r *mesh.RemoteWeight) string { return r.Site })
+	return out
+}
+
+// bySite sorts by name, by way of numbers: what is sorted here is too large to be
+// moved at every step of a sort.
+func bySite[T any](all []T, site func(*T) string) []T {
+	order := make([]int32, len(all))
+	for i := range order {
+		order[i] = int32(i)
+	}
+	slices.SortFunc(order, func(a, b int32) int { return strings.Compare(site(&all[a]), site(&all[b])) })
+	out := make([]T, len(all))
+	for i, k := range order {
+		out[i] = all[k]
+	}
 	return out
 }
 
@@ -471,7 +487,15 @@ func fill(all []candidate, perS float64) {
 		}
 		return sum
 	}
+	// Where not even the cheapest empty place is worth its cost, nobody gets anything.
+	cheapest := math.Inf(1)
+	for i := range all {
+		cheapest = math.Min(cheapest, all[i].costMS+all[i].MarginalMS(0))
+	}
 	lo, hi, below := 0.0, 1.0, -perS
+	for hi*2 < cheapest && hi < dearestMS {
+		lo, hi = hi, hi*2
+	}
 	above := amount(hi) - perS
 	for above < 0 && hi < dearestMS {
 		lo, hi, below = hi, hi*2, above

@@ -94,7 +94,7 @@ type view struct {
 }
 
 func (w *World) options(svc *mesh.MeshService, v view) []Option {
-	var out []Option
+	out := make([]Option, 0, len(v.sites))
 	for _, s := range v.sites {
 		name := s.Metadata.Name
 		if name == w.site || !allowed(svc, name) {
@@ -128,9 +128,25 @@ func (w *World) options(svc *mesh.MeshService, v view) []Option {
 		}
 		out = append(out, o)
 	}
-	slices.SortFunc(out, func(a, b Option) int {
+	return nearestFirst(out)
+}
+
+// nearestFirst sorts options: those that may be used by distance, then the others.
+// It goes by way of their numbers, since an option is too large to be moved at every
+// step of a sort.
+func nearestFirst(all []Option) []Option {
+	order := make([]int32, len(all))
+	for i := range order {
+		order[i] = int32(i)
+	}
+	slices.SortFunc(order, func(i, j int32) int {
+		a, b := &all[i], &all[j]
 		return cmp.Or(compareBool(a.Excluded != "", b.Excluded != ""), cmp.Compare(a.RTTMS, b.RTTMS), cmp.Compare(a.Site, b.Site))
 	})
+	out := make([]Option, len(all))
+	for i, k := range order {
+		out[i] = all[k]
+	}
 	return out
 }
 

@@ -221,13 +221,24 @@ type account struct {
 
 // Live returns the live state of one service at one site, always the same.
 func (b *Ledger) Live(service mesh.ServiceKey, site string) *Live {
-	_, lives := b.open(service, []string{site})
-	return lives[0]
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.account(service).live(site)
 }
 
 func (b *Ledger) open(service mesh.ServiceKey, sites []string) (*account, []*Live) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	a := b.account(service)
+	lives := make([]*Live, len(sites))
+	for i, s := range sites {
+		lives[i] = a.live(s)
+	}
+	return a, lives
+}
+
+// account is a service's; the caller holds mu.
+func (b *Ledger) account(service mesh.ServiceKey) *account {
 	a := b.services[service]
 	if a == nil {
 		if b.services == nil {
@@ -236,12 +247,14 @@ func (b *Ledger) open(service mesh.ServiceKey, sites []string) (*account, []*Liv
 		a = &account{sites: map[string]*Live{}}
 		b.services[service] = a
 	}
-	lives := make([]*Live, len(sites))
-	for i, s := range sites {
-		if a.sites[s] == nil {
-			a.sites[s] = new(Live)
-		}
-		lives[i] = a.sites[s]
+	return a
+}
+
+func (a *account) live(site string) *Live {
+	l := a.sites[site]
+	if l == nil {
+		l = new(Live)
+		a.sites[site] = l
 	}
-	return a, lives
+	return l
 }

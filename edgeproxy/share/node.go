@@ -418,14 +418,17 @@ func (n *Node) reachable(s *service, w mesh.ServiceWeights) mesh.ServiceWeights 
 }
 
 func (n *Node) heard(nowNS int64) []mesh.HeardReport {
-	var out []mesh.HeardReport
-	for _, h := range n.board.Reports(nowNS) {
-		if _, ok := n.news[newsKey{h.Load.Service, h.Site}]; ok {
+	out := make([]mesh.HeardReport, 0, len(n.news))
+	for key := range n.news {
+		if h, ok := n.board.Report(nowNS, key.site, key.service); ok {
 			out = append(out, mesh.HeardReport{
 				Site: h.Site, Reporter: h.Reporter, Epoch: h.Epoch, Seq: h.Seq, AgeMS: h.AgeMS, Service: h.Load,
 			})
 		}
 	}
+	slices.SortFunc(out, func(a, b mesh.HeardReport) int {
+		return cmp.Or(cmp.Compare(a.Site, b.Site), cmp.Compare(a.Service.Service, b.Service.Service))
+	})
 	return out
 }
 

@@ -94,7 +94,10 @@ func New(sc *Scenario, policy Policy, seed uint64) (*Mesh, error) {
 		s := &m.sites[i]
 		s.Site, s.service, s.demand = sc.Network.Sites[i], 1, sc.Network.Sites[i].DemandPerS
 		s.arrivals = rand.New(rand.NewPCG(seed, uint64(i)))
-		s.count = share.Counters{From: map[string]uint64{}, Slots: float64(s.Slots), Up: true}
+		s.count = share.Counters{From: map[string]uint64{}, Slots: float64(s.Slots), Up: !s.Closed}
+		if s.Closed {
+			s.count.Slots = 0
+		}
 		s.queue = make([]int32, 16)
 		s.joined = -1
 	}

@@ -18,6 +18,9 @@ type Site struct {
 	// DemandPerS is the rate of its own users' requests at the start, unless the
 	// scenario has Users.
 	DemandPerS float64
+	// Closed says that none of its slots works: its users are served elsewhere or
+	// refused. Only policies that run the product's code know what that means.
+	Closed bool
 }
 
 // CapacityPerS is the rate at which the site is full.

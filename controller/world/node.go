@@ -65,6 +65,8 @@ type Load struct {
 	mesh.ServiceReport
 	// Demand is the rate of the site's own users, wherever they are served, per second.
 	Demand float64
+	// PoolPerS is the work of services that share the machine, in requests of this one.
+	PoolPerS float64
 }
 
 // Loads sums what the site's live nodes say, by service. Each node sees all of
@@ -87,6 +89,7 @@ func (w *World) Loads(now time.Time) []Load {
 			l.InFlight += s.InFlight
 			l.Arrivals += s.Arrivals
 			l.Demand += s.Demand
+			l.PoolPerS += s.PoolPerS
 			// A node without traffic knows the declared time only, so it counts little.
 			weight := max(s.Arrivals, 1e-3)
 			l.ServiceTimeMS += weight * s.ServiceTimeMS

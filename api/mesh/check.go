@@ -26,6 +26,8 @@ const (
 	ReasonFilterNotFound             = "FilterNotFound"
 	ReasonShadowed                   = "Shadowed"
 	ReasonInvalidCertificateRef      = "InvalidCertificateRef"
+	ReasonFunctionNotFound           = "FunctionNotFound"
+	ReasonUnsupportedFunction        = "UnsupportedFunction"
 )
 
 // Condition is something that is wrong between objects that are each valid. It
@@ -84,6 +86,7 @@ func Check(o *Objects) []Condition {
 	c.policies()
 	c.fences()
 	c.certificates()
+	c.chains()
 	return c.found
 }
 
@@ -237,8 +240,8 @@ func (c *checker) filters(r *HTTPRoute, path string, filters []HTTPRouteFilter) 
 			c.backend(r.RouteKind(), r.Metadata, at+".requestMirror.backendRef", m.BackendRef.Namespace, m.BackendRef.Name, m.BackendRef.Port, r.speaks())
 		}
 		if e := f.ExtensionRef; e != nil {
-			if key := r.Metadata.Namespace + "/" + e.Name; c.responses[key] == nil {
-				c.add(r.RouteKind(), r.Metadata, at+".extensionRef", ReasonFilterNotFound, "there is no LocalResponse %s%s", key, c.perhaps(e.Name, c.responses))
+			if why := c.missingFilter(r.Metadata.Namespace, e); why != "" {
+				c.add(r.RouteKind(), r.Metadata, at+".extensionRef", ReasonFilterNotFound, "%s", why)
 			}
 		}
 	}

@@ -25,6 +25,10 @@ var features = []feature{
 			return p.Spec.SiteSharing != nil && len(p.Spec.SiteSharing.PriorityClasses) > 0
 		})
 	}},
+	{"request-chains", func(o *Objects) bool {
+		return slices.ContainsFunc(o.ServiceChains, func(c *ServiceChain) bool { return c.Spec.ForRequests() }) ||
+			slices.ContainsFunc(o.NetworkFunctions, func(f *NetworkFunction) bool { return f.Spec.ForRequests() })
+	}},
 	{"route-retry", func(o *Objects) bool {
 		return slices.ContainsFunc(o.HTTPRoutes, func(r *HTTPRoute) bool {
 			return slices.ContainsFunc(r.Spec.Rules, func(r HTTPRouteRule) bool { return r.Retry != nil })

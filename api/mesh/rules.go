@@ -4,10 +4,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
-	"slices"
 	"strconv"
-	"strings"
-	"sync"
 )
 
 // rule says what a field may hold beyond its Go type. The reader, [Validate],
@@ -313,7 +310,7 @@ var rules = map[string]rule{
 	"CORS.exposeHeaders":              {format: &formatHeader, maxItems: 64, unique: "."},
 	"CORS.maxAge":                     {span: &span{lo: 1, hi: math.MaxInt32}, def: 5, doc: "Seconds for which a browser may keep the answer to a preflight request."},
 	"LocalObjectRef.group":            {enum: []string{MeshGroup}},
-	"LocalObjectRef.kind":             {enum: []string{KindLocalResponse}},
+	"LocalObjectRef.kind":             {enum: []string{KindLocalResponse, KindServiceChain}},
 	"LocalObjectRef.name":             {format: &formatSubdomain},
 	"BackendObjectRef.group":          {enum: []string{MeshGroup}, hint: "add group: " + MeshGroup + "; " + meansCoreService},
 	"BackendObjectRef.kind":           {enum: []string{KindMeshService}, unserved: []string{"Service", "ServiceImport"}, hint: "add kind: " + KindMeshService + "; " + meansCoreService},
@@ -336,6 +333,8 @@ var rules = map[string]rule{
 	"ChainBranch.chain":                {format: &formatSubdomain, doc: "Another ServiceChain of this namespace."},
 	"ServiceChainSpec.update":          {enum: []string{UpdateNewFlows, UpdateImmediate}, def: UpdateNewFlows, doc: "Whether flows that are known stay on their path when the chain changes, as long as it works, or move at once."},
 	"ChainEnd.node":                    {format: &formatSubdomain, doc: "A ChainNode."},
+	"ChainEnd.gateway":                 {format: &formatSubdomain, doc: "A Gateway of this namespace, where a chain of requests begins."},
+	"ChainEnd.listener":                {format: &formatSubdomain, doc: "The Gateway's listener; absent is all for HTTP and HTTPS."},
 	"ChainEnd.interface":               {format: &formatInterface},
 	"ChainDemand.packetsPerSecond":     {span: notNegative},
 	"ChainDemand.mbps":                 {span: notNegative},
@@ -348,6 +347,23 @@ var rules = map[string]rule{
 	"ChainMatch.dscp":                  {span: &span{lo: 0, hi: 63}},
 	"ChainMatch.sourceSites":           {format: &formatLabel, unique: ".", doc: "Sites that ports or pools of the ingress node name."},
 	"ChainMatch.dnns":                  {format: &formatSubdomain, unique: ".", doc: "Data networks that ports or pools of the ingress node name."},
+	"ChainMatch.hosts":                 {format: &formatHostname, maxItems: 16, unique: ".", doc: "Hosts of requests, as an HTTPRoute's hostnames."},
+	"ChainMatch.paths":                 {maxItems: 16, doc: "Paths of requests, one of which must match."},
+	"ChainMatch.methods":               {enum: routedMethods, unique: "."},
+	"ChainMatch.headers":               {maxItems: 16, unique: "name", doc: "Headers of requests, all of which must match."},
+	"NativeFunction.headers":           {doc: "Sets, adds and removes headers, with values of the request."},
+	"NativeFunction.policer":           {doc: "A token bucket; what is beyond it gets 429."},
+	"NativeFunction.tagger":            {doc: "Names what a request is for by its host."},
+	"HeaderEnrichment.clientPosition":  {doc: "Headers that carry the client's position, for ${source.geo}; else it is the site's."},
+	"RequestPolicer.requestsPerSecond": {span: positive},
+	"RequestPolicer.burst":             {span: &span{lo: 1, hi: 1e6}, doc: "Requests that may come at once; absent, those of one second."},
+	"RequestPolicer.per":               {enum: []string{PolicePerAll, PolicePerClient, PolicePerHost, PolicePerIdentity}, def: PolicePerAll, doc: "Whose requests share a bucket: all, a client's address, a host, or the identity of a client's certificate."},
+	"HostTagger.header":                {format: &formatField, doc: "The header that carries the name; what a client sends in it is removed."},
+	"HostTagger.tags":                  {minItems: 1, maxItems: 64, unique: "name"},
+	"HostTagger.default":               {format: &formatFieldValue},
+	"HostTag.name":                     {format: &formatFieldValue},
+	"HostTag.hosts":                    {format: &formatHostname, minItems: 1, maxItems: 64, unique: "."},
+	"NetworkFunctionSpec.native":       {doc: "A function of requests, built into the proxy."},
 	"ChainMatch.slices":                {format: &formatSlice, unique: ".", doc: "S-NSSAIs that ports or pools of the ingress node name."},
 	"NetworkFunctionSpec.attach":       {enum: []string{AttachPlain, AttachGPE, AttachEther}, def: AttachPlain, doc: "How packets are handed over: plain to functions that know no NSH; with NSH in VXLAN-GPE or straight on Ethernet."},
 	"NetworkFunctionSpec.state":        {enum: []string{StateFlow, StateMAC, StateInterface}, def: StateFlow, doc: "How a plain function's packets find their path again: by their 5-tuple (routed functions that keep it), by source address (bridges and wires) or by the interface (functions that change the 5-tuple; each place on a path needs a pair)."},
@@ -410,7 +426,7 @@ var unserved = map[string][]string{
 	"SiteLink":            {"budget"},
 	"SessionAffinity":     {"idleTimeout"},
 	"TrafficPolicySpec":   {"rateLimit", "mirror", "circuitBreaker"},
-	"NetworkFunctionSpec": {"wasm", "native"},
+	"NetworkFunctionSpec": {"wasm"},
 }
 
 // clusterFields are written by a cluster, not by a person: they come along with
@@ -458,6 +474,10 @@ var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
 	reflect.TypeFor[ChainPool]():           related(chainPoolRelations),
 	reflect.TypeFor[ChainNodeSpec]():       related(chainNodeRelations),
 	reflect.TypeFor[ServiceChainSpec]():    related(chainRelations),
+	reflect.TypeFor[ChainEnd]():            related(chainEndRelations),
+	reflect.TypeFor[NativeFunction]():      related(nativeRelations),
+	reflect.TypeFor[HeaderEnrichment]():    related(enrichmentRelations),
+	reflect.TypeFor[HostTagger]():          related(taggerRelations),
 	reflect.TypeFor[Export](): func(v reflect.Value, fault faultFunc) {
 		if e := v.Interface().(Export); len(e.Sites) > 0 && e.Scope != ScopeMesh {
 			fault("sites", "sites are named but scope is not "+ScopeMesh, "add scope: "+ScopeMesh)
@@ -508,90 +528,3 @@ var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
 // names whose form is narrower than an object's because they become subjects of
 // the bus, identities and metric labels.
 var labelNamed = []string{KindSite, KindMeshService}
-
-// field is one JSON field of a struct.
-type field struct {
-	name     string
-	index    []int
-	typ      reflect.Type
-	required bool
-	rule     rule
-}
-
-// fieldsOf lists a struct's JSON fields in order, embedded structs flattened as
-// encoding/json does.
-func fieldsOf(t reflect.Type) []field {
-	if f, ok := fieldCache.Load(t); ok {
-		return f.([]field)
-	}
-	var fs []field
-	for i := range t.NumField() {
-		sf := t.Field(i)
-		tag, opts, _ := strings.Cut(sf.Tag.Get("json"), ",")
-		switch {
-		case sf.Anonymous && tag == "":
-			for _, f := range fieldsOf(sf.Type) {
-				f.index = append([]int{i}, f.index...)
-				fs = append(fs, f)
-			}
-		case !sf.IsExported() || tag == "-":
-		default:
-			fs = append(fs, field{tag, []int{i}, sf.Type, !strings.Contains(opts, "omitempty"), rules[t.Name()+"."+tag]})
-		}
-	}
-	fieldCache.Store(t, fs)
-	return fs
-}
-
-var fieldCache sync.Map // reflect.Type -> []field
-
-func fieldNames(fs []field) []string {
-	names := make([]string, len(fs))
-	for i, f := range fs {
-		names[i] = f.name
-	}
-	return names
-}
-
-// scalar checks one string, number or Duration (not a pointer) against the rule.
-func (r *rule) scalar(v reflect.Value) (message, hint string) {
-	switch {
-	case v.Type() == reflect.TypeFor[Duration]():
-		d := Duration(v.Int())
-		if d < 0 {
-			return fmt.Sprintf("%v is negative", d.D()), ""
-		}
-		if r.span != nil {
-			return r.span.check(d.D().Seconds()), ""
-		}
-	case v.Kind() == reflect.String:
-		return r.text(v.String())
-	case v.CanInt() && r.span != nil:
-		return r.span.check(float64(v.Int())), ""
-	case v.CanFloat():
-		s := r.span
-		if s == nil {
-			s = &span{lo: math.Inf(-1), hi: math.Inf(1)}
-		}
-		return s.check(v.Float()), ""
-	}
-	return "", ""
-}
-
-func (r *rule) text(s string) (message, hint string) {
-	switch {
-	case slices.Contains(r.unserved, s):
-		return fmt.Sprintf("%s is not served by this version", s), "use " + strings.Join(r.enum, " or ")
-	case len(r.enum) > 0 && !slices.Contains(r.enum, s):
-		if near := nearest(s, r.enum); near != "" {
-			hint = "did you mean " + near + "?"
-		}
-		if len(r.enum) == 1 {
-			return fmt.Sprintf("%q is not %s", s, r.enum[0]), hint
-		}
-		return fmt.Sprintf("%q is not one of %s", s, strings.Join(r.enum, ", ")), hint
-	case len(r.enum) == 0 && r.format != nil:
-		return r.format.check(s)
-	}
-	return "", ""
-}

@@ -353,6 +353,46 @@ spec:
       coordinates: [[[140, -39], [150, -39, 7], [150, -34], [140, -34], [140, -39]], [[144, -38], [145, -38], [145, -37], [144, -38]]]
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
+kind: ServiceChain
+metadata: {name: requests}
+spec:
+  functions: [enrich, police, tag]
+  failureMode: open
+  ingress: {gateway: ingress, listener: http}
+  match:
+  - hosts: [shop.example.com, "*.example.org"]
+    paths: [{value: /api}, {type: Exact, value: /}]
+    methods: [GET, POST]
+    headers: [{name: x-tier, value: gold}]
+  - {}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: ServiceChain
+metadata: {name: routed}
+spec: {functions: [enrich]}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: NetworkFunction
+metadata: {name: enrich}
+spec:
+  failureMode: open
+  native:
+    headers:
+      request: {set: [{name: x-site, value: "${source.site}/$$5"}], add: [{name: x-path, value: "${chain.spi}:${chain.si} ${request.header.X-A}"}], remove: [x-gone]}
+      response: {set: [{name: x-status, value: "${response.status}"}]}
+      clientPosition: {geoHeader: x-geo}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: NetworkFunction
+metadata: {name: police}
+spec: {native: {policer: {requestsPerSecond: 0.5, burst: 3, per: client}}}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: NetworkFunction
+metadata: {name: tag}
+spec: {native: {tagger: {header: x-app, default: other, tags: [{name: video, hosts: [v.example, "*.v.example"]}]}}}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
 kind: NetworkFunction
 metadata: {name: nat}
 spec:

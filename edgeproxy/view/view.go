@@ -11,6 +11,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/controller/fence"
+	"github.com/meridian-mesh/meridian/edgeproxy/function"
 	"github.com/meridian-mesh/meridian/edgeproxy/lb"
 	"github.com/meridian-mesh/meridian/edgeproxy/outlier"
 	"github.com/meridian-mesh/meridian/edgeproxy/route"
@@ -45,6 +46,8 @@ type View struct {
 	Services map[mesh.ServiceKey]*Service
 	// Sites gives the stable index of each other site by name.
 	Sites map[string]int
+	// Chains are those of requests, by namespace/name.
+	Chains map[string]*function.Chain
 	// Problems are faults that cost their share of requests and nothing else.
 	Problems []string
 
@@ -70,6 +73,7 @@ type Socket struct {
 	Listeners []string // names
 	Protocol  string
 	Routes    *route.Table   // of HTTP
+	Classes   *route.Table   // of requests that chains take here, nil without
 	Streams   *route.Streams // of TCP, TLS and UDP
 	// Balancers are the addresses whose connections begin with a PROXY header.
 	Balancers []netip.Prefix
@@ -247,6 +251,8 @@ type Deps struct {
 	Registry *upstream.Registry
 	Sharing  upstream.Sharing // may be nil
 	Loops    int
+	// Functions makes chains of requests; nil begins anew.
+	Functions *function.Registry
 	// Certificates makes what TLS needs; nil has no certificate.
 	Certificates Certificates
 	// Names resolves an endpoint's address that is no ip:port; nil knows none.
@@ -269,7 +275,11 @@ func Build(snap *mesh.Snapshot, with Deps) (*View, error) {
 			named:      map[string]*Service{},
 		},
 	}
+	if with.Functions == nil {
+		with.Functions = function.NewRegistry(with.Loops)
+	}
 	b.sites()
+	b.chains(with.Functions)
 	for _, s := range snap.Objects.Services {
 		b.service(s)
 	}

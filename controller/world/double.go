@@ -12,7 +12,7 @@ type double struct {
 	epoch uint64 // the youngest process's start
 	heard time.Time
 	young time.Time // when that one was last heard
-	n     int // reports of older processes, without a long pause
+	n     int       // reports of older processes, without a long pause
 	last  time.Time
 }
 

@@ -305,6 +305,9 @@ func (c *Cooperation) explain(e *mesh.ExplainedBackend, svc *view.Service, class
 		return
 	}
 	w := &is.share.Weights
+	if w.Sessions {
+		e.Unit = mesh.UnitSessions
+	}
 	inFlight := int(svc.Service.InFlight.Load())
 	e.Sharing, e.Source, e.Off = is.share.Gate.Policy(), is.share.Source, w.Off
 	asked := inFlight

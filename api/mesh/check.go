@@ -356,6 +356,16 @@ func (c *checker) service(s *MeshService) {
 			c.add(KindMeshService, s.Metadata, fmt.Sprintf("spec.endpoints[%d].site", i), ReasonUnknownSite, "there is no Site %s%s", e.Site, c.perhaps(e.Site, c.sites))
 		}
 	}
+	first := -1
+	for i, e := range s.Spec.Endpoints {
+		switch {
+		case e.Capacity == nil || e.Capacity.Unit == "":
+		case first < 0:
+			first = i
+		case e.Capacity.Unit != s.Spec.Endpoints[first].Capacity.Unit:
+			c.add(KindMeshService, s.Metadata, fmt.Sprintf("spec.endpoints[%d].capacity.unit", i), ReasonConflicted, "endpoints[%d] counts %s, which then is the service's unit", first, s.Spec.Endpoints[first].Capacity.Unit)
+		}
+	}
 	if x := s.Spec.Export; x != nil {
 		for i, name := range x.Sites {
 			if c.sites[name] == nil {

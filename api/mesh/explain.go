@@ -111,6 +111,8 @@ type ExplainedBackend struct {
 	Sharing string `json:"sharing,omitempty"`
 	Source  string `json:"source,omitempty"`
 	Off     string `json:"off,omitempty"`
+	// Unit is what load is counted in where it is not requests: sessions.
+	Unit string `json:"unit,omitempty"`
 	// Priority is the request's priority class, empty for none.
 	Priority string          `json:"priority,omitempty"`
 	Sites    []ExplainedSite `json:"sites"`

@@ -120,7 +120,7 @@ func (a *attempt) toHome(s *view.Service, i int) {
 }
 
 func (a *attempt) toRemote(s *view.Service, i int) {
-	a.endpoint, a.remote, a.slots, a.name, a.clients = s.Remotes[i].Endpoint, i, 0, s.Name, nil
+	a.endpoint, a.remote, a.slots, a.name, a.clients = s.Remotes[i].Endpoint, i, 0, s.Name, s.Remotes[i].TLS
 }
 
 // session goes where the request's cookie says, unless that is nowhere now.
@@ -194,6 +194,12 @@ func key(r *request, s *view.Service) (hash uint64, ok bool) {
 // heard notes how an attempt was answered.
 func (w *Worker) heard(a *attempt, head *stream.Message) {
 	a.how, a.status = upstream.Answered, head.Status
+	if a.asked {
+		// What is open for hours is not outstanding for as long: three quiet tunnels
+		// would make their site suspect, and take the room of those to come.
+		a.asked = false
+		a.gate.Done(a.remote, w.Loop.Now(), upstream.Answered)
+	}
 	if !a.timed && !a.told || a.remote != upstream.Home {
 		return
 	}

@@ -224,6 +224,9 @@ func explainBackend(w io.Writer, site string, b *mesh.ExplainedBackend) {
 		if b.Source != "" {
 			line += ", " + planOf(b.Source)
 		}
+		if b.Unit != "" {
+			line += ", by open " + b.Unit
+		}
 		if b.Off != "" {
 			line += ", off: " + b.Off
 		}

@@ -265,19 +265,19 @@ func (p *Planner) Tick(nowNS int64, in Input) mesh.ServiceWeights {
 	for i := range all[first:] {
 		out.Remotes = append(out.Remotes, all[first+i].remote(demand))
 	}
-	out.Remotes = bySite(out.Remotes, func(r *mesh.RemoteWeight) string { return r.Site })
+	out.Remotes = bySite(out.Remotes)
 	return out
 }
 
-// bySite sorts by name, by way of numbers: what is sorted here is too large to be
+// bySite sorts remotes by name, by way of their numbers: a remote is too large to be
 // moved at every step of a sort.
-func bySite[T any](all []T, site func(*T) string) []T {
+func bySite(all []mesh.RemoteWeight) []mesh.RemoteWeight {
 	order := make([]int32, len(all))
 	for i := range order {
 		order[i] = int32(i)
 	}
-	slices.SortFunc(order, func(a, b int32) int { return strings.Compare(site(&all[a]), site(&all[b])) })
-	out := make([]T, len(all))
+	slices.SortFunc(order, func(a, b int32) int { return strings.Compare(all[a].Site, all[b].Site) })
+	out := make([]mesh.RemoteWeight, len(all))
 	for i, k := range order {
 		out[i] = all[k]
 	}

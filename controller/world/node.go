@@ -28,7 +28,8 @@ func (w *World) Tell(r *mesh.NodeReport, at time.Time) {
 	}
 	n := node{at: at, report: r}
 	if old, ok := w.nodes[r.Node]; ok {
-		if cmp.Or(cmp.Compare(r.Epoch, old.report.Epoch), cmp.Compare(r.Seq, old.report.Seq)) <= 0 {
+		reborn := r.Epoch < old.report.Epoch && at.Sub(old.at) >= rebornAfter
+		if !reborn && cmp.Or(cmp.Compare(r.Epoch, old.report.Epoch), cmp.Compare(r.Seq, old.report.Seq)) <= 0 {
 			return
 		}
 		if r.Epoch == old.report.Epoch {

@@ -77,7 +77,7 @@ func (s *Server) input(sh world.Shared) plan.Input {
 	in := plan.Input{
 		DemandPerS: sh.Home.Demand, Slots: sh.Home.Slots, ServiceMS: sh.Home.ServiceTimeMS,
 		NoHome: sh.NoHome, Drained: sh.Drained, StayHome: sh.Sharing.StayHome,
-		Classes: plan.Classes(&sh.Sharing),
+		Classes: plan.Classes(&sh.Sharing), Sessions: sh.Sessions, Open: sh.Home.InFlight,
 	}
 	if sh.Sharing.ShedAfter != nil {
 		in.ShedAfterMS = float64(sh.Sharing.ShedAfter.D()) / float64(time.Millisecond)

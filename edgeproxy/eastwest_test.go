@@ -153,7 +153,7 @@ func TestEastWest(t *testing.T) {
 		if v := res.Header.Get(inband.HeaderLoad); v != "" {
 			t.Errorf("the client saw the load report %q", v)
 		}
-		if h := sharing.heard(); h != "sent 0, load 0 for a1, done 0 0" {
+		if h := sharing.heard(); h != "sent 0, done 0 0, load 0 for a1" {
 			t.Errorf("gate heard %q", h)
 		}
 		if len(bSharing.inFlight) != 0 {

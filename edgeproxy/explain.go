@@ -90,6 +90,11 @@ func (x *explainer) route(out *mesh.Explanation, q *mesh.ExplainQuery) error {
 				continue
 			}
 			if rule, ok := socket.Routes.Match(&request); ok {
+				if socket.Classes != nil {
+					if class, ok := socket.Classes.Match(&request); ok {
+						out.Chains = chainsOf(class.Filters)
+					}
+				}
 				out.Listener = name
 				x.rule(out, rule)
 			}
@@ -120,7 +125,7 @@ func (x *explainer) rule(out *mesh.Explanation, r *route.Rule) {
 	}
 	for i := range r.Backends {
 		b := &r.Backends[i]
-		e := mesh.ExplainedBackend{Service: b.Service, Port: b.Port, Chance: float64(b.Weight) / float64(total), Sites: []mesh.ExplainedSite{}}
+		e := mesh.ExplainedBackend{Service: b.Service, Port: b.Port, Chance: float64(b.Weight) / float64(total), Sites: []mesh.ExplainedSite{}, Chains: chainsOf(b.Filters)}
 		svc := x.v.Backend(b)
 		switch {
 		case answered(b.Filters) != "":
@@ -140,6 +145,30 @@ func (x *explainer) rule(out *mesh.Explanation, r *route.Rule) {
 		}
 		out.Backends = append(out.Backends, e)
 	}
+}
+
+// chainsOf describes the chains of filters: their functions in order.
+func chainsOf(f *route.Filters) (out []string) {
+	if f == nil {
+		return nil
+	}
+	for _, c := range f.Chains {
+		text := c.Key + ": "
+		for i := range c.Hops {
+			if i > 0 {
+				text += ", "
+			}
+			text += c.Hops[i].Name
+		}
+		switch {
+		case c.Broken != "" && c.Open:
+			text = c.Key + " is left out: " + c.Broken
+		case c.Broken != "":
+			text = c.Key + " refuses requests (503): " + c.Broken
+		}
+		out = append(out, text)
+	}
+	return out
 }
 
 // answered is the answer of filters that let no request through, else empty.
@@ -276,6 +305,9 @@ func (c *Cooperation) explain(e *mesh.ExplainedBackend, svc *view.Service, class
 		return
 	}
 	w := &is.share.Weights
+	if w.Sessions {
+		e.Unit = mesh.UnitSessions
+	}
 	inFlight := int(svc.Service.InFlight.Load())
 	e.Sharing, e.Source, e.Off = is.share.Gate.Policy(), is.share.Source, w.Off
 	asked := inFlight

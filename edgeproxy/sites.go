@@ -36,7 +36,7 @@ func (c *Cooperation) read(s *mesh.Snapshot) ([]share.Service, []way, *sharing) 
 		}
 		policy := mesh.EffectivePolicy(&s.Objects, m.Key()).SiteSharing
 		services = append(services, share.Service{
-			Key: m.Key(), Policy: policy.Policy, StayHome: policy.StayHome, ShedAfterMS: shedAfterMS(policy), Classes: plan.Classes(policy), DeclaredMS: c.declaredMS(m), Drained: drained, Pin: policy.PinOf(c.Site),
+			Key: m.Key(), Policy: policy.Policy, StayHome: policy.StayHome, ShedAfterMS: shedAfterMS(policy), Classes: plan.Classes(policy), DeclaredMS: c.declaredMS(m), Sessions: m.CountsSessions(), Drained: drained, Pin: policy.PinOf(c.Site),
 			Barred: fences.Barred(m.Key(), names),
 		})
 		out.services[m.Key()] = true

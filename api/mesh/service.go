@@ -103,8 +103,34 @@ type Capacity struct {
 	// ServiceTime is the mean time of one request without waiting. It is where
 	// measuring starts from.
 	ServiceTime Duration `json:"serviceTime"`
+	// Unit says what Concurrency counts: requests, or sessions that stay open
+	// (WebSocket, streams), whose messages take ServiceTime. Requests unless every port
+	// of the service is tcp or udp.
+	Unit string `json:"unit,omitempty"`
 	// Pool names a machine shared with other services of the site.
 	Pool string `json:"pool,omitempty"`
+}
+
+// Units of a [Capacity].
+const (
+	UnitRequests = "requests"
+	UnitSessions = "sessions"
+)
+
+// CountsSessions tells whether the service's load is sessions, by the first unit that
+// an endpoint says, else by the ports.
+func (s *MeshService) CountsSessions() bool {
+	for i := range s.Spec.Endpoints {
+		if c := s.Spec.Endpoints[i].Capacity; c != nil && c.Unit != "" {
+			return c.Unit == UnitSessions
+		}
+	}
+	for _, p := range s.Spec.Ports {
+		if p.Protocol != PortTCP && p.Protocol != PortUDP {
+			return false
+		}
+	}
+	return len(s.Spec.Ports) > 0
 }
 
 // Export scopes.

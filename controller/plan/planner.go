@@ -78,7 +78,12 @@ type Input struct {
 	ShedAfterMS float64
 	// Classes are the policy's priority classes.
 	Classes []Class
-	Options []Option
+	// Sessions says that the load is open sessions: then Slots and an option's Slots are
+	// how many may be open, InFlight and Open how many are, from everywhere, ServiceMS is
+	// the time of a message, and DemandPerS and arrivals are new sessions.
+	Sessions bool
+	Open     int
+	Options  []Option
 }
 
 // Class is a priority class: its name, and the longest wait at home that its requests
@@ -180,6 +185,9 @@ func (p *Planner) Tick(nowNS int64, in Input) mesh.ServiceWeights {
 		demand = p.demand
 	}
 
+	if in.Sessions {
+		return p.sessions(&in)
+	}
 	out := mesh.ServiceWeights{Service: p.service, HomeLimit: MaxLimit, HomeWeight: 1}
 	var all []candidate
 	if !in.NoHome && !in.Drained {

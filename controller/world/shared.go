@@ -17,6 +17,8 @@ type Shared struct {
 	Sharing mesh.SiteSharing
 	// Home is the load here; declared capacity where no node has reported yet.
 	Home Load
+	// Sessions says that the load is open sessions.
+	Sessions bool
 	// NoHome says that no endpoint here can serve, Drained that none is to serve
 	// while another site can.
 	NoHome, Drained bool
@@ -70,7 +72,7 @@ func (w *World) Shared(now time.Time, reachable bool) []Shared {
 			home = Load{ServiceReport: capacity}
 		}
 		out = append(out, Shared{
-			Service: key, Sharing: w.cache.sharing[key], Home: home,
+			Service: key, Sessions: svc.CountsSessions(), Sharing: w.cache.sharing[key], Home: home,
 			// Nodes that count no slots where some are declared have lost them all.
 			NoHome:  !servedAt(svc, w.site) || w.Barred(key, w.site) != "" || capacity.Slots > 0 && home.Slots == 0,
 			Drained: here.Spec.Traffic == mesh.SiteDrained,

@@ -62,6 +62,11 @@ func (fakeProxy) Loads(dst []edgeproxy.ServiceLoad) []edgeproxy.ServiceLoad {
 	return append(dst, edgeproxy.ServiceLoad{Service: "default/echo", From: []edgeproxy.SourceCount{{Site: "south", N: 12}}})
 }
 
+func (fakeProxy) Chains() []edgeproxy.Chain {
+	return []edgeproxy.Chain{{Name: "default/web", SPI: 7, Takes: []string{"HTTPRoute/default/r/0"}, Hops: []edgeproxy.Hop{
+		{SI: 255, Function: "limit", Kind: "policer", Passed: 5, Answered: 2, Failed: 4, Bypassed: 3, Timed: 2, Took: 3 * time.Microsecond}}}}
+}
+
 func (fakeProxy) Connections(int) []edgeproxy.Connection { return []edgeproxy.Connection{{ID: 7}} }
 
 func (fakeProxy) Connection(id uint64) (edgeproxy.Connection, bool) {

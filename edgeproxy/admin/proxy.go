@@ -15,6 +15,7 @@ import (
 type Proxy interface {
 	Listeners() []edgeproxy.Listener
 	Endpoints() []edgeproxy.Endpoint
+	Chains() []edgeproxy.Chain
 	Problems() []string
 	Stats() edgeproxy.Stats
 	Memory() edgeproxy.Memory
@@ -74,6 +75,7 @@ func (n Node) writeProxy(t *Text) {
 	writeStreams(t, s.Streams)
 	writeSessions(t, s.Sessions)
 	writeUpstreams(t, n.Proxy.Endpoints())
+	writeChains(t, n.Proxy.Chains())
 }
 
 func writeMemory(t *Text, m edgeproxy.Memory) {

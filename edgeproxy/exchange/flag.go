@@ -22,6 +22,8 @@ const (
 	SlowBody                // the request's body came too slowly
 	SlowReader              // the client took its response too slowly
 	Shed                    // full here, and no other site may take it
+	RateLimited             // a policer refused the request
+	FunctionFailed          // a function of a chain could not do its work
 	Flags                   // their number
 )
 
@@ -47,6 +49,8 @@ var flagText = [Flags]struct {
 	SlowReader:         {"SR", 0, ""},
 	IdleTimeout:        {"SI", 408, "the connection carried nothing for too long"},
 	Shed:               {"SH", 503, "the service is full here, and no other site can take this request"},
+	RateLimited:        {"RL", 429, "too many requests"},
+	FunctionFailed:     {"FF", 503, "a function that this request has to pass does not work"},
 }
 
 var details = [Flags]string{
@@ -67,6 +71,8 @@ var details = [Flags]string{
 	SlowReader:         "response_read_too_slowly",
 	IdleTimeout:        "idle_timeout",
 	Shed:               "shed",
+	RateLimited:        "rate_limited",
+	FunctionFailed:     "function_failed",
 }
 
 // Details is the flag as a reason in the words of Envoy's response code details,

@@ -75,6 +75,8 @@ func (g *Gate) standing(r *remote, nowNS int64) (open bool, why string) {
 		return false, suspect
 	case r.live.early(nowNS):
 		return false, "the link is at its greatest rate"
+	case g.sessions && r.live.opened.Load() >= r.limit:
+		return false, fmt.Sprintf("its places for sessions from here (%d) are taken, until it says that there are more", r.limit)
 	case g.policy == mesh.SharingCooperative && int64(r.live.Outstanding()) >= r.limit:
 		return false, fmt.Sprintf("%d requests are outstanding there, its limit is %d", r.live.Outstanding(), r.limit)
 	}
@@ -84,7 +86,9 @@ func (g *Gate) standing(r *remote, nowNS int64) (open bool, why string) {
 // explainPlan is the cooperative policy; shed says that the request is refused.
 func (g *Gate) explainPlan(nowNS int64, class, homeInFlight int, out []Candidate, open []bool) (shed bool) {
 	home := homeInFlight >= 0
-	if home && homeInFlight < g.homeLimit {
+	limit := g.shedLimit(class)
+	full := limit > 0 && homeInFlight >= limit
+	if home && homeInFlight < g.homeLimit && !full {
 		out[0].Chance = 1
 		out[0].Why = fmt.Sprintf("%d in flight here, and while fewer than %d are requests stay", homeInFlight, g.homeLimit)
 		if g.homeLimit >= noLimit {
@@ -122,7 +126,7 @@ func (g *Gate) explainPlan(nowNS int64, class, homeInFlight int, out []Candidate
 		out[i+1].Chance, out[i+1].Why = 1, "those that the plan draws are full, and this is the cheapest of the others"
 		return false
 	}
-	if limit := g.shedLimit(class); home && limit > 0 && homeInFlight >= limit {
+	if home && full {
 		out[0].Why = fmt.Sprintf("%d in flight here: from %d on requests are refused (503) where no other site is left", homeInFlight, limit)
 		return true
 	}

@@ -61,8 +61,11 @@ type Gate struct {
 	homeLimit int
 	// shed[0] is the number in flight at home from which a request is refused, the
 	// others are those of the priority classes; 0 is never.
-	shed    []int
-	remotes []remote
+	shed []int
+	// sessions says that a remote's limit is how many may be opened there until the
+	// next gate.
+	sessions bool
+	remotes  []remote
 	// drawnTo[i] is the sum of the draws up to and with remote i. It lies apart,
 	// since every draw scans it.
 	drawnTo []float64
@@ -89,7 +92,7 @@ func Compile(policy string, w *mesh.ServiceWeights, ledger *Ledger, classes ...s
 		policy = Pinned
 	}
 	g := &Gate{policy: policy, homeLimit: w.HomeLimit, shed: make([]int, 1, 1+len(classes)), account: account, remotes: make([]remote, len(plan)), drawnTo: make([]float64, len(plan))}
-	g.shed[0] = w.ShedLimit
+	g.shed[0], g.sessions = w.ShedLimit, w.Sessions
 	for _, name := range classes {
 		limit, known := w.ClassShedLimits[name]
 		if !known {
@@ -107,6 +110,9 @@ func Compile(policy string, w *mesh.ServiceWeights, ledger *Ledger, classes ...s
 		}
 		g.drawnTo[i] = drawn
 		lives[i].pace(p.MaxRate)
+		if w.Sessions {
+			lives[i].opened.Store(0)
+		}
 		g.remotes[i] = remote{
 			live: lives[i], limit: int64(p.Limit),
 			silentNS: silentBaseNS + int64(4e6*(p.RTTMS+p.ServiceTimeMS)),
@@ -173,7 +179,9 @@ func (g *Gate) Pick(nowNS int64, homeInFlight int, rnd uint64, tried Mask) int {
 func (g *Gate) PickFor(class int, nowNS int64, homeInFlight int, rnd uint64, tried Mask) int {
 	home := homeInFlight >= 0 && !tried.Has(Home)
 	if g.policy == mesh.SharingCooperative {
-		if home && homeInFlight < g.homeLimit {
+		limit := g.shedLimit(class)
+		full := limit > 0 && homeInFlight >= limit
+		if home && homeInFlight < g.homeLimit && !full {
 			return Home
 		}
 		if i := g.draw(nowNS, rnd, tried); i >= 0 {
@@ -182,7 +190,7 @@ func (g *Gate) PickFor(class int, nowNS int64, homeInFlight int, rnd uint64, tri
 		if i := g.overflow(nowNS, homeInFlight, tried); home && i >= 0 {
 			return i
 		}
-		if limit := g.shedLimit(class); home && limit > 0 && homeInFlight >= limit {
+		if home && full {
 			return Shed
 		}
 	} else if len(g.turns) > 0 {
@@ -259,7 +267,7 @@ func (g *Gate) drawn(x float64) int {
 
 func (g *Gate) may(i int, nowNS int64, tried Mask) verdict {
 	r := &g.remotes[i]
-	if r.excluded || tried.Has(i) || r.live.early(nowNS) {
+	if r.excluded || tried.Has(i) || r.live.early(nowNS) || g.sessions && r.live.opened.Load() >= r.limit {
 		return no
 	}
 	return r.live.admits(nowNS, r.silentNS, r.limit)

@@ -38,6 +38,7 @@ const (
 type Live struct {
 	_           [64]byte // Neighbours in memory are written by other loops.
 	outstanding atomic.Int64
+	opened      atomic.Int64 // sessions since the last plan
 	waitingNS   atomic.Int64 // when outstanding last rose from 0
 	answeredNS  atomic.Int64 // last response or report over the link
 	inFlight    atomic.Int64 // there, by the last report over the link
@@ -57,6 +58,7 @@ func (l *Live) Start(nowNS int64) {
 	if l.outstanding.Add(1) == 1 {
 		l.waitingNS.Store(nowNS)
 	}
+	l.opened.Add(1)
 	if gap := l.gapNS.Load(); gap > 0 {
 		for {
 			due := l.dueNS.Load()

@@ -51,6 +51,8 @@ type Service struct {
 	Classes []plan.Class
 	// DeclaredMS is the service time that measuring starts from, 0 for none.
 	DeclaredMS float64
+	// Sessions says that its load is open sessions, whose messages take DeclaredMS.
+	Sessions bool
 	// Drained says that home is to take nothing while another site can.
 	Drained bool
 	// Pin are the weights of sites, this one's too, that the operator has fixed; nil
@@ -188,7 +190,7 @@ func (n *Node) Configure(services []Service, peers []Peer) error {
 			return err
 		}
 		s := old[cfg.Key]
-		if s == nil || s.DeclaredMS != cfg.DeclaredMS {
+		if s == nil || s.DeclaredMS != cfg.DeclaredMS || s.Sessions != cfg.Sessions {
 			s = newService(cfg, n.curves)
 		} else {
 			kept := *s
@@ -323,7 +325,8 @@ func (n *Node) Tick(nowNS int64, counters map[mesh.ServiceKey]*Counters) Output 
 func (n *Node) share(nowNS int64, s *service, c *Counters) Share {
 	standby := s.planner.Tick(nowNS, plan.Input{
 		DemandPerS: s.demand.PerS(), Slots: c.Slots, ServiceMS: s.serviceTime.MS(), NoHome: !c.Up, Drained: s.Drained,
-		OthersPerS: s.others.PerS(), StayHome: s.StayHome, ShedAfterMS: s.ShedAfterMS, Classes: s.Classes, Options: n.options(nowNS, s),
+		OthersPerS: s.others.PerS(), StayHome: s.StayHome, ShedAfterMS: s.ShedAfterMS, Classes: s.Classes,
+		Sessions: s.Sessions, Open: c.InFlight, Options: n.options(nowNS, s),
 	})
 	renewed := s.planned != nil && n.have && nowNS < n.expiresNS
 	step := float64(nowNS-n.lastNS) / fadeNS

@@ -28,6 +28,16 @@ func TestPick_shed(t *testing.T) {
 	if i := compile(t, mesh.SharingNone, w).Pick(1e9, 500, 7, 0); i != Home {
 		t.Errorf("policy none: picked %d, want home", i)
 	}
+	// Nobody to share with, as when every other site is dead: home's own limit is none.
+	g = compile(t, "", &mesh.ServiceWeights{Service: "default/echo", HomeLimit: 1 << 20, ShedLimit: 20})
+	for n, want := range map[int]int{19: Home, 20: Shed} {
+		if i := g.Pick(1e9, n, 7, 0); i != want {
+			t.Errorf("alone with %d in flight: picked %d, want %d", n, i, want)
+		}
+		if c := g.Explain(1e9, 0, n, 1)[0]; (c.Chance == 1) != (want == Home) {
+			t.Errorf("alone with %d in flight: explained as %+v", n, c)
+		}
+	}
 	w.ShedLimit = 0
 	g = compile(t, "", &mesh.ServiceWeights{Service: "default/echo", HomeLimit: 4})
 	if i := g.Pick(1e9, 500, 7, 0); i != Home {

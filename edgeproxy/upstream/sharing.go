@@ -51,7 +51,8 @@ type Gate interface {
 	Pick(class int, now int64, homeInFlight int, rnd uint64, tried Tried) int
 	// Sent follows when an attempt at the remote begins, with connecting.
 	Sent(remote int, now int64)
-	// Done follows each Sent once, when its attempt ended.
+	// Done follows each Sent once: when the head of its response came, or when its
+	// attempt ended without.
 	Done(remote int, now int64, how Outcome)
 	// Load hands over the meridian-load value of a response; value is borrowed.
 	Load(remote int, value []byte, now int64)

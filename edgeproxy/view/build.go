@@ -295,6 +295,13 @@ func (b *builder) gateway(g *mesh.Gateway) {
 				b.problem("%s", f.Error())
 			}
 			b.backends(table)
+			classes, faults := route.BuildClasses(g, group, &b.snap.Objects)
+			s.Classes = classes
+			for _, f := range faults {
+				b.problem("%s", f.Error())
+			}
+			b.chained(table)
+			b.chained(classes)
 		}
 		if first.Protocol == mesh.ProtocolHTTPS {
 			s.TLS = b.serverTLS(g, group)

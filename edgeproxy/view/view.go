@@ -11,6 +11,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/controller/fence"
+	"github.com/meridian-mesh/meridian/edgeproxy/function"
 	"github.com/meridian-mesh/meridian/edgeproxy/lb"
 	"github.com/meridian-mesh/meridian/edgeproxy/outlier"
 	"github.com/meridian-mesh/meridian/edgeproxy/route"
@@ -50,6 +51,8 @@ type View struct {
 	Peers map[string]*tlsio.Client
 	// TrustDomain is that of the own mesh, empty where it has none.
 	TrustDomain string
+	// Chains are those of requests, by namespace/name.
+	Chains map[string]*function.Chain
 	// Problems are faults that cost their share of requests and nothing else.
 	Problems []string
 
@@ -75,6 +78,7 @@ type Socket struct {
 	Listeners []string // names
 	Protocol  string
 	Routes    *route.Table   // of HTTP
+	Classes   *route.Table   // of requests that chains take here, nil without
 	Streams   *route.Streams // of TCP, TLS and UDP
 	// Balancers are the addresses whose connections begin with a PROXY header.
 	Balancers []netip.Prefix
@@ -257,6 +261,8 @@ type Deps struct {
 	Registry *upstream.Registry
 	Sharing  upstream.Sharing // may be nil
 	Loops    int
+	// Functions makes chains of requests; nil begins anew.
+	Functions *function.Registry
 	// Certificates makes what TLS needs; nil has no certificate.
 	Certificates Certificates
 	// Names resolves an endpoint's address that is no ip:port; nil knows none.
@@ -281,7 +287,11 @@ func Build(snap *mesh.Snapshot, with Deps) (*View, error) {
 		},
 	}
 	b.mesh()
+	if with.Functions == nil {
+		with.Functions = function.NewRegistry(with.Loops)
+	}
 	b.sites()
+	b.chains(with.Functions)
 	for _, s := range snap.Objects.Services {
 		b.service(s)
 	}

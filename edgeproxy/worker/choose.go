@@ -194,6 +194,12 @@ func key(r *request, s *view.Service) (hash uint64, ok bool) {
 // heard notes how an attempt was answered.
 func (w *Worker) heard(a *attempt, head *stream.Message) {
 	a.how, a.status = upstream.Answered, head.Status
+	if a.asked {
+		// What is open for hours is not outstanding for as long: three quiet tunnels
+		// would make their site suspect, and take the room of those to come.
+		a.asked = false
+		a.gate.Done(a.remote, w.Loop.Now(), upstream.Answered)
+	}
 	if !a.timed && !a.told || a.remote != upstream.Home {
 		return
 	}

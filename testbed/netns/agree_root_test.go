@@ -44,12 +44,14 @@ const (
 // MERIDIAN_AGREE names scenarios, MERIDIAN_AGREE_SEEDS how many seeds each is run with
 // and MERIDIAN_AGREE_SLOWER by how much service times, gaps between requests and round
 // trips are stretched, in both: a machine that has other work to do adds milliseconds
-// to a request that are no part of it. Without these it is one short run, with twice
-// the room, because CI's machine has.
+// to a request that are no part of it. Without these it is one short run with twice
+// the room, because CI's machine has, and delays are judged only where the generators
+// themselves were in time, which is tried three times: shares say whether real sites
+// decide as simulated ones do, and a stall of the whole machine does not change them.
 func TestRootAgree(t *testing.T) {
-	names, room := []string{"./testdata/agree.yaml"}, 2.0
+	names, room, tries := []string{"./testdata/agree.yaml"}, 2.0, 3
 	if v := os.Getenv("MERIDIAN_AGREE"); v != "" {
-		names, room = strings.Split(v, ","), 1
+		names, room, tries = strings.Split(v, ","), 1, 1
 	}
 	seeds, slower := setting(t, "MERIDIAN_AGREE_SEEDS", 1), setting(t, "MERIDIAN_AGREE_SLOWER", 1)
 	for _, name := range names {
@@ -59,8 +61,8 @@ func TestRootAgree(t *testing.T) {
 				t.Fatal(err)
 			}
 			stretch(sc, float64(slower))
-			m := newRealMesh(t, sc)
-			m.room = room
+			m := newRealMesh(t, sc, edgeproxies{})
+			m.room, m.tries = room, tries
 			m.agree(t, seeds)
 		})
 	}
@@ -82,7 +84,9 @@ func stretch(sc *sim.Scenario, by float64) {
 type realMesh struct {
 	sc         *sim.Scenario
 	room       float64 // factor on what may differ
+	tries      int     // how often a run is repeated whose generators were late
 	net        *Network
+	hub        *site
 	sites      []*site
 	backends   []emu.Control
 	generators []*load.Generator
@@ -104,7 +108,25 @@ func (f figures) String() string {
 		f.meanMS, f.p99MS, 100*f.errors, 100*f.away, strings.Join(shares, "/"))
 }
 
-func newRealMesh(t *testing.T, sc *sim.Scenario) *realMesh {
+// front is what users of a real mesh reach at each site.
+type front interface {
+	// flags are the site's controller's, start starts the proxy of the i-th site once
+	// its backend listens, and ready tells whether it may send to all others.
+	flags(m *realMesh, i int) []string
+	start(m *realMesh, i int, backend string)
+	ready(m *realMesh, i int) func() bool
+}
+
+// edgeproxies are our own.
+type edgeproxies struct{}
+
+func (edgeproxies) flags(*realMesh, int) []string      { return nil }
+func (edgeproxies) start(m *realMesh, i int, _ string) { m.sites[i].startProxy() }
+func (edgeproxies) ready(m *realMesh, i int) func() bool {
+	return m.sites[i].mayUse(len(m.sites) - 1)
+}
+
+func newRealMesh(t *testing.T, sc *sim.Scenario, f front) *realMesh {
 	t.Helper()
 	names := []string{"hub"}
 	for i := range sc.Network.Sites {
@@ -112,6 +134,7 @@ func newRealMesh(t *testing.T, sc *sim.Scenario) *realMesh {
 	}
 	m := &realMesh{sc: sc, net: New(t, 1, link.Shape{}, names...)}
 	hub := newSite(t, m.net.Places[0], "hub")
+	m.hub = hub
 	for i, p := range m.net.Places[1:] {
 		m.sites = append(m.sites, newSite(t, p, sc.Network.Sites[i].Name))
 	}
@@ -122,13 +145,14 @@ func newRealMesh(t *testing.T, sc *sim.Scenario) *realMesh {
 	within(t, 20*time.Second, "the hub", func() bool { _, err := hub.status(t.Context()); return err == nil })
 	var doc strings.Builder
 	doc.WriteString(ingress)
+	addrs := make([]string, len(m.sites))
 	for i, s := range m.sites {
 		token, err := hub.api.CreateToken(t.Context(), siteapi.TokenRequest{Site: s.name})
 		if err != nil {
 			t.Fatal(err)
 		}
 		s.run("--data", s.dir, "join", token.Token, "--prepare", "--location", fmt.Sprintf("%g,-37.8", 144.9+float64(i)/10), "--gateway", s.Addr.String()+":15443")
-		s.startController()
+		s.startController(f.flags(m, i)...)
 		real := &sc.Network.Sites[i]
 		file := filepath.Join(s.node, "backend.json")
 		s.start("meridian", "demo-backend", "--site", s.name, "--endpoints", "1", "--slots", fmt.Sprint(real.Slots),
@@ -138,18 +162,19 @@ func newRealMesh(t *testing.T, sc *sim.Scenario) *realMesh {
 			text, err := os.ReadFile(file)
 			return err == nil && json.Unmarshal(text, &run) == nil
 		})
+		addrs[i] = run.Endpoints[0]
 		m.backends = append(m.backends, emu.Control{Addr: run.Control, Client: s.users})
 		fmt.Fprintf(&doc, "  - {address: %q, site: %s, capacity: {concurrency: %d, serviceTime: %gms}}\n", run.Endpoints[0], s.name, real.Slots, real.ServiceMS)
 	}
 	doc.WriteString(patience)
 	applySoon(t, hub, doc.String())
-	for _, s := range m.sites {
+	for i, s := range m.sites {
 		within(t, 20*time.Second, "the controller of "+s.name, func() bool { _, err := siteapi.ReadRunFile(s.dir); return err == nil })
-		s.startProxy()
+		f.start(m, i, addrs[i])
 	}
-	for _, s := range m.sites {
+	for i, s := range m.sites {
 		within(t, 30*time.Second, "users of "+s.name+" to be served", func() bool { return s.ask() == nil })
-		within(t, 30*time.Second, s.name+" to know all others", s.mayUse(len(m.sites)-1))
+		within(t, 30*time.Second, s.name+" to know all others", f.ready(m, i))
 		s.users.CloseIdleConnections()
 	}
 	m.generate(t)
@@ -241,15 +266,25 @@ func (m *realMesh) agree(t *testing.T, seeds int) {
 	shares := func(f figures) []float64 { return append([]float64{f.away}, f.hotTo...) }
 	far := make([]float64, 1+len(m.sites))
 	for seed := range uint64(seeds) {
-		want, got := m.compare(t, 700+seed)
+		want, got, late := m.compare(t, 700+seed)
+		for try := 1; try < m.tries && late > lateMS; try++ {
+			want, got, late = m.compare(t, 700+seed)
+		}
+		for i, s := range shares(got) {
+			far[i] += (s - shares(want)[i]) / float64(seeds)
+		}
+		if got.errors > want.errors+0.01 {
+			t.Errorf("%s, seed %d: %.1f %% of requests had no answer", m.sc.Name, 700+seed, 100*got.errors)
+		}
+		if m.tries > 1 && late > lateMS {
+			t.Logf("%s, seed %d: delays are not judged, the machine was too busy to send requests in time", m.sc.Name, 700+seed)
+			continue
+		}
 		if d := math.Abs(got.meanMS/want.meanMS - 1); !(d <= m.room*agreeMean) {
 			t.Errorf("%s, seed %d: means differ by %.0f %%", m.sc.Name, 700+seed, 100*d)
 		}
 		if d := math.Abs(got.p99MS/want.p99MS - 1); !(d <= m.room*agreeP99) {
 			t.Errorf("%s, seed %d: 99th percentiles differ by %.0f %%", m.sc.Name, 700+seed, 100*d)
-		}
-		for i, s := range shares(got) {
-			far[i] += (s - shares(want)[i]) / float64(seeds)
 		}
 	}
 	for i, d := range far {
@@ -259,8 +294,11 @@ func (m *realMesh) agree(t *testing.T, seeds int) {
 	}
 }
 
-// compare runs one seed in both.
-func (m *realMesh) compare(t *testing.T, seed uint64) (want, got figures) {
+// lateMS is how late generators may be at the 99th percentile.
+const lateMS = 20
+
+// compare runs one seed in both, and says how late the generators were.
+func (m *realMesh) compare(t *testing.T, seed uint64) (want, got figures, lateMS float64) {
 	t.Helper()
 	p, err := policy.New(policy.NameMeridian, policy.Options{})
 	if err != nil {
@@ -276,10 +314,10 @@ func (m *realMesh) compare(t *testing.T, seed uint64) (want, got figures) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	requests, late := m.run(t, arrivals)
+	requests, lateMS := m.run(t, arrivals)
 	got = m.measured(requests)
-	t.Logf("%s, seed %d, %d requests (generators' 99th percentile %.2f ms late)\n  simulator: %s\n  real:      %s", m.sc.Name, seed, len(arrivals), late, want, got)
-	return want, got
+	t.Logf("%s, seed %d, %d requests (generators' 99th percentile %.2f ms late)\n  simulator: %s\n  real:      %s", m.sc.Name, seed, len(arrivals), lateMS, want, got)
+	return want, got, lateMS
 }
 
 func (m *realMesh) simulated(s *sim.Stats) figures {
@@ -345,12 +383,12 @@ func (m *realMesh) run(t *testing.T, arrivals []sim.Arrival) ([]report.Request, 
 	ctx, stop := context.WithTimeout(t.Context(), seconds(m.sc.ForS)+time.Minute)
 	defer stop()
 	start := time.Now().Add(200 * time.Millisecond)
-	results, errs := make([]*load.Result, len(m.sites)), make([]error, len(m.sites))
+	results, errs := make([]*load.Result, len(m.sites)), make([]error, len(m.sites)+1)
 	var wg sync.WaitGroup
 	for i, g := range m.generators {
 		wg.Go(func() { results[i], errs[i] = g.Run(ctx, bySite[i], start) })
 	}
-	errs = append(errs, m.direct(ctx, start))
+	errs[len(m.sites)] = m.direct(ctx, start)
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,6 +51,15 @@ func (fakeProxy) Handshakes() []tlsio.Count {
 
 func (fakeProxy) Certificates() []tlsio.Held {
 	return []tlsio.Held{{Name: "Certificate/default/shop", NotAfter: time.Unix(2000000000, 0)}, {Name: "Certificate/default/late", Problem: "missing"}}
+}
+
+func (fakeProxy) Identity() *x509.Certificate {
+	id := &url.URL{Scheme: "spiffe", Host: "mesh.example", Path: "/site/north/ns/meridian/sa/n1"}
+	return &x509.Certificate{NotAfter: time.Unix(2000000000, 0), URIs: []*url.URL{id}}
+}
+
+func (fakeProxy) Loads(dst []edgeproxy.ServiceLoad) []edgeproxy.ServiceLoad {
+	return append(dst, edgeproxy.ServiceLoad{Service: "default/echo", From: []edgeproxy.SourceCount{{Site: "south", N: 12}}})
 }
 
 func (fakeProxy) Chains() []edgeproxy.Chain {

@@ -17,7 +17,7 @@ var (
 
 // labelsAllowed are all labels there may be: each is bounded by configuration or
 // by code, never by what clients send.
-var labelsAllowed = []string{"service", "site", "endpoint", "class", "flag", "reason", "source", "version", "revision", "goversion", "le", "loop", "from", "address", "limit", "side", "kind", "certificate", "priority", "chain", "si", "function", "outcome"}
+var labelsAllowed = []string{"id", "peer_site", "service", "site", "endpoint", "class", "flag", "reason", "source", "version", "revision", "goversion", "le", "loop", "from", "address", "limit", "side", "kind", "certificate", "priority", "chain", "si", "function", "outcome"}
 
 // lint returns what is wrong with an exposition, by the text format 0.0.4 and
 // the naming practice of Prometheus.
@@ -103,6 +103,8 @@ func TestMetrics(t *testing.T) {
 		`meridian_requests_total{service="default/echo",class="2xx",flag=""} 8`,
 		`meridian_tls_handshakes_total{side="server",kind="full"} 5`,
 		`meridian_tls_handshake_failures_total{side="server",reason="not_tls"} 3`,
+		`meridian_identity_not_after_seconds{id="spiffe://mesh.example/site/north/ns/meridian/sa/n1"} 2e+09`,
+		`meridian_peer_requests_total{service="default/echo",peer_site="south"} 12`,
 		`meridian_tls_certificate_not_after_seconds{certificate="Certificate/default/shop"} 2e+09`,
 		`meridian_tls_certificate_problem{certificate="Certificate/default/late"} 1`,
 		`meridian_requests_total{service="",class="0",flag="NR\"\\\n"} 1`,

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"crypto/x509"
 	"maps"
 	"slices"
 	"strconv"
@@ -20,6 +21,8 @@ type Proxy interface {
 	Memory() edgeproxy.Memory
 	Handshakes() []tlsio.Count
 	Certificates() []tlsio.Held
+	Identity() *x509.Certificate
+	Loads(dst []edgeproxy.ServiceLoad) []edgeproxy.ServiceLoad
 	Connections(most int) []edgeproxy.Connection
 	Connection(id uint64) (edgeproxy.Connection, bool)
 	Explain(q *mesh.ExplainQuery) (*mesh.Explanation, error)
@@ -64,6 +67,7 @@ func (n Node) writeProxy(t *Text) {
 	t.Family("meridian_config_problems", gauge, "Parts of the configuration in force that cannot be served.")
 	t.Value(float64(len(n.Proxy.Problems())))
 	n.writeTLS(t)
+	writePeers(t, n.Proxy.Loads(nil))
 	n.writeAccessLog(t)
 	writeMemory(t, n.Proxy.Memory())
 	writeLoops(t, s.Loops)

@@ -3,6 +3,8 @@ package admin
 import (
 	"maps"
 	"slices"
+
+	"github.com/meridian-mesh/meridian/edgeproxy"
 )
 
 // writeTLS writes the figures of TLS, where there are any.
@@ -23,6 +25,10 @@ func (n Node) writeTLS(t *Text) {
 			t.Count(c.Failed[why], "side", c.Side.String(), "reason", why.String())
 		}
 	}
+	if c := n.Proxy.Identity(); c != nil {
+		t.Family("meridian_identity_not_after_seconds", gauge, "When this proxy's certificate among those of its mesh expires, in seconds since 1970.")
+		t.Value(float64(c.NotAfter.Unix()), "id", c.URIs[0].String())
+	}
 	held := n.Proxy.Certificates()
 	if len(held) == 0 {
 		return
@@ -36,5 +42,15 @@ func (n Node) writeTLS(t *Text) {
 	t.Family("meridian_tls_certificate_problem", gauge, "Whether the files of a certificate cannot be used, or hold one that is not valid now.")
 	for _, h := range held {
 		t.Bool(h.Problem != "", "certificate", h.Name)
+	}
+}
+
+// writePeers writes who hands requests in.
+func writePeers(t *Text, loads []edgeproxy.ServiceLoad) {
+	t.Family("meridian_peer_requests_total", counter, "Requests that proxies of other sites handed in, by the site in their certificate, or without TLS by the one that they say.")
+	for i := range loads {
+		for _, from := range loads[i].From {
+			t.Count(from.N, "service", string(loads[i].Service), "peer_site", from.Site)
+		}
 	}
 }

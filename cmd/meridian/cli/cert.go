@@ -111,7 +111,7 @@ func certTable(w io.Writer, c *certificates) {
 	if c.TrustDomain == "" {
 		fmt.Fprintf(w, "seen from site %s: the mesh has no identities\n\n", c.Site)
 	} else {
-		fmt.Fprintf(w, "seen from site %s: trust domain %s, %s on the deny list\n\n", c.Site, c.TrustDomain, count(c.Denied, "entry"))
+		fmt.Fprintf(w, "seen from site %s: trust domain %s, %s denied\n\n", c.Site, c.TrustDomain, count(c.Denied, "certificate"))
 	}
 	fmt.Fprintln(w, "WHAT\tNAME\tSERIAL\tLEFT\tRENEWS")
 	line := func(what string, x *siteapi.IssuedCertificate) {

@@ -27,7 +27,7 @@ const roleStandIn = "role-stand-in"
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
-		case roleBackend, roleLoad, roleSink, roleSource, roleUDPEcho, roleUDPLoad, roleHold:
+		case roleBackend, roleLoad, roleSink, roleSource, roleUDPEcho, roleUDPLoad, roleHold, roleBare:
 			os.Exit(run(os.Args[1:]))
 		case roleStandIn:
 			fmt.Fprintln(os.Stderr, standIn(os.Args[2]))
@@ -414,12 +414,27 @@ func TestFlags(t *testing.T) {
 func TestTCP_seesCPUPerByte(t *testing.T) {
 	ours := standInProxy(t, "stream")
 	ours.stream = true
+	seesCPUPerByte(t, ours)
+}
+
+func TestTCP_bareSpliceLosesNothing(t *testing.T) {
+	bare, err := bareProxy(options{conf: "conf"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bare.stream = true
+	seesCPUPerByte(t, bare)
+}
+
+// seesCPUPerByte measures a proxy of streams twice: as it should be, and with nothing
+// that takes the bytes.
+func seesCPUPerByte(t *testing.T, p proxy) {
 	sink, backend, err := startBackend(roleSink, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer sink.stop()
-	r, err := ours.start(t.Context(), backend, 1, nil)
+	r, err := p.start(t.Context(), backend, 1, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

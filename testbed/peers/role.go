@@ -27,6 +27,7 @@ const (
 	roleSecure  = "role-secure"
 	roleUDPEcho = "role-udp-echo"
 	roleUDPLoad = "role-udp-load"
+	roleBare    = "role-bare"
 )
 
 // order asks a load child for one run.
@@ -56,6 +57,8 @@ func runRole(args []string) error {
 		return serveUDPLoad(args[1:], os.Stdin, os.Stdout)
 	case roleHold:
 		return hold(args[1:], os.Stdin, os.Stdout)
+	case roleBare:
+		return serveBare(args[1])
 	case roleSecure:
 		return secureLoad(args[1:], os.Stdin, os.Stdout)
 	}
@@ -122,7 +125,7 @@ func (c *child) stop() error {
 }
 
 // roles are those of child processes.
-var roles = []string{roleBackend, roleLoad, roleSink, roleSource, roleUDPEcho, roleUDPLoad, roleHold, roleSecure}
+var roles = []string{roleBackend, roleLoad, roleSink, roleSource, roleUDPEcho, roleUDPLoad, roleHold, roleSecure, roleBare}
 
 // startBackend starts what proxies send to, in one of two roles, and returns its
 // address.

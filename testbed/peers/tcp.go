@@ -168,7 +168,7 @@ func streamProxies(o options, mode string) (ours proxy, peers []proxy, err error
 	if ours, err = ourProxy(o, o.ours); err != nil {
 		return ours, nil, err
 	}
-	conf, names := "meridian-tcp.yaml", []string{"haproxy-splice", "nginx-stream"}
+	conf, names := "meridian-tcp.yaml", []string{"haproxy-splice", "nginx-stream", bareSplice}
 	if mode == modeUDP {
 		conf, names = "meridian-udp.yaml", []string{"nginx-udp"}
 	}
@@ -183,6 +183,9 @@ func streamProxies(o options, mode string) (ours proxy, peers []proxy, err error
 	}
 	for _, name := range names {
 		p, err := peerProxy(o, name)
+		if name == bareSplice {
+			p, err = bareProxy(o)
+		}
 		if err != nil {
 			return ours, nil, err
 		}

@@ -223,3 +223,22 @@ type Own struct {
 	Problem string
 	Status  OwnStatus
 }
+
+// OwnKind is one of the mesh's own kinds, as the cluster's API names it.
+type OwnKind struct {
+	Kind, Plural string
+	// Cluster kinds have no namespace.
+	Cluster bool
+}
+
+// OwnKinds are the kinds of [mesh.MeshGroup] that a cluster may hold.
+var OwnKinds = []OwnKind{
+	{mesh.KindSite, "sites", true},
+	{mesh.KindMeshService, "meshservices", false},
+	{mesh.KindTrafficPolicy, "trafficpolicies", false},
+	{mesh.KindLocalResponse, "localresponses", false},
+	{mesh.KindCertificate, "certificates", false},
+	{mesh.KindNetworkFunction, "networkfunctions", false},
+	{mesh.KindServiceChain, "servicechains", false},
+	{mesh.KindChainNode, "chainnodes", false},
+}

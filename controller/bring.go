@@ -73,27 +73,44 @@ func (s *Server) Bring(ctx context.Context, cluster string, objects *mesh.Object
 
 // storeAll stores changes, several at a time, and returns when the world has them.
 func (s *Server) storeAll(ctx context.Context, changes []change) error {
+	ctx, done := context.WithTimeout(ctx, collectFor)
+	defer done()
 	var group sync.WaitGroup
 	var mu sync.Mutex
 	var errs error
 	wait := map[mesh.Key]uint64{}
+	one := func(c change) {
+		rev, err := s.store(ctx, c)
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil && errs == nil {
+			errs = fmt.Errorf("store %s: %w", c.Key, err)
+		} else if err == nil {
+			wait[c.Key] = rev
+		}
+	}
 	slots := make(chan struct{}, bringWriters)
 	for _, c := range changes {
+		if c.doc == nil {
+			continue
+		}
 		slots <- struct{}{}
 		group.Go(func() {
 			defer func() { <-slots }()
-			rev, err := s.store(ctx, c)
-			mu.Lock()
-			defer mu.Unlock()
-			if err != nil && errs == nil {
-				errs = fmt.Errorf("store %s: %w", c.Key, err)
-			} else if err == nil {
-				wait[c.Key] = rev
-			}
+			one(c)
 		})
 	}
 	group.Wait()
-	return errors.Join(errs, s.await(ctx, wait))
+	// One at a time: a bucket does not tell the revision of a deletion but its last.
+	for _, c := range changes {
+		if c.doc == nil {
+			one(c)
+		}
+	}
+	if errs != nil {
+		return errs
+	}
+	return s.await(ctx, wait)
 }
 
 // Sites are the names of the sites that the mesh knows.

@@ -249,9 +249,9 @@ func decodeRoute(kind string, meta *rawMeta, data []byte) (*Route, error) {
 	if o.Spec.Rules == nil {
 		return r, nil
 	}
-	if err := strictly(o.Spec.Rules, rules); err != nil {
+	if problem := strictly(o.Spec.Rules, rules); problem != "" {
 		r.HTTP, r.GRPC, r.Stream = nil, nil, nil
-		r.Unserved = "spec.rules: " + err.Error()
+		r.Unserved = "spec.rules: " + problem
 		return r, nil
 	}
 	// The defaults now: what a translation is given it does not change.
@@ -287,16 +287,13 @@ func decodeOwn(kind string, meta *rawMeta, data []byte) (*Own, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := strictly(text, doc); err != nil {
-		own.Problem = err.Error()
+	if own.Problem = strictly(text, doc); own.Problem != "" {
 		return own, nil
 	}
 	mesh.Default(&all)
-	if err := mesh.Validate(&all); err != nil {
-		own.Problem = oneLine(err)
-		return own, nil
+	if own.Problem = oneLine(mesh.Validate(&all)); own.Problem == "" {
+		own.Doc = doc
 	}
-	own.Doc = doc
 	return own, nil
 }
 
@@ -315,21 +312,25 @@ func newDocument(all *mesh.Objects, kind string) (doc any, ok bool) {
 	return nil, false
 }
 
-func strictly(data []byte, into any) error {
+// strictly reads JSON and says what of it is not served, empty for nothing.
+func strictly(data []byte, into any) string {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	err := d.Decode(into)
 	if err == nil {
-		return nil
+		return ""
 	}
 	if field, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-		return fmt.Errorf("field %s is not served by this version", field)
+		return "field " + field + " is not served by this version"
 	}
-	return err
+	return err.Error()
 }
 
-// oneLine is what a condition's message can hold of an error.
+// oneLine is what a condition's message can hold of an error, empty for none.
 func oneLine(err error) string {
+	if err == nil {
+		return ""
+	}
 	const most = 1000
 	text := strings.ReplaceAll(err.Error(), "\n", "; ")
 	if len(text) > most {

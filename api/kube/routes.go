@@ -161,11 +161,8 @@ func (r *routing) emit(parents []mesh.ParentRef) (fault string) {
 		one.UDPRoutes = []*mesh.UDPRoute{{Metadata: meta, Spec: mesh.UDPRouteSpec{ParentRefs: checked, Rules: r.streamRules()}}}
 	}
 	mesh.Default(&one)
-	if err := mesh.Validate(&one); err != nil {
-		return oneLine(err)
-	}
-	if len(parents) == 0 {
-		return ""
+	if fault := oneLine(mesh.Validate(&one)); fault != "" || len(parents) == 0 {
+		return fault
 	}
 	o := &r.t.out.Objects
 	o.HTTPRoutes = append(o.HTTPRoutes, one.HTTPRoutes...)
@@ -285,7 +282,7 @@ func (r *routing) resolve(ref reference) ObjectRef {
 	case s.External:
 		return nowhere(mesh.ReasonBackendNotFound, "Service %s/%s is of type ExternalName, which is not followed: name a MeshService with the address", ref.Namespace, ref.Name)
 	}
-	protocol, l4 := "", "TCP"
+	l4 := "TCP"
 	if r.Kind == mesh.KindUDPRoute {
 		l4 = "UDP"
 	}

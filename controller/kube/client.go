@@ -91,8 +91,8 @@ type object struct {
 // UnmarshalJSON keeps the text, which is read when it is known of which kind it is.
 func (o *object) UnmarshalJSON(data []byte) error {
 	var m struct {
-		metav1.TypeMeta `json:",inline"`
-		Metadata        struct {
+		metav1.TypeMeta
+		Metadata struct {
 			Name            string            `json:"name"`
 			Namespace       string            `json:"namespace"`
 			ResourceVersion string            `json:"resourceVersion"`
@@ -123,7 +123,7 @@ func (o *object) DeepCopyObject() runtime.Object {
 }
 
 type objectList struct {
-	metav1.TypeMeta `json:",inline"`
+	metav1.TypeMeta
 	metav1.ListMeta `json:"metadata"`
 	Items           []object `json:"items"`
 }

@@ -84,7 +84,7 @@ func TestBridge(t *testing.T) {
 		versions := []string{c.version(t, routesPath+"/probe"), c.version(t, gatewaysPath+"/gw")}
 		rounds := 20
 		if full {
-			rounds = 200
+			rounds = 100
 		}
 		var took []time.Duration
 		for i := range rounds {

@@ -240,7 +240,7 @@ func (b *Bridge) watch(ctx context.Context, spawn func(func())) error {
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("the cluster has no %s: install the CRDs of the Gateway API v1.6; they are looked for every %s", strings.Join(missing, ", "), lookAgain)
+		return fmt.Errorf("the cluster has no %s: install the CRDs of the Gateway API v1.6 and deploy/crds; they are looked for every %s", strings.Join(missing, ", "), lookAgain)
 	}
 	return nil
 }

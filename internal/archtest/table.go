@@ -95,6 +95,7 @@ var rooms = []room{
 	// Plumbing.
 	{path: "internal/maglev", pure: true},
 	{path: "internal", may: []string{"api/mesh", "internal/..."}},
+	{path: "internal/schemagen", may: []string{"api/mesh", "api/kube"}},
 
 	// Thin mains.
 	{path: "cmd", may: []string{"..."}},
@@ -118,7 +119,7 @@ var dependencies = []ownedDependency{
 	{"github.com/vishvananda/netlink", []string{"chaining/datapath"}, "filters for kernels without TCX, routes and neighbours"},
 	{"github.com/tetratelabs/wazero", []string{"edgeproxy/function"}, "WASM runs behind one interface"},
 	{"k8s.io", []string{"controller/kube", "scheduler/plugin", "scheduler/args"}, "only the bridge and the scheduler speak to a cluster"},
-	{"sigs.k8s.io/yaml", []string{"api/mesh", "cmd"}, "YAML output"},
+	{"sigs.k8s.io/yaml", []string{"api/mesh", "cmd", "internal/schemagen"}, "YAML output"},
 	{"go.yaml.in/yaml/v3", []string{"api/mesh", "cmd", "testbed/sim/scenario"}, "documents are read with line and column in one place; scenarios are no documents of the mesh"},
 	{"github.com/paulmach/orb", []string{"geo", "edgeproxy", "controller", "testbed", "cmd"}, "geo's points are orb.Point"},
 	{"github.com/paulmach/orb/geojson", nil, "it drags a database driver into the binary: api/mesh reads GeoJSON points itself"},

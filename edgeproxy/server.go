@@ -14,6 +14,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/datagram"
+	"github.com/meridian-mesh/meridian/edgeproxy/function"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 	"github.com/meridian-mesh/meridian/edgeproxy/resolve"
 	"github.com/meridian-mesh/meridian/edgeproxy/tlsio"
@@ -40,6 +41,7 @@ type Server struct {
 	cfg      Config
 	deps     Deps
 	registry *upstream.Registry
+	chains   *function.Registry
 	shared   *worker.Shared
 	tokens   loop.Tokens
 	names    *resolve.Resolver
@@ -81,6 +83,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s := &Server{
 		cfg: cfg, deps: deps,
 		registry: upstream.NewRegistry(cfg.Loops),
+		chains:   function.NewRegistry(cfg.Loops),
 		tokens:   loop.NewTokens(usable - cfg.Loops),
 		names:    resolve.New(cfg.Resolver),
 		certs:    tlsio.NewStore(deps.Log),
@@ -194,8 +197,8 @@ func (s *Server) install(snap *mesh.Snapshot, sharing upstream.Sharing) error {
 	defer s.tokens.Release()
 	s.certs.Begin()
 	v, err := view.Build(snap, view.Deps{
-		Certificates: s.certs,
-		Site:         s.site(snap), Registry: s.registry, Sharing: sharing, Loops: s.cfg.Loops, Names: s.targets,
+		Certificates: s.certs, Functions: s.chains,
+		Site: s.site(snap), Registry: s.registry, Sharing: sharing, Loops: s.cfg.Loops, Names: s.targets,
 	})
 	if err != nil {
 		return err

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// ServiceChain sends traffic of a class through network functions, in order.
+// ServiceChain sends traffic of a class through network functions, in order: packets
+// between two nodes, or requests at a Gateway or of the routes that name it.
 type ServiceChain struct {
 	TypeMeta
 	Metadata ObjectMeta       `json:"metadata"`
@@ -30,9 +31,9 @@ const (
 type ServiceChainSpec struct {
 	// Functions are NetworkFunctions of the chain's namespace.
 	Functions []string     `json:"functions"`
-	Match     []ChainMatch `json:"match"`
-	Ingress   ChainEnd     `json:"ingress"`
-	Egress    ChainEnd     `json:"egress"`
+	Match     []ChainMatch `json:"match,omitempty"`
+	Ingress   ChainEnd     `json:"ingress,omitempty,omitzero"`
+	Egress    ChainEnd     `json:"egress,omitempty,omitzero"`
 	Symmetric *bool        `json:"symmetric,omitempty"`
 	Paths     int          `json:"paths,omitempty"`
 	Budget    *Duration    `json:"latencyBudget,omitempty"`
@@ -55,12 +56,17 @@ type ChainBranch struct {
 	Chain string `json:"chain"`
 }
 
-// ChainEnd is a node where a chain begins or ends, and its port there.
+// ChainEnd is a node where a chain begins or ends, and its port there; or the Gateway
+// where one of requests begins.
 type ChainEnd struct {
-	Node string `json:"node"`
+	Node string `json:"node,omitempty"`
 	// Interface is the port by which packets leave at this end; empty leaves it to
 	// the node's routes.
 	Interface string `json:"interface,omitempty"`
+	// Gateway is one of the chain's namespace, Listener its listener; none is all for
+	// HTTP and HTTPS.
+	Gateway  string `json:"gateway,omitempty"`
+	Listener string `json:"listener,omitempty"`
 }
 
 // ChainDemand is what the chain is expected to carry, each way.
@@ -84,6 +90,12 @@ type ChainMatch struct {
 	SourceSites []string `json:"sourceSites,omitempty"`
 	DNNs        []string `json:"dnns,omitempty"`
 	Slices      []string `json:"slices,omitempty"`
+	// Hosts, Paths, Methods and Headers are of requests; they match as those of an
+	// HTTPRoute do.
+	Hosts   []string      `json:"hosts,omitempty"`
+	Paths   []PathMatch   `json:"paths,omitempty"`
+	Methods []string      `json:"methods,omitempty"`
+	Headers []HeaderMatch `json:"headers,omitempty"`
 }
 
 // NetworkFunction is a function that chains may name, and its instances.
@@ -123,7 +135,9 @@ type NetworkFunctionSpec struct {
 	// Failure is what happens to its traffic when no instance is left.
 	Failure   string             `json:"failureMode,omitempty"`
 	Health    *FunctionHealth    `json:"health,omitempty"`
-	Instances []FunctionInstance `json:"instances"`
+	Instances []FunctionInstance `json:"instances,omitempty"`
+	// Native makes it a function of requests, which has no instances.
+	Native *NativeFunction `json:"native,omitempty"`
 }
 
 // FunctionCapacity is what an instance can do, as an M/M/c queue.
@@ -288,6 +302,13 @@ func checkMAC(s string) (string, string) {
 }
 
 func functionRelations(s *NetworkFunctionSpec, fault faultFunc) {
+	if s.ForRequests() {
+		requestFunctionRelations(s, fault)
+		return
+	}
+	if len(s.Instances) == 0 {
+		fault("instances", "is missing", "where packets are handed over; a function of requests has native instead")
+	}
 	pairs := s.State == StateInterface
 	if pairs && s.Attach != "" && s.Attach != AttachPlain {
 		fault("state", "is interface, though packets are not handed over plain", "leave attach out, or state")
@@ -327,6 +348,9 @@ func functionRelations(s *NetworkFunctionSpec, fault faultFunc) {
 }
 
 func chainBranchRelations(b *ChainBranch, fault faultFunc) {
+	if b.Match.requestMatch() {
+		fault("match", "names what requests have, and branches are of packets", "match addresses, ports, protocols, DSCP or pools")
+	}
 	if len(b.Match.Interfaces) > 0 {
 		fault("match.interfaces", "are named, which a packet has no longer in the middle of its path", "match addresses, ports, protocols, DSCP or pools")
 	}
@@ -344,7 +368,27 @@ func chainNodeRelations(s *ChainNodeSpec, fault faultFunc) {
 	}
 }
 
+// requestFunctionRelations refuses what a function of requests has no use for.
+func requestFunctionRelations(s *NetworkFunctionSpec, fault faultFunc) {
+	for _, f := range []struct {
+		field string
+		set   bool
+	}{
+		{"attach", s.Attach != "" && s.Attach != AttachPlain}, {"state", s.State != "" && s.State != StateFlow}, {"changesTuple", s.ChangesTuple},
+		{"process", s.Process}, {"capacity", s.Capacity != nil}, {"health", s.Health != nil}, {"instances", len(s.Instances) > 0},
+	} {
+		if f.set {
+			fault(f.field, "is of functions of packets", "leave it out")
+		}
+	}
+}
+
 func chainRelations(s *ServiceChainSpec, fault faultFunc) {
+	if s.ForRequests() {
+		requestChainRelations(s, fault)
+		return
+	}
+	packetChainRelations(s, fault)
 	for i, b := range s.Branches {
 		if b.After != "" && !slices.Contains(s.Functions, b.After) {
 			fault(fmt.Sprintf("branches[%d].after", i), "is "+b.After+", which is none of the chain's functions", "name one of "+strings.Join(s.Functions, ", "))
@@ -353,6 +397,10 @@ func chainRelations(s *ServiceChainSpec, fault faultFunc) {
 }
 
 func chainMatchRelations(m *ChainMatch, fault faultFunc) {
+	if m.requestMatch() && m.packetMatch() {
+		fault("", "names what packets have and what requests have", "a chain is of one or the other")
+		return
+	}
 	if len(m.SourcePorts)+len(m.DestinationPorts) == 0 {
 		return
 	}

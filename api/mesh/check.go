@@ -26,6 +26,8 @@ const (
 	ReasonFilterNotFound             = "FilterNotFound"
 	ReasonShadowed                   = "Shadowed"
 	ReasonInvalidCertificateRef      = "InvalidCertificateRef"
+	ReasonFunctionNotFound           = "FunctionNotFound"
+	ReasonUnsupportedFunction        = "UnsupportedFunction"
 )
 
 // Condition is something that is wrong between objects that are each valid. It
@@ -82,7 +84,9 @@ func Check(o *Objects) []Condition {
 		c.service(s)
 	}
 	c.policies()
+	c.fences()
 	c.certificates()
+	c.chains()
 	return c.found
 }
 
@@ -236,8 +240,8 @@ func (c *checker) filters(r *HTTPRoute, path string, filters []HTTPRouteFilter) 
 			c.backend(r.RouteKind(), r.Metadata, at+".requestMirror.backendRef", m.BackendRef.Namespace, m.BackendRef.Name, m.BackendRef.Port, r.speaks())
 		}
 		if e := f.ExtensionRef; e != nil {
-			if key := r.Metadata.Namespace + "/" + e.Name; c.responses[key] == nil {
-				c.add(r.RouteKind(), r.Metadata, at+".extensionRef", ReasonFilterNotFound, "there is no LocalResponse %s%s", key, c.perhaps(e.Name, c.responses))
+			if why := c.missingFilter(r.Metadata.Namespace, e); why != "" {
+				c.add(r.RouteKind(), r.Metadata, at+".extensionRef", ReasonFilterNotFound, "%s", why)
 			}
 		}
 	}
@@ -350,6 +354,16 @@ func (c *checker) service(s *MeshService) {
 	for i, e := range s.Spec.Endpoints {
 		if e.Site != "" && c.sites[e.Site] == nil {
 			c.add(KindMeshService, s.Metadata, fmt.Sprintf("spec.endpoints[%d].site", i), ReasonUnknownSite, "there is no Site %s%s", e.Site, c.perhaps(e.Site, c.sites))
+		}
+	}
+	first := -1
+	for i, e := range s.Spec.Endpoints {
+		switch {
+		case e.Capacity == nil || e.Capacity.Unit == "":
+		case first < 0:
+			first = i
+		case e.Capacity.Unit != s.Spec.Endpoints[first].Capacity.Unit:
+			c.add(KindMeshService, s.Metadata, fmt.Sprintf("spec.endpoints[%d].capacity.unit", i), ReasonConflicted, "endpoints[%d] counts %s, which then is the service's unit", first, s.Spec.Endpoints[first].Capacity.Unit)
 		}
 	}
 	if x := s.Spec.Export; x != nil {

@@ -86,6 +86,8 @@ type Explanation struct {
 	// Rule is namespace/route/rule, and RuleOwner who owns the route.
 	Rule      string `json:"rule,omitempty"`
 	RuleOwner string `json:"ruleOwner,omitempty"`
+	// Chains are those that the request passes before its rule is sought.
+	Chains []string `json:"chains,omitempty"`
 	// Answer is what the proxy answers itself, and why; empty where a backend is asked.
 	Answer   string             `json:"answer,omitempty"`
 	Backends []ExplainedBackend `json:"backends,omitempty"`
@@ -97,6 +99,8 @@ type ExplainedBackend struct {
 	Port    int        `json:"port,omitempty"`
 	// Chance is its part of the rule's requests, 0 to 1.
 	Chance float64 `json:"chance"`
+	// Chains are those that its part passes, of the rule's filters and its own.
+	Chains []string `json:"chains,omitempty"`
 	// Invalid says why its part is answered with an error.
 	Invalid string `json:"invalid,omitempty"`
 	// Policies say by which TrafficPolicy each section is set; what is not in it
@@ -104,10 +108,14 @@ type ExplainedBackend struct {
 	Policies []PolicyOrigin `json:"policies,omitempty"`
 	// Sharing is the policy between sites, Source whose plan is in force
 	// (controller, standby, fading), Off why none is.
-	Sharing string          `json:"sharing,omitempty"`
-	Source  string          `json:"source,omitempty"`
-	Off     string          `json:"off,omitempty"`
-	Sites   []ExplainedSite `json:"sites"`
+	Sharing string `json:"sharing,omitempty"`
+	Source  string `json:"source,omitempty"`
+	Off     string `json:"off,omitempty"`
+	// Unit is what load is counted in where it is not requests: sessions.
+	Unit string `json:"unit,omitempty"`
+	// Priority is the request's priority class, empty for none.
+	Priority string          `json:"priority,omitempty"`
+	Sites    []ExplainedSite `json:"sites"`
 	// Balancing is the rule among the endpoints here.
 	Balancing string              `json:"balancing,omitempty"`
 	Endpoints []ExplainedEndpoint `json:"endpoints,omitempty"`

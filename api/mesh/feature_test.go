@@ -17,9 +17,9 @@ func TestRequires(t *testing.T) {
 	shared := mustParse(t, valid)
 	shared.TrafficPolicies = nil
 	for want, o := range map[string]*Objects{
-		"":                                mustParse(t, smallest),
-		"cross-namespace,route-retry,tls": shared,
-		"trusted-hops":                    hops(1),
+		"": mustParse(t, smallest),
+		"cross-namespace,geo-fence,request-chains,session-capacity,route-retry,tls": shared,
+		"trusted-hops": hops(1),
 	} {
 		if got := strings.Join(o.Requires(), ","); got != want {
 			t.Errorf("requires %q, want %q", got, want)

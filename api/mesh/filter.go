@@ -21,7 +21,8 @@ type HTTPRouteFilter struct {
 	RequestRedirect        *RequestRedirect `json:"requestRedirect,omitempty"`
 	URLRewrite             *URLRewrite      `json:"urlRewrite,omitempty"`
 	CORS                   *CORS            `json:"cors,omitempty"`
-	// ExtensionRef names a LocalResponse of the route's namespace.
+	// ExtensionRef names a LocalResponse of the route's namespace, or a ServiceChain
+	// that the requests pass.
 	ExtensionRef *LocalObjectRef `json:"extensionRef,omitempty"`
 }
 

@@ -221,6 +221,7 @@ func (a *Agent) Run(ctx context.Context) {
 }
 
 func (r *run) take(o *mesh.Objects) error {
+	o = o.OfPackets() // the others are the proxy's
 	if !slices.ContainsFunc(o.ChainNodes, func(n *mesh.ChainNode) bool { return n.Metadata.Name == r.cfg.Node }) {
 		return fmt.Errorf("there is no ChainNode %s: this is the node's name by --node or the host's", r.cfg.Node)
 	}
@@ -430,6 +431,7 @@ func (r *run) watchInstances() {
 // Check says whether documents could be served on the node, as far as that can be
 // told without touching it.
 func Check(o *mesh.Objects, node string) error {
+	o = o.OfPackets()
 	plan, err := makePlan(o, nil)
 	if err != nil {
 		return err

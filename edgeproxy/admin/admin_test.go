@@ -51,6 +51,11 @@ func (fakeProxy) Certificates() []tlsio.Held {
 	return []tlsio.Held{{Name: "Certificate/default/shop", NotAfter: time.Unix(2000000000, 0)}, {Name: "Certificate/default/late", Problem: "missing"}}
 }
 
+func (fakeProxy) Chains() []edgeproxy.Chain {
+	return []edgeproxy.Chain{{Name: "default/web", SPI: 7, Takes: []string{"HTTPRoute/default/r/0"}, Hops: []edgeproxy.Hop{
+		{SI: 255, Function: "limit", Kind: "policer", Passed: 5, Answered: 2, Failed: 4, Bypassed: 3, Timed: 2, Took: 3 * time.Microsecond}}}}
+}
+
 func (fakeProxy) Connections(int) []edgeproxy.Connection { return []edgeproxy.Connection{{ID: 7}} }
 
 func (fakeProxy) Connection(id uint64) (edgeproxy.Connection, bool) {

@@ -14,6 +14,7 @@ import (
 type Proxy interface {
 	Listeners() []edgeproxy.Listener
 	Endpoints() []edgeproxy.Endpoint
+	Chains() []edgeproxy.Chain
 	Problems() []string
 	Stats() edgeproxy.Stats
 	Memory() edgeproxy.Memory
@@ -70,6 +71,7 @@ func (n Node) writeProxy(t *Text) {
 	writeStreams(t, s.Streams)
 	writeSessions(t, s.Sessions)
 	writeUpstreams(t, n.Proxy.Endpoints())
+	writeChains(t, n.Proxy.Chains())
 }
 
 func writeMemory(t *Text, m edgeproxy.Memory) {
@@ -132,6 +134,10 @@ func writeRequests(t *Text, s edgeproxy.Stats) {
 			class = strconv.Itoa(r.Class) + "xx"
 		}
 		t.Count(r.N, "service", string(r.Service), "class", class, "flag", r.Flag)
+	}
+	t.Family("meridian_requests_shed_total", counter, "Requests refused because the service is full here and no other site may take them, by priority class (empty: of none).")
+	for _, r := range s.Shed {
+		t.Count(r.N, "service", string(r.Service), "priority", r.Priority)
 	}
 	t.Family("meridian_request_duration_seconds", histogram, "Time from a request's head to the last byte of its response.")
 	for _, l := range s.Latency {

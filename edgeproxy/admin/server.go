@@ -216,6 +216,7 @@ func routes(n Node) http.Handler {
 	mux.HandleFunc("GET /healthz", healthz)
 	mux.HandleFunc("GET /readyz", n.readyz)
 	mux.HandleFunc("GET /metrics", n.metrics)
+	mux.HandleFunc("GET /chains", n.chains)
 	mux.HandleFunc("GET /config", n.config)
 	mux.HandleFunc("GET /connections", n.connections)
 	mux.HandleFunc("GET /explain", n.explain)
@@ -234,6 +235,7 @@ const indexText = `edgeproxy
 /healthz            the process is alive
 /readyz             it serves (?verbose says what it looked at)
 /metrics            Prometheus text
+/chains             chains of requests: what comes to them, and each hop's counters
 /config             the snapshot in force and the last one refused (?format=yaml), ?history lists those before
 /connections        clients' connections, ?id=N for the state of one
 /explain            where a request would go and why (?host=, path=, method=, header=, or service=)

@@ -2,12 +2,14 @@ package route
 
 import (
 	"cmp"
+	"fmt"
 	"math/bits"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/edgeproxy/function"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 )
 
@@ -24,10 +26,19 @@ type Filters struct {
 	Direct            *Page
 	CORS              *CORS
 	Mirrors           []Mirror
-	pages             []errorPage
+	// Chains are passed before anything else is done.
+	Chains []Chain
+	pages  []errorPage
 	// Invalid says why requests cannot be served as the filters ask (answer 500),
 	// empty otherwise.
 	Invalid string
+}
+
+// Chain is a chain of functions that requests pass.
+type Chain struct {
+	Key string // namespace/name of the ServiceChain
+	// Chain is the caller's, to keep what it has found for Key.
+	*function.Chain
 }
 
 // Page is a response of the proxy's own.
@@ -44,6 +55,9 @@ type errorPage struct {
 
 // Page returns what replaces an error response of the proxy's own, nil for none.
 func (f *Filters) Page(status int) *Page {
+	if f == nil {
+		return nil
+	}
 	for i := range f.pages {
 		if f.pages[i].status == status {
 			return f.pages[i].page
@@ -209,7 +223,7 @@ func (b *builder) filters(route *mesh.HTTPRoute, list []mesh.HTTPRouteFilter, be
 	if before != nil {
 		*f = *before
 		f.Request, f.Response = slices.Clip(f.Request), slices.Clip(f.Response)
-		f.Mirrors, f.pages = slices.Clip(f.Mirrors), nil
+		f.Mirrors, f.pages, f.Chains = slices.Clip(f.Mirrors), nil, slices.Clip(f.Chains)
 	}
 	for i := range list {
 		b.filter(route, f, &list[i], prefix, field, i)
@@ -257,6 +271,10 @@ func (b *builder) filter(route *mesh.HTTPRoute, f *Filters, spec *mesh.HTTPRoute
 }
 
 func (b *builder) extension(route *mesh.HTTPRoute, f *Filters, ref *mesh.LocalObjectRef, field string, i int) {
+	if ref.Group == mesh.MeshGroup && ref.Kind == mesh.KindServiceChain {
+		b.chain(route, f, ref.Name, fmt.Sprintf("%s.filters[%d].extensionRef", field, i))
+		return
+	}
 	at := slices.IndexFunc(b.objects.LocalResponses, func(r *mesh.LocalResponse) bool {
 		return r.Metadata.Namespace == route.Metadata.Namespace && r.Metadata.Name == ref.Name
 	})

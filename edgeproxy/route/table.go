@@ -76,6 +76,7 @@ type Rule struct {
 	Retry *Retry
 
 	total uint64 // of the backends' weights
+	name  string // of the route
 }
 
 // Mirrors lists the mirrors of the rule and of its backends.

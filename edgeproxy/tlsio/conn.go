@@ -53,6 +53,7 @@ type Conn struct {
 	version  uint16
 	protocol string // ALPN
 	name     string // SNI
+	identity []byte // of the other side's certificate
 }
 
 // NewServer makes the server side of a connection that was accepted: it begins with
@@ -84,6 +85,25 @@ func (c *Conn) Version() uint16 { return c.version }
 
 // ServerName is the name that the client asked for.
 func (c *Conn) ServerName() string { return c.name }
+
+// Identity is what the other side's certificate, which was verified, says of it: its
+// first URI (a SPIFFE ID), else its first DNS name, else its subject's common name.
+// It is empty without a certificate.
+func (c *Conn) Identity() []byte { return c.identity }
+
+func identityOf(s *tls.ConnectionState) []byte {
+	if len(s.VerifiedChains) == 0 || len(s.PeerCertificates) == 0 {
+		return nil
+	}
+	switch leaf := s.PeerCertificates[0]; {
+	case len(leaf.URIs) > 0:
+		return []byte(leaf.URIs[0].String())
+	case len(leaf.DNSNames) > 0:
+		return []byte(leaf.DNSNames[0])
+	default:
+		return []byte(leaf.Subject.CommonName)
+	}
+}
 
 // Begun reports whether a handshake is under way: the first bytes of a client that
 // says nothing do not begin one.
@@ -203,6 +223,7 @@ func (c *Conn) finished(left []byte, err error) {
 	}
 	s := c.tls.ConnectionState()
 	c.protocol, c.version, c.name = s.NegotiatedProtocol, s.Version, s.ServerName
+	c.identity = identityOf(&s)
 	conn := c.conn
 	c.owner.Secured(nil)
 	if c.conn == nil {

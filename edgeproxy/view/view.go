@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/fence"
+	"github.com/meridian-mesh/meridian/edgeproxy/function"
 	"github.com/meridian-mesh/meridian/edgeproxy/lb"
 	"github.com/meridian-mesh/meridian/edgeproxy/outlier"
 	"github.com/meridian-mesh/meridian/edgeproxy/route"
@@ -44,6 +46,8 @@ type View struct {
 	Services map[mesh.ServiceKey]*Service
 	// Sites gives the stable index of each other site by name.
 	Sites map[string]int
+	// Chains are those of requests, by namespace/name.
+	Chains map[string]*function.Chain
 	// Problems are faults that cost their share of requests and nothing else.
 	Problems []string
 
@@ -69,6 +73,7 @@ type Socket struct {
 	Listeners []string // names
 	Protocol  string
 	Routes    *route.Table   // of HTTP
+	Classes   *route.Table   // of requests that chains take here, nil without
 	Streams   *route.Streams // of TCP, TLS and UDP
 	// Balancers are the addresses whose connections begin with a PROXY header.
 	Balancers []netip.Prefix
@@ -116,6 +121,9 @@ type Service struct {
 	// behind which they were found, empty for addresses.
 	IDs   []uint64
 	Hosts []string
+	// Fenced says why nothing of the service may be served at this site, empty where
+	// it may; then Home is empty.
+	Fenced string
 	// Pickers are the loops'; Keyed picks by the hash of what KeyBy says, and is nil
 	// where that is nothing.
 	Pickers   []lb.Picker
@@ -136,7 +144,13 @@ type Service struct {
 	MaxRequests int
 	Remotes     []Remote
 	Gate        upstream.Gate
-	Report      upstream.Report
+	// Priorities are the service's priority classes, which Gate numbers from 1 on;
+	// Sheds counts what each refuses, and at 0 all other requests.
+	Priorities []Priority
+	Sheds      []*upstream.Sheds
+	// alone are the shed limits, as Sheds, where there is no Gate; nil is never.
+	alone  []int
+	Report upstream.Report
 	// Name is how the service is named towards another site.
 	Name                      []byte
 	Connect, Silence, Request time.Duration
@@ -237,6 +251,8 @@ type Deps struct {
 	Registry *upstream.Registry
 	Sharing  upstream.Sharing // may be nil
 	Loops    int
+	// Functions makes chains of requests; nil begins anew.
+	Functions *function.Registry
 	// Certificates makes what TLS needs; nil has no certificate.
 	Certificates Certificates
 	// Names resolves an endpoint's address that is no ip:port; nil knows none.
@@ -250,7 +266,7 @@ func Build(snap *mesh.Snapshot, with Deps) (*View, error) {
 		return nil, fmt.Errorf("snapshot %s: %w", snap.Generation, err)
 	}
 	b := &builder{
-		snap: snap, site: with.Site, reg: with.Registry, sharing: with.Sharing, loops: with.Loops, names: with.Names, certificates: with.Certificates,
+		snap: snap, site: with.Site, fences: fence.Compile(&snap.Objects), reg: with.Registry, sharing: with.Sharing, loops: with.Loops, names: with.Names, certificates: with.Certificates,
 		view: &View{
 			Generation: snap.Generation,
 			Site:       []byte(with.Site),
@@ -259,7 +275,11 @@ func Build(snap *mesh.Snapshot, with Deps) (*View, error) {
 			named:      map[string]*Service{},
 		},
 	}
+	if with.Functions == nil {
+		with.Functions = function.NewRegistry(with.Loops)
+	}
 	b.sites()
+	b.chains(with.Functions)
 	for _, s := range snap.Objects.Services {
 		b.service(s)
 	}

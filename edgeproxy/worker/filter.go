@@ -27,10 +27,11 @@ const (
 	redirected
 	direct
 	preflight
+	chained // answered by a function of a chain
 )
 
 // localDetails are the reasons of answers in the access log.
-var localDetails = [...]string{redirected: "redirect", direct: "direct_response", preflight: "cors_preflight"}
+var localDetails = [...]string{redirected: "redirect", direct: "direct_response", preflight: "cors_preflight", chained: "chain_answered"}
 
 // filter applies a rule's filters: it notes the answer where the proxy gives it
 // itself, else it changes what is sent on, and says which.
@@ -39,6 +40,12 @@ func (w *Worker) filter(r *request, f *route.Filters, q *route.Request) (on bool
 	if f.Invalid != "" {
 		r.log.details = "filter_invalid"
 		return false
+	}
+	if len(f.Chains) > 0 {
+		if !w.chains(r, f.Chains, r.log.route) {
+			return false
+		}
+		q.Fields = r.fields
 	}
 	if f.CORS != nil {
 		origin := value(r.fields, "origin")
@@ -93,15 +100,19 @@ func value(fields []stream.Field, lower string) []byte {
 
 // edited returns a response's fields as the request's filters leave them, in
 // memory of the loop.
-func (w *Worker) edited(r *request, fields []stream.Field) []stream.Field {
-	f := r.filters
-	if f.CORS != nil {
-		fields = f.CORS.Apply(w.fields[:0], fields, r.origin)
-		w.fields = fields[:0]
+func (w *Worker) edited(r *request, status int, fields []stream.Field) []stream.Field {
+	if f := r.filters; f != nil {
+		if f.CORS != nil {
+			fields = f.CORS.Apply(w.fields[:0], fields, r.origin)
+			w.fields = fields[:0]
+		}
+		for i := range f.Response {
+			fields = f.Response[i].Apply(w.fields[:0], fields)
+			w.fields = fields[:0]
+		}
 	}
-	for i := range f.Response {
-		fields = f.Response[i].Apply(w.fields[:0], fields)
-		w.fields = fields[:0]
+	if r.runs > 0 {
+		fields = w.chainsBack(r, status, fields)
 	}
 	return fields
 }
@@ -109,14 +120,14 @@ func (w *Worker) edited(r *request, fields []stream.Field) []stream.Field {
 // replyLocal answers a request here.
 func (w *Worker) replyLocal(r *request, act *exchange.Action) {
 	f := r.filters
-	if f == nil {
+	if f == nil && r.runs == 0 {
 		r.d.reply(r.stream, act.Status, act.Flag)
 		return
 	}
 	status, fields := act.Status, w.fields[:0]
 	contentType, body := textPlain, []byte(nil)
 	kind := r.local.kind
-	if act.Flag != exchange.OK {
+	if act.Flag != r.none {
 		kind = sentOn // something else ended it first
 	}
 	switch kind {
@@ -128,6 +139,12 @@ func (w *Worker) replyLocal(r *request, act *exchange.Action) {
 		}
 	case direct:
 		contentType, body = f.Direct.ContentType, f.Direct.Body
+	case chained:
+		fields = append(fields, w.passing.Answer.Fields...)
+		body = w.passing.Answer.Body
+		if value(fields, "content-type") != nil {
+			contentType = nil
+		}
 	default:
 		body = localBodies[act.Flag]
 		if page := f.Page(status); page != nil {
@@ -135,9 +152,9 @@ func (w *Worker) replyLocal(r *request, act *exchange.Action) {
 			status = cmp.Or(page.Status, status)
 		}
 	}
-	if len(body) > 0 {
+	if len(body) > 0 && contentType != nil {
 		fields = append(fields, stream.Field{Name: nameContentType, Value: contentType})
 	}
 	w.fields = fields[:0]
-	r.d.respond(r.stream, status, w.edited(r, fields), body)
+	r.d.respond(r.stream, status, w.edited(r, status, fields), body)
 }

@@ -76,8 +76,8 @@ func (w *Worker) takeInBand(r *request, a *attempt) {
 // for another site.
 func (w *Worker) replyHead(r *request, a *attempt) {
 	w.takeInBand(r, a)
-	if r.filters != nil {
-		w.msg.Fields = w.edited(r, w.msg.Fields)
+	if r.filters != nil || r.runs > 0 {
+		w.msg.Fields = w.edited(r, w.msg.Status, w.msg.Fields)
 	}
 	w.setCookie(r, a)
 	if !r.inbound {

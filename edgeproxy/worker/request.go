@@ -62,8 +62,11 @@ type request struct {
 	clientText []byte
 
 	filters *route.Filters // nil for none
-	origin  []byte         // allowed to read the response (CORS), nil when not
-	local   local
+	// ran are the chains that it passed, as far as it did.
+	ran    [route.MaxChains]ran
+	runs   int
+	origin []byte // allowed to read the response (CORS), nil when not
+	local  local
 	// copies are this request's mirrors that are not over; of a copy, of is the
 	// request while that is not over, and d is nil.
 	copies, of, sibling *request
@@ -171,6 +174,8 @@ func (w *Worker) freeRequest(r *request) {
 	r.source, r.from, r.probe, r.tries, r.round, r.token = 0, nil, false, 0, 0, 0
 	r.client, r.clientText = netip.Addr{}, nil
 	r.retry, r.filters, r.origin, r.local = nil, nil, nil, local{}
+	clear(r.ran[:r.runs])
+	r.runs = 0
 	for i := range r.attempts {
 		r.attempts[i].endpoint, r.attempts[i].gate = nil, nil
 	}
@@ -298,6 +303,12 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 	q.Host, q.Method, q.Path, q.Query, q.Fields = head.Authority, head.Method, path, nil, r.fields
 	if len(target) > len(path) {
 		q.Query = target[len(path)+1:]
+	}
+	if classes := r.d.socket.Classes; classes != nil {
+		if class, ok := classes.Match(q); ok && !w.chains(r, class.Filters.Chains, "") {
+			return nil, nil
+		}
+		q.Fields = r.fields
 	}
 	rule, ok := r.d.socket.Routes.Match(q)
 	if !ok {

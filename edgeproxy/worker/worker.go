@@ -15,6 +15,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
 	"github.com/meridian-mesh/meridian/edgeproxy/datagram"
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
+	"github.com/meridian-mesh/meridian/edgeproxy/function"
 	"github.com/meridian-mesh/meridian/edgeproxy/l4"
 	"github.com/meridian-mesh/meridian/edgeproxy/limit"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
@@ -170,7 +171,9 @@ type Worker struct {
 	cookie  []byte
 	path    []byte // for normalised paths
 	query   route.Request
-	url     []byte   // of redirects and rewrites
+	url     []byte // of redirects and rewrites
+	passing function.Request
+	address [maxAddress]byte
 	copies  *request // all mirrors under way
 	copying int      // their number
 	load    []byte   // for in-band reports

@@ -2,11 +2,8 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net"
-	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,39 +15,6 @@ const bareSplice = "bare-splice"
 
 // bareBytes is what one of its calls may move.
 const bareBytes = 512 << 10
-
-func bareProxy(o options) (proxy, error) {
-	exe, err := os.Executable()
-	return proxy{
-		name: bareSplice, conf: o.confFile(bareSplice + ".conf"), version: "splice(2)",
-		command: func(confFile, _ string) []string { return []string{exe, roleBare, confFile} },
-	}, err
-}
-
-// serveBare passes connections on whole, one after the other, until its process is ended.
-func serveBare(confFile string) error {
-	conf, err := os.ReadFile(confFile)
-	if err != nil {
-		return err
-	}
-	listen, backend, ok := strings.Cut(strings.TrimSpace(string(conf)), " ")
-	if !ok {
-		return fmt.Errorf("%s: two addresses are due: where to listen and where to send to", confFile)
-	}
-	l, err := net.Listen("tcp", listen)
-	if err != nil {
-		return err
-	}
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return err
-		}
-		if err := passBare(c.(*net.TCPConn), backend); err != nil {
-			fmt.Fprintln(os.Stderr, "a connection failed:", err) // also one that only tried whether this answers
-		}
-	}
-}
 
 func passBare(client *net.TCPConn, address string) (err error) {
 	defer client.Close()

@@ -70,6 +70,9 @@ Modes:
   idle     memory of proxies at rest, with 10,000 idle connections and after those
            have closed; ours is connected to a site controller
 
+Two peers are no proxies and show what the kernel alone takes: bare-splice (mode tcp)
+and bare-relay (pinned, shared, open; name it in --peers).
+
 Flags:
 `
 

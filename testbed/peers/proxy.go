@@ -69,6 +69,9 @@ var (
 
 // peerProxy finds the program and the configuration behind a name such as nginx-tuned.
 func peerProxy(o options, name string) (proxy, error) {
+	if name == bareRelay || name == bareSplice {
+		return bareProxy(o, name)
+	}
 	program, _, _ := strings.Cut(name, "-")
 	p := proxy{name: name}
 	pkg, known := debianPackages[program]

@@ -47,7 +47,7 @@ func over(s []sample, f func(sample) float64) float64 {
 func (r row) bar() float64 {
 	haproxy := strings.HasPrefix(r.Peer, "haproxy-")
 	switch {
-	case r.Peer == otherBuild, r.Peer == bareSplice:
+	case r.Peer == otherBuild, r.Peer == bareSplice, r.Peer == bareRelay:
 		return 0
 	case r.Mode == modeTLS && haproxy:
 		return 0.75

@@ -58,7 +58,7 @@ func runRole(args []string) error {
 	case roleHold:
 		return hold(args[1:], os.Stdin, os.Stdout)
 	case roleBare:
-		return serveBare(args[1])
+		return serveBare(args[1], args[2])
 	case roleSecure:
 		return secureLoad(args[1:], os.Stdin, os.Stdout)
 	}

@@ -183,9 +183,6 @@ func streamProxies(o options, mode string) (ours proxy, peers []proxy, err error
 	}
 	for _, name := range names {
 		p, err := peerProxy(o, name)
-		if name == bareSplice {
-			p, err = bareProxy(o)
-		}
 		if err != nil {
 			return ours, nil, err
 		}

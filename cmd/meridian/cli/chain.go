@@ -51,9 +51,10 @@ func chainCommand(e *env) *cobra.Command {
 		Short: "See service function chains, and follow their paths",
 		Long: `Chain shows what became of ServiceChain documents on a node, and follows paths with
 echo requests. list, show, explain and top ask the node's chain agent (--agent or
-MERIDIAN_CHAINAGENT: http://host:port or unix:/path); trace and ping speak to the
-forwarders themselves, over VXLAN-GPE; capture needs neither, but root. apply asks a
-site's controller, and then the agent whether it serves what was applied.`,
+MERIDIAN_CHAINAGENT: http://host:port or unix:/path), and list, show and explain with
+--proxy a proxy, for chains of requests; trace and ping speak to the forwarders
+themselves, over VXLAN-GPE; capture needs neither, but root. apply asks a site's
+controller, and then the agent whether it serves what was applied.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -128,13 +129,17 @@ func (s *chainStatus) path(spi uint32) *path.Path {
 }
 
 func chainListCommand(agent *string) *cobra.Command {
-	var output string
+	var output, proxy string
 	cmd := &cobra.Command{
-		Use:     "list",
-		Short:   "List chains and whether they have paths",
-		Example: `  meridian chain list --agent http://127.0.0.1:7490`,
-		Args:    cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
+		Use:   "list",
+		Short: "List chains and whether they have paths",
+		Example: `  meridian chain list --agent http://127.0.0.1:7490
+  meridian chain list --proxy 127.0.0.1:15000`,
+		Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if proxy != "" {
+				return listRequestChains(cmd, proxy, output)
+			}
 			s, err := askAgent(cmd.Context(), *agent)
 			if err != nil {
 				return err
@@ -151,6 +156,7 @@ func chainListCommand(agent *string) *cobra.Command {
 		},
 	}
 	outputFlag(cmd, &output)
+	chainProxyFlag(cmd, &proxy)
 	return cmd
 }
 
@@ -167,13 +173,17 @@ func (c *chainState) state() string {
 }
 
 func chainShowCommand(agent *string) *cobra.Command {
-	var output string
+	var output, proxy string
 	cmd := &cobra.Command{
-		Use:     "show NAME",
-		Short:   "Show the paths of a chain, stop by stop",
-		Example: `  meridian chain show web --agent http://127.0.0.1:7490`,
-		Args:    cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
+		Use:   "show NAME",
+		Short: "Show the paths of a chain, stop by stop",
+		Example: `  meridian chain show web --agent http://127.0.0.1:7490
+  meridian chain show api --proxy 127.0.0.1:15000`,
+		Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if proxy != "" {
+				return showRequestChain(cmd, proxy, args[0], output)
+			}
 			s, err := askAgent(cmd.Context(), *agent)
 			if err != nil {
 				return err
@@ -193,6 +203,7 @@ func chainShowCommand(agent *string) *cobra.Command {
 			})
 		},
 	}
+	chainProxyFlag(cmd, &proxy)
 	outputFlag(cmd, &output)
 	return cmd
 }
@@ -234,15 +245,20 @@ func (p shownPath) print(w io.Writer) {
 }
 
 func chainExplainCommand(agent *string) *cobra.Command {
-	return &cobra.Command{
+	var proxy string
+	cmd := &cobra.Command{
 		Use:   "explain NAME",
 		Short: "Say why a chain goes the way it goes, or nowhere",
 		Long: `Explain says for each path of a chain what it costs: ms of links and functions, and
 the price, which is what the chain makes all others wait too. It names functions
 that were left out, instances that are down, and why paths are missing.`,
-		Example: `  meridian chain explain web --agent http://127.0.0.1:7490`,
-		Args:    cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
+		Example: `  meridian chain explain web --agent http://127.0.0.1:7490
+  meridian chain explain api --proxy 127.0.0.1:15000`,
+		Args: cobra.ExactArgs(1), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if proxy != "" {
+				return explainRequestChain(cmd, proxy, args[0])
+			}
 			s, err := askAgent(cmd.Context(), *agent)
 			if err != nil {
 				return err
@@ -255,6 +271,8 @@ that were left out, instances that are down, and why paths are missing.`,
 			return nil
 		},
 	}
+	chainProxyFlag(cmd, &proxy)
+	return cmd
 }
 
 func explainChain(w io.Writer, s *chainStatus, c *chainState) {

@@ -165,6 +165,9 @@ func explainTable(w io.Writer, req *siteapi.ExplainRequest, x *siteapi.Explained
 	if x.Listener != "" {
 		fmt.Fprintf(w, "listener\t%s\n", x.Listener)
 	}
+	for _, c := range x.Chains {
+		fmt.Fprintf(w, "chain\t%s\n", c)
+	}
 	if x.Rule != "" {
 		fmt.Fprintf(w, "rule\t%s%s\n", x.Rule, owned(x.RuleOwner))
 	}
@@ -200,6 +203,9 @@ func explainBackend(w io.Writer, site string, b *mesh.ExplainedBackend) {
 		name = fmt.Sprintf("%s:%d", name, b.Port)
 	}
 	fmt.Fprintf(w, "backend\t%s, %s of the requests\n", name, percent(b.Chance))
+	for _, c := range b.Chains {
+		fmt.Fprintf(w, "chain\t%s\n", c)
+	}
 	if b.Invalid != "" {
 		fmt.Fprintf(w, "answer\t%s\n", b.Invalid)
 		return
@@ -210,10 +216,16 @@ func explainBackend(w io.Writer, site string, b *mesh.ExplainedBackend) {
 	if len(b.Policies) == 0 {
 		fmt.Fprintln(w, "policy\tdefaults: no TrafficPolicy names the service")
 	}
+	if b.Priority != "" {
+		fmt.Fprintf(w, "priority\t%s\n", b.Priority)
+	}
 	if b.Sharing != "" {
 		line := b.Sharing
 		if b.Source != "" {
 			line += ", " + planOf(b.Source)
+		}
+		if b.Unit != "" {
+			line += ", by open " + b.Unit
 		}
 		if b.Off != "" {
 			line += ", off: " + b.Off

@@ -1,0 +1,152 @@
+package function
+
+import (
+	"cmp"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/meridian-mesh/meridian/api/mesh"
+)
+
+// Registry makes chains of documents. What a function keeps (its buckets) and what a
+// hop counted stay across reloads in which its document does not change. Its methods
+// are for one goroutine at a time.
+type Registry struct {
+	loops     int
+	functions map[string]*instance
+	counters  map[hopKey]*Counters
+}
+
+// instance is a function and what it was made of.
+type instance struct {
+	Function
+	spec *mesh.NetworkFunctionSpec
+	site mesh.Location
+}
+
+type hopKey struct {
+	chain, function string
+	hop             int
+}
+
+// NewRegistry makes a registry for a number of loops.
+func NewRegistry(loops int) *Registry {
+	return &Registry{loops: loops, functions: map[string]*instance{}, counters: map[hopKey]*Counters{}}
+}
+
+// Chains makes the chains of requests of the documents, by namespace/name. site is the
+// proxy's own. A chain that cannot be served is there and says why.
+func (r *Registry) Chains(o *mesh.Objects, site string) map[string]*Chain {
+	chains := map[string]*Chain{}
+	var at *mesh.Location
+	for _, s := range o.Sites {
+		if s.Metadata.Name == site {
+			at = &s.Spec.Location
+		}
+	}
+	documents := map[string]*mesh.NetworkFunction{}
+	for _, f := range o.NetworkFunctions {
+		documents[f.Metadata.Namespace+"/"+f.Metadata.Name] = f
+	}
+	used, counted := map[string]*instance{}, map[hopKey]*Counters{}
+	for _, s := range o.ServiceChains {
+		if !s.Spec.ForRequests() {
+			continue
+		}
+		c := &Chain{Key: s.Metadata.Namespace + "/" + s.Metadata.Name, Open: s.Spec.Failure == mesh.FailOpen}
+		for i, name := range s.Spec.Functions {
+			key := s.Metadata.Namespace + "/" + name
+			f, err := r.function(key, documents[key], at)
+			if err != nil {
+				c.Broken = cmp.Or(c.Broken, err.Error())
+				continue
+			}
+			used[key] = f
+			counters := r.count(hopKey{c.Key, key, i})
+			counted[hopKey{c.Key, key, i}] = counters
+			h := Hop{Function: f.Function, Name: name, Kind: kindOf(f.spec), Open: f.spec.Failure == mesh.FailOpen, Counters: counters}
+			h.Responds, _ = f.Function.(Responder)
+			h.si = strconv.AppendInt(nil, int64(SI(i)), 10)
+			c.responds = c.responds || h.Responds != nil
+			c.Hops = append(c.Hops, h)
+		}
+		c.SPI = spiOf(c.Key, s.Spec.Functions)
+		c.spi = strconv.AppendUint(nil, uint64(c.SPI), 10)
+		chains[c.Key] = c
+	}
+	r.functions, r.counters = used, counted
+	return chains
+}
+
+// function finds what a document says, anew where it says something else than before.
+func (r *Registry) function(key string, f *mesh.NetworkFunction, site *mesh.Location) (*instance, error) {
+	switch {
+	case f == nil:
+		return nil, fmt.Errorf("there is no NetworkFunction %s", key)
+	case !f.Spec.ForRequests():
+		return nil, fmt.Errorf("NetworkFunction %s is of packets, and the chain is of requests", key)
+	}
+	var at mesh.Location
+	if site != nil {
+		at = *site
+	}
+	if was := r.functions[key]; was != nil && reflect.DeepEqual(was.spec, &f.Spec) && was.site == at {
+		return was, nil
+	}
+	made, err := native(f.Spec.Native, site)
+	if err != nil {
+		return nil, fmt.Errorf("NetworkFunction %s: %w", key, err)
+	}
+	in := &instance{made, &f.Spec, at}
+	r.functions[key] = in // for the other chains of these documents
+	return in, nil
+}
+
+func native(n *mesh.NativeFunction, site *mesh.Location) (Function, error) {
+	switch {
+	case n.Headers != nil:
+		return newHeaders(n.Headers, site)
+	case n.Policer != nil:
+		return newPolicer(n.Policer), nil
+	case n.Tagger != nil:
+		return newTagger(n.Tagger), nil
+	}
+	return nil, fmt.Errorf("native names no function")
+}
+
+// kindOf is the kind of a function in one word.
+func kindOf(s *mesh.NetworkFunctionSpec) string {
+	switch {
+	case s.Native.Headers != nil:
+		return "headers"
+	case s.Native.Policer != nil:
+		return "policer"
+	}
+	return "tagger"
+}
+
+func (r *Registry) count(k hopKey) *Counters {
+	if c := r.counters[k]; c != nil {
+		return c
+	}
+	return &Counters{Chain: k.chain, Function: k.function, Hop: k.hop, Cells: make([]Cell, r.loops)}
+}
+
+// Sorted are chains in the order of their names.
+func Sorted(chains map[string]*Chain) []*Chain {
+	return slices.SortedFunc(maps.Values(chains), func(a, b *Chain) int { return cmp.Compare(a.Key, b.Key) })
+}
+
+// spiOf names a path by its content, as the agents name those of packets: the same
+// everywhere, and another one where the functions are others.
+func spiOf(key string, functions []string) uint32 {
+	const most = 1<<23 - 1
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(key + " " + strings.Join(functions, " "))) // a hash never fails
+	return max(1, (h.Sum32()^h.Sum32()>>23)&most)
+}

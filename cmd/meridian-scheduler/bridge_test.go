@@ -93,16 +93,16 @@ func TestBridge(t *testing.T) {
 		if !apierrors.IsInvalid(err) {
 			t.Errorf("a protocol that there is none of is taken: %v", err)
 		}
-		c.post(t, meshPath+"/trafficpolicies", `{"metadata": {"name": "twice"}, "spec": {"targetRefs": [{"group": "mesh.meridian.dev", "kind": "MeshService", "name": "hand"}, {"group": "mesh.meridian.dev", "kind": "MeshService", "name": "hand"}]}}`)
-		eventually(t, "the policy's condition", func() string {
+		c.post(t, meshPath+"/meshservices", `{"metadata": {"name": "wrong"}, "spec": {"ports": [{"port": 80}], "export": {"scope": "site", "sites": ["a"]}}}`)
+		eventually(t, "the condition of a service that only the mesh can refuse", func() string {
 			var o struct {
 				Status struct {
 					Conditions []struct{ Type, Status, Message string }
 				}
 			}
-			c.get(t, meshPath+"/trafficpolicies/twice", &o)
+			c.get(t, meshPath+"/meshservices/wrong", &o)
 			for _, x := range o.Status.Conditions {
-				if x.Type == "Accepted" && x.Status == "False" && strings.Contains(x.Message, "repeats") {
+				if x.Type == "Accepted" && x.Status == "False" && strings.Contains(x.Message, "spec.export") {
 					return ""
 				}
 			}
@@ -235,7 +235,7 @@ func kindOf(path string) (apiVersion, kind string) {
 	}
 	for plural, kind := range map[string]string{"services": "Service", "pods": "Pod", "endpointslices": "EndpointSlice", "gateways": "Gateway",
 		"gatewayclasses": "GatewayClass", "httproutes": "HTTPRoute", "customresourcedefinitions": "CustomResourceDefinition",
-		"meshservices": "MeshService", "trafficpolicies": "TrafficPolicy"} {
+		"meshservices": "MeshService"} {
 		if slices.Contains(parts, plural) {
 			return apiVersion, kind
 		}
@@ -304,7 +304,9 @@ func (c *cluster) gatewayPort(t *testing.T) string {
 func (c *cluster) attached(t *testing.T) int {
 	t.Helper()
 	var o struct {
-		Status struct{ Listeners []struct{ AttachedRoutes int } }
+		Status struct {
+			Listeners []struct{ AttachedRoutes int }
+		}
 	}
 	c.get(t, gatewaysPath+"/gw", &o)
 	if len(o.Status.Listeners) == 0 {
@@ -388,7 +390,7 @@ func (c *cluster) installCRDs(t *testing.T) {
 	for _, f := range own {
 		c.installCRD(t, f)
 	}
-	for _, path := range []string{gatewaysPath, routesPath, meshPath + "/meshservices", meshPath + "/trafficpolicies"} {
+	for _, path := range []string{gatewaysPath, routesPath, meshPath + "/meshservices"} {
 		eventually(t, path, func() string {
 			if _, err := c.client.Discovery().RESTClient().Get().AbsPath(path).DoRaw(t.Context()); err != nil {
 				return err.Error()

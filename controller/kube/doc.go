@@ -4,5 +4,5 @@
 //
 // It reads with types of its own, which hold what the mesh uses, instead of
 // k8s.io/api and its clientset: those register every kind of Kubernetes at the start
-// of the process, bridge or not (docs/adr/0024). It is the only importer of client-go.
+// of the process, bridge or not (docs/adr/0028). It is the only importer of client-go.
 package kube

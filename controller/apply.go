@@ -59,8 +59,14 @@ func (s *Server) set(ctx context.Context, out *siteapi.Result, objects *mesh.Obj
 				})
 				continue
 			}
+			have, ok := s.world.Get(key)
+			if err := s.errBrought(doc, have.Doc); err != nil {
+				p := objects.Positions[key]
+				out.Faults = append(out.Faults, mesh.Fault{File: p.File, Line: p.Line, Column: p.Column, Object: key.String(), Message: err.Error()})
+				continue
+			}
 			action := siteapi.Created
-			if have, ok := s.world.Get(key); ok {
+			if ok {
 				action = siteapi.Updated
 				if sameJSON(have.Doc, doc) {
 					action = siteapi.Unchanged
@@ -98,9 +104,9 @@ func (s *Server) unset(ctx context.Context, out *siteapi.Result, keys []mesh.Key
 	var changes []change
 	err := s.do(ctx, func() {
 		for _, key := range keys {
-			if _, ok := s.world.Get(key); !ok {
+			if have, ok := s.world.Get(key); !ok {
 				out.Faults = append(out.Faults, mesh.Fault{Object: key.String(), Message: "there is no such object"})
-			} else if err := s.world.Claim(key); err != nil {
+			} else if err := errors.Join(s.world.Claim(key), s.errBrought(have.Doc)); err != nil {
 				out.Faults = append(out.Faults, mesh.Fault{Object: key.String(), Message: err.Error()})
 			}
 			changes = append(changes, change{siteapi.Change{Key: key, Action: siteapi.Deleted}, nil})
@@ -132,6 +138,14 @@ func (s *Server) write(ctx context.Context, out *siteapi.Result, changes []chang
 		}
 		wait[c.Key] = rev
 	}
+	if err := s.await(ctx, wait); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// await returns when the world has the given revisions of its own bucket.
+func (s *Server) await(ctx context.Context, wait map[mesh.Key]uint64) error {
 	for {
 		err := s.do(ctx, func() {
 			for key, rev := range wait {
@@ -141,11 +155,11 @@ func (s *Server) write(ctx context.Context, out *siteapi.Result, changes []chang
 			}
 		})
 		if err != nil || len(wait) == 0 {
-			return out, err
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("the changes are stored but not in force yet: %w", ctx.Err())
+			return fmt.Errorf("the changes are stored but not in force yet: %w", ctx.Err())
 		case <-time.After(2 * time.Millisecond):
 		}
 	}

@@ -95,6 +95,11 @@ type Server struct {
 	link    atomic.Pointer[linkState]
 	count   counters
 	writing sync.Mutex // one apply or delete at a time
+	// collecting is until when no snapshot is made, because many objects that belong
+	// together are on their way. Loop only.
+	collecting time.Time
+	// brought are the clusters whose objects are kept here. Loop only.
+	brought map[string]bool
 	// certificates are those that matter, read at the start.
 	certificates []siteapi.Certificate
 	run          siteapi.RunFile
@@ -138,6 +143,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		revisions: map[mesh.Key]uint64{},
 		ledgers:   map[string]*ledger{},
 		planners:  map[mesh.ServiceKey]*plan.Planner{},
+		brought:   map[string]bool{},
 		events:    make(chan event, 256),
 		calls:     make(chan func()),
 		stopped:   make(chan struct{}),

@@ -25,7 +25,7 @@ type outcome struct {
 
 // compile makes a new generation when what the site's nodes need has changed.
 func (s *Server) compile() {
-	if !s.synced || !s.active(time.Now()) {
+	if now := time.Now(); !s.synced || !s.active(now) || now.Before(s.collecting) {
 		return
 	}
 	if s.hold != "" {

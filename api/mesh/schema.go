@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-//go:generate go run ../../internal/schemagen -out ../../docs/reference/schema
+//go:generate go run ../../internal/schemagen -out ../../docs/reference/schema -crds ../../deploy/crds
 
 // Kinds lists the kinds of documents that this version reads, in the order of
 // [ToYAML].

@@ -59,8 +59,16 @@ type cluster struct {
 
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
-	c := &cluster{dir: t.TempDir()}
+	c := startAPI(t)
 	c.readNetwork(t)
+	c.createNodes(t)
+	return c
+}
+
+// startAPI starts an API server that holds nothing.
+func startAPI(t *testing.T) *cluster {
+	t.Helper()
+	c := &cluster{dir: t.TempDir()}
 	etcd := testserver.RunEtcd(t, nil)
 	sc := storagebackend.NewDefaultConfig("registry", nil)
 	sc.Transport.ServerList = etcd.Endpoints()
@@ -72,7 +80,6 @@ func startCluster(t *testing.T) *cluster {
 	if c.client, err = kubernetes.NewForConfig(c.cc); err != nil {
 		t.Fatal(err)
 	}
-	c.createNodes(t)
 	return c
 }
 
@@ -193,8 +200,8 @@ func (p profile) cohesion() float64 {
 	return 0.1
 }
 
-// startScheduler runs what main runs, until stop is called.
-func (c *cluster) startScheduler(t *testing.T, p profile) (stop func()) {
+// kubeconfig writes one for the API server and returns its path.
+func (c *cluster) kubeconfig(t *testing.T) string {
 	t.Helper()
 	kc := clientcmdapi.NewConfig()
 	kc.Clusters["c"] = &clientcmdapi.Cluster{Server: c.cc.Host, CertificateAuthorityData: c.cc.CAData, TLSServerName: c.cc.ServerName}
@@ -205,6 +212,13 @@ func (c *cluster) startScheduler(t *testing.T, p profile) (stop func()) {
 	if err := clientcmd.WriteToFile(*kc, kubeconfig); err != nil {
 		t.Fatal(err)
 	}
+	return kubeconfig
+}
+
+// startScheduler runs what main runs, until stop is called.
+func (c *cluster) startScheduler(t *testing.T, p profile) (stop func()) {
+	t.Helper()
+	kubeconfig := c.kubeconfig(t)
 	text := "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\nleaderElection: {leaderElect: false}\n" +
 		"clientConnection: {kubeconfig: " + kubeconfig + ", qps: 5000, burst: 5000}\npercentageOfNodesToScore: 100\n" +
 		"profiles:\n- schedulerName: default-scheduler\n"

@@ -19,6 +19,7 @@ import (
 type options struct {
 	config    controller.Config
 	documents []string
+	bridge    bridge
 	logLevel  slog.Level
 	logFormat string
 	version   bool
@@ -42,6 +43,8 @@ Examples:
         a site of that hub, after 'meridian join TOKEN --data ./north'
   sitecontroller --site north --data ./north --nats-url tls://nats.example:4222 --nats-ca ca.pem --nats-token-file token
         a site on a NATS that somebody else runs
+  sitecontroller --site north --data ./north --kube=$HOME/.kube/config
+        a site whose services and routes are those of a Kubernetes cluster
 
 DIR/run.json says where a running controller listens; nodes connect with
   edgeproxy --config <nats> --nats-token-file <tokenFile> --trust-key <trustKey> --site NAME
@@ -93,6 +96,7 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 	fs.StringVar(&c.Export.EnvoyFile, "export-envoy", "", "`file` to keep the weights in as Envoy's filesystem endpoint discovery (EDS)")
 	fs.StringVar(&c.Export.GatewayFile, "export-gateway", "", "`file` to keep the weights in as Gateway API HTTPRoutes, for kubectl")
 	fs.StringVar(&c.Export.Gateway, "export-gateway-name", "ingress", "`name` of the Gateway that those routes attach to")
+	o.bridge.flags(fs)
 	fs.Func("config", "`file` or folder of YAML to apply at the start, as 'meridian apply' does; may be given again", func(s string) error {
 		o.documents = append(o.documents, s)
 		return nil
@@ -127,7 +131,7 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 	case !c.Hub && (c.LeafListen != "" || c.JoinListen != "" || len(c.Advertise) > 0):
 		return o, errors.New("--leaf-listen, --join-listen and --advertise are for --hub")
 	}
-	return o, nil
+	return o, o.bridge.check(c.Site)
 }
 
 // fromFolder takes what the flags do not say from the data folder's site file.

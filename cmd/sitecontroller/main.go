@@ -71,7 +71,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer cancel()
 	context.AfterFunc(stop, cancel) // the second signal takes its default action: at once
-	if err := srv.Run(stop); err != nil {
+	if err := serve(stop, srv, o.bridge, log); err != nil {
 		log.Error("sitecontroller ends", "err", err)
 		return exitFailed
 	}

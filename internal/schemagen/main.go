@@ -1,8 +1,10 @@
 // Schemagen writes the JSON Schemas of Meridian's documents: meridian.json for
-// all kinds, and one file for each kind.
+// all kinds, and one file for each kind; and CustomResourceDefinitions of the mesh's
+// own kinds.
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -14,8 +16,9 @@ import (
 
 func main() {
 	out := flag.String("out", "docs/reference/schema", "folder to write to")
+	crdDir := flag.String("crds", "deploy/crds", "folder to write CustomResourceDefinitions to")
 	flag.Parse()
-	if err := generate(*out); err != nil {
+	if err := errors.Join(generate(*out), crds(*crdDir)); err != nil {
 		fmt.Fprintln(os.Stderr, "schemagen:", err)
 		os.Exit(1)
 	}

@@ -1,0 +1,589 @@
+//go:build kube
+
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+)
+
+// gatewayAPI is the version of the Gateway API whose CRDs are installed. It is fetched
+// beside the module: as a requirement of it, it would drag other versions of
+// Kubernetes' own dependencies in.
+const gatewayAPI = "sigs.k8s.io/gateway-api@v1.6.3"
+
+// TestBridge has two sites bridge one cluster, each with a controller and a proxy as
+// real processes, and looks at the cluster only through the API server and at the mesh
+// only through the proxies.
+//
+// MERIDIAN_KUBE_PODS is how many pods there are, five to a service: 5000 are the
+// measurement of docs/benchmarks.md, whose bars then have to be met.
+func TestBridge(t *testing.T) {
+	pods := 500
+	if v := os.Getenv("MERIDIAN_KUBE_PODS"); v != "" {
+		n, err := strconv.Atoi(v)
+		if err != nil || n < 5 {
+			t.Fatalf("MERIDIAN_KUBE_PODS is %q, want a number from 5 up", v)
+		}
+		pods = n
+	}
+	full := pods >= 5000
+	c := startAPI(t)
+	c.installCRDs(t)
+	host := localAddress(t)
+	blue, green := backend(t, host, "blue"), backend(t, host, "green")
+	c.fill(t, pods)
+	c.post(t, "/api/v1/namespaces/default/services", `{"metadata": {"name": "probe"}, "spec": {"ports": [{"port": 80}]}}`)
+	c.post(t, slicesPath, probeSlice(host, blue))
+	c.post(t, "/apis/gateway.networking.k8s.io/v1/gatewayclasses", `{"metadata": {"name": "meridian"}, "spec": {"controllerName": "mesh.meridian.dev/gateway-controller"}}`)
+	c.post(t, gatewaysPath, fmt.Sprintf(`{"metadata": {"name": "gw"}, "spec": {"gatewayClassName": "meridian", "listeners": [{"name": "http", "port": %d, "protocol": "HTTP"}]}}`, freePort(t)))
+	c.post(t, routesPath, httpRoute("probe", "/probe", "probe", 80))
+	c.post(t, routesPath, httpRoute("broken", "/broken", "nowhere", 80))
+
+	bin := buildMesh(t)
+	kubeconfig := c.kubeconfig(t)
+	a, b := startSite(t, bin, "a", kubeconfig, "127.0.1.0/28"), startSite(t, bin, "b", kubeconfig, "127.0.2.0/28")
+	port := c.gatewayPort(t)
+	proxies := []*prober{{addr: "127.0.1.1:" + port}, {addr: "127.0.2.1:" + port}}
+	for _, p := range proxies {
+		p.until(t, "/probe", "blue", time.Minute)
+	}
+
+	t.Run("InvalidRoute", func(t *testing.T) {
+		eventually(t, "the broken route's condition", func() string {
+			return c.want(t, routesPath+"/broken", "ResolvedRefs", "False", "BackendNotFound")
+		})
+		eventually(t, "the good route's condition", func() string { return c.want(t, routesPath+"/probe", "ResolvedRefs", "True", "ResolvedRefs") })
+		for _, p := range proxies {
+			p.until(t, "/broken", "500", 10*time.Second)
+			p.until(t, "/probe", "blue", time.Second)
+		}
+	})
+	t.Run("OwnKinds", func(t *testing.T) {
+		c.post(t, meshPath+"/meshservices", fmt.Sprintf(`{"metadata": {"name": "hand"}, "spec": {"ports": [{"port": 80}], "endpoints": [{"address": "%s:%d"}]}}`, host, green))
+		c.post(t, routesPath, fmt.Sprintf(`{"metadata": {"name": "hand"}, "spec": {"parentRefs": [{"name": "gw"}],
+			"rules": [{"matches": [{"path": {"type": "PathPrefix", "value": "/hand"}}], "backendRefs": [{"group": "mesh.meridian.dev", "kind": "MeshService", "name": "hand", "port": 80}]}]}}`))
+		for _, p := range proxies {
+			p.until(t, "/hand", "green", 30*time.Second)
+		}
+		// What the schema can say the API server refuses, the rest the status.
+		_, err := c.client.Discovery().RESTClient().Post().AbsPath(meshPath+"/meshservices").SetHeader("Content-Type", "application/json").
+			Body(typed(t, meshPath+"/meshservices", `{"metadata": {"name": "bad"}, "spec": {"ports": [{"port": 80, "protocol": "carrier-pigeon"}]}}`)).DoRaw(t.Context())
+		if !apierrors.IsInvalid(err) {
+			t.Errorf("a protocol that there is none of is taken: %v", err)
+		}
+		c.post(t, meshPath+"/meshservices", `{"metadata": {"name": "wrong"}, "spec": {"ports": [{"port": 80}], "export": {"scope": "site", "sites": ["a"]}}}`)
+		eventually(t, "the condition of a service that only the mesh can refuse", func() string {
+			var o struct {
+				Status struct {
+					Conditions []struct{ Type, Status, Message string }
+				}
+			}
+			c.get(t, meshPath+"/meshservices/wrong", &o)
+			for _, x := range o.Status.Conditions {
+				if x.Type == "Accepted" && x.Status == "False" && strings.Contains(x.Message, "spec.export") {
+					return ""
+				}
+			}
+			return fmt.Sprintf("%+v", o.Status)
+		})
+	})
+	t.Run("EndpointChange", func(t *testing.T) {
+		routes := (pods/5+9)/10 + 3
+		eventually(t, "the Gateway's count of its routes", func() string {
+			if n := c.attached(t); n != routes {
+				return fmt.Sprintf("%d of %d are attached", n, routes)
+			}
+			return ""
+		})
+		versions := []string{c.version(t, routesPath+"/probe"), c.version(t, gatewaysPath+"/gw")}
+		rounds := 20
+		if full {
+			rounds = 100
+		}
+		var took []time.Duration
+		for i := range rounds {
+			name, at := "green", green
+			if i%2 == 1 {
+				name, at = "blue", blue
+			}
+			began := time.Now()
+			c.put(t, slicesPath+"/probe", probeSlice(host, at))
+			var group sync.WaitGroup
+			for _, p := range proxies {
+				group.Go(func() { p.until(t, "/probe", name, 30*time.Second) })
+			}
+			group.Wait()
+			took = append(took, time.Since(began))
+		}
+		slices.Sort(took)
+		p99 := took[len(took)*99/100]
+		t.Logf("%d pods, an endpoint change at every proxy after: median %s, p99 %s, most %s", pods, took[len(took)/2], p99, took[len(took)-1])
+		if full && p99 > 500*time.Millisecond {
+			t.Errorf("p99 is %s, want at most 500ms", p99)
+		}
+		for i, path := range []string{routesPath + "/probe", gatewaysPath + "/gw"} {
+			if v := c.version(t, path); v != versions[i] {
+				t.Errorf("%s was written although its status did not change: version %s, was %s", path, v, versions[i])
+			}
+		}
+	})
+	for _, s := range []*site{a, b} {
+		rss := residentKiB(t, s.controller.Process.Pid)
+		t.Logf("%d pods, site %s: its controller has %d MB resident", pods, s.name, rss>>10)
+		if full && rss > 150<<10 {
+			t.Errorf("the controller of site %s has %d MB resident, want at most 150", s.name, rss>>10)
+		}
+	}
+	t.Run("LeaderStops", func(t *testing.T) {
+		leader, other := a, b
+		if strings.Contains(c.holder(t), "_b_") {
+			leader, other = b, a
+		}
+		leader.stop(t)
+		c.post(t, "/api/v1/namespaces/default/services", `{"metadata": {"name": "nowhere"}, "spec": {"ports": [{"port": 80}]}}`)
+		eventually(t, "the condition that the other controller writes", func() string {
+			return c.want(t, routesPath+"/broken", "ResolvedRefs", "True", "ResolvedRefs")
+		})
+		if h := c.holder(t); !strings.Contains(h, "_"+other.name+"_") {
+			t.Errorf("the lease is held by %q", h)
+		}
+	})
+}
+
+const (
+	slicesPath   = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
+	gatewaysPath = "/apis/gateway.networking.k8s.io/v1/namespaces/default/gateways"
+	routesPath   = "/apis/gateway.networking.k8s.io/v1/namespaces/default/httproutes"
+	meshPath     = "/apis/mesh.meridian.dev/v1alpha1/namespaces/default"
+	crdsPath     = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+)
+
+func probeSlice(host string, port int) string {
+	return fmt.Sprintf(`{"metadata": {"name": "probe", "labels": {"kubernetes.io/service-name": "probe"}}, "addressType": "IPv4",
+		"ports": [{"name": "", "port": %d, "protocol": "TCP"}], "endpoints": [{"addresses": [%q], "conditions": {"ready": true}}]}`, port, host)
+}
+
+func httpRoute(name, path, service string, port int) string {
+	return fmt.Sprintf(`{"metadata": {"name": %q}, "spec": {"parentRefs": [{"name": "gw"}],
+		"rules": [{"matches": [{"path": {"type": "PathPrefix", "value": %q}}], "backendRefs": [{"name": %q, "port": %d}]}]}}`, name, path, service, port)
+}
+
+// fill creates pods, five to a service, and routes to all services, ten to a route.
+func (c *cluster) fill(t *testing.T, pods int) {
+	t.Helper()
+	type request struct{ path, body string }
+	work := make(chan request)
+	var group sync.WaitGroup
+	for range 16 {
+		group.Go(func() {
+			for r := range work {
+				c.post(t, r.path, r.body)
+			}
+		})
+	}
+	for i := range pods / 5 {
+		name := fmt.Sprintf("s%d", i)
+		work <- request{"/api/v1/namespaces/default/services", fmt.Sprintf(`{"metadata": {"name": %q}, "spec": {"ports": [{"port": 80}]}}`, name)}
+		var endpoints []string
+		for j := range 5 {
+			pod, ip := fmt.Sprintf("%s-%d", name, j), fmt.Sprintf("10.%d.%d.%d", 64+j, i/250, i%250+1)
+			work <- request{"/api/v1/namespaces/default/pods", fmt.Sprintf(`{"metadata": {"name": %q, "labels": {"app": %q}}, "spec": {"containers": [{"name": "c", "image": "x"}]}}`, pod, name)}
+			endpoints = append(endpoints, fmt.Sprintf(`{"addresses": [%q], "conditions": {"ready": true}, "targetRef": {"kind": "Pod", "name": %q}}`, ip, pod))
+		}
+		work <- request{slicesPath, fmt.Sprintf(`{"metadata": {"name": %q, "labels": {"kubernetes.io/service-name": %q}}, "addressType": "IPv4", "ports": [{"name": "", "port": 8080, "protocol": "TCP"}], "endpoints": [%s]}`,
+			name, name, strings.Join(endpoints, ", "))}
+	}
+	for i := 0; i < pods/5; i += 10 {
+		var rules []string
+		for j := i; j < min(i+10, pods/5); j++ {
+			rules = append(rules, fmt.Sprintf(`{"matches": [{"path": {"type": "PathPrefix", "value": "/s%d"}}], "backendRefs": [{"name": "s%d", "port": 80}]}`, j, j))
+		}
+		work <- request{routesPath, fmt.Sprintf(`{"metadata": {"name": "r%d"}, "spec": {"parentRefs": [{"name": "gw"}], "rules": [%s]}}`, i, strings.Join(rules, ", "))}
+	}
+	close(work)
+	group.Wait()
+}
+
+// kindOf is the apiVersion and kind of what a path holds; the API server wants both.
+func kindOf(path string) (apiVersion, kind string) {
+	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
+	apiVersion = parts[1]
+	if parts[0] == "apis" {
+		apiVersion = parts[1] + "/" + parts[2]
+	}
+	for plural, kind := range map[string]string{"services": "Service", "pods": "Pod", "endpointslices": "EndpointSlice", "gateways": "Gateway",
+		"gatewayclasses": "GatewayClass", "httproutes": "HTTPRoute", "customresourcedefinitions": "CustomResourceDefinition",
+		"meshservices": "MeshService"} {
+		if slices.Contains(parts, plural) {
+			return apiVersion, kind
+		}
+	}
+	return apiVersion, ""
+}
+
+func typed(t *testing.T, path, body string) []byte {
+	t.Helper()
+	var o map[string]any
+	if err := json.Unmarshal([]byte(body), &o); err != nil {
+		t.Fatalf("%v in %s", err, body)
+	}
+	o["apiVersion"], o["kind"] = kindOf(path)
+	data, err := json.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func (c *cluster) post(t *testing.T, path, body string) {
+	t.Helper()
+	_, err := c.client.Discovery().RESTClient().Post().AbsPath(path).SetHeader("Content-Type", "application/json").Body(typed(t, path, body)).DoRaw(t.Context())
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		t.Errorf("create %s in %s: %v", body, path, err)
+	}
+}
+
+func (c *cluster) put(t *testing.T, path, body string) {
+	t.Helper()
+	if _, err := c.client.Discovery().RESTClient().Patch(types.MergePatchType).AbsPath(path).Body([]byte(body)).DoRaw(t.Context()); err != nil {
+		t.Fatalf("change %s: %v", path, err)
+	}
+}
+
+func (c *cluster) get(t *testing.T, path string, into any) {
+	t.Helper()
+	data, err := c.client.Discovery().RESTClient().Get().AbsPath(path).SetHeader("Accept", "application/json").DoRaw(t.Context())
+	if err != nil {
+		t.Fatalf("get %s: %v", path, err)
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (c *cluster) version(t *testing.T, path string) string {
+	t.Helper()
+	var o struct {
+		Metadata struct{ ResourceVersion string }
+	}
+	c.get(t, path, &o)
+	return o.Metadata.ResourceVersion
+}
+
+func (c *cluster) gatewayPort(t *testing.T) string {
+	t.Helper()
+	var o struct {
+		Spec struct{ Listeners []struct{ Port int } }
+	}
+	c.get(t, gatewaysPath+"/gw", &o)
+	return strconv.Itoa(o.Spec.Listeners[0].Port)
+}
+
+func (c *cluster) attached(t *testing.T) int {
+	t.Helper()
+	var o struct {
+		Status struct {
+			Listeners []struct{ AttachedRoutes int }
+		}
+	}
+	c.get(t, gatewaysPath+"/gw", &o)
+	if len(o.Status.Listeners) == 0 {
+		return -1
+	}
+	return o.Status.Listeners[0].AttachedRoutes
+}
+
+func (c *cluster) holder(t *testing.T) string {
+	t.Helper()
+	var o struct {
+		Spec struct{ HolderIdentity string }
+	}
+	c.get(t, "/apis/coordination.k8s.io/v1/namespaces/default/leases/meridian-gateway-controller", &o)
+	return o.Spec.HolderIdentity
+}
+
+// want says how a route's condition differs, empty for not at all. It must be of the
+// object's generation.
+func (c *cluster) want(t *testing.T, path, typ, status, reason string) string {
+	t.Helper()
+	var o struct {
+		Metadata struct{ Generation int64 }
+		Status   struct {
+			Parents []struct {
+				Conditions []struct {
+					Type, Status, Reason string
+					ObservedGeneration   int64
+				}
+			}
+		}
+	}
+	c.get(t, path, &o)
+	for _, p := range o.Status.Parents {
+		for _, x := range p.Conditions {
+			if x.Type == typ && x.Status == status && x.Reason == reason && x.ObservedGeneration == o.Metadata.Generation {
+				return ""
+			}
+		}
+	}
+	return fmt.Sprintf("want %s=%s/%s, have %+v", typ, status, reason, o.Status)
+}
+
+func eventually(t *testing.T, what string, wrong func() string) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		text := wrong()
+		if text == "" {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s: %s", what, text)
+		}
+	}
+}
+
+// installCRDs installs those of the Gateway API, and waits until they are served.
+func (c *cluster) installCRDs(t *testing.T) {
+	t.Helper()
+	out, err := exec.Command("go", "mod", "download", "-json", gatewayAPI).Output()
+	if err != nil {
+		t.Fatalf("download %s: %v", gatewayAPI, err)
+	}
+	var module struct{ Dir string }
+	if err := json.Unmarshal(out, &module); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(module.Dir, "config", "crd", "standard", "gateway.networking.k8s.io_*s.yaml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no CRDs in %s: %v", module.Dir, err)
+	}
+	for _, f := range files {
+		if !strings.Contains(f, "vap_") {
+			c.installCRD(t, f)
+		}
+	}
+	own, err := filepath.Glob(filepath.Join("..", "..", "deploy", "crds", "*.yaml"))
+	if err != nil || len(own) == 0 {
+		t.Fatalf("no CRDs of the mesh's own kinds: %v", err)
+	}
+	for _, f := range own {
+		c.installCRD(t, f)
+	}
+	for _, path := range []string{gatewaysPath, routesPath, meshPath + "/meshservices"} {
+		eventually(t, path, func() string {
+			if _, err := c.client.Discovery().RESTClient().Get().AbsPath(path).DoRaw(t.Context()); err != nil {
+				return err.Error()
+			}
+			return ""
+		})
+	}
+}
+
+func (c *cluster) installCRD(t *testing.T, file string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	decoder := utilyaml.NewYAMLToJSONDecoder(bytes.NewReader(text))
+	for {
+		var doc json.RawMessage
+		if err := decoder.Decode(&doc); errors.Is(err, io.EOF) {
+			return
+		} else if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		if len(doc) > 4 {
+			c.post(t, crdsPath, string(doc))
+		}
+	}
+}
+
+// localAddress is an address of this machine that an EndpointSlice takes: it refuses
+// those of loopback. What is sent there stays on the machine.
+func localAddress(t *testing.T) string {
+	t.Helper()
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range list {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && n.IP.IsGlobalUnicast() {
+			return n.IP.String()
+		}
+	}
+	t.Skip("this machine has no IPv4 address besides loopback's, which endpoints of Kubernetes cannot have")
+	return ""
+}
+
+// backend answers every request with its name.
+func backend(t *testing.T, host, name string) int {
+	t.Helper()
+	l, err := net.Listen("tcp", host+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, name) }), ReadHeaderTimeout: time.Minute}
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(func() { _ = s.Close() })
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.1.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// prober asks a proxy.
+type prober struct{ addr string }
+
+// until asks for a path until the answer's body, or its status, is as wanted.
+func (p *prober) until(t *testing.T, path, want string, within time.Duration) {
+	t.Helper()
+	got := ""
+	for end := time.Now().Add(within); ; time.Sleep(2 * time.Millisecond) {
+		ctx, done := context.WithTimeout(t.Context(), 5*time.Second)
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.addr+path, nil)
+		if err != nil {
+			t.Error(err)
+		}
+		if resp, err := http.DefaultClient.Do(r); err == nil {
+			body, _ := io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			got = cmp.Or(string(body), resp.Status)
+			if resp.StatusCode != http.StatusOK {
+				got = strconv.Itoa(resp.StatusCode)
+			}
+		} else {
+			got = err.Error()
+		}
+		done()
+		if got == want {
+			return
+		}
+		if time.Now().After(end) {
+			t.Errorf("%s%s answers %q, want %q within %s", p.addr, path, got, want, within)
+			return
+		}
+	}
+}
+
+// buildMesh builds the programs and returns their folder.
+func buildMesh(t *testing.T) string {
+	t.Helper()
+	bin := t.TempDir()
+	build := exec.Command("go", "build", "-o", bin, "./cmd/sitecontroller", "./cmd/edgeproxy")
+	build.Dir = filepath.Join("..", "..")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return bin
+}
+
+// site is a controller that bridges the cluster, and its proxy.
+type site struct {
+	name       string
+	controller *exec.Cmd
+	log        *bytes.Buffer
+	once       sync.Once
+}
+
+func startSite(t *testing.T, bin, name, kubeconfig, pool string) *site {
+	t.Helper()
+	s := &site{name: name, log: &bytes.Buffer{}}
+	data := t.TempDir()
+	s.controller = exec.Command(filepath.Join(bin, "sitecontroller"), "--site", name, "--data", data, "--kube="+kubeconfig, "--kube-addresses", pool)
+	s.controller.Stdout, s.controller.Stderr = s.log, s.log
+	if err := s.controller.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		s.stop(t)
+		if t.Failed() {
+			t.Logf("controller of site %s:\n%s", name, s.log)
+		}
+	})
+	var run struct {
+		NATS      string
+		TokenFile string
+	}
+	eventually(t, "the controller's run file", func() string {
+		b, err := os.ReadFile(filepath.Join(data, "run.json"))
+		if err == nil {
+			err = json.Unmarshal(b, &run)
+		}
+		if err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	proxy := exec.Command(filepath.Join(bin, "edgeproxy"), "--config", run.NATS, "--site", name, "--nats-token-file", run.TokenFile, "--admin", "127.0.0.1:0", "--state-dir", t.TempDir())
+	log := &bytes.Buffer{}
+	proxy.Stdout, proxy.Stderr = log, log
+	if err := proxy.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = proxy.Process.Kill()
+		_ = proxy.Wait()
+		if t.Failed() {
+			t.Logf("proxy of site %s:\n%s", name, log)
+		}
+	})
+	return s
+}
+
+// stop ends the controller in order.
+func (s *site) stop(t *testing.T) {
+	s.once.Do(func() {
+		_ = s.controller.Process.Signal(syscall.SIGTERM)
+		if err := s.controller.Wait(); err != nil {
+			t.Errorf("controller of site %s: %v", s.name, err)
+		}
+	})
+}
+
+func residentKiB(t *testing.T, pid int) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "VmRSS:" {
+			n, err := strconv.Atoi(f[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatal("no VmRSS")
+	return 0
+}

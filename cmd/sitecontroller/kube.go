@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/meridian-mesh/meridian/controller"
+	"github.com/meridian-mesh/meridian/controller/kube"
+)
+
+// bridge are the flags of the Kubernetes bridge.
+type bridge struct {
+	on     bool
+	config kube.Config
+}
+
+var clusterName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+func (b *bridge) flags(fs *flag.FlagSet) {
+	c := &b.config
+	fs.BoolFunc("kube", "bring a Kubernetes cluster's services and routes into the mesh; --kube=`FILE` names its kubeconfig (default: the pod's service account, KUBECONFIG or ~/.kube/config)", func(s string) error {
+		if b.on = s != "false"; s != "true" && b.on {
+			c.Kubeconfig = s
+		}
+		return nil
+	})
+	fs.StringVar(&c.Context, "kube-context", "", "with --kube: `name` of the kubeconfig's context (default: its current one)")
+	fs.StringVar(&c.Cluster, "kube-cluster", "", "with --kube: the cluster's `name` in the mesh (default: the site's)")
+	fs.Func("kube-addresses", "with --kube: `addresses` of the proxies' machines (10.9.0.0/24, 10.9.1.7, ...) of which each Gateway gets one of its own (default: Gateways listen on all addresses)", func(s string) error {
+		for part := range strings.SplitSeq(s, ",") {
+			p, err := netip.ParsePrefix(part)
+			if err != nil {
+				ip, ierr := netip.ParseAddr(part)
+				if ierr != nil {
+					return fmt.Errorf("%q is neither an address nor a network", part)
+				}
+				p = netip.PrefixFrom(ip, ip.BitLen())
+			}
+			c.Pool = append(c.Pool, p)
+		}
+		return nil
+	})
+	fs.StringVar(&c.Certificates, "kube-certificates", "", "with --kube: `folder` into which TLS Secrets that Gateways name are written; the proxies read them at the same path (default: Secrets are not read)")
+}
+
+// check completes the flags once the site is known.
+func (b *bridge) check(site string) error {
+	c := &b.config
+	if !b.on {
+		if c.Context != "" || c.Cluster != "" || len(c.Pool) > 0 || c.Certificates != "" {
+			return errors.New("--kube-context, --kube-cluster, --kube-addresses and --kube-certificates are for --kube")
+		}
+		return nil
+	}
+	c.Site = site
+	if c.Cluster == "" {
+		c.Cluster = site
+	}
+	if !clusterName.MatchString(c.Cluster) {
+		return fmt.Errorf("--kube-cluster %q is not a name: lower-case letters, digits and -, a letter or digit at both ends, at most 63", c.Cluster)
+	}
+	if c.Certificates != "" {
+		var err error
+		if c.Certificates, err = filepath.Abs(c.Certificates); err != nil {
+			return fmt.Errorf("--kube-certificates: %w", err)
+		}
+	}
+	return nil
+}
+
+// serve runs the controller and the bridge until ctx ends or one of them fails.
+func serve(ctx context.Context, srv *controller.Server, b bridge, log *slog.Logger) error {
+	if !b.on {
+		return srv.Run(ctx)
+	}
+	k, err := kube.New(b.config, srv, log)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() {
+		defer stop()
+		select {
+		case <-srv.Ready():
+			log.Info("bridges a Kubernetes cluster", "cluster", b.config.Cluster, "server", k.Server())
+			ended <- k.Run(ctx)
+		case <-ctx.Done():
+			ended <- nil
+		}
+	}()
+	err = srv.Run(ctx)
+	stop()
+	return errors.Join(err, <-ended)
+}

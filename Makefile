@@ -105,6 +105,17 @@ nemesis: ## ten minutes of faults and twenty cuts, one of five minutes, against 
 	@MERIDIAN_NEMESIS_SECONDS=600 MERIDIAN_CUTS=20 MERIDIAN_CUT_SECONDS=300 \
 		go test -tags root -count=1 -timeout 40m -v -run '^TestRoot(Nemesis|Partition|Line)$$' $(AS_ROOT) $(TESTFLAGS) ./testbed/netns
 
+AGREE ?= ring-step,./testdata/agree-8.yaml,ring-slow,ring-cut,ring-mixed,ring-bus-cut
+
+.PHONY: agree
+agree: ## real sites beside the simulator, four times slower, three seeds (half an hour); needs root
+	@MERIDIAN_AGREE='$(AGREE)' MERIDIAN_AGREE_SLOWER=4 MERIDIAN_AGREE_SEEDS=3 \
+		go test -tags root -count=1 -timeout 60m -v -run '^TestRootAgree$$' $(AS_ROOT) $(TESTFLAGS) ./testbed/netns
+
+.PHONY: bench-haproxy
+bench-haproxy: ## the demo's hotspot with HAProxies that follow our weights: ROUNDS=3 (five minutes; needs root, haproxy)
+	@MERIDIAN_ROUNDS=$(ROUNDS) go test -tags root -count=1 -timeout 60m -v -run '^TestHAProxyHotspot$$' $(AS_ROOT) $(TESTFLAGS) ./testbed/netns
+
 SIM ?= ring-step,ring-low,ring-high,ring-moving,ring-slow,ring-cut,ring-bus-cut,ring-adjacent,ring-mixed,line,overload,city-12,city-12-uneven,backbone
 
 .PHONY: sim

@@ -214,7 +214,7 @@ func (s *Server) conditionsWith(set *mesh.Objects) []mesh.Condition {
 	if set != nil {
 		*all = mesh.Objects{
 			Gateways: set.Gateways, HTTPRoutes: set.HTTPRoutes, GRPCRoutes: set.GRPCRoutes, TCPRoutes: set.TCPRoutes, TLSRoutes: set.TLSRoutes, UDPRoutes: set.UDPRoutes, Sites: set.Sites,
-			Services: set.Services, TrafficPolicies: set.TrafficPolicies, LocalResponses: set.LocalResponses, ReferenceGrants: set.ReferenceGrants,
+			Services: set.Services, TrafficPolicies: set.TrafficPolicies, LocalResponses: set.LocalResponses, ReferenceGrants: set.ReferenceGrants, GeoFences: set.GeoFences,
 			Certificates:     set.Certificates,
 			NetworkFunctions: set.NetworkFunctions, ServiceChains: set.ServiceChains, ChainNodes: set.ChainNodes, Positions: set.Positions,
 		}
@@ -273,6 +273,8 @@ func add(all *mesh.Objects, o world.Object) {
 		all.Certificates = append(all.Certificates, d)
 	case *mesh.ReferenceGrant:
 		all.ReferenceGrants = append(all.ReferenceGrants, d)
+	case *mesh.GeoFence:
+		all.GeoFences = append(all.GeoFences, d)
 	case *mesh.NetworkFunction:
 		all.NetworkFunctions = append(all.NetworkFunctions, d)
 	case *mesh.ServiceChain:

@@ -60,12 +60,15 @@ func (s *Server) exported() exported {
 		}
 		home := export.Share{Site: s.cfg.Site, Part: w.HomeWeight}
 		for _, e := range svc.Spec.Endpoints {
-			if e.Site == "" || e.Site == s.cfg.Site {
+			if (e.Site == "" || e.Site == s.cfg.Site) && s.world.Barred(svc.Key(), s.cfg.Site) == "" {
 				home.Addresses = append(home.Addresses, address(e.Address)...)
 			}
 		}
 		x := export.Service{Key: svc.Key(), Port: svc.Spec.Ports[0].Port, Shares: []export.Share{home}}
 		for _, r := range w.Remotes {
+			if s.world.Barred(svc.Key(), r.Site) != "" {
+				continue // what is not named cannot be sent to
+			}
 			share := export.Share{Site: r.Site, Part: r.Weight}
 			if l := links[r.Site]; l != "" {
 				share.Addresses = address(l)

@@ -120,6 +120,9 @@ func (s *Server) routes() (http.Handler, error) {
 	m.HandleFunc("GET "+siteapi.PathWeights, func(w http.ResponseWriter, r *http.Request) {
 		answer(w, r, s.meshWeights)
 	})
+	m.HandleFunc("GET "+siteapi.PathHistory, func(w http.ResponseWriter, r *http.Request) {
+		answer(w, r, s.meshHistory)
+	})
 	m.HandleFunc("GET "+siteapi.PathObjects, func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
 		answer(w, r, func(ctx context.Context) (*siteapi.Objects, error) {
@@ -270,6 +273,11 @@ func (s *Server) serveBusAPI(ctx context.Context) error {
 		siteapi.VerbWeights: func(ctx context.Context, _ []byte) ([]byte, error) {
 			var out siteapi.WeightsRow
 			err := s.do(ctx, func() { out = s.row(time.Now()) })
+			return encoded(out, err)
+		},
+		siteapi.VerbHistory: func(ctx context.Context, _ []byte) ([]byte, error) {
+			var out siteapi.HistoryRow
+			err := s.do(ctx, func() { out = s.remembered() })
 			return encoded(out, err)
 		},
 		siteapi.VerbGet:    func(ctx context.Context, in []byte) ([]byte, error) { return decoded(ctx, in, s.list) },

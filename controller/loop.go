@@ -146,6 +146,8 @@ func decodeObject(key mesh.Key, data []byte) (any, error) {
 		doc = one(&o.Certificates)
 	case mesh.KindReferenceGrant:
 		doc = one(&o.ReferenceGrants)
+	case mesh.KindGeoFence:
+		doc = one(&o.GeoFences)
 	case mesh.KindNetworkFunction:
 		doc = one(&o.NetworkFunctions)
 	case mesh.KindServiceChain:

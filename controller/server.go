@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/history"
 	"github.com/meridian-mesh/meridian/controller/join"
 	"github.com/meridian-mesh/meridian/controller/natsd"
 	"github.com/meridian-mesh/meridian/controller/plan"
@@ -74,6 +75,7 @@ type Server struct {
 	problem    string
 	newest     mesh.Generation
 	planners   map[mesh.ServiceKey]*plan.Planner
+	demand     history.Demand
 	curves     price.Curves
 	weights    *mesh.Weights
 	sentAt     time.Time // weights

@@ -77,6 +77,7 @@ func (s *Server) input(sh world.Shared) plan.Input {
 	in := plan.Input{
 		DemandPerS: sh.Home.Demand, Slots: sh.Home.Slots, ServiceMS: sh.Home.ServiceTimeMS,
 		NoHome: sh.NoHome, Drained: sh.Drained, StayHome: sh.Sharing.StayHome,
+		Classes: plan.Classes(&sh.Sharing), Sessions: sh.Sessions, Open: sh.Home.InFlight,
 	}
 	if sh.Sharing.ShedAfter != nil {
 		in.ShedAfterMS = float64(sh.Sharing.ShedAfter.D()) / float64(time.Millisecond)
@@ -84,7 +85,9 @@ func (s *Server) input(sh world.Shared) plan.Input {
 	for _, rate := range sh.Home.From {
 		in.OthersPerS += rate
 	}
-	for _, o := range sh.Options {
+	in.Options = make([]plan.Option, 0, len(sh.Options))
+	for i := range sh.Options {
+		o := &sh.Options[i]
 		in.Options = append(in.Options, plan.Option{
 			Site: o.Site, Slots: o.Report.Slots, ServiceMS: o.Report.ServiceTimeMS,
 			ArrivalsPerS: o.Report.Arrivals, FromUsPerS: o.Report.From[s.cfg.Site],
@@ -166,7 +169,7 @@ func moved(old, new *mesh.Weights) bool {
 func far(a, b float64) bool { return math.Abs(a-b) > notable }
 
 // report is what the other sites are told: the load of the services that they
-// may use.
+// may use. What own users ask for is remembered.
 func (s *Server) report(now time.Time) *mesh.Report {
 	s.reportSeq++
 	r := &mesh.Report{
@@ -177,10 +180,14 @@ func (s *Server) report(now time.Time) *mesh.Report {
 	for _, w := range s.weights.Services {
 		shared[w.Service] = true
 	}
+	perS := map[mesh.ServiceKey]float64{}
 	for _, l := range s.world.Loads(now) {
+		perS[l.Service] = l.Demand
 		if shared[l.Service] {
 			r.Services = append(r.Services, l.ServiceReport)
 		}
 	}
+	// Not by the wall clock, which may be set.
+	s.demand.Note(now.Sub(s.started), perS)
 	return r
 }

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/meridian-mesh/meridian/controller/history"
 	"github.com/meridian-mesh/meridian/controller/membership"
 	"github.com/meridian-mesh/meridian/controller/siteapi"
 	"github.com/meridian-mesh/meridian/controller/world"
@@ -202,6 +204,45 @@ func (s *Server) meshWeights(ctx context.Context) (*siteapi.Weights, error) {
 		}
 		return 1
 	})
+	return out, nil
+}
+
+// remembered is this site's part of the history. Loop only.
+func (s *Server) remembered() siteapi.HistoryRow {
+	return siteapi.HistoryRow{Site: s.cfg.Site, StepS: history.Step.Seconds(), Services: s.demand.Series(), Missed: s.demand.Missed()}
+}
+
+// meshHistory is the history of all sites that answer.
+func (s *Server) meshHistory(ctx context.Context) (*siteapi.History, error) {
+	out := &siteapi.History{}
+	var peers []string
+	err := s.do(ctx, func() {
+		out.Rows = append(out.Rows, s.remembered())
+		for _, p := range s.world.Peers(time.Now(), s.reachable()) {
+			peers = append(peers, p.Site)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	var mu sync.Mutex
+	s.askPeers(ctx, len(peers), func(i int) string { return peers[i] }, siteapi.VerbHistory, func(i int, data []byte, err error) {
+		var row siteapi.HistoryRow
+		if err == nil {
+			err = json.Unmarshal(data, &row)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if err == nil {
+			out.Rows = append(out.Rows, row)
+			return
+		}
+		if out.Missing == nil {
+			out.Missing = map[string]string{}
+		}
+		out.Missing[peers[i]] = err.Error()
+	})
+	slices.SortFunc(out.Rows, func(a, b siteapi.HistoryRow) int { return strings.Compare(a.Site, b.Site) })
 	return out, nil
 }
 

@@ -153,10 +153,10 @@ func TestCooperation_overflow(t *testing.T) {
 		t.Errorf("price %.2f ms holds no round trip of 2 ms and link price of 1 ms", east.PriceMS)
 	}
 	// The gate speaks in the view's numbers.
-	if got := r.gate.Pick(r.loads.Now(), 1000, 7, 0); got != 1 {
+	if got := r.gate.Pick(0, r.loads.Now(), 1000, 7, 0); got != 1 {
 		t.Errorf("a hot home sends to %d, want 1 (east)", got)
 	}
-	if got := r.gate.Pick(r.loads.Now(), 0, 7, 0); got != upstream.Home {
+	if got := r.gate.Pick(0, r.loads.Now(), 0, 7, 0); got != upstream.Home {
 		t.Errorf("an idle home sends to %d", got)
 	}
 	v := r.Weights(time.Time{})
@@ -195,7 +195,7 @@ func TestCooperation_suspect(t *testing.T) {
 	if got := r.shareOf("east"); got.Suspect == "" || got.Outstanding != 0 {
 		t.Errorf("no connection, and yet %+v", got)
 	}
-	if got := r.gate.Pick(r.loads.Now(), 1000, 7, 0); got != upstream.Home {
+	if got := r.gate.Pick(0, r.loads.Now(), 1000, 7, 0); got != upstream.Home {
 		t.Errorf("sends to %d, which is suspect", got)
 	}
 	r.probed("east", 3*time.Millisecond, [][]byte{says("east", 100)}, nil)
@@ -257,7 +257,7 @@ func TestCooperation_refused(t *testing.T) {
 		gate.Load(1, says("east", seq+1), r.loads.Now())
 		r.run(tickEvery, 800)
 	}
-	if got := gate.Pick(r.loads.Now(), 1000, 7, 0); got != 1 {
+	if got := gate.Pick(0, r.loads.Now(), 1000, 7, 0); got != 1 {
 		t.Errorf("the gate in force is not fed any more: %d", got)
 	}
 	// Taken: the new gate goes on with the plan that is in force, at once.
@@ -267,7 +267,7 @@ func TestCooperation_refused(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if got := r.gate.Pick(r.loads.Now(), 1000, 7, 0); got != 0 {
+	if got := r.gate.Pick(0, r.loads.Now(), 1000, 7, 0); got != 0 {
 		t.Errorf("the next gate sends to %d, want 0 (east)", got)
 	}
 }
@@ -391,7 +391,7 @@ func TestGate_allocations(t *testing.T) {
 	source, value := []byte("south"), says("east", 2)
 	buf := make([]byte, 0, 512)
 	if n := testing.AllocsPerRun(100, func() {
-		r.gate.Pick(now, 1000, 7, 0)
+		r.gate.Pick(0, now, 1000, 7, 0)
 		r.gate.Sent(1, now)
 		r.gate.Load(1, value, now)
 		r.gate.Done(1, now, upstream.Answered)
@@ -451,7 +451,7 @@ func TestGate_tried(t *testing.T) {
 		for _, i := range tried {
 			set = set.With(i)
 		}
-		return r.gate.Pick(r.loads.Now(), 0, 7, set)
+		return r.gate.Pick(0, r.loads.Now(), 0, 7, set)
 	}
 	for _, tt := range []struct {
 		tried []int

@@ -39,7 +39,7 @@ func (d *decided) AppendLoad(dst, source []byte, inFlight int) []byte {
 	return strconv.AppendInt(append(append(dst, "for "...), source...), int64(inFlight), 10)
 }
 
-func (d *decided) Pick(_ int64, inFlight int, _ uint64, tried upstream.Tried) int {
+func (d *decided) Pick(_ int, _ int64, inFlight int, _ uint64, tried upstream.Tried) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.inFlight = append(d.inFlight, inFlight)
@@ -153,7 +153,7 @@ func TestEastWest(t *testing.T) {
 		if v := res.Header.Get(inband.HeaderLoad); v != "" {
 			t.Errorf("the client saw the load report %q", v)
 		}
-		if h := sharing.heard(); h != "sent 0, load 0 for a1, done 0 0" {
+		if h := sharing.heard(); h != "sent 0, done 0 0, load 0 for a1" {
 			t.Errorf("gate heard %q", h)
 		}
 		if len(bSharing.inFlight) != 0 {

@@ -1,6 +1,7 @@
 package edgeproxy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/fence"
 	"github.com/meridian-mesh/meridian/edgeproxy/route"
 	"github.com/meridian-mesh/meridian/edgeproxy/share"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
@@ -55,6 +57,8 @@ type explainer struct {
 	v    *view.View
 	snap *mesh.Snapshot
 	now  int64
+	// fields are those of the request.
+	fields []stream.Field
 }
 
 // route finds the listener and the rule.
@@ -73,6 +77,7 @@ func (x *explainer) route(out *mesh.Explanation, q *mesh.ExplainQuery) error {
 		name, value, _ := strings.Cut(h, ":")
 		request.Fields = append(request.Fields, stream.Field{Name: []byte(strings.ToLower(strings.TrimSpace(name))), Value: []byte(strings.TrimSpace(value))})
 	}
+	x.fields = request.Fields
 	var names []string
 	for _, socket := range x.v.Sockets {
 		if socket.Routes == nil || socket.EastWest() {
@@ -130,7 +135,13 @@ func (x *explainer) rule(out *mesh.Explanation, r *route.Rule) {
 		case svc == nil:
 			e.Invalid = "500: there is no such service or port here"
 		default:
-			x.backend(&e, svc)
+			y := *x
+			if b.Filters != nil {
+				for k := range b.Filters.Request {
+					y.fields = b.Filters.Request[k].Apply(nil, y.fields)
+				}
+			}
+			y.backend(&e, svc)
 		}
 		out.Backends = append(out.Backends, e)
 	}
@@ -178,16 +189,40 @@ func answered(f *route.Filters) string {
 func (x *explainer) backend(e *mesh.ExplainedBackend, svc *view.Service) {
 	e.Policies = mesh.PolicyOrigins(&x.snap.Objects, svc.Key)
 	serves := x.endpoints(e, svc)
+	defer x.fenced(e, svc)
+	if class := svc.Class(x.fields); class > 0 {
+		e.Priority = svc.Priorities[class-1].Name
+	}
 	if svc.Gate == nil || x.coop == nil {
 		e.Sharing = "not shared"
 		home := mesh.ExplainedSite{Site: string(x.v.Site), Home: true, Chance: 1, InFlight: int(svc.Service.InFlight.Load()), Why: "the service is not shared with other sites"}
+		if class := svc.Class(x.fields); svc.Full(class, home.InFlight) {
+			home.Chance, home.Why = 0, fmt.Sprintf("%d in flight here: from %d on requests are refused (503)", home.InFlight, svc.FullAt(class))
+		}
 		if !serves {
-			home.Chance, home.Why = 0, "no endpoint here can serve (503)"
+			home.Chance, home.Why = 0, cmp.Or(svc.Fenced, "no endpoint here can serve")+" (503)"
 		}
 		e.Sites = append(e.Sites, home)
 		return
 	}
-	x.coop.explain(e, svc, serves, x.now)
+	x.coop.explain(e, svc, svc.Class(x.fields), serves, x.now)
+}
+
+// fenced lists the sites that have the service and lie outside of its fences, where
+// no plan speaks of them.
+func (x *explainer) fenced(e *mesh.ExplainedBackend, svc *view.Service) {
+	fences := fence.Compile(&x.snap.Objects)
+	for _, m := range x.snap.Objects.Services {
+		if m.Key() != svc.Key {
+			continue
+		}
+		for _, p := range m.Spec.Endpoints {
+			known := p.Site == "" || slices.ContainsFunc(e.Sites, func(s mesh.ExplainedSite) bool { return s.Site == p.Site })
+			if why := fences.Bars(svc.Key, p.Site); !known && why != "" {
+				e.Sites = append(e.Sites, mesh.ExplainedSite{Site: p.Site, Why: why})
+			}
+		}
+	}
 }
 
 // handedIn lists the endpoints for a request that another site hands in: it is
@@ -196,7 +231,7 @@ func (x *explainer) handedIn(e *mesh.ExplainedBackend, svc *view.Service) {
 	e.Policies = mesh.PolicyOrigins(&x.snap.Objects, svc.Key)
 	home := mesh.ExplainedSite{Site: string(x.v.Site), Home: true, Chance: 1, InFlight: int(svc.Service.InFlight.Load()), Why: "handed in by another site: served here, never passed on"}
 	if !x.endpoints(e, svc) {
-		home.Chance, home.Why = 0, "handed in by another site, but no endpoint here can serve"
+		home.Chance, home.Why = 0, "handed in by another site, but "+cmp.Or(svc.Fenced, "no endpoint here can serve")
 	}
 	e.Sites = append(e.Sites, home)
 }
@@ -260,7 +295,7 @@ func weightOf(spec *mesh.MeshService, addr netip.AddrPort, host string) int {
 }
 
 // explain lists the sites as the gate in force sees them.
-func (c *Cooperation) explain(e *mesh.ExplainedBackend, svc *view.Service, serves bool, now int64) {
+func (c *Cooperation) explain(e *mesh.ExplainedBackend, svc *view.Service, class int, serves bool, now int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	is, ok := c.last[svc.Key]
@@ -270,16 +305,20 @@ func (c *Cooperation) explain(e *mesh.ExplainedBackend, svc *view.Service, serve
 		return
 	}
 	w := &is.share.Weights
+	if w.Sessions {
+		e.Unit = mesh.UnitSessions
+	}
 	inFlight := int(svc.Service.InFlight.Load())
 	e.Sharing, e.Source, e.Off = is.share.Gate.Policy(), is.share.Source, w.Off
 	asked := inFlight
 	if !serves {
 		asked = share.NoHome
 	}
-	for i, p := range is.share.Gate.Explain(now, asked, w.HomePriceMS) {
+	for i, p := range is.share.Gate.Explain(now, class, asked, w.HomePriceMS) {
 		site := mesh.ExplainedSite{Site: p.Site, Chance: p.Chance, CostMS: p.PriceMS, Why: p.Why}
 		if i == 0 {
 			site.Site, site.Home, site.InFlight = c.Site, true, inFlight
+			site.Why = cmp.Or(svc.Fenced, site.Why)
 		} else {
 			r := &w.Remotes[i-1]
 			site.RTTMS, site.AgeMS = r.RTTMS, r.AgeMS

@@ -47,7 +47,7 @@ type gatePlan struct {
 var _ upstream.Gate = (*gate)(nil)
 
 // Pick implements upstream.Gate.
-func (g *gate) Pick(now int64, homeInFlight int, rnd uint64, tried upstream.Tried) int {
+func (g *gate) Pick(class int, now int64, homeInFlight int, rnd uint64, tried upstream.Tried) int {
 	p := g.plan.Load()
 	if p == nil {
 		if !tried.Has(upstream.Home) {
@@ -58,7 +58,7 @@ func (g *gate) Pick(now int64, homeInFlight int, rnd uint64, tried upstream.Trie
 	if !p.up {
 		homeInFlight = share.NoHome
 	}
-	switch i := p.Gate.Pick(now, homeInFlight, rnd, p.tried(tried)); i {
+	switch i := p.Gate.PickFor(class, now, homeInFlight, rnd, p.tried(tried)); i {
 	case share.Home:
 		return upstream.Home
 	case share.None:

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/fence"
+	"github.com/meridian-mesh/meridian/controller/plan"
 	"github.com/meridian-mesh/meridian/edgeproxy/share"
 	"github.com/meridian-mesh/meridian/geo"
 	"github.com/meridian-mesh/meridian/geo/rtt"
@@ -22,6 +24,11 @@ func (c *Cooperation) read(s *mesh.Snapshot) ([]share.Service, []way, *sharing) 
 	drained := slices.ContainsFunc(s.Objects.Sites, func(x *mesh.Site) bool {
 		return x.Metadata.Name == c.Site && x.Spec.Traffic == mesh.SiteDrained
 	})
+	fences := fence.Compile(&s.Objects)
+	names := make([]string, len(s.Objects.Sites))
+	for i, x := range s.Objects.Sites {
+		names[i] = x.Metadata.Name
+	}
 	var services []share.Service
 	for _, m := range s.Objects.Services {
 		if m.Spec.Export == nil || m.Spec.Export.Scope != mesh.ScopeMesh || out.services[m.Key()] {
@@ -29,10 +36,11 @@ func (c *Cooperation) read(s *mesh.Snapshot) ([]share.Service, []way, *sharing) 
 		}
 		policy := mesh.EffectivePolicy(&s.Objects, m.Key()).SiteSharing
 		services = append(services, share.Service{
-			Key: m.Key(), Policy: policy.Policy, StayHome: policy.StayHome, ShedAfterMS: shedAfterMS(policy), DeclaredMS: c.declaredMS(m), Drained: drained, Pin: policy.PinOf(c.Site),
+			Key: m.Key(), Policy: policy.Policy, StayHome: policy.StayHome, ShedAfterMS: shedAfterMS(policy), Classes: plan.Classes(policy), DeclaredMS: c.declaredMS(m), Sessions: m.CountsSessions(), Drained: drained, Pin: policy.PinOf(c.Site),
+			Barred: fences.Barred(m.Key(), names),
 		})
 		out.services[m.Key()] = true
-		out.up[m.Key()] = slices.ContainsFunc(m.Spec.Endpoints, c.atHome)
+		out.up[m.Key()] = fences.Bars(m.Key(), c.Site) == "" && slices.ContainsFunc(m.Spec.Endpoints, c.atHome)
 	}
 	return services, c.waysTo(s.Objects.Sites), out
 }

@@ -29,7 +29,7 @@ type books struct {
 
 func (b *books) Gate(mesh.ServiceKey, []string) upstream.Gate { return b }
 func (b *books) Report(mesh.ServiceKey) upstream.Report       { return nil }
-func (b *books) Pick(_ int64, inFlight int, rnd uint64, tried upstream.Tried) int {
+func (b *books) Pick(_ int, _ int64, inFlight int, rnd uint64, tried upstream.Tried) int {
 	if inFlight < 0 {
 		b.wrong.Add(1)
 	}

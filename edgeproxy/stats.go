@@ -44,6 +44,7 @@ type Stats struct {
 	Mirrored, MirrorsDropped uint64
 	Loops                    []LoopStats
 	Requests                 []RequestCount
+	Shed                     []ShedCount
 	Latency                  []ServiceLatency
 	Streams                  []StreamCount
 	Sessions                 []SessionCount
@@ -93,6 +94,14 @@ type RequestCount struct {
 	Class   int             // status / 100; 0 when no response was sent
 	Flag    string          // Envoy's response flag; empty when the backend or a filter answered
 	N       uint64
+}
+
+// ShedCount counts the refused requests of a service's priority class; Priority is
+// empty for those of none.
+type ShedCount struct {
+	Service  mesh.ServiceKey
+	Priority string
+	N        uint64
 }
 
 // ServiceLatency is the histogram of whole exchanges, from the request's head to
@@ -187,6 +196,13 @@ func (st *Stats) addSessions(h *upstream.Service) {
 }
 
 func (st *Stats) add(h *upstream.Service) {
+	for _, x := range h.AllSheds() {
+		// A class that is configured is there from the start: what appears with its
+		// first refusal cannot be alerted on.
+		if n := x.N.Load(); n > 0 || x.Class != "" {
+			st.Shed = append(st.Shed, ShedCount{Service: h.Key, Priority: x.Class, N: n})
+		}
+	}
 	lat := ServiceLatency{Service: h.Key, Bounds: upstream.Bounds[:], Counts: make([]uint64, upstream.Buckets)}
 	for class := range upstream.Classes {
 		for flag := range exchange.Flags {

@@ -84,6 +84,7 @@ func Check(o *Objects) []Condition {
 		c.service(s)
 	}
 	c.policies()
+	c.fences()
 	c.certificates()
 	c.chains()
 	return c.found
@@ -353,6 +354,16 @@ func (c *checker) service(s *MeshService) {
 	for i, e := range s.Spec.Endpoints {
 		if e.Site != "" && c.sites[e.Site] == nil {
 			c.add(KindMeshService, s.Metadata, fmt.Sprintf("spec.endpoints[%d].site", i), ReasonUnknownSite, "there is no Site %s%s", e.Site, c.perhaps(e.Site, c.sites))
+		}
+	}
+	first := -1
+	for i, e := range s.Spec.Endpoints {
+		switch {
+		case e.Capacity == nil || e.Capacity.Unit == "":
+		case first < 0:
+			first = i
+		case e.Capacity.Unit != s.Spec.Endpoints[first].Capacity.Unit:
+			c.add(KindMeshService, s.Metadata, fmt.Sprintf("spec.endpoints[%d].capacity.unit", i), ReasonConflicted, "endpoints[%d] counts %s, which then is the service's unit", first, s.Spec.Endpoints[first].Capacity.Unit)
 		}
 	}
 	if x := s.Spec.Export; x != nil {

@@ -108,10 +108,14 @@ type ExplainedBackend struct {
 	Policies []PolicyOrigin `json:"policies,omitempty"`
 	// Sharing is the policy between sites, Source whose plan is in force
 	// (controller, standby, fading), Off why none is.
-	Sharing string          `json:"sharing,omitempty"`
-	Source  string          `json:"source,omitempty"`
-	Off     string          `json:"off,omitempty"`
-	Sites   []ExplainedSite `json:"sites"`
+	Sharing string `json:"sharing,omitempty"`
+	Source  string `json:"source,omitempty"`
+	Off     string `json:"off,omitempty"`
+	// Unit is what load is counted in where it is not requests: sessions.
+	Unit string `json:"unit,omitempty"`
+	// Priority is the request's priority class, empty for none.
+	Priority string          `json:"priority,omitempty"`
+	Sites    []ExplainedSite `json:"sites"`
 	// Balancing is the rule among the endpoints here.
 	Balancing string              `json:"balancing,omitempty"`
 	Endpoints []ExplainedEndpoint `json:"endpoints,omitempty"`

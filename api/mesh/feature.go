@@ -18,9 +18,21 @@ var features = []feature{
 			return slices.ContainsFunc(g.Spec.Listeners, func(l Listener) bool { return l.AllowedRoutes != nil })
 		})
 	}},
+	// A build that does not know fences would send across them.
+	{"geo-fence", func(o *Objects) bool { return len(o.GeoFences) > 0 }},
+	{"priority-classes", func(o *Objects) bool {
+		return slices.ContainsFunc(o.TrafficPolicies, func(p *TrafficPolicy) bool {
+			return p.Spec.SiteSharing != nil && len(p.Spec.SiteSharing.PriorityClasses) > 0
+		})
+	}},
 	{"request-chains", func(o *Objects) bool {
 		return slices.ContainsFunc(o.ServiceChains, func(c *ServiceChain) bool { return c.Spec.ForRequests() }) ||
 			slices.ContainsFunc(o.NetworkFunctions, func(f *NetworkFunction) bool { return f.Spec.ForRequests() })
+	}},
+	{"session-capacity", func(o *Objects) bool {
+		return slices.ContainsFunc(o.Services, func(s *MeshService) bool {
+			return slices.ContainsFunc(s.Spec.Endpoints, func(e Endpoint) bool { return e.Capacity != nil && e.Capacity.Unit == UnitSessions })
+		})
 	}},
 	{"route-retry", func(o *Objects) bool {
 		return slices.ContainsFunc(o.HTTPRoutes, func(r *HTTPRoute) bool {

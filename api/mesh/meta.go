@@ -149,6 +149,7 @@ type Objects struct {
 	Certificates    []*Certificate   `json:"certificates,omitempty"`
 
 	ReferenceGrants  []*ReferenceGrant  `json:"referenceGrants,omitempty"`
+	GeoFences        []*GeoFence        `json:"geoFences,omitempty"`
 	NetworkFunctions []*NetworkFunction `json:"networkFunctions,omitempty"`
 	ServiceChains    []*ServiceChain    `json:"serviceChains,omitempty"`
 	ChainNodes       []*ChainNode       `json:"chainNodes,omitempty"`

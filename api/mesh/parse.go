@@ -43,6 +43,7 @@ var kinds = []struct {
 	{MeshAPIVersion, reflect.TypeFor[LocalResponse]()},
 	{MeshAPIVersion, reflect.TypeFor[Certificate]()},
 	{GatewayAPIVersion, reflect.TypeFor[ReferenceGrant]()},
+	{MeshAPIVersion, reflect.TypeFor[GeoFence]()},
 	{MeshAPIVersion, reflect.TypeFor[NetworkFunction]()},
 	{MeshAPIVersion, reflect.TypeFor[ServiceChain]()},
 	{MeshAPIVersion, reflect.TypeFor[ChainNode]()},
@@ -50,7 +51,7 @@ var kinds = []struct {
 
 // unservedKinds are defined by the two API groups and refused by name.
 var unservedKinds = []string{"GatewayClass", "BackendTLSPolicy",
-	"ListenerSet", "AuthorizationPolicy", "GeoFence"}
+	"ListenerSet", "AuthorizationPolicy"}
 
 // older are further versions of the Gateway API in which kinds of the same shape
 // are read; [Default] turns them into the present one.

@@ -179,9 +179,24 @@ type SiteSharing struct {
 	// no other site is left for it; where it would be longer the request is refused
 	// at once (503). Absent never refuses. For cooperative only.
 	ShedAfter *Duration `json:"shedAfter,omitempty"`
+	// PriorityClasses are requests with a ShedAfter of their own: what may wait less is
+	// refused before what may wait longer. A request is of the first class that fits it.
+	PriorityClasses []PriorityClass `json:"priorityClasses,omitempty"`
 	// Pins fix what sites send where, in place of what is planned.
 	Pins []SitePin `json:"pins,omitempty"`
 }
+
+// PriorityClass are the requests of a service that have one of the values in a header
+// field. For what the field is worth see the guide: who sets it decides.
+type PriorityClass struct {
+	Name      string   `json:"name"`
+	Header    string   `json:"header"`
+	Values    []string `json:"values"`
+	ShedAfter Duration `json:"shedAfter"`
+}
+
+// MaxPriorityClasses is how many a service may have.
+const MaxPriorityClasses = 7
 
 // SitePin fixes where the requests of one site's own users go. Sites that may not be
 // used leave their part to the others, and where none is left home serves.

@@ -4,10 +4,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
-	"slices"
 	"strconv"
-	"strings"
-	"sync"
 )
 
 // rule says what a field may hold beyond its Go type. The reader, [Validate],
@@ -203,6 +200,10 @@ var rules = map[string]rule{
 	"SiteLink.maxRate":               {span: notNegative, doc: "Most requests per second of one service that a proxy sends this way; 0 is no limit."},
 	"MeshServiceSpec.ports":          {minItems: 1, maxItems: 64, unique: "port"},
 	"MeshServiceSpec.endpoints":      {unique: "address,site,node"},
+	"MeshServiceSpec.objective":      {doc: "What the service's users are promised; meridian apply --prove refuses changes that would break it."},
+	"ServiceObjective.meanLatency":   {span: positive, doc: "Greatest mean delay of a request."},
+	"ServiceObjective.p99Latency":    {span: positive, doc: "Greatest delay of 99 of 100 requests."},
+	"ServiceObjective.errorPercent":  {span: percent, doc: "Greatest part of requests without an answer in time, in percent."},
 	"ServicePort.name":               {format: &formatLabel},
 	"ServicePort.port":               {span: realPort},
 	"ServicePort.protocol":           {enum: []string{PortHTTP, PortHTTP2, PortTCP, PortUDP}, unserved: []string{"h2c", "grpc", "https", "tls"}, def: PortHTTP, doc: "http, http2 for HTTP/2 without TLS (gRPC servers among them), tcp for whole connections (TCPRoute, TLSRoute), or udp for datagrams (UDPRoute)."},
@@ -213,8 +214,19 @@ var rules = map[string]rule{
 	"Workload.cluster":               {format: &formatSubdomain},
 	"Workload.namespace":             {format: &formatLabel},
 	"Workload.name":                  {format: &formatSubdomain},
+	"GeoFenceSpec.targetRefs":        {minItems: 1, maxItems: 64, unique: "name", doc: "The fenced services."},
+	"GeoFenceSpec.allow":             {doc: "Where their traffic may go: a site is inside when its name, a parent or an area says so."},
+	"FenceTargetRef.group":           {enum: []string{MeshGroup}, def: MeshGroup},
+	"FenceTargetRef.kind":            {enum: []string{KindMeshService}, unserved: []string{"Service"}},
+	"FenceTargetRef.name":            {format: &formatLabel, doc: "A MeshService of the fence's namespace."},
+	"FenceAllow.sites":               {format: &formatLabel, maxItems: 1024, unique: ".", doc: "Sites by name."},
+	"FenceAllow.parents":             {format: &formatLabel, maxItems: 64, unique: ".", doc: "Areas, regions or sites with all that is below them (spec.parent of a Site)."},
+	"FenceAllow.areas":               {maxItems: 64, doc: "Sites by their location."},
+	"GeoPolygon.type":                {enum: []string{"Polygon"}, unserved: []string{"MultiPolygon", "Point"}, hint: "write each polygon of a MultiPolygon as an item"},
+	"GeoPolygon.coordinates":         {doc: "GeoJSON (RFC 7946): rings of [longitude, latitude], the border first, then holes; a ring ends where it begins. An area across longitude 180 is two polygons."},
 	"Capacity.concurrency":           {span: &span{lo: 1, hi: 1e6}, doc: "Requests worked on at once; more wait."},
 	"Capacity.serviceTime":           {span: positive, doc: "Mean time of one request without waiting."},
+	"Capacity.unit":                  {enum: []string{UnitRequests, UnitSessions}, doc: "What concurrency counts: requests, or sessions that stay open (WebSocket, streams), whose messages take serviceTime. By default requests, and sessions where every port is tcp or udp."},
 	"Capacity.pool":                  {format: &formatLabel, doc: "Machine shared with other services of the site."},
 	"Export.scope":                   {enum: []string{ScopeSite, ScopeMesh}, def: ScopeSite},
 	"Export.sites":                   {format: &formatLabel, unique: ".", doc: "The sites that may use the service; none with scope mesh means all."},
@@ -239,6 +251,11 @@ var rules = map[string]rule{
 	"PinShare.site":                  {format: &formatLabel},
 	"PinShare.weight":                {span: weights, doc: "Its part among the sites of the pin; 0 takes none."},
 	"SiteSharing.shedAfter":          {span: positive, doc: "Longest wait in line at home that a request is let into when no other site is left for it; longer ones are refused at once (503). Absent never refuses."},
+	"SiteSharing.priorityClasses":    {maxItems: MaxPriorityClasses, unique: "name", doc: "Requests with a shedAfter of their own, so that when nothing is left those that may wait least are refused first."},
+	"PriorityClass.name":             {format: &formatLabel, doc: "Its name in metrics and explanations."},
+	"PriorityClass.header":           {format: &formatRequestField, doc: "Field of the request that says its class."},
+	"PriorityClass.values":           {minItems: 1, maxItems: 32, unique: ".", format: &formatMatchValue, doc: "Values of the field, each whole and as it is written."},
+	"PriorityClass.shedAfter":        {span: positive, doc: "shedAfter of these requests."},
 	"PolicyTimeouts.connect":         {span: positive},
 	"PolicyTimeouts.idle":            {span: positive},
 	"PolicyTimeouts.request":         {span: positive},
@@ -438,6 +455,8 @@ var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
 	reflect.TypeFor[RouteNamespaces]():     related(routeNamespacesRelations),
 	reflect.TypeFor[NamespaceSelector]():   related(namespaceSelectorRelations),
 	reflect.TypeFor[RouteRetry]():          related(retryRelations),
+	reflect.TypeFor[FenceAllow]():          related(fenceAllowRelations),
+	reflect.TypeFor[GeoPolygon]():          related(polygonRelations),
 	reflect.TypeFor[NetworkFunctionSpec](): related(functionRelations),
 	reflect.TypeFor[ChainMatch]():          related(chainMatchRelations),
 	reflect.TypeFor[ChainBranch]():         related(chainBranchRelations),
@@ -498,90 +517,3 @@ var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
 // names whose form is narrower than an object's because they become subjects of
 // the bus, identities and metric labels.
 var labelNamed = []string{KindSite, KindMeshService}
-
-// field is one JSON field of a struct.
-type field struct {
-	name     string
-	index    []int
-	typ      reflect.Type
-	required bool
-	rule     rule
-}
-
-// fieldsOf lists a struct's JSON fields in order, embedded structs flattened as
-// encoding/json does.
-func fieldsOf(t reflect.Type) []field {
-	if f, ok := fieldCache.Load(t); ok {
-		return f.([]field)
-	}
-	var fs []field
-	for i := range t.NumField() {
-		sf := t.Field(i)
-		tag, opts, _ := strings.Cut(sf.Tag.Get("json"), ",")
-		switch {
-		case sf.Anonymous && tag == "":
-			for _, f := range fieldsOf(sf.Type) {
-				f.index = append([]int{i}, f.index...)
-				fs = append(fs, f)
-			}
-		case !sf.IsExported() || tag == "-":
-		default:
-			fs = append(fs, field{tag, []int{i}, sf.Type, !strings.Contains(opts, "omitempty"), rules[t.Name()+"."+tag]})
-		}
-	}
-	fieldCache.Store(t, fs)
-	return fs
-}
-
-var fieldCache sync.Map // reflect.Type -> []field
-
-func fieldNames(fs []field) []string {
-	names := make([]string, len(fs))
-	for i, f := range fs {
-		names[i] = f.name
-	}
-	return names
-}
-
-// scalar checks one string, number or Duration (not a pointer) against the rule.
-func (r *rule) scalar(v reflect.Value) (message, hint string) {
-	switch {
-	case v.Type() == reflect.TypeFor[Duration]():
-		d := Duration(v.Int())
-		if d < 0 {
-			return fmt.Sprintf("%v is negative", d.D()), ""
-		}
-		if r.span != nil {
-			return r.span.check(d.D().Seconds()), ""
-		}
-	case v.Kind() == reflect.String:
-		return r.text(v.String())
-	case v.CanInt() && r.span != nil:
-		return r.span.check(float64(v.Int())), ""
-	case v.CanFloat():
-		s := r.span
-		if s == nil {
-			s = &span{lo: math.Inf(-1), hi: math.Inf(1)}
-		}
-		return s.check(v.Float()), ""
-	}
-	return "", ""
-}
-
-func (r *rule) text(s string) (message, hint string) {
-	switch {
-	case slices.Contains(r.unserved, s):
-		return fmt.Sprintf("%s is not served by this version", s), "use " + strings.Join(r.enum, " or ")
-	case len(r.enum) > 0 && !slices.Contains(r.enum, s):
-		if near := nearest(s, r.enum); near != "" {
-			hint = "did you mean " + near + "?"
-		}
-		if len(r.enum) == 1 {
-			return fmt.Sprintf("%q is not %s", s, r.enum[0]), hint
-		}
-		return fmt.Sprintf("%q is not one of %s", s, strings.Join(r.enum, ", ")), hint
-	case len(r.enum) == 0 && r.format != nil:
-		return r.format.check(s)
-	}
-	return "", ""
-}

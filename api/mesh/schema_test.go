@@ -270,11 +270,12 @@ metadata: {name: full}
 spec:
   ports: [{name: http, port: 65535, protocol: http}]
   endpoints:
-  - {address: "[fe80::1%eth0]:80", site: b, node: n1.example, weight: 1000000, workload: {cluster: c, namespace: ns, name: w}, capacity: {concurrency: 4, serviceTime: 20ms, pool: box}}
+  - {address: "[fe80::1%eth0]:80", site: b, node: n1.example, weight: 1000000, workload: {cluster: c, namespace: ns, name: w}, capacity: {concurrency: 4, serviceTime: 20ms, unit: sessions, pool: box}}
   - {address: "echo.example.com:80"}
   - {address: _http._tcp.echo.example.com}
   sessionAffinity: {type: Cookie, sessionName: sid, absoluteTimeout: 24h, cookieConfig: {lifetimeType: Permanent, path: /shop, sameSite: None}}
   export: {scope: mesh, sites: [b]}
+  objective: {meanLatency: 40ms, p99Latency: 250ms, errorPercent: 0.5}
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
 kind: TrafficPolicy
@@ -284,7 +285,7 @@ spec:
   loadBalancing: {algorithm: ringHash, hashBalanceFactor: 125, slowStart: {window: 30s, aggression: 1.5, minWeightPercent: 5}}
   outlierDetection:
     {consecutiveFailures: 0, successRateMargin: 20, interval: 5s, minRequests: 10, baseEjectionTime: 5s, maxEjectionTime: 1m, maxEjectionPercent: 100, panicThreshold: 30}
-  siteSharing: {policy: weightedRoundRobin, stayHome: 1.5, shedAfter: 250ms, pins: [{from: a, to: [{site: a, weight: 3}, {site: b, weight: 0}]}]}
+  siteSharing: {policy: weightedRoundRobin, stayHome: 1.5, shedAfter: 250ms, priorityClasses: [{name: batch, header: X-Class, values: [batch, "bulk mail"], shedAfter: 20ms}], pins: [{from: a, to: [{site: a, weight: 3}, {site: b, weight: 0}]}]}
   timeouts: {connect: 1s, idle: 1.5m, request: 10s}
   retries: {attempts: 0}
   connections: {maxAge: 30m, maxRequests: 1000}
@@ -338,6 +339,18 @@ spec:
     slices: ["1", 1-0000d1]
   branches:
   - {after: firewall, chain: clean, match: {protocols: [udp], destinationPorts: ["53"]}}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: GeoFence
+metadata: {name: victoria}
+spec:
+  targetRefs: [{group: mesh.meridian.dev, kind: MeshService, name: echo}]
+  allow:
+    sites: [melbourne]
+    parents: [victoria]
+    areas:
+    - type: Polygon
+      coordinates: [[[140, -39], [150, -39, 7], [150, -34], [140, -34], [140, -39]], [[144, -38], [145, -38], [145, -37], [144, -38]]]
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
 kind: ServiceChain
@@ -443,6 +456,9 @@ func TestSchemaTakesValid(t *testing.T) {
 func TestSchemaAgreesWithParseYAML(t *testing.T) {
 	s := compileSchema(t)
 	for _, change := range [][2]string{
+		{"sites: [melbourne]\n    parents", "sites: [melbourne, melbourne]\n    parents"}, {"parents: [victoria]", "parents: [Victoria]"}, {"- type: Polygon", "- type: MultiPolygon"},
+		{"[140, -39]]", "[140, x]]"}, {"[140, -39]]", "140]"}, {"kind: MeshService, name: echo}]\n  allow", "kind: Service, name: echo}]\n  allow"},
+		{"unit: sessions", "unit: connections"}, {"header: X-Class", "header: \"X Class\""}, {"values: [batch, \"bulk mail\"]", "values: []"}, {"shedAfter: 20ms", "shedAfter: 0s"}, {"name: batch, header", "name: Batch, header"},
 		{"kind: Gateway", "kind: Gatway"}, {"kind: Site", "kind: Gateway"},
 		{"gateway.networking.k8s.io/v1\nkind: Gateway", "gateway.networking.k8s.io/v1beta1\nkind: Gateway"},
 		{"{name: ingress}\nspec", "{name: Ingress}\nspec"}, {"{name: ingress}\nspec", "{name: 12}\nspec"}, {"{name: ingress}\nspec", "{namespace: x}\nspec"},

@@ -20,6 +20,19 @@ type MeshServiceSpec struct {
 	SessionAffinity *SessionAffinity `json:"sessionAffinity,omitempty"`
 	// Export says who beyond this site may use the service. Default: this site only.
 	Export *Export `json:"export,omitempty"`
+	// Objective is what the service's users are promised. Changes that would break it
+	// can be refused (meridian apply --prove).
+	Objective *ServiceObjective `json:"objective,omitempty"`
+}
+
+// ServiceObjective is a service level objective: what holds of the delays from a
+// site's proxy and of the requests that get no answer in time, over an hour. What is
+// left out is not promised.
+type ServiceObjective struct {
+	MeanLatency *Duration `json:"meanLatency,omitempty"`
+	P99Latency  *Duration `json:"p99Latency,omitempty"`
+	// ErrorPercent is the greatest part of requests without an answer.
+	ErrorPercent *float64 `json:"errorPercent,omitempty"`
 }
 
 // Kinds of session affinity.
@@ -90,8 +103,34 @@ type Capacity struct {
 	// ServiceTime is the mean time of one request without waiting. It is where
 	// measuring starts from.
 	ServiceTime Duration `json:"serviceTime"`
+	// Unit says what Concurrency counts: requests, or sessions that stay open
+	// (WebSocket, streams), whose messages take ServiceTime. Requests unless every port
+	// of the service is tcp or udp.
+	Unit string `json:"unit,omitempty"`
 	// Pool names a machine shared with other services of the site.
 	Pool string `json:"pool,omitempty"`
+}
+
+// Units of a [Capacity].
+const (
+	UnitRequests = "requests"
+	UnitSessions = "sessions"
+)
+
+// CountsSessions tells whether the service's load is sessions, by the first unit that
+// an endpoint says, else by the ports.
+func (s *MeshService) CountsSessions() bool {
+	for i := range s.Spec.Endpoints {
+		if c := s.Spec.Endpoints[i].Capacity; c != nil && c.Unit != "" {
+			return c.Unit == UnitSessions
+		}
+	}
+	for _, p := range s.Spec.Ports {
+		if p.Protocol != PortTCP && p.Protocol != PortUDP {
+			return false
+		}
+	}
+	return len(s.Spec.Ports) > 0
 }
 
 // Export scopes.

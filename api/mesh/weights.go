@@ -66,6 +66,11 @@ type ServiceWeights struct {
 	// ShedLimit is the number in flight at home from which a request is refused when
 	// no other site is left for it; 0 never refuses.
 	ShedLimit int `json:"shedLimit,omitempty"`
+	// ClassShedLimits is ShedLimit of the service's priority classes, by name.
+	ClassShedLimits map[string]int `json:"classShedLimits,omitempty"`
+	// Sessions says that the load is open sessions: a remote's Limit then bounds those
+	// that are opened there until the next plan, which knows of them.
+	Sessions bool `json:"sessions,omitempty"`
 	// Drained says that home is to take nothing while another site can.
 	Drained bool `json:"drained,omitempty"`
 	// Pinned says that the shares are fixed by the operator: they hold request by

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"cmp"
-	"slices"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 )
@@ -106,7 +105,7 @@ func (e *entry) dropOldestMark() {
 // The caller sets what the board cannot know: round trip, link price and whether
 // the site is excluded.
 func (b *Board) Options(nowNS int64, self string, service mesh.ServiceKey) []Option {
-	var out []Option
+	out := make([]Option, 0, min(len(b.entries), 2*MaxRemotes))
 	for key, e := range b.entries {
 		if key.service != service || key.site == self {
 			continue
@@ -118,22 +117,18 @@ func (b *Board) Options(nowNS int64, self string, service mesh.ServiceKey) []Opt
 			AgeMS: float64(nowNS-e.atNS) / 1e6, UsualMS: e.usualMS, InBand: e.InBand,
 		})
 	}
-	slices.SortFunc(out, func(a, b Option) int { return cmp.Compare(a.Site, b.Site) })
-	return out
+	return bySite(out, func(o *Option) string { return o.Site })
 }
 
-// Reports returns every report on the board with its age now, by site and service.
-func (b *Board) Reports(nowNS int64) []Heard {
-	out := make([]Heard, 0, len(b.entries))
-	for _, e := range b.entries {
-		h := e.Heard
-		h.AgeMS = float64(nowNS-e.atNS) / 1e6
-		out = append(out, h)
+// Report returns the youngest report of a service at a site, with its age now.
+func (b *Board) Report(nowNS int64, site string, service mesh.ServiceKey) (Heard, bool) {
+	e := b.entries[place{service, site}]
+	if e == nil {
+		return Heard{}, false
 	}
-	slices.SortFunc(out, func(a, b Heard) int {
-		return cmp.Or(cmp.Compare(a.Site, b.Site), cmp.Compare(a.Load.Service, b.Load.Service))
-	})
-	return out
+	h := e.Heard
+	h.AgeMS = float64(nowNS-e.atNS) / 1e6
+	return h, true
 }
 
 // Forget drops reports older than a minute.

@@ -76,7 +76,39 @@ type Input struct {
 	StayHome float64
 	// ShedAfterMS is the policy's longest wait at home, 0 for any.
 	ShedAfterMS float64
-	Options     []Option
+	// Classes are the policy's priority classes.
+	Classes []Class
+	// Sessions says that the load is open sessions: then Slots and an option's Slots are
+	// how many may be open, InFlight and Open how many are, from everywhere, ServiceMS is
+	// the time of a message, and DemandPerS and arrivals are new sessions.
+	Sessions bool
+	Open     int
+	Options  []Option
+}
+
+// Class is a priority class: its name, and the longest wait at home that its requests
+// are let into when no other site is left for them.
+type Class struct {
+	Name        string
+	ShedAfterMS float64
+}
+
+// Classes are those of a policy, in its order.
+func Classes(p *mesh.SiteSharing) []Class {
+	var out []Class
+	for _, c := range p.PriorityClasses {
+		out = append(out, Class{c.Name, float64(c.ShedAfter) / 1e6})
+	}
+	return out
+}
+
+// ShedLimit is the number in flight from which one request more would wait longer
+// than afterMS: every slot works off its part of the line. 0 or less never sheds.
+func ShedLimit(slots, serviceMS, afterMS float64) int {
+	if !(afterMS > 0 && slots > 0 && serviceMS > 0) {
+		return 0
+	}
+	return int(math.Min(math.Ceil(slots*(1+afterMS/serviceMS)), MaxLimit))
 }
 
 // Option is another site as this one knows it.
@@ -153,6 +185,9 @@ func (p *Planner) Tick(nowNS int64, in Input) mesh.ServiceWeights {
 		demand = p.demand
 	}
 
+	if in.Sessions {
+		return p.sessions(&in)
+	}
 	out := mesh.ServiceWeights{Service: p.service, HomeLimit: MaxLimit, HomeWeight: 1}
 	var all []candidate
 	if !in.NoHome && !in.Drained {
@@ -161,14 +196,18 @@ func (p *Planner) Tick(nowNS int64, in Input) mesh.ServiceWeights {
 			return p.off(out, in, "capacity of this site is not known: declare capacity.concurrency and capacity.serviceTime on its endpoints")
 		}
 		out.HomeSlots, out.HomeServiceTimeMS = in.Slots, in.ServiceMS
-		if in.ShedAfterMS > 0 {
-			// Every slot works off its part of the line.
-			out.ShedLimit = int(math.Min(math.Ceil(in.Slots*(1+in.ShedAfterMS/in.ServiceMS)), MaxLimit))
+		out.ShedLimit = ShedLimit(in.Slots, in.ServiceMS, in.ShedAfterMS)
+		for _, c := range in.Classes {
+			if out.ClassShedLimits == nil {
+				out.ClassShedLimits = make(map[string]int, len(in.Classes))
+			}
+			out.ClassShedLimits[c.Name] = ShedLimit(in.Slots, in.ServiceMS, c.ShedAfterMS)
 		}
 		all = append(all, candidate{Queue: home, most: math.Inf(1), others: clamp(in.OthersPerS, 0, maxPerS)})
 	}
 	first := len(all) // remotes start here
 	quietMS := silenceMS(in.Options)
+	out.Remotes = make([]mesh.RemoteWeight, 0, len(in.Options))
 	for i := range in.Options {
 		o := &in.Options[i]
 		q, why := p.usable(o, quietMS)
@@ -223,7 +262,22 @@ func (p *Planner) Tick(nowNS int64, in Input) mesh.ServiceWeights {
 	for i := range all[first:] {
 		out.Remotes = append(out.Remotes, all[first+i].remote(demand))
 	}
-	slices.SortFunc(out.Remotes, func(a, b mesh.RemoteWeight) int { return strings.Compare(a.Site, b.Site) })
+	out.Remotes = bySite(out.Remotes, func(r *mesh.RemoteWeight) string { return r.Site })
+	return out
+}
+
+// bySite sorts by name, by way of numbers: what is sorted here is too large to be
+// moved at every step of a sort.
+func bySite[T any](all []T, site func(*T) string) []T {
+	order := make([]int32, len(all))
+	for i := range order {
+		order[i] = int32(i)
+	}
+	slices.SortFunc(order, func(a, b int32) int { return strings.Compare(site(&all[a]), site(&all[b])) })
+	out := make([]T, len(all))
+	for i, k := range order {
+		out[i] = all[k]
+	}
 	return out
 }
 
@@ -430,7 +484,15 @@ func fill(all []candidate, perS float64) {
 		}
 		return sum
 	}
+	// Where not even the cheapest empty place is worth its cost, nobody gets anything.
+	cheapest := math.Inf(1)
+	for i := range all {
+		cheapest = math.Min(cheapest, all[i].costMS+all[i].MarginalMS(0))
+	}
 	lo, hi, below := 0.0, 1.0, -perS
+	for hi*2 < cheapest && hi < dearestMS {
+		lo, hi = hi, hi*2
+	}
 	above := amount(hi) - perS
 	for above < 0 && hi < dearestMS {
 		lo, hi, below = hi, hi*2, above

@@ -280,12 +280,12 @@ func TestBoard(t *testing.T) {
 	if len(o) != 1 || o[0].Site != "a" || o[0].AgeMS != 200 || o[0].FromUsPerS != 7 || !o[0].InBand || o[0].ArrivalsPerS != 8 {
 		t.Errorf("options %+v", o)
 	}
-	if r := b.Reports(9300 * 1e6); len(r) != 2 || r[0].AgeMS != 200 {
-		t.Errorf("reports %+v", r)
+	if r, ok := b.Report(9300*1e6, "a", svc); !ok || r.Site != "a" || r.AgeMS != 200 {
+		t.Errorf("report %+v, %v", r, ok)
 	}
 	b.Forget(80e9)
-	if r := b.Reports(80e9); len(r) != 0 {
-		t.Errorf("%d reports after a minute of silence", len(r))
+	if r, ok := b.Report(80e9, "a", svc); ok {
+		t.Errorf("report after a minute of silence: %+v", r)
 	}
 	for i := range maxReporters + 5 {
 		hear(90000+int64(i), "a", fmt.Sprint("r", i), 1, 1, 0, 1)

@@ -25,81 +25,118 @@ const (
 	// sites use this shape at their own utilisation: dearer than the truth, by
 	// less than the noise of a report.
 	maxShape = 4096
-	// maxCurves bounds the memory that made-up slot counts could take (20 KB each).
+	// maxCurves bounds the memory that made-up slot counts could take (30 KB each).
 	maxCurves = 512
 )
 
 // curve is the marginal delay over the service time by utilisation, at the
 // points rho_i = 1 - (1-kneeRho)^(i/(points-1)): dense near 1, where it bends.
 type curve struct {
-	rho, marginal [curvePoints]float64
-	// sojourn is the mean delay over the service time at the same points.
-	sojourn [curvePoints]float64
-	slope   float64
+	point [curvePoints]point
+	slope float64
+	// upTo[b] is how many points have a price in a bucket below b, see bucket: the
+	// inverse looks only at those of its own.
+	upTo [priceBuckets + 1]uint16
+}
+
+// point keeps together what is read together. sojourn is the mean delay over the
+// service time.
+type point struct{ rho, marginal, sojourn float64 }
+
+const (
+	// Prices are put into buckets by their excess over the lowest, sixteen to each
+	// doubling of it, the first of them from leastExcess on: even where many slots
+	// keep the price flat for long, a bucket then holds a few points.
+	leastExcess  = 1.0 / 1024
+	bucketBits   = 4
+	priceBuckets = 32 << bucketBits
+)
+
+var firstBucket = math.Float64bits(leastExcess) >> (52 - bucketBits)
+
+// bucket grows with m, which is at least the lowest price of the curve.
+func (t *curve) bucket(m float64) int {
+	b := math.Float64bits(m/t.point[0].marginal-1+leastExcess)>>(52-bucketBits) - firstBucket
+	return int(min(b, priceBuckets-1))
 }
 
 var logKnee = math.Log(1 - kneeRho)
 
 func newCurve(c float64) *curve {
 	t := new(curve)
-	for i := range t.rho {
+	for i := range t.point {
+		p := &t.point[i]
 		rho := -math.Expm1(logKnee * float64(i) / (curvePoints - 1))
 		mean, slope := inSystem(c, rho*c)
-		t.rho[i], t.marginal[i] = rho, slope
-		t.sojourn[i] = slope
+		p.rho, p.marginal, p.sojourn = rho, slope, slope
 		if rho > 0 {
-			t.sojourn[i] = mean / (rho * c)
+			p.sojourn = mean / (rho * c)
 		}
 		if i > 0 {
 			// Rounding must not make a step that the inverse cannot walk.
-			t.marginal[i] = math.Max(t.marginal[i], t.marginal[i-1])
+			p.marginal = math.Max(p.marginal, t.point[i-1].marginal)
 		}
 	}
 	const last = curvePoints - 1
 	// The tangent by a one-sided difference, closer than the last two points.
 	const h = 1e-6
 	_, above := inSystem(c, (kneeRho+h)*c)
-	t.slope = (above - t.marginal[last]) / h
+	t.slope = (above - t.point[last].marginal) / h
+	i := 0
+	for b := range t.upTo {
+		for i < curvePoints && t.bucket(t.point[i].marginal) < b {
+			i++
+		}
+		t.upTo[b] = uint16(i)
+	}
 	return t
 }
 
-// at interpolates ys at rho.
-func (t *curve) at(ys *[curvePoints]float64, rho float64) float64 {
+// at returns between which points rho lies, i and i+1, and which part of the way.
+func (t *curve) at(rho float64) (i int, part float64) {
 	if rho <= 0 {
-		return ys[0]
+		return 0, 0
 	}
-	i := int(math.Log1p(-rho) / logKnee * (curvePoints - 1))
+	i = int(math.Log1p(-rho) / logKnee * (curvePoints - 1))
 	i = min(max(i, 0), curvePoints-2)
-	f := (rho - t.rho[i]) / (t.rho[i+1] - t.rho[i])
-	return ys[i] + f*(ys[i+1]-ys[i])
+	return i, (rho - t.point[i].rho) / (t.point[i+1].rho - t.point[i].rho)
 }
 
 func (t *curve) price(rho float64) float64 {
 	if rho >= kneeRho {
-		return t.marginal[curvePoints-1] + (rho-kneeRho)*t.slope
+		return t.point[curvePoints-1].marginal + (rho-kneeRho)*t.slope
 	}
-	return t.at(&t.marginal, rho)
+	i, part := t.at(rho)
+	from := t.point[i].marginal
+	return from + part*(t.point[i+1].marginal-from)
+}
+
+func (t *curve) sojourn(rho float64) float64 {
+	i, part := t.at(rho)
+	from := t.point[i].sojourn
+	return from + part*(t.point[i+1].sojourn-from)
 }
 
 // utilisation is the largest rho whose price is at most m, 0 when there is none.
 func (t *curve) utilisation(m float64) float64 {
-	if m < t.marginal[0] {
+	if m < t.point[0].marginal {
 		return 0
 	}
-	if top := t.marginal[curvePoints-1]; m >= top {
+	if top := t.point[curvePoints-1].marginal; m >= top {
 		return kneeRho + (m-top)/t.slope
 	}
-	lo, hi := 0, curvePoints-1
+	b := t.bucket(m)
+	lo, hi := max(0, int(t.upTo[b])-1), min(int(t.upTo[b+1]), curvePoints-1)
 	for hi-lo > 1 {
 		mid := (lo + hi) / 2
-		if t.marginal[mid] <= m {
+		if t.point[mid].marginal <= m {
 			lo = mid
 		} else {
 			hi = mid
 		}
 	}
-	f := (m - t.marginal[lo]) / (t.marginal[hi] - t.marginal[lo])
-	return t.rho[lo] + f*(t.rho[hi]-t.rho[lo])
+	f := (m - t.point[lo].marginal) / (t.point[hi].marginal - t.point[lo].marginal)
+	return t.point[lo].rho + f*(t.point[hi].rho-t.point[lo].rho)
 }
 
 // Curves builds and keeps the price tables by number of slots. The zero value is
@@ -189,5 +226,5 @@ func (q Queue) RatePerS(ms float64) float64 {
 // most 0.995 of the capacity.
 func (q Queue) SojournMS(perS float64) float64 {
 	rho := math.Min(perS/q.CapacityPerS(), kneeRho)
-	return q.unitMS * q.curve.at(&q.curve.sojourn, rho)
+	return q.unitMS * q.curve.sojourn(rho)
 }

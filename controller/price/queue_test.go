@@ -2,6 +2,7 @@ package price
 
 import (
 	"math"
+	"math/rand/v2"
 	"testing"
 )
 
@@ -174,5 +175,38 @@ func TestAdmission_bigSitesAreCut(t *testing.T) {
 	}
 	if flat := ms[0]; flat > 10.5 {
 		t.Errorf("price where the table is cut is %v ms, want about one service time", flat)
+	}
+}
+
+// TestUtilisation_againstSearch holds the inverse by buckets to a search through all
+// points.
+func TestUtilisation_againstSearch(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for _, c := range []float64{1, 1.125, 4, 16, 64, 300, maxShape} {
+		curve := newCurve(c)
+		var ask []float64
+		for i := range curve.point {
+			ask = append(ask, curve.point[i].marginal)
+		}
+		for range 20000 {
+			// By the logarithm of the excess: every bucket is met.
+			ask = append(ask, curve.point[0].marginal*(1+math.Exp(-12+24*r.Float64())))
+		}
+		for _, m := range ask {
+			want := kneeRho
+			if top := curve.point[curvePoints-1].marginal; m >= top {
+				want += (m - top) / curve.slope
+			} else {
+				hi := 1
+				for curve.point[hi].marginal <= m {
+					hi++
+				}
+				f := (m - curve.point[hi-1].marginal) / (curve.point[hi].marginal - curve.point[hi-1].marginal)
+				want = curve.point[hi-1].rho + f*(curve.point[hi].rho-curve.point[hi-1].rho)
+			}
+			if got := curve.utilisation(m); got != want {
+				t.Fatalf("%g slots, price %v: utilisation %v, want %v", c, m, got, want)
+			}
+		}
 	}
 }

@@ -89,6 +89,12 @@ func (c *Client) Weights(ctx context.Context) (*Weights, error) {
 	return out, c.get(ctx, PathWeights, nil, out)
 }
 
+// History asks for the demand of the last hour.
+func (c *Client) History(ctx context.Context) (*History, error) {
+	out := new(History)
+	return out, c.get(ctx, PathHistory, nil, out)
+}
+
 // Get asks for objects.
 func (c *Client) Get(ctx context.Context, r GetRequest) (*Objects, error) {
 	q := url.Values{}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/history"
 	"github.com/meridian-mesh/meridian/controller/membership"
 )
 
@@ -24,6 +25,7 @@ const (
 	PathExplain = "/api/v1/explain"
 	PathCheck   = "/api/v1/check"
 	PathPin     = "/api/v1/pin"
+	PathHistory = "/api/v1/history"
 )
 
 // Verbs of the API on the bus (see bus.APISubject). Those of one site answer for
@@ -35,6 +37,7 @@ const (
 	VerbApply   = "apply"
 	VerbDelete  = "delete"
 	VerbExplain = "explain"
+	VerbHistory = "history"
 )
 
 // Document is one named YAML input.
@@ -274,6 +277,23 @@ type WeightsRow struct {
 	AgeMS    float64                `json:"ageMs"`
 	Services []mesh.ServiceWeights  `json:"services"`
 	Nodes    map[string][]Effective `json:"nodes,omitempty"`
+}
+
+// History is the demand of the last hour: a row for each site that answered.
+type History struct {
+	Rows []HistoryRow `json:"rows"`
+	// Missing says, by site, why its row is not there.
+	Missing map[string]string `json:"missing,omitempty"`
+}
+
+// HistoryRow is the demand of one site's own users, as its controller remembers it.
+type HistoryRow struct {
+	Site string `json:"site"`
+	// StepS is how long each step of the series is, in seconds.
+	StepS    float64          `json:"stepS"`
+	Services []history.Series `json:"services"`
+	// Missed is how many services are not recorded because there are too many.
+	Missed int `json:"missed,omitempty"`
 }
 
 // Effective is what a node really uses for a service.

@@ -5,12 +5,14 @@ import (
 	"slices"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/fence"
 )
 
 // Compile returns what one site's nodes need, in an order that depends on the
 // objects alone:
 //
-//   - every Site, because sharing needs their places and gateways;
+//   - every Site, because sharing needs their places and gateways, and every
+//     GeoFence, which no label may take away;
 //   - the other kinds unless [SiteLabel] names another site;
 //   - of a service that is not exported to the mesh, only the endpoints here;
 //   - an endpoint without a site is at every site that reads it, which for a
@@ -70,6 +72,8 @@ func (w *World) Compile(site string) mesh.Objects {
 			if here(d.Metadata, site) {
 				out.ReferenceGrants = append(out.ReferenceGrants, d)
 			}
+		case *mesh.GeoFence:
+			out.GeoFences = append(out.GeoFences, d)
 		case *mesh.NetworkFunction:
 			out.NetworkFunctions = append(out.NetworkFunctions, d)
 		case *mesh.ServiceChain:
@@ -117,6 +121,7 @@ type compiled struct {
 	version uint64
 	objects mesh.Objects
 	sharing map[mesh.ServiceKey]mesh.SiteSharing
+	fences  *fence.Fences
 	// declared is capacity by service and site.
 	declared map[mesh.ServiceKey]map[string]mesh.ServiceReport
 }
@@ -129,6 +134,7 @@ func (w *World) own() *mesh.Objects {
 			sharing:  map[mesh.ServiceKey]mesh.SiteSharing{},
 			declared: map[mesh.ServiceKey]map[string]mesh.ServiceReport{},
 		}
+		c.fences = fence.Compile(&c.objects)
 		for _, s := range c.objects.Services {
 			c.sharing[s.Key()] = *mesh.EffectivePolicy(&c.objects, s.Key()).SiteSharing
 			sites := map[string]mesh.ServiceReport{}
@@ -144,6 +150,13 @@ func (w *World) own() *mesh.Objects {
 // Objects is [World.Compile] of the own site, kept between changes. It must not be
 // changed.
 func (w *World) Objects() *mesh.Objects { return w.own() }
+
+// Barred says why the traffic of a service may not go to a site, by the GeoFences;
+// empty where it may.
+func (w *World) Barred(service mesh.ServiceKey, site string) string {
+	w.own()
+	return w.cache.fences.Bars(service, site)
+}
 
 // Declared is the capacity that a service's endpoints at the own site declare.
 func (w *World) Declared(service mesh.ServiceKey) mesh.ServiceReport {

@@ -17,6 +17,8 @@ type Shared struct {
 	Sharing mesh.SiteSharing
 	// Home is the load here; declared capacity where no node has reported yet.
 	Home Load
+	// Sessions says that the load is open sessions.
+	Sessions bool
 	// NoHome says that no endpoint here can serve, Drained that none is to serve
 	// while another site can.
 	NoHome, Drained bool
@@ -70,9 +72,9 @@ func (w *World) Shared(now time.Time, reachable bool) []Shared {
 			home = Load{ServiceReport: capacity}
 		}
 		out = append(out, Shared{
-			Service: key, Sharing: w.cache.sharing[key], Home: home,
+			Service: key, Sessions: svc.CountsSessions(), Sharing: w.cache.sharing[key], Home: home,
 			// Nodes that count no slots where some are declared have lost them all.
-			NoHome:  !servedAt(svc, w.site) || capacity.Slots > 0 && home.Slots == 0,
+			NoHome:  !servedAt(svc, w.site) || w.Barred(key, w.site) != "" || capacity.Slots > 0 && home.Slots == 0,
 			Drained: here.Spec.Traffic == mesh.SiteDrained,
 			Options: w.options(svc, view),
 		})
@@ -90,7 +92,7 @@ type view struct {
 }
 
 func (w *World) options(svc *mesh.MeshService, v view) []Option {
-	var out []Option
+	out := make([]Option, 0, len(v.sites))
 	for _, s := range v.sites {
 		name := s.Metadata.Name
 		if name == w.site || !allowed(svc, name) {
@@ -108,7 +110,9 @@ func (w *World) options(svc *mesh.MeshService, v view) []Option {
 			o.AgeMS = float64(max(0, v.now.Sub(news.At))) / float64(time.Millisecond)
 			o.InBand = news.InBand
 		}
-		switch why := v.suspects[name]; {
+		switch why, barred := v.suspects[name], w.Barred(svc.Key(), name); {
+		case barred != "":
+			o.Excluded = barred
 		case s.Excluded() != "":
 			o.Excluded = s.Excluded()
 		case link.Address == "" && len(s.Spec.Gateways) == 0:
@@ -122,9 +126,25 @@ func (w *World) options(svc *mesh.MeshService, v view) []Option {
 		}
 		out = append(out, o)
 	}
-	slices.SortFunc(out, func(a, b Option) int {
+	return nearestFirst(out)
+}
+
+// nearestFirst sorts options: those that may be used by distance, then the others.
+// It goes by way of their numbers, since an option is too large to be moved at every
+// step of a sort.
+func nearestFirst(all []Option) []Option {
+	order := make([]int32, len(all))
+	for i := range order {
+		order[i] = int32(i)
+	}
+	slices.SortFunc(order, func(i, j int32) int {
+		a, b := &all[i], &all[j]
 		return cmp.Or(compareBool(a.Excluded != "", b.Excluded != ""), cmp.Compare(a.RTTMS, b.RTTMS), cmp.Compare(a.Site, b.Site))
 	})
+	out := make([]Option, len(all))
+	for i, k := range order {
+		out[i] = all[k]
+	}
 	return out
 }
 

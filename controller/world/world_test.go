@@ -425,6 +425,35 @@ func option(w *World, site string, now time.Time) Option {
 	return Option{}
 }
 
+func TestFencedSites(t *testing.T) {
+	w := New("a", "a")
+	put(t, w, Hub, siteYAML("a", 0, 0)+siteYAML("b", 1, 0)+siteYAML("c", 2, 0)+shop+`
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: GeoFence
+metadata: {name: f, labels: {mesh.meridian.dev/site: elsewhere}}
+spec:
+  targetRefs: [{kind: MeshService, name: shop}]
+  allow: {sites: [c]}
+`)
+	s := w.Shared(at(0), true)[0]
+	if !s.NoHome {
+		t.Error("home is outside and serves")
+	}
+	for _, o := range s.Options {
+		if strings.Contains(o.Excluded, "fenced: site b is outside of GeoFence default/f") != (o.Site == "b") {
+			t.Errorf("%+v", o)
+		}
+	}
+	if n := len(w.Compile("b").GeoFences); n != 1 {
+		t.Errorf("site b gets %d fences: no label takes one away", n)
+	}
+	w.Remove(Hub, mesh.Key{Kind: mesh.KindGeoFence, Namespace: "default", Name: "f"})
+	if s := w.Shared(at(0), true)[0]; s.NoHome || strings.Contains(s.Options[0].Excluded, "fenced") {
+		t.Errorf("the fence is gone: %+v", s)
+	}
+}
+
 func TestExportSites(t *testing.T) {
 	w := New("a", "a")
 	put(t, w, Hub, siteYAML("a", 0, 0)+siteYAML("b", 1, 0)+siteYAML("c", 2, 0)+strings.Replace(shop, "{scope: mesh}", "{scope: mesh, sites: [a, c]}", 1))

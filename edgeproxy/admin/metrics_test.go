@@ -17,7 +17,7 @@ var (
 
 // labelsAllowed are all labels there may be: each is bounded by configuration or
 // by code, never by what clients send.
-var labelsAllowed = []string{"service", "site", "endpoint", "class", "flag", "reason", "source", "version", "revision", "goversion", "le", "loop", "from", "address", "limit", "side", "kind", "certificate", "chain", "si", "function", "outcome"}
+var labelsAllowed = []string{"service", "site", "endpoint", "class", "flag", "reason", "source", "version", "revision", "goversion", "le", "loop", "from", "address", "limit", "side", "kind", "certificate", "priority", "chain", "si", "function", "outcome"}
 
 // lint returns what is wrong with an exposition, by the text format 0.0.4 and
 // the naming practice of Prometheus.

@@ -135,6 +135,10 @@ func writeRequests(t *Text, s edgeproxy.Stats) {
 		}
 		t.Count(r.N, "service", string(r.Service), "class", class, "flag", r.Flag)
 	}
+	t.Family("meridian_requests_shed_total", counter, "Requests refused because the service is full here and no other site may take them, by priority class (empty: of none).")
+	for _, r := range s.Shed {
+		t.Count(r.N, "service", string(r.Service), "priority", r.Priority)
+	}
 	t.Family("meridian_request_duration_seconds", histogram, "Time from a request's head to the last byte of its response.")
 	for _, l := range s.Latency {
 		bounds := make([]float64, len(l.Bounds))

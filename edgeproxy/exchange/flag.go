@@ -21,6 +21,7 @@ const (
 	Loop                    // the request has been here before
 	SlowBody                // the request's body came too slowly
 	SlowReader              // the client took its response too slowly
+	Shed                    // full here, and no other site may take it
 	RateLimited             // a policer refused the request
 	FunctionFailed          // a function of a chain could not do its work
 	Flags                   // their number
@@ -47,6 +48,7 @@ var flagText = [Flags]struct {
 	SlowBody:           {"SB", 408, "the request's body came too slowly"},
 	SlowReader:         {"SR", 0, ""},
 	IdleTimeout:        {"SI", 408, "the connection carried nothing for too long"},
+	Shed:               {"SH", 503, "the service is full here, and no other site can take this request"},
 	RateLimited:        {"RL", 429, "too many requests"},
 	FunctionFailed:     {"FF", 503, "a function that this request has to pass does not work"},
 }
@@ -68,6 +70,7 @@ var details = [Flags]string{
 	SlowBody:           "request_body_too_slow",
 	SlowReader:         "response_read_too_slowly",
 	IdleTimeout:        "idle_timeout",
+	Shed:               "shed",
 	RateLimited:        "rate_limited",
 	FunctionFailed:     "function_failed",
 }

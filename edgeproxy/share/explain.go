@@ -28,8 +28,8 @@ type Candidate struct {
 // Explain says where a request of the site's own users that was nowhere yet would
 // go, place by place: home first, then the remotes in the plan's order. It is what
 // [Gate.Pick] would do, spelled out, and changes nothing that Pick looks at.
-// homeInFlight is as for Pick, homeMS what home costs by the plan.
-func (g *Gate) Explain(nowNS int64, homeInFlight int, homeMS float64) []Candidate {
+// class and homeInFlight are as for PickFor, homeMS is what home costs by the plan.
+func (g *Gate) Explain(nowNS int64, class, homeInFlight int, homeMS float64) []Candidate {
 	out := make([]Candidate, 1+len(g.remotes))
 	open := make([]bool, len(g.remotes))
 	out[0].PriceMS = homeMS
@@ -46,7 +46,7 @@ func (g *Gate) Explain(nowNS int64, homeInFlight int, homeMS float64) []Candidat
 	shed := false
 	switch {
 	case g.policy == mesh.SharingCooperative:
-		shed = g.explainPlan(nowNS, homeInFlight, out, open)
+		shed = g.explainPlan(nowNS, class, homeInFlight, out, open)
 	case len(g.turns) > 0:
 		g.explainTurns(home, out, open)
 	case home:
@@ -75,6 +75,8 @@ func (g *Gate) standing(r *remote, nowNS int64) (open bool, why string) {
 		return false, suspect
 	case r.live.early(nowNS):
 		return false, "the link is at its greatest rate"
+	case g.sessions && r.live.opened.Load() >= r.limit:
+		return false, fmt.Sprintf("its places for sessions from here (%d) are taken, until it says that there are more", r.limit)
 	case g.policy == mesh.SharingCooperative && int64(r.live.Outstanding()) >= r.limit:
 		return false, fmt.Sprintf("%d requests are outstanding there, its limit is %d", r.live.Outstanding(), r.limit)
 	}
@@ -82,9 +84,11 @@ func (g *Gate) standing(r *remote, nowNS int64) (open bool, why string) {
 }
 
 // explainPlan is the cooperative policy; shed says that the request is refused.
-func (g *Gate) explainPlan(nowNS int64, homeInFlight int, out []Candidate, open []bool) (shed bool) {
+func (g *Gate) explainPlan(nowNS int64, class, homeInFlight int, out []Candidate, open []bool) (shed bool) {
 	home := homeInFlight >= 0
-	if home && homeInFlight < g.homeLimit {
+	limit := g.shedLimit(class)
+	full := limit > 0 && homeInFlight >= limit
+	if home && homeInFlight < g.homeLimit && !full {
 		out[0].Chance = 1
 		out[0].Why = fmt.Sprintf("%d in flight here, and while fewer than %d are requests stay", homeInFlight, g.homeLimit)
 		if g.homeLimit >= noLimit {
@@ -122,8 +126,8 @@ func (g *Gate) explainPlan(nowNS int64, homeInFlight int, out []Candidate, open 
 		out[i+1].Chance, out[i+1].Why = 1, "those that the plan draws are full, and this is the cheapest of the others"
 		return false
 	}
-	if home && g.shedLimit > 0 && homeInFlight >= g.shedLimit {
-		out[0].Why = fmt.Sprintf("%d in flight here: from %d on requests are refused (503) where no other site is left", homeInFlight, g.shedLimit)
+	if home && full {
+		out[0].Why = fmt.Sprintf("%d in flight here: from %d on requests are refused (503) where no other site is left", homeInFlight, limit)
 		return true
 	}
 	return false

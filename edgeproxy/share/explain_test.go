@@ -51,7 +51,7 @@ func TestGateExplain_saysWhatPickDoes(t *testing.T) {
 			}
 		}
 		inFlight := rnd.IntN(10) - 1
-		said := g.Explain(now, inFlight, 1)
+		said := g.Explain(now, 0, inFlight, 1)
 		counts := make([]int, len(said))
 		other := 0
 		for range picks {

@@ -59,8 +59,13 @@ type remote struct {
 type Gate struct {
 	policy    string
 	homeLimit int
-	shedLimit int
-	remotes   []remote
+	// shed[0] is the number in flight at home from which a request is refused, the
+	// others are those of the priority classes; 0 is never.
+	shed []int
+	// sessions says that a remote's limit is how many may be opened there until the
+	// next gate.
+	sessions bool
+	remotes  []remote
 	// drawnTo[i] is the sum of the draws up to and with remote i. It lies apart,
 	// since every draw scans it.
 	drawnTo []float64
@@ -72,8 +77,8 @@ type Gate struct {
 
 // Compile makes a gate of a plan by a policy of mesh.SiteSharing (empty means
 // cooperative); another policy is an error. Remotes keep the plan's order, the
-// first 63 of them.
-func Compile(policy string, w *mesh.ServiceWeights, ledger *Ledger) (*Gate, error) {
+// first 63 of them. classes names the service's priority classes.
+func Compile(policy string, w *mesh.ServiceWeights, ledger *Ledger, classes ...string) (*Gate, error) {
 	if policy == "" {
 		policy = mesh.SharingCooperative
 	}
@@ -86,7 +91,15 @@ func Compile(policy string, w *mesh.ServiceWeights, ledger *Ledger) (*Gate, erro
 	if w.Pinned {
 		policy = Pinned
 	}
-	g := &Gate{policy: policy, homeLimit: w.HomeLimit, shedLimit: w.ShedLimit, account: account, remotes: make([]remote, len(plan)), drawnTo: make([]float64, len(plan))}
+	g := &Gate{policy: policy, homeLimit: w.HomeLimit, shed: make([]int, 1, 1+len(classes)), account: account, remotes: make([]remote, len(plan)), drawnTo: make([]float64, len(plan))}
+	g.shed[0], g.sessions = w.ShedLimit, w.Sessions
+	for _, name := range classes {
+		limit, known := w.ClassShedLimits[name]
+		if !known {
+			limit = w.ShedLimit // a plan from before the class
+		}
+		g.shed = append(g.shed, limit)
+	}
 	drawn := 0.0
 	g.cheapestMS = math.Inf(1)
 	for i := range plan {
@@ -97,6 +110,9 @@ func Compile(policy string, w *mesh.ServiceWeights, ledger *Ledger) (*Gate, erro
 		}
 		g.drawnTo[i] = drawn
 		lives[i].pace(p.MaxRate)
+		if w.Sessions {
+			lives[i].opened.Store(0)
+		}
 		g.remotes[i] = remote{
 			live: lives[i], limit: int64(p.Limit),
 			silentNS: silentBaseNS + int64(4e6*(p.RTTMS+p.ServiceTimeMS)),
@@ -155,9 +171,17 @@ func (g *Gate) Live(i int) *Live { return g.remotes[i].live }
 // fresh random number; tried holds the places where this request failed already.
 // A request that another site sent is served here and does not ask.
 func (g *Gate) Pick(nowNS int64, homeInFlight int, rnd uint64, tried Mask) int {
+	return g.PickFor(0, nowNS, homeInFlight, rnd, tried)
+}
+
+// PickFor is Pick for a request of a priority class: 0 for none of them, else its
+// number as Compile was given them, from 1 on. Classes differ in when they are shed.
+func (g *Gate) PickFor(class int, nowNS int64, homeInFlight int, rnd uint64, tried Mask) int {
 	home := homeInFlight >= 0 && !tried.Has(Home)
 	if g.policy == mesh.SharingCooperative {
-		if home && homeInFlight < g.homeLimit {
+		limit := g.shedLimit(class)
+		full := limit > 0 && homeInFlight >= limit
+		if home && homeInFlight < g.homeLimit && !full {
 			return Home
 		}
 		if i := g.draw(nowNS, rnd, tried); i >= 0 {
@@ -166,7 +190,7 @@ func (g *Gate) Pick(nowNS int64, homeInFlight int, rnd uint64, tried Mask) int {
 		if i := g.overflow(nowNS, homeInFlight, tried); home && i >= 0 {
 			return i
 		}
-		if home && g.shedLimit > 0 && homeInFlight >= g.shedLimit {
+		if home && full {
 			return Shed
 		}
 	} else if len(g.turns) > 0 {
@@ -178,6 +202,13 @@ func (g *Gate) Pick(nowNS int64, homeInFlight int, rnd uint64, tried Mask) int {
 		return Home
 	}
 	return g.anywhere(nowNS, tried)
+}
+
+func (g *Gate) shedLimit(class int) int {
+	if class >= len(g.shed) {
+		class = 0 // of a configuration that this plan is older than
+	}
+	return g.shed[class]
 }
 
 // draw takes two remotes by planned weight and of these the cheaper one now, or
@@ -236,7 +267,7 @@ func (g *Gate) drawn(x float64) int {
 
 func (g *Gate) may(i int, nowNS int64, tried Mask) verdict {
 	r := &g.remotes[i]
-	if r.excluded || tried.Has(i) || r.live.early(nowNS) {
+	if r.excluded || tried.Has(i) || r.live.early(nowNS) || g.sessions && r.live.opened.Load() >= r.limit {
 		return no
 	}
 	return r.live.admits(nowNS, r.silentNS, r.limit)

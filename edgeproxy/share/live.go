@@ -38,6 +38,7 @@ const (
 type Live struct {
 	_           [64]byte // Neighbours in memory are written by other loops.
 	outstanding atomic.Int64
+	opened      atomic.Int64 // sessions since the last plan
 	waitingNS   atomic.Int64 // when outstanding last rose from 0
 	answeredNS  atomic.Int64 // last response or report over the link
 	inFlight    atomic.Int64 // there, by the last report over the link
@@ -57,6 +58,7 @@ func (l *Live) Start(nowNS int64) {
 	if l.outstanding.Add(1) == 1 {
 		l.waitingNS.Store(nowNS)
 	}
+	l.opened.Add(1)
 	if gap := l.gapNS.Load(); gap > 0 {
 		for {
 			due := l.dueNS.Load()
@@ -219,13 +221,24 @@ type account struct {
 
 // Live returns the live state of one service at one site, always the same.
 func (b *Ledger) Live(service mesh.ServiceKey, site string) *Live {
-	_, lives := b.open(service, []string{site})
-	return lives[0]
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.account(service).live(site)
 }
 
 func (b *Ledger) open(service mesh.ServiceKey, sites []string) (*account, []*Live) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	a := b.account(service)
+	lives := make([]*Live, len(sites))
+	for i, s := range sites {
+		lives[i] = a.live(s)
+	}
+	return a, lives
+}
+
+// account is a service's; the caller holds mu.
+func (b *Ledger) account(service mesh.ServiceKey) *account {
 	a := b.services[service]
 	if a == nil {
 		if b.services == nil {
@@ -234,12 +247,14 @@ func (b *Ledger) open(service mesh.ServiceKey, sites []string) (*account, []*Liv
 		a = &account{sites: map[string]*Live{}}
 		b.services[service] = a
 	}
-	lives := make([]*Live, len(sites))
-	for i, s := range sites {
-		if a.sites[s] == nil {
-			a.sites[s] = new(Live)
-		}
-		lives[i] = a.sites[s]
+	return a
+}
+
+func (a *account) live(site string) *Live {
+	l := a.sites[site]
+	if l == nil {
+		l = new(Live)
+		a.sites[site] = l
 	}
-	return a, lives
+	return l
 }

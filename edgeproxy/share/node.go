@@ -1,6 +1,7 @@
 package share
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -46,13 +47,20 @@ type Service struct {
 	// ShedAfterMS is the longest wait at home that a request is let into when no
 	// other site is left for it, 0 for any.
 	ShedAfterMS float64
+	// Classes are its priority classes; gates number them from 1 on.
+	Classes []plan.Class
 	// DeclaredMS is the service time that measuring starts from, 0 for none.
 	DeclaredMS float64
+	// Sessions says that its load is open sessions, whose messages take DeclaredMS.
+	Sessions bool
 	// Drained says that home is to take nothing while another site can.
 	Drained bool
 	// Pin are the weights of sites, this one's too, that the operator has fixed; nil
 	// for none.
 	Pin map[string]float64
+	// Barred are the sites that the service's traffic must never go to, each with the
+	// reason, whatever any plan says.
+	Barred map[string]string
 }
 
 // Peer is another site that this node has a way to.
@@ -182,7 +190,7 @@ func (n *Node) Configure(services []Service, peers []Peer) error {
 			return err
 		}
 		s := old[cfg.Key]
-		if s == nil || s.DeclaredMS != cfg.DeclaredMS {
+		if s == nil || s.DeclaredMS != cfg.DeclaredMS || s.Sessions != cfg.Sessions {
 			s = newService(cfg, n.curves)
 		} else {
 			kept := *s
@@ -317,7 +325,8 @@ func (n *Node) Tick(nowNS int64, counters map[mesh.ServiceKey]*Counters) Output 
 func (n *Node) share(nowNS int64, s *service, c *Counters) Share {
 	standby := s.planner.Tick(nowNS, plan.Input{
 		DemandPerS: s.demand.PerS(), Slots: c.Slots, ServiceMS: s.serviceTime.MS(), NoHome: !c.Up, Drained: s.Drained,
-		OthersPerS: s.others.PerS(), StayHome: s.StayHome, ShedAfterMS: s.ShedAfterMS, Options: n.options(nowNS, s),
+		OthersPerS: s.others.PerS(), StayHome: s.StayHome, ShedAfterMS: s.ShedAfterMS, Classes: s.Classes,
+		Sessions: s.Sessions, Open: c.InFlight, Options: n.options(nowNS, s),
 	})
 	renewed := s.planned != nil && n.have && nowNS < n.expiresNS
 	step := float64(nowNS-n.lastNS) / fadeNS
@@ -336,8 +345,12 @@ func (n *Node) share(nowNS int64, s *service, c *Counters) Share {
 	case s.standby < 1:
 		out.Source, out.Weights = SourceFading, plan.Fade(*s.lastPlan, standby, s.standby)
 	}
-	out.Weights = plan.Pin(n.reachable(out.Weights), n.id.Site, s.Pin)
-	gate, err := Compile(s.Policy, &out.Weights, n.ledger)
+	out.Weights = plan.Pin(n.reachable(s, out.Weights), n.id.Site, s.Pin)
+	names := make([]string, len(s.Classes))
+	for i := range s.Classes {
+		names[i] = s.Classes[i].Name
+	}
+	gate, err := Compile(s.Policy, &out.Weights, n.ledger, names...)
 	if err != nil {
 		panic("share: policy passed Configure and not Compile: " + err.Error())
 	}
@@ -359,7 +372,7 @@ func (n *Node) options(nowNS int64, s *service) []plan.Option {
 		if p == nil {
 			continue
 		}
-		o.RTTMS, o.LinkPriceMS, o.MaxPerS, o.Excluded = n.rttMS(p), p.PriceMS, p.MaxRate, p.Excluded
+		o.RTTMS, o.LinkPriceMS, o.MaxPerS, o.Excluded = n.rttMS(p), p.PriceMS, p.MaxRate, cmp.Or(s.Barred[o.Site], p.Excluded)
 		if o.Excluded == "" {
 			o.Excluded = n.ledger.Live(s.Key, o.Site).Suspect(nowNS)
 		}
@@ -368,15 +381,15 @@ func (n *Node) options(nowNS int64, s *service) []plan.Option {
 	return out
 }
 
-// reachable excludes what this node has no way to, whatever the plan says; the
-// share goes home.
-func (n *Node) reachable(w mesh.ServiceWeights) mesh.ServiceWeights {
+// reachable excludes what this node has no way to and what is barred, whatever the
+// plan says; the share goes home.
+func (n *Node) reachable(s *service, w mesh.ServiceWeights) mesh.ServiceWeights {
 	cloned := false
 	for i := range w.Remotes {
 		r := &w.Remotes[i]
 		why := "no route from this node"
 		if p := n.peer[r.Site]; p != nil {
-			why = p.Excluded
+			why = cmp.Or(s.Barred[r.Site], p.Excluded)
 		}
 		if why == "" || r.Excluded != "" {
 			continue
@@ -392,14 +405,17 @@ func (n *Node) reachable(w mesh.ServiceWeights) mesh.ServiceWeights {
 }
 
 func (n *Node) heard(nowNS int64) []mesh.HeardReport {
-	var out []mesh.HeardReport
-	for _, h := range n.board.Reports(nowNS) {
-		if _, ok := n.news[newsKey{h.Load.Service, h.Site}]; ok {
+	out := make([]mesh.HeardReport, 0, len(n.news))
+	for key := range n.news {
+		if h, ok := n.board.Report(nowNS, key.site, key.service); ok {
 			out = append(out, mesh.HeardReport{
 				Site: h.Site, Reporter: h.Reporter, Epoch: h.Epoch, Seq: h.Seq, AgeMS: h.AgeMS, Service: h.Load,
 			})
 		}
 	}
+	slices.SortFunc(out, func(a, b mesh.HeardReport) int {
+		return cmp.Or(cmp.Compare(a.Site, b.Site), cmp.Compare(a.Service.Service, b.Service.Service))
+	})
 	return out
 }
 

@@ -96,6 +96,41 @@ func TestNode_sources(t *testing.T) {
 	}
 }
 
+// What is barred gets nothing by the own plan, by the controller's, by a pin, or as
+// the last resort.
+func TestNode_barred(t *testing.T) {
+	n := newTestNode(t)
+	for _, pin := range []map[string]float64{nil, {"a": 1, "b": 5}} {
+		err := n.Configure([]Service{{Key: echo, DeclaredMS: 10, Pin: pin, Barred: map[string]string{"b": "fenced: out"}}}, []Peer{{Site: "b", RTTMS: 5}, {Site: "c", RTTMS: 8}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := int64(1e9)
+		for i := range uint64(40) {
+			now += 100e6
+			n.Hear(now, heard("b", i+1))
+			if i == 20 {
+				if err := n.SetWeights(now, weights(i, 1)); err != nil && pin == nil {
+					t.Fatal(err)
+				}
+			}
+			c := count(i * 50)
+			c[echo].Up = i%2 == 0
+			s := n.Tick(now, c).Shares[0]
+			for _, r := range s.Weights.Remotes {
+				if r.Site == "b" && (r.Excluded != "fenced: out" || r.Weight != 0 || r.Draw != 0) {
+					t.Fatalf("tick %d, %s: %+v", i, s.Source, r)
+				}
+			}
+			for _, inFlight := range []int{NoHome, 0, 5, 1 << 20} {
+				if p := s.Gate.Pick(now, inFlight, uint64(i)*0x9e3779b97f4a7c15, 0); p >= 0 && s.Gate.Site(p) == "b" {
+					t.Fatalf("tick %d, %s, %d in flight: a request crosses the fence", i, s.Source, inFlight)
+				}
+			}
+		}
+	}
+}
+
 func TestNode_SetWeights_refuses(t *testing.T) {
 	n := newTestNode(t)
 	if err := n.SetWeights(1e9, weights(5, 7)); err != nil {

@@ -87,9 +87,11 @@ func (s *service) measure(nowNS int64, c *Counters) bool {
 	// flight was at the slots on both ends and nobody found one, it was all along.
 	free := grown(c.FreeStarts, last.FreeStarts)
 	full := c.Slots > 0 && free == 0 && float64(min(c.InFlight, last.InFlight)) >= c.Slots
-	if full && s.lastNS > 0 {
+	switch {
+	case s.Sessions: // how long they last says nothing of a message
+	case full && s.lastNS > 0:
 		s.serviceTime.ObserveFull(c.Slots, float64(nowNS-s.lastNS)/1e6, done)
-	} else {
+	default:
 		s.serviceTime.Observe(grown(c.Unqueued, last.Unqueued),
 			c.UnqueuedMS-last.UnqueuedMS, c.UnqueuedSqMS-last.UnqueuedSqMS)
 	}

@@ -28,6 +28,16 @@ func TestPick_shed(t *testing.T) {
 	if i := compile(t, mesh.SharingNone, w).Pick(1e9, 500, 7, 0); i != Home {
 		t.Errorf("policy none: picked %d, want home", i)
 	}
+	// Nobody to share with, as when every other site is dead: home's own limit is none.
+	g = compile(t, "", &mesh.ServiceWeights{Service: "default/echo", HomeLimit: 1 << 20, ShedLimit: 20})
+	for n, want := range map[int]int{19: Home, 20: Shed} {
+		if i := g.Pick(1e9, n, 7, 0); i != want {
+			t.Errorf("alone with %d in flight: picked %d, want %d", n, i, want)
+		}
+		if c := g.Explain(1e9, 0, n, 1)[0]; (c.Chance == 1) != (want == Home) {
+			t.Errorf("alone with %d in flight: explained as %+v", n, c)
+		}
+	}
 	w.ShedLimit = 0
 	g = compile(t, "", &mesh.ServiceWeights{Service: "default/echo", HomeLimit: 4})
 	if i := g.Pick(1e9, 500, 7, 0); i != Home {
@@ -64,6 +74,24 @@ func TestPick_greatestRate(t *testing.T) {
 		}
 		if n := g.Live(0).Outstanding(); n > 7 {
 			t.Errorf("%s: %d requests at one instant", policy, n)
+		}
+	}
+}
+
+// Of two classes that wait in the same line, the one that may wait less is refused
+// first; a class that the plan does not know yet is as if it had none.
+func TestPickFor_classes(t *testing.T) {
+	w := &mesh.ServiceWeights{Service: "default/echo", HomeLimit: 4, ShedLimit: 20, ClassShedLimits: map[string]int{"batch": 8, "vital": 50, "patient": 0}}
+	g, err := Compile("", w, new(Ledger), "batch", "vital", "patient", "new")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ class, inFlight, want int }{
+		{0, 19, Home}, {0, 20, Shed}, {1, 7, Home}, {1, 8, Shed}, {2, 49, Home}, {2, 50, Shed},
+		{3, 1 << 20, Home}, {4, 19, Home}, {4, 20, Shed}, {9, 19, Home}, {9, 20, Shed},
+	} {
+		if got := g.PickFor(c.class, 1e9, c.inFlight, 7, 0); got != c.want {
+			t.Errorf("class %d with %d in flight: %d, want %d", c.class, c.inFlight, got, c.want)
 		}
 	}
 }

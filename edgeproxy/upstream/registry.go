@@ -156,9 +156,39 @@ type Service struct {
 	Key mesh.ServiceKey
 	// InFlight counts requests at this site's endpoints, from everywhere.
 	InFlight Gauge
+	sheds    sync.Mutex
+	shed     []*Sheds
 	// Panic says that too few endpoints are healthy to look at health.
 	Panic atomic.Bool
 	Cells []ServiceCell // by loop
+}
+
+// Sheds counts the refused requests of one priority class of a service; the class ""
+// is that of all others. Refusing is rare or cheap beside serving, so loops share it.
+type Sheds struct {
+	Class string
+	N     atomic.Uint64
+}
+
+// Shed returns the counter of a class. It is for who builds views.
+func (s *Service) Shed(class string) *Sheds {
+	s.sheds.Lock()
+	defer s.sheds.Unlock()
+	for _, x := range s.shed {
+		if x.Class == class {
+			return x
+		}
+	}
+	x := &Sheds{Class: class}
+	s.shed = append(s.shed, x)
+	return x
+}
+
+// AllSheds returns the counters of all classes that there ever were.
+func (s *Service) AllSheds() []*Sheds {
+	s.sheds.Lock()
+	defer s.sheds.Unlock()
+	return s.shed[:len(s.shed):len(s.shed)]
 }
 
 // ServiceCell is one loop's counters of a service.
@@ -196,7 +226,7 @@ type ServiceCell struct {
 // none) and the exchange's flag.
 const (
 	Classes  = 6
-	Outcomes = 18
+	Outcomes = 19
 	// DropReasons is at least the number of reasons for which a datagram goes nowhere.
 	DropReasons = 5
 )

@@ -44,13 +44,15 @@ const (
 // called from several event loops at once, must not block and must not allocate.
 // Times are nanoseconds of one monotonic clock (see edgeproxy.Server.Now).
 type Gate interface {
-	// Pick returns Home, the index of a remote site, None, or Shed. homeInFlight counts
-	// the service's requests at this site's endpoints, rnd is 64 fresh random bits,
-	// tried are the places where this request failed already.
-	Pick(now int64, homeInFlight int, rnd uint64, tried Tried) int
+	// Pick returns Home, the index of a remote site, None, or Shed. class is the
+	// request's priority class, 0 for none, homeInFlight counts the service's requests
+	// at this site's endpoints, rnd is 64 fresh random bits, tried are the places where
+	// this request failed already.
+	Pick(class int, now int64, homeInFlight int, rnd uint64, tried Tried) int
 	// Sent follows when an attempt at the remote begins, with connecting.
 	Sent(remote int, now int64)
-	// Done follows each Sent once, when its attempt ended.
+	// Done follows each Sent once: when the head of its response came, or when its
+	// attempt ended without.
 	Done(remote int, now int64, how Outcome)
 	// Load hands over the meridian-load value of a response; value is borrowed.
 	Load(remote int, value []byte, now int64)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/fence"
 	"github.com/meridian-mesh/meridian/edgeproxy/lb"
 	"github.com/meridian-mesh/meridian/edgeproxy/route"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
@@ -24,6 +25,7 @@ type builder struct {
 	view    *View
 
 	certificates Certificates
+	fences       *fence.Fences
 
 	gateways map[string]netip.AddrPort // of other sites, by the way from here
 	weights  map[mesh.ServiceKey][]int // of the home endpoints
@@ -97,10 +99,15 @@ func (b *builder) service(m *mesh.MeshService) {
 func (b *builder) endpoints(s *Service, m *mesh.MeshService) {
 	abroad := map[string]bool{}
 	var weighted time.Duration
+	s.Fenced = b.fences.Bars(s.Key, b.site)
 	for i := range m.Spec.Endpoints {
 		e := &m.Spec.Endpoints[i]
 		if e.Site != "" && e.Site != b.site {
-			abroad[e.Site] = true
+			// A way across a fence is not even known.
+			abroad[e.Site] = b.fences.Bars(s.Key, e.Site) == ""
+			continue
+		}
+		if s.Fenced != "" {
 			continue
 		}
 		weight := 1
@@ -133,10 +140,21 @@ func (b *builder) endpoints(s *Service, m *mesh.MeshService) {
 	if s.Concurrency > 0 {
 		s.ServiceTime = weighted / time.Duration(s.Concurrency)
 	}
+	b.remotes(s, m, abroad)
+	if s.Fenced != "" && len(s.Remotes) == 0 {
+		b.problem("MeshService/%s: %s, and no site inside serves it for this one: its requests get 503", s.Key, s.Fenced)
+	}
+}
+
+// remotes lists the sites abroad to which requests may go.
+func (b *builder) remotes(s *Service, m *mesh.MeshService, abroad map[string]bool) {
 	if m.Spec.Export == nil || m.Spec.Export.Scope != mesh.ScopeMesh {
 		return
 	}
 	for _, site := range sorted(abroad) {
+		if !abroad[site] {
+			continue
+		}
 		if allowed := m.Spec.Export.Sites; len(allowed) > 0 && !slices.Contains(allowed, site) {
 			continue
 		}

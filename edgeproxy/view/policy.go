@@ -41,6 +41,7 @@ func (b *builder) policy(s *Service) {
 		s.SlowStart = lb.SlowStart{Window: int64(x.Window), Aggression: x.Aggression, Least: percent(x.MinWeightPercent, 10)}
 	}
 	b.pickers(s, p.LoadBalancing)
+	b.shedding(s, p.SiteSharing)
 }
 
 // targets says which policies' targets are not there.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/fence"
 	"github.com/meridian-mesh/meridian/edgeproxy/function"
 	"github.com/meridian-mesh/meridian/edgeproxy/lb"
 	"github.com/meridian-mesh/meridian/edgeproxy/outlier"
@@ -120,6 +121,9 @@ type Service struct {
 	// behind which they were found, empty for addresses.
 	IDs   []uint64
 	Hosts []string
+	// Fenced says why nothing of the service may be served at this site, empty where
+	// it may; then Home is empty.
+	Fenced string
 	// Pickers are the loops'; Keyed picks by the hash of what KeyBy says, and is nil
 	// where that is nothing.
 	Pickers   []lb.Picker
@@ -140,7 +144,13 @@ type Service struct {
 	MaxRequests int
 	Remotes     []Remote
 	Gate        upstream.Gate
-	Report      upstream.Report
+	// Priorities are the service's priority classes, which Gate numbers from 1 on;
+	// Sheds counts what each refuses, and at 0 all other requests.
+	Priorities []Priority
+	Sheds      []*upstream.Sheds
+	// alone are the shed limits, as Sheds, where there is no Gate; nil is never.
+	alone  []int
+	Report upstream.Report
 	// Name is how the service is named towards another site.
 	Name                      []byte
 	Connect, Silence, Request time.Duration
@@ -256,7 +266,7 @@ func Build(snap *mesh.Snapshot, with Deps) (*View, error) {
 		return nil, fmt.Errorf("snapshot %s: %w", snap.Generation, err)
 	}
 	b := &builder{
-		snap: snap, site: with.Site, reg: with.Registry, sharing: with.Sharing, loops: with.Loops, names: with.Names, certificates: with.Certificates,
+		snap: snap, site: with.Site, fences: fence.Compile(&snap.Objects), reg: with.Registry, sharing: with.Sharing, loops: with.Loops, names: with.Names, certificates: with.Certificates,
 		view: &View{
 			Generation: snap.Generation,
 			Site:       []byte(with.Site),

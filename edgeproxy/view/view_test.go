@@ -61,6 +61,34 @@ func build(t *testing.T, reg *upstream.Registry, o mesh.Objects) *View {
 	return v
 }
 
+// Whatever the other documents say, a view knows no endpoint or way outside of a fence.
+func TestFencedServices(t *testing.T) {
+	for allowed, want := range map[string]string{
+		"home": "3 endpoints here, remotes []", "plain": "0 endpoints here, remotes [plain]", "linked": "0 endpoints here, remotes [linked]", "nowhere": "0 endpoints here, remotes []",
+	} {
+		o := objects()
+		o.GeoFences = []*mesh.GeoFence{{
+			Metadata: meta("fence"),
+			Spec:     mesh.GeoFenceSpec{TargetRefs: []mesh.FenceTargetRef{{Kind: mesh.KindMeshService, Name: "echo"}}, Allow: mesh.FenceAllow{Sites: []string{allowed}}},
+		}}
+		v := build(t, upstream.NewRegistry(2), o)
+		s := v.Services["default/echo"]
+		remotes := []string{}
+		for _, r := range s.Remotes {
+			remotes = append(remotes, r.Site)
+		}
+		if got := fmt.Sprintf("%d endpoints here, remotes %v", len(s.Home), remotes); got != want {
+			t.Errorf("inside is %s: %s, want %s", allowed, got, want)
+		}
+		if (s.Fenced == "") != (allowed == "home") {
+			t.Errorf("inside is %s: fenced %q", allowed, s.Fenced)
+		}
+		if said := strings.Contains(strings.Join(v.Problems, "\n"), "its requests get 503"); said != (allowed == "nowhere") {
+			t.Errorf("inside is %s: problems %q", allowed, v.Problems)
+		}
+	}
+}
+
 func TestServices(t *testing.T) {
 	reg := upstream.NewRegistry(2)
 	o := objects()

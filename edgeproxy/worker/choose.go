@@ -38,6 +38,12 @@ func (w *Worker) target(r *request, a *attempt) exchange.Flag {
 	if s.Gate != nil && !r.stays() {
 		return w.asTheGateSays(r, a, s)
 	}
+	if !r.stays() {
+		if class := s.Class(r.head.Fields); s.Full(class, int(s.Service.InFlight.Load())) {
+			s.Sheds[class].N.Add(1)
+			return exchange.Shed
+		}
+	}
 	if w.home(r, a, s) {
 		return exchange.OK
 	}
@@ -62,13 +68,15 @@ func (w *Worker) asTheGateSays(r *request, a *attempt, s *view.Service) exchange
 			}
 		}
 	}
+	class := s.Class(r.head.Fields)
 	for {
-		switch i := s.Gate.Pick(w.Loop.Now(), int(s.Service.InFlight.Load()), w.random(), tried); {
+		switch i := s.Gate.Pick(class, w.Loop.Now(), int(s.Service.InFlight.Load()), w.random(), tried); {
 		case i >= 0 && i < len(s.Remotes):
 			a.toRemote(s, i)
 			return exchange.OK
 		case i == upstream.Shed:
-			return exchange.Overload
+			s.Sheds[class].N.Add(1)
+			return exchange.Shed
 		case i != upstream.Home || tried.Has(upstream.Home):
 			return exchange.NoHealthy
 		case w.home(r, a, s):
@@ -186,6 +194,12 @@ func key(r *request, s *view.Service) (hash uint64, ok bool) {
 // heard notes how an attempt was answered.
 func (w *Worker) heard(a *attempt, head *stream.Message) {
 	a.how, a.status = upstream.Answered, head.Status
+	if a.asked {
+		// What is open for hours is not outstanding for as long: three quiet tunnels
+		// would make their site suspect, and take the room of those to come.
+		a.asked = false
+		a.gate.Done(a.remote, w.Loop.Now(), upstream.Answered)
+	}
 	if !a.timed && !a.told || a.remote != upstream.Home {
 		return
 	}

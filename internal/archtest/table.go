@@ -22,7 +22,7 @@ var vocabulary = []string{"api/mesh", "geo/..."}
 
 // decision are the pure rooms of the controller. The node imports them too: it
 // plans for itself when its controller is silent.
-var decision = []string{"controller/price", "controller/plan", "controller/world", "controller/membership"}
+var decision = []string{"controller/price", "controller/plan", "controller/world", "controller/membership", "controller/fence"}
 
 // rooms is the import table, top to bottom as in ARCHITECTURE.md:
 // cmd -> {edgeproxy, chaining/agent, controller, scheduler/plugin, testbed}
@@ -54,7 +54,7 @@ var rooms = []room{
 	// Idle connections are kept as a loop's handles.
 	{path: "edgeproxy/upstream", may: with(with(vocabulary, decision...), "edgeproxy/loop", "edgeproxy/lb", "edgeproxy/outlier", "edgeproxy/limit")},
 	{path: "edgeproxy/tlsio", may: []string{"edgeproxy/loop"}},
-	{path: "edgeproxy/view", may: with(with(vocabulary, decision...), "edgeproxy/tlsio", "edgeproxy/route", "edgeproxy/function", "edgeproxy/lb", "edgeproxy/upstream", "edgeproxy/limit", "edgeproxy/outlier")},
+	{path: "edgeproxy/view", may: with(with(vocabulary, decision...), "edgeproxy/tlsio", "edgeproxy/stream", "edgeproxy/route", "edgeproxy/function", "edgeproxy/lb", "edgeproxy/upstream", "edgeproxy/limit", "edgeproxy/outlier")},
 	// The server and its I/O rooms.
 	{path: "edgeproxy", may: with(with(vocabulary, decision...), "edgeproxy/...", "internal/...")},
 
@@ -73,8 +73,10 @@ var rooms = []room{
 
 	// The site controller: pure rooms first.
 	{path: "controller/price", pure: true, may: vocabulary},
-	{path: "controller/world", pure: true, may: with(vocabulary, "controller/price", "controller/membership")},
+	{path: "controller/fence", pure: true, may: vocabulary},
+	{path: "controller/world", pure: true, may: with(vocabulary, "controller/price", "controller/membership", "controller/fence")},
 	{path: "controller/membership", pure: true, may: vocabulary},
+	{path: "controller/history", pure: true, may: vocabulary},
 	// As pure rooms are, but for the client that stands beside the types it judges.
 	{path: "controller/check", may: with(vocabulary, "controller/membership", "controller/siteapi")},
 	{path: "controller/plan", pure: true, may: with(vocabulary, "controller/price", "controller/world", "controller/membership", "chaining/path", "scheduler/placement", "scheduler/traffic")},
@@ -92,7 +94,7 @@ var rooms = []room{
 	{path: "testbed/sim", pure: true, may: with(with(vocabulary, decision...), "edgeproxy/share", "edgeproxy/inband", "edgeproxy/lb", "testbed/sim/...")},
 	{path: "testbed/sim/optimum", pure: true, may: []string{"controller/price"}},
 	{path: "testbed/sim/scenario", may: with(vocabulary, "testbed/sim", "testbed/topo")},
-	{path: "testbed/sim/whatif", pure: true, may: []string{"testbed/sim", "testbed/sim/policy"}},
+	{path: "testbed/sim/whatif", pure: true, may: with(with(vocabulary, decision...), "edgeproxy/share", "testbed/sim", "testbed/sim/policy")},
 	{path: "testbed/sim/compare", may: with(vocabulary, "testbed/sim/...")},
 
 	// Plumbing.

@@ -121,12 +121,18 @@ func (s *site) socket(name string) string { return filepath.Join(filepath.Dir(s.
 // start starts a program of the site; its log is a file beside the data folder.
 func (s *site) start(role string, args ...string) {
 	s.t.Helper()
+	s.startAt(s.bin, role, args...)
+}
+
+// startAt is start for a program in another folder.
+func (s *site) startAt(folder, role string, args ...string) {
+	s.t.Helper()
 	log, err := os.OpenFile(s.socket(role+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(filepath.Join(s.bin, role), args...)
+	cmd := exec.Command(filepath.Join(folder, role), args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := s.Start(cmd); err != nil {
 		s.t.Fatal(err)
@@ -149,10 +155,10 @@ func (s *site) signal(role string, sig syscall.Signal) {
 	}
 }
 
-func (s *site) startController() {
+func (s *site) startController(more ...string) {
 	s.t.Helper()
 	_ = os.Remove(filepath.Join(s.dir, siteapi.RunFileName))
-	s.start(controllerRole, "--data", s.dir, "--api", "unix:"+s.socket("api"), "--listen", "127.0.0.1:4222")
+	s.start(controllerRole, append([]string{"--data", s.dir, "--api", "unix:" + s.socket("api"), "--listen", "127.0.0.1:4222"}, more...)...)
 }
 
 func (s *site) startProxy() {

@@ -203,7 +203,7 @@ func TestRootNemesis(t *testing.T) {
 	// mend is what supervisors do: whatever ended is started again.
 	mend := func() {
 		for _, s := range sites {
-			for role, start := range map[string]func(){controllerRole: s.startController, proxyRole: s.startProxy} {
+			for role, start := range map[string]func(){controllerRole: func() { s.startController() }, proxyRole: s.startProxy} {
 				if p := s.procs[role]; p != nil {
 					select {
 					case <-p.done:

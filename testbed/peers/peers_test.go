@@ -286,8 +286,8 @@ func TestSpread(t *testing.T) {
 // TestConfigurations holds the committed files to what the program does with them.
 func TestConfigurations(t *testing.T) {
 	files, err := filepath.Glob("conf/*")
-	if err != nil || len(files) != 12 {
-		t.Fatalf("conf holds %v (%v), want twelve files", files, err)
+	if err != nil || len(files) != 13 {
+		t.Fatalf("conf holds %v (%v), want thirteen files", files, err)
 	}
 	for _, name := range files {
 		body, err := os.ReadFile(name)

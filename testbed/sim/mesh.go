@@ -34,6 +34,8 @@ type Policy interface {
 type Request struct {
 	From, To int32
 	BornNS   int64
+	// Class is the number of its priority class from 1 on, 0 for none.
+	Class int
 	// work is in units of the site's mean service time; cost its length in ns.
 	work    float64
 	costNS  int64
@@ -60,6 +62,7 @@ type Mesh struct {
 	sc       *Scenario
 	policy   Policy
 	rnd      *rand.Rand
+	classes  *rand.Rand
 	events   queue
 	nowNS    int64
 	sites    []site
@@ -81,7 +84,8 @@ func New(sc *Scenario, policy Policy, seed uint64) (*Mesh, error) {
 	}
 	m := &Mesh{
 		sc: sc, policy: policy, rnd: rand.New(rand.NewPCG(seed, 0x7ea1)), nowNS: startNS,
-		sites: make([]site, len(sc.Network.Sites)), cut: map[Pair]bool{},
+		classes: rand.New(rand.NewPCG(seed, 0xc1a5)),
+		sites:   make([]site, len(sc.Network.Sites)), cut: map[Pair]bool{},
 	}
 	m.sigma = math.Sqrt(math.Log1p(sc.Work.CV * sc.Work.CV))
 	m.order = nearestFirst(sc)
@@ -90,7 +94,10 @@ func New(sc *Scenario, policy Policy, seed uint64) (*Mesh, error) {
 		s := &m.sites[i]
 		s.Site, s.service, s.demand = sc.Network.Sites[i], 1, sc.Network.Sites[i].DemandPerS
 		s.arrivals = rand.New(rand.NewPCG(seed, uint64(i)))
-		s.count = share.Counters{From: map[string]uint64{}, Slots: float64(s.Slots), Up: true}
+		s.count = share.Counters{From: map[string]uint64{}, Slots: float64(s.Slots), Up: !s.Closed}
+		if s.Closed {
+			s.count.Slots = 0
+		}
 		s.queue = make([]int32, 16)
 		s.joined = -1
 	}
@@ -262,7 +269,7 @@ func (m *Mesh) arrive(i int) {
 		id = int32(len(m.requests) - 1)
 	}
 	r := &m.requests[id]
-	*r = Request{From: int32(i), To: int32(i), BornNS: m.nowNS, work: m.drawWork(s)}
+	*r = Request{From: int32(i), To: int32(i), BornNS: m.nowNS, Class: m.drawClass(), work: m.drawWork(s)}
 	m.stats.born(r)
 	to := m.policy.Pick(id, i)
 	if to == Shed {
@@ -285,6 +292,19 @@ func (m *Mesh) arrive(i int) {
 		return
 	}
 	m.events.push(m.nowNS+m.halfNS(i, to), evEnter, id, 0)
+}
+
+func (m *Mesh) drawClass() int {
+	if len(m.sc.Classes) == 0 {
+		return 0
+	}
+	x := m.classes.Float64()
+	for i := range m.sc.Classes {
+		if x -= m.sc.Classes[i].Part; x < 0 {
+			return i + 1
+		}
+	}
+	return 0
 }
 
 func (m *Mesh) deadlineNS() int64 { return int64(m.sc.DeadlineMS * 1e6) }

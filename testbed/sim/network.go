@@ -18,6 +18,9 @@ type Site struct {
 	// DemandPerS is the rate of its own users' requests at the start, unless the
 	// scenario has Users.
 	DemandPerS float64
+	// Closed says that none of its slots works: its users are served elsewhere or
+	// refused. Only policies that run the product's code know what that means.
+	Closed bool
 }
 
 // CapacityPerS is the rate at which the site is full.
@@ -78,6 +81,13 @@ type Change struct {
 // Pair is two sites by index.
 type Pair struct{ A, B int }
 
+// Class is a priority class of the product's: a part of every site's requests, drawn
+// at random, with a ShedAfterMS of its own.
+type Class struct {
+	Name              string
+	Part, ShedAfterMS float64
+}
+
 // Scenario is all that a run depends on besides its policy and seed.
 type Scenario struct {
 	Name, Title string
@@ -96,6 +106,8 @@ type Scenario struct {
 	// ShedAfterMS is the product's setting of how long a request may be let wait when
 	// nothing is left, 0 for any.
 	ShedAfterMS float64
+	// Classes are the priority classes; what is in none of them is of class 0.
+	Classes []Class
 	// Hot is the index of the site whose weights are shown.
 	Hot int
 	// Uneven says that sites or their demand differ much, which the bars allow for;
@@ -134,6 +146,12 @@ func (s *Scenario) Check() error {
 		return fmt.Errorf("a lognormal law with a coefficient of variation of %v", s.Work.CV)
 	case s.Hot < 0 || s.Hot >= n:
 		return fmt.Errorf("hot site %d of %d", s.Hot, n)
+	}
+	parts := 0.0
+	for _, c := range s.Classes {
+		if parts += c.Part; c.Name == "" || !(c.Part > 0) || parts > 1 || !(c.ShedAfterMS > 0) {
+			return fmt.Errorf("class %q: %v of all requests, shed after %v ms; classes together are at most 1", c.Name, c.Part, c.ShedAfterMS)
+		}
 	}
 	for _, c := range s.Changes {
 		if c.Site < -1 || c.Site >= n || !(c.Demand >= 0) || !(c.Service >= 0) || math.IsInf(c.Demand+c.Service, 1) {

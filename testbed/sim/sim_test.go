@@ -242,3 +242,31 @@ func BenchmarkCity(b *testing.B) {
 		b.ReportMetric(float64(s.Window.Requests), "requests")
 	}
 }
+
+// Arrivals are those that every policy sees.
+func TestArrivals(t *testing.T) {
+	sc := ring(3, 2, 10, 5, 0.5)
+	sc.ForS, sc.MeasureFromS = 10, 0
+	sc.Changes = []sim.Change{{AtS: 5, Site: 1, Demand: 3}}
+	all, err := sim.Arrivals(sc, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := run(t, sc, policy.NameNone, 7, policy.Options{})
+	if uint64(len(all)) != s.Window.Requests {
+		t.Fatalf("%d arrivals, and a run has %d requests", len(all), s.Window.Requests)
+	}
+	bySite, work, last := make([]int, 3), 0.0, 0.0
+	for _, a := range all {
+		if a.AtS < last || a.AtS > 11 || !(a.Work >= 0) {
+			t.Fatalf("%+v after second %v", a, last)
+		}
+		bySite[a.Site]++
+		work += a.Work
+		last = a.AtS
+	}
+	// 100 requests/s for ten seconds, and one site 300 in the second half.
+	if mean := work / float64(len(all)); math.Abs(mean-1) > 0.1 || bySite[1] < 3*bySite[0]/2 {
+		t.Errorf("work %.3f on average, requests by site %d", mean, bySite)
+	}
+}

@@ -21,6 +21,8 @@ type Stats struct {
 	Bins []uint64
 	// Window sums the measured requests.
 	Window Tally
+	// Class sums those of each priority class, of none first.
+	Class []Tally
 	// Load[i][k] counts the requests that came to site i in the k-th half second.
 	Load [][]uint32
 	// Busy[t][i] is the number in flight at site i over its slots, at second t.
@@ -57,6 +59,7 @@ func newStats(sc *Scenario) *Stats {
 	n, secs := len(sc.Network.Sites), int(math.Ceil(sc.ForS))
 	s := &Stats{sc: sc, Second: make([]Second, secs+1), since: make([]int64, n)}
 	s.Bins = make([]uint64, binOf(sc.DeadlineMS)+2)
+	s.Class = make([]Tally, 1+len(sc.Classes))
 	for range n {
 		s.Load = append(s.Load, make([]uint32, 2*secs+2))
 	}
@@ -107,6 +110,7 @@ func (s *Stats) born(r *Request) {
 	}
 	if s.measured(r.BornNS) {
 		s.Window.Requests++
+		s.Class[r.Class].Requests++
 	}
 }
 
@@ -118,6 +122,8 @@ func (s *Stats) add(r *Request, ms float64, note func(*Tally)) {
 	if s.measured(r.BornNS) {
 		s.Window.SumMS += ms
 		note(&s.Window)
+		s.Class[r.Class].SumMS += ms
+		note(&s.Class[r.Class])
 		s.Bins[binOf(math.Min(ms, s.sc.DeadlineMS))]++
 	}
 }

@@ -216,10 +216,16 @@ func explainBackend(w io.Writer, site string, b *mesh.ExplainedBackend) {
 	if len(b.Policies) == 0 {
 		fmt.Fprintln(w, "policy\tdefaults: no TrafficPolicy names the service")
 	}
+	if b.Priority != "" {
+		fmt.Fprintf(w, "priority\t%s\n", b.Priority)
+	}
 	if b.Sharing != "" {
 		line := b.Sharing
 		if b.Source != "" {
 			line += ", " + planOf(b.Source)
+		}
+		if b.Unit != "" {
+			line += ", by open " + b.Unit
 		}
 		if b.Off != "" {
 			line += ", off: " + b.Off

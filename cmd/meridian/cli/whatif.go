@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"slices"
 	"strings"
 
@@ -13,12 +12,13 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/controller/siteapi"
+	"github.com/meridian-mesh/meridian/internal/manifest"
 	"github.com/meridian-mesh/meridian/testbed/sim/whatif"
 )
 
 func whatifCommand(e *env) *cobra.Command {
 	var output, service string
-	var lose, cuts []string
+	var lose, cuts, files []string
 	var scale float64
 	var seed uint64
 	cmd := &cobra.Command{
@@ -26,36 +26,49 @@ func whatifCommand(e *env) *cobra.Command {
 		Short: "Say what a change would do to the mesh as it is now",
 		Long: `Whatif takes each site's capacity, demand and round trips as its controller has them
 now, and runs the simulator twice, as the mesh is and as it would be: without a
-site, with a link cut, with more demand. It changes nothing. The decision code is
-the product's own; service times are taken as exponential.
+site, with a link cut, with more demand, with other documents. It changes nothing.
+The decision code is the product's own; service times are taken as exponential.
+
+With -f the documents are set first, as apply would: endpoints and their capacity,
+who may use a service, links, drained sites, sharing policies and pins. What was
+measured of a site's capacity counts on in the ratio of what is declared then and
+now. Of a site's own objects only those count that the asked controller has.
 
 BUSY is the part of a site's capacity in use, with what it serves for others. A
 site over 95 % would be overloaded.`,
 		Example: `  meridian --data ./hub whatif --lose-site north
-  meridian --data ./hub whatif --cut north-east --scale 1.3 --service default/shop`,
+  meridian --data ./hub whatif --cut north-east --scale 1.3 --service default/shop
+  meridian --data ./hub whatif -f change.yaml`,
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			change := whatif.Change{Lose: lose, Scale: scale}
-			if len(lose)+len(cuts) == 0 && !cmd.Flags().Changed("scale") {
-				return errUsage{errors.New("what change? give --lose-site, --cut or --scale")}
+			if len(lose)+len(cuts)+len(files) == 0 && !cmd.Flags().Changed("scale") {
+				return errUsage{errors.New("what change? give --lose-site, --cut, --scale or -f")}
 			}
-			type live struct {
-				status  *siteapi.Status
-				weights *siteapi.Weights
-			}
-			l, err := ask(cmd, e, func(ctx context.Context, c *siteapi.Client) (live, error) {
-				s, err := c.Status(ctx)
+			var set *mesh.Objects
+			if len(files) > 0 {
+				sources, err := manifest.Read(files, cmd.InOrStdin())
 				if err != nil {
-					return live{}, err
+					return err
 				}
-				w, err := c.Weights(ctx)
-				return live{s, w}, err
-			})
+				if set, err = parse(cmd, sources); err != nil {
+					return err
+				}
+				if set.Len() == 0 {
+					return errors.New("there is no document in the input")
+				}
+			}
+			l, err := ask(cmd, e, func(ctx context.Context, c *siteapi.Client) (liveMesh, error) { return askLive(ctx, c, false) })
 			if err != nil {
 				return err
 			}
-			worlds, notes := worldsOf(l.status, l.weights)
+			before, after, err := l.documents(set)
+			if err != nil {
+				return err
+			}
+			was, is := whatif.Declare(before), whatif.Declare(after)
+			worlds, notes := l.worlds(was)
 			for _, n := range notes {
 				fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", n)
 			}
@@ -71,6 +84,11 @@ site over 95 % would be overloaded.`,
 						return errUsage{err}
 					}
 					change.Cut = append(change.Cut, p)
+				}
+				if set != nil {
+					if change.Documents = is[k]; is[k] == nil {
+						return fmt.Errorf("service %s would not be shared between sites any more: there is nothing to simulate", k)
+					}
 				}
 				a, err := whatif.Run(*worlds[k], change, seed)
 				if err != nil {
@@ -93,6 +111,7 @@ site over 95 % would be overloaded.`,
 	fs.StringSliceVar(&lose, "lose-site", nil, "`sites` that are gone with all their endpoints")
 	fs.StringSliceVar(&cuts, "cut", nil, "`A-B`: sites that cannot reach each other")
 	fs.Float64Var(&scale, "scale", 1, "demand everywhere, times this")
+	filesFlag(cmd, &files, "documents to set first")
 	fs.StringVar(&service, "service", "", "only this service, `namespace/name`")
 	fs.Uint64Var(&seed, "seed", 1, "what arrivals and work are drawn from")
 	outputFlag(cmd, &output)
@@ -116,53 +135,6 @@ func splitPair(s string, w *whatif.World) ([2]string, error) {
 	return [2]string{}, fmt.Errorf("--cut %q: want two sites, such as north-east for north and east", s)
 }
 
-// worldsOf makes a world of each service from what the controllers say. Sites that
-// did not answer are left out and named.
-func worldsOf(status *siteapi.Status, weights *siteapi.Weights) (map[mesh.ServiceKey]*whatif.World, []string) {
-	out := map[mesh.ServiceKey]*whatif.World{}
-	var notes []string
-	demand := map[string]map[mesh.ServiceKey]float64{}
-	note := func(s *siteapi.SiteStatus) {
-		demand[s.Site] = map[mesh.ServiceKey]float64{}
-		for _, x := range s.Services {
-			demand[s.Site][x.Service] = x.Demand
-		}
-	}
-	note(&status.Self)
-	for _, p := range status.Peer {
-		if p.Said != nil {
-			note(p.Said)
-		} else {
-			notes = append(notes, fmt.Sprintf("site %s is left out: %s", p.Site, p.Silence))
-		}
-	}
-	for _, row := range weights.Rows {
-		known, ok := demand[row.Site]
-		if !ok {
-			continue
-		}
-		for i := range row.Services {
-			s := &row.Services[i]
-			w := out[s.Service]
-			if w == nil {
-				w = &whatif.World{RTTMS: map[[2]string]float64{}}
-				out[s.Service] = w
-			}
-			if s.HomeSlots == 0 || s.HomeServiceTimeMS == 0 {
-				notes = append(notes, fmt.Sprintf("site %s is left out for %s: its capacity is not known", row.Site, s.Service))
-				continue
-			}
-			w.Sites = append(w.Sites, whatif.Site{Name: row.Site, Slots: math.Max(1, s.HomeSlots), ServiceMS: s.HomeServiceTimeMS, DemandPerS: known[s.Service]})
-			for _, r := range s.Remotes {
-				if r.RTTMS > 0 {
-					w.RTTMS[[2]string{row.Site, r.Site}] = r.RTTMS
-				}
-			}
-		}
-	}
-	return out, notes
-}
-
 func servicesOf(worlds map[mesh.ServiceKey]*whatif.World) []mesh.ServiceKey {
 	var out []mesh.ServiceKey
 	for k := range worlds {
@@ -180,8 +152,11 @@ func whatifTable(w io.Writer, k mesh.ServiceKey, a *whatif.Answer) {
 	fmt.Fprintf(w, "served elsewhere\t%s\t%s\n", percent(a.Before.Away), percent(a.After.Away))
 	for _, s := range a.Sites {
 		then := percent(s.After)
-		if s.Lost {
+		switch {
+		case s.Lost:
 			then = "lost"
+		case s.Closed:
+			then = "closed"
 		}
 		fmt.Fprintf(w, "busy %s\t%s\t%s\n", s.Site, percent(s.Before), then)
 	}

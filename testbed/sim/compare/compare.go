@@ -68,6 +68,9 @@ type Cell struct {
 	Errors float64 `json:"errors"`
 	Shed   float64 `json:"shed,omitempty"`
 	Away   float64 `json:"away"`
+	// ClassErrors are those of the scenario's priority classes, as parts of their
+	// requests, "" being what is in none; absent without classes.
+	ClassErrors map[string]float64 `json:"classErrors,omitempty"`
 	// Ratio is the mean over the optimum's, Worst the largest of one seed, Cross the
 	// same of requests served elsewhere and Spread that of the load's deviation; 0
 	// where the optimum was not run.
@@ -263,6 +266,10 @@ func (c *Cell) sum(sc *sim.Scenario) {
 		c.perSeed = append(c.perSeed, s.Window.MeanMS())
 		spread += s.LoadSD() * s.LoadSD() / float64(len(c.stats))
 	}
+	for k := range sc.Classes {
+		c.classErrors(sc.Classes[k].Name, k+1)
+		c.classErrors("", 0)
+	}
 	n := math.Max(1, float64(all.Requests))
 	c.MeanMS, c.Errors, c.Shed, c.Away = all.MeanMS(), float64(all.Errors())/n, float64(all.Shed)/n, float64(all.Away)/n
 	c.deviation = math.Sqrt(spread)
@@ -304,6 +311,17 @@ func (c *Cell) sum(sc *sim.Scenario) {
 	}
 	c.bytes = sc.RequestBytes
 	c.stats = nil
+}
+
+func (c *Cell) classErrors(name string, number int) {
+	var sum sim.Tally
+	for _, s := range c.stats {
+		add(&sum, &s.Class[number])
+	}
+	if c.ClassErrors == nil {
+		c.ClassErrors = map[string]float64{}
+	}
+	c.ClassErrors[name] = float64(sum.Errors()) / math.Max(1, float64(sum.Requests))
 }
 
 func add(to, s *sim.Tally) {

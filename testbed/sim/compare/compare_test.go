@@ -79,6 +79,25 @@ func TestShedding(t *testing.T) {
 	}
 }
 
+// Of two classes in the same overload the one that may wait less bears it alone.
+func TestShedding_classes(t *testing.T) {
+	o := Options{Scenarios: load(t, "overload-classes"), Seeds: []uint64{900}, Policies: []string{policy.NameMeridian}}
+	o.Scenarios[0].ForS = 40
+	r, err := Run(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &r.Scenarios[0].Cells[0]
+	rest, batch := c.ClassErrors[""], c.ClassErrors["batch"]
+	if c.Errors > 1.2*0.0476 || rest > 0.002 || batch < 0.05 {
+		t.Errorf("errors %.4f, of class batch %.4f, of all others %.4f", c.Errors, batch, rest)
+	}
+	var text bytes.Buffer
+	if err := r.Table(&text); err != nil || !strings.Contains(text.String(), "errors by priority class: (none) 0.0") {
+		t.Errorf("%v\n%s", err, &text)
+	}
+}
+
 func TestOutputs(t *testing.T) {
 	o := Options{
 		Scenarios: load(t, "ring-step"), Seeds: []uint64{1, 2}, Delays: []float64{0, 2},

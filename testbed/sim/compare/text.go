@@ -1,9 +1,12 @@
 package compare
 
 import (
+	"cmp"
 	"encoding/csv"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -34,6 +37,15 @@ func (r *Result) Table(w io.Writer) error {
 			}
 			fmt.Fprintf(&b, "| %-20s | %s | %7.2f | %5.2f | %5.2f | %6.1f | %5.2f | %6.1f | %5.2f | %8.2f | %8s | %s |\n",
 				c.Policy, delay, c.MeanMS, c.Ratio, c.Worst, c.P99MS, 100*c.Errors, 100*c.Away, c.Cross, c.Spread, settled, bars)
+		}
+		for k := range s.Cells {
+			if c := &s.Cells[k]; len(c.ClassErrors) > 0 {
+				fmt.Fprintf(&b, "\n%s at delay %g, errors by priority class:", c.Policy, c.Delay)
+				for _, name := range slices.Sorted(maps.Keys(c.ClassErrors)) {
+					fmt.Fprintf(&b, " %s %.2f %%", cmp.Or(name, "(none)"), 100*c.ClassErrors[name])
+				}
+				b.WriteString("\n")
+			}
 		}
 		if s.Unavoidable > 0 {
 			fmt.Fprintf(&b, "\n%.2f %% of the requests are beyond all capacity.\n", 100*s.Unavoidable)

@@ -29,6 +29,7 @@ type Meridian struct {
 	// bus and inBand are the ways on which reports travel.
 	bus, inBand bool
 	options     Options
+	classes     []plan.Class
 
 	m       *sim.Mesh
 	sites   []mine
@@ -55,6 +56,8 @@ type mine struct {
 	planner *plan.Planner
 	load    mesh.NodeServiceReport
 	suspect map[string]string
+	config  share.Service
+	ways    map[string]share.Peer
 	weights uint64
 	// published are the last reports on the bus, by number.
 	published [32]plan.Heard
@@ -80,6 +83,9 @@ func (p *Meridian) Start(m *sim.Mesh) error {
 	if p.options.ShedAfterMS == 0 {
 		p.options.ShedAfterMS = m.Scenario().ShedAfterMS
 	}
+	for _, c := range m.Scenario().Classes {
+		p.classes = append(p.classes, plan.Class{Name: c.Name, ShedAfterMS: c.ShedAfterMS})
+	}
 	n := m.Len()
 	p.sites, p.index, p.asked = make([]mine, n), make(map[string]int32, n), make([][]int32, n)
 	curves := new(price.Curves)
@@ -94,13 +100,24 @@ func (p *Meridian) Start(m *sim.Mesh) error {
 		s.counters = map[mesh.ServiceKey]*share.Counters{service: m.Counters(i)}
 		s.heard = make([]int64, n)
 		s.suspect = map[string]string{}
+		s.ways = map[string]share.Peer{}
 		peers := make([]share.Peer, 0, len(m.Nearest(i)))
 		for _, j := range m.Nearest(i) {
-			peers = append(peers, share.Peer{Site: m.Site(j).Name, RTTMS: m.RTTMS(i, j)})
+			var way share.Peer
+			if p.options.Way != nil {
+				way = p.options.Way(i, j)
+			}
+			way.Site, way.RTTMS = m.Site(j).Name, m.RTTMS(i, j)
+			s.ways[way.Site] = way
+			peers = append(peers, way)
 			p.asked[j] = append(p.asked[j], int32(i))
 		}
-		cfg := share.Service{Key: service, StayHome: p.options.StayHome, ShedAfterMS: p.options.ShedAfterMS, DeclaredMS: m.Site(i).ServiceMS}
-		if err := s.node.Configure([]share.Service{cfg}, peers); err != nil {
+		s.config = share.Service{StayHome: p.options.StayHome, ShedAfterMS: p.options.ShedAfterMS}
+		if p.options.Service != nil {
+			s.config = p.options.Service(i)
+		}
+		s.config.Key, s.config.Classes, s.config.DeclaredMS = service, p.classes, m.Site(i).ServiceMS
+		if err := s.node.Configure([]share.Service{s.config}, peers); err != nil {
 			return err
 		}
 		p.tick(i)
@@ -173,7 +190,8 @@ func (p *Meridian) plan(i int) {
 	now := p.m.NowNS()
 	in := plan.Input{
 		DemandPerS: s.load.Demand, Slots: s.load.Slots, ServiceMS: s.load.ServiceTimeMS,
-		StayHome: p.options.StayHome, ShedAfterMS: p.options.ShedAfterMS, Options: s.board.Options(now, p.m.Site(i).Name, service),
+		NoHome: !p.m.Counters(i).Up, Drained: s.config.Drained,
+		StayHome: s.config.StayHome, ShedAfterMS: s.config.ShedAfterMS, Classes: p.classes, Options: s.board.Options(now, p.m.Site(i).Name, service),
 	}
 	// Rates are summed in a fixed order: runs must repeat to the last bit.
 	froms := make([]string, 0, len(s.load.From))
@@ -186,8 +204,11 @@ func (p *Meridian) plan(i int) {
 	}
 	for k := range in.Options {
 		o := &in.Options[k]
-		o.RTTMS = p.m.RTTMS(i, int(p.index[o.Site]))
-		o.Excluded = s.suspect[o.Site]
+		w := s.ways[o.Site]
+		o.RTTMS, o.LinkPriceMS, o.MaxPerS, o.Excluded = w.RTTMS, w.PriceMS, w.MaxRate, w.Excluded
+		if o.Excluded == "" {
+			o.Excluded = s.suspect[o.Site]
+		}
 	}
 	s.weights++
 	issued := time.Unix(0, now)
@@ -275,8 +296,13 @@ func (p *Meridian) hear(i int32, prefix []byte, n int) {
 // Pick implements sim.Policy.
 func (p *Meridian) Pick(r int32, from int) int {
 	s := &p.sites[from]
-	k := s.share.Gate.Pick(p.m.NowNS(), p.m.Counters(from).InFlight, p.m.Rand().Uint64(), 0)
-	if k == share.Shed {
+	here := p.m.Counters(from)
+	inFlight := here.InFlight
+	if !here.Up {
+		inFlight = share.NoHome
+	}
+	k := s.share.Gate.PickFor(p.m.Request(r).Class, p.m.NowNS(), inFlight, p.m.Rand().Uint64(), 0)
+	if k == share.Shed || k == share.None {
 		return sim.Shed
 	}
 	if k < 0 {

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/meridian-mesh/meridian/edgeproxy/share"
 	"github.com/meridian-mesh/meridian/testbed/sim"
 )
 
@@ -18,6 +19,11 @@ type Options struct {
 	// ShedAfterMS is the product's longest wait in a queue before requests are
 	// refused, 0 for none.
 	ShedAfterMS float64
+	// Service says how a site of the product shares and Way what its way to another
+	// is like besides the round trip; nil for a mesh where nothing is said of either.
+	// Names, round trips and declared service times come from the scenario.
+	Service func(site int) share.Service
+	Way     func(from, to int) share.Peer
 }
 
 // The names of policies.

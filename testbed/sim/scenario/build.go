@@ -31,6 +31,9 @@ func (f *File) Build(data string) (*sim.Scenario, error) {
 		DeadlineMS: ms(f.Deadline), ForS: f.For.Seconds(), MeasureFromS: f.Measure.Seconds(),
 		Neighbours: f.Neighbours, RequestBytes: f.Bytes, ShedAfterMS: ms(f.ShedAfter), Uneven: f.Uneven,
 	}
+	for _, c := range f.Classes {
+		sc.Classes = append(sc.Classes, sim.Class{Name: c.Name, Part: c.Part, ShedAfterMS: ms(c.ShedAfter)})
+	}
 	if sc.Neighbours == 0 && len(net.Sites) > 32 {
 		sc.Neighbours = 24 // as many as a plan looks at with ease
 	}

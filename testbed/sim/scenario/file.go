@@ -41,6 +41,7 @@ type File struct {
 	Neighbours int           `yaml:"neighbours"`
 	Bytes      float64       `yaml:"bytes"`
 	ShedAfter  time.Duration `yaml:"shedAfter"`
+	Classes    []Class       `yaml:"classes"`
 	// Hot is a site's name, or largest; the first site when it is empty. Changes may
 	// say hot for it.
 	Hot    string `yaml:"hot"`
@@ -48,6 +49,13 @@ type File struct {
 	// Moving are users with paths.
 	Moving  *Moving  `yaml:"moving"`
 	Changes []Change `yaml:"changes"`
+}
+
+// Class is a priority class of requests: a part of all, with a ShedAfter of its own.
+type Class struct {
+	Name      string        `yaml:"name"`
+	Part      float64       `yaml:"part"`
+	ShedAfter time.Duration `yaml:"shedAfter"`
 }
 
 // Network is one way to get sites.

@@ -1,16 +1,20 @@
 // Package whatif asks the simulator what a change would do to a mesh as it is now:
-// a site that is lost, a link that is cut, demand that grows. Both the mesh as it
-// is and the changed one run with the product's own decision code on the same
-// seeds. It is pure.
+// a site that is lost, a link that is cut, demand that grows, other documents. Both
+// the mesh as it is and the changed one run with the product's own decision code on
+// the same seeds, with the demand of this moment ([Run]) or of the last hour
+// ([Prove]). It is pure.
 package whatif
 
 import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
+	"time"
 
+	"github.com/meridian-mesh/meridian/edgeproxy/share"
 	"github.com/meridian-mesh/meridian/testbed/sim"
 	"github.com/meridian-mesh/meridian/testbed/sim/policy"
 )
@@ -22,6 +26,11 @@ type Site struct {
 	ServiceMS float64
 	// DemandPerS is the rate of its own users' requests.
 	DemandPerS float64
+	// Closed says that none of its endpoints is for this service: its users are served
+	// elsewhere. Drained that they are while another site can.
+	Closed, Drained bool
+	// Past is DemandPerS by steps of time, the oldest first; for Prove.
+	Past []float64
 }
 
 // World is one service of a mesh at one moment.
@@ -29,6 +38,8 @@ type World struct {
 	Sites []Site
 	// RTTMS holds round trips by pairs of names, in either order.
 	RTTMS map[[2]string]float64
+	// Declared is what documents say of it; nil for a plain service.
+	Declared *Declared
 }
 
 // Change is what is asked about.
@@ -40,6 +51,9 @@ type Change struct {
 	Cut [][2]string
 	// Scale multiplies every demand; 0 leaves it.
 	Scale float64
+	// Documents are the service's after the change, where they change; the world must
+	// say what they are before.
+	Documents *Declared
 }
 
 // Answer is what would become of the mesh.
@@ -65,8 +79,10 @@ type Load struct {
 	Site   string  `json:"site"`
 	Before float64 `json:"before"`
 	After  float64 `json:"after"`
-	// Lost says that the site is gone after the change.
-	Lost bool `json:"lost,omitempty"`
+	// Lost says that the site is gone after the change, Closed that it serves nothing
+	// then.
+	Lost   bool `json:"lost,omitempty"`
+	Closed bool `json:"closed,omitempty"`
 }
 
 const (
@@ -79,24 +95,23 @@ const (
 // Run answers for a world with one seed. It is an error when the change names what
 // is not there or leaves no site, or when a capacity or a round trip is not known.
 func Run(w World, c Change, seed uint64) (*Answer, error) {
-	for i := range w.Sites {
-		s := &w.Sites[i]
-		if !(s.Slots >= 1) || !(s.ServiceMS > 0) || !(s.DemandPerS >= 0) {
-			return nil, fmt.Errorf("site %s: its capacity is not known (%v slots of %v ms): declare capacity on its endpoints", s.Name, s.Slots, s.ServiceMS)
-		}
-	}
-	if len(w.Sites) == 0 {
-		return nil, errors.New("no site serves this")
-	}
+	return w.answer(c, seed, now)
+}
+
+// answer compares a world with itself after a change, under a load.
+func (w *World) answer(c Change, seed uint64, l load) (*Answer, error) {
 	after, err := w.changed(c)
 	if err != nil {
 		return nil, err
 	}
-	old, err := w.scenario()
+	if err := errors.Join(w.check(), after.check()); err != nil {
+		return nil, err
+	}
+	old, err := w.scenario(l)
 	if err != nil {
 		return nil, err
 	}
-	next, err := after.scenario()
+	next, err := after.scenario(l)
 	if err != nil {
 		return nil, err
 	}
@@ -107,12 +122,12 @@ func Run(w World, c Change, seed uint64) (*Answer, error) {
 		}
 	}
 	ans := &Answer{Overloaded: []string{}}
-	was, outcome, err := run(old, seed)
+	was, outcome, err := w.run(old, seed)
 	if err != nil {
 		return nil, err
 	}
 	ans.Before = outcome
-	will, outcome, err := run(next, seed)
+	will, outcome, err := after.run(next, seed)
 	if err != nil {
 		return nil, err
 	}
@@ -120,6 +135,7 @@ func Run(w World, c Change, seed uint64) (*Answer, error) {
 	for i := range w.Sites {
 		l := Load{Site: w.Sites[i].Name, Before: was[i]}
 		if k := after.index(l.Site); k >= 0 {
+			l.Closed = after.Sites[k].Closed
 			if l.After = will[k]; l.After > overloadedAt {
 				ans.Overloaded = append(ans.Overloaded, l.Site)
 			}
@@ -129,6 +145,20 @@ func Run(w World, c Change, seed uint64) (*Answer, error) {
 		ans.Sites = append(ans.Sites, l)
 	}
 	return ans, nil
+}
+
+// check says what is not known of a world.
+func (w *World) check() error {
+	if !slices.ContainsFunc(w.Sites, func(s Site) bool { return !s.Closed }) {
+		return errors.New("no site serves this")
+	}
+	for i := range w.Sites {
+		s := &w.Sites[i]
+		if !s.Closed && (!(s.Slots >= 1) || !(s.ServiceMS > 0)) || !(s.DemandPerS >= 0) {
+			return fmt.Errorf("site %s: its capacity is not known (%v slots of %v ms): declare capacity on its endpoints", s.Name, s.Slots, s.ServiceMS)
+		}
+	}
+	return nil
 }
 
 func (w *World) index(name string) int {
@@ -158,10 +188,14 @@ func (w *World) changed(c Change) (*World, error) {
 	if c.Scale < 0 || math.IsNaN(c.Scale) || c.Scale > 1e3 {
 		return nil, fmt.Errorf("demand times %v", c.Scale)
 	}
-	out := &World{RTTMS: w.RTTMS}
+	out := &World{RTTMS: maps.Clone(w.RTTMS), Declared: w.Declared}
 	for _, s := range w.Sites {
 		if c.Scale > 0 {
 			s.DemandPerS *= c.Scale
+			s.Past = slices.Clone(s.Past)
+			for k := range s.Past {
+				s.Past[k] *= c.Scale
+			}
 		}
 		if !slices.Contains(c.Lose, s.Name) {
 			out.Sites = append(out.Sites, s)
@@ -169,6 +203,12 @@ func (w *World) changed(c Change) (*World, error) {
 	}
 	if len(out.Sites) == 0 {
 		return nil, errors.New("no site would be left")
+	}
+	if c.Documents != nil {
+		if w.Declared == nil {
+			return nil, errors.New("nothing is known of the documents before the change")
+		}
+		out.become(w.Declared, c.Documents)
 	}
 	for _, name := range c.Lose {
 		lost := w.Sites[w.index(name)]
@@ -192,16 +232,44 @@ func (w *World) changed(c Change) (*World, error) {
 	return out, nil
 }
 
-func (w *World) scenario() (*sim.Scenario, error) {
-	sc := &sim.Scenario{Name: "whatif", DeadlineMS: deadlineMS, ForS: forS, MeasureFromS: warmS}
+// load is what users ask for while a world is simulated.
+type load struct {
+	forS float64
+	// stepS is how long each step of the sites' pasts is held, 0 for DemandPerS alone.
+	stepS float64
+}
+
+var now = load{forS: forS}
+
+// leastPerS stands for no demand at all: one request in eleven days.
+const leastPerS = 1e-6
+
+func (w *World) scenario(l load) (*sim.Scenario, error) {
+	sc := &sim.Scenario{Name: "whatif", DeadlineMS: deadlineMS, ForS: l.forS, MeasureFromS: warmS}
 	n := len(w.Sites)
 	for i := range n {
 		s := &w.Sites[i]
-		slots := int(math.Round(s.Slots))
-		// A fraction of a slot works as a whole one that is as much slower.
-		sc.Network.Sites = append(sc.Network.Sites, sim.Site{
-			Name: s.Name, Slots: slots, ServiceMS: s.ServiceMS * float64(slots) / s.Slots, DemandPerS: s.DemandPerS,
-		})
+		out := sim.Site{Name: s.Name, Slots: 1, ServiceMS: 1, DemandPerS: s.DemandPerS, Closed: s.Closed}
+		if !s.Closed {
+			// A fraction of a slot works as a whole one that is as much slower.
+			out.Slots = int(math.Round(s.Slots))
+			out.ServiceMS = s.ServiceMS * float64(out.Slots) / s.Slots
+		}
+		if l.stepS > 0 {
+			out.DemandPerS = leastPerS
+			for k, perS := range s.Past {
+				sc.Changes = append(sc.Changes, sim.Change{AtS: warmS + float64(k)*l.stepS, Site: i, Demand: math.Max(1, perS/leastPerS)})
+			}
+			if len(s.Past) > 0 {
+				out.DemandPerS = math.Max(leastPerS, s.Past[0])
+				for k := range sc.Changes {
+					if sc.Changes[k].Site == i {
+						sc.Changes[k].Demand *= leastPerS / out.DemandPerS
+					}
+				}
+			}
+		}
+		sc.Network.Sites = append(sc.Network.Sites, out)
 		row := make([]float64, n)
 		for j := range n {
 			if i == j {
@@ -221,8 +289,29 @@ func (w *World) scenario() (*sim.Scenario, error) {
 	return sc, sc.Check()
 }
 
-func run(sc *sim.Scenario, seed uint64) ([]float64, Outcome, error) {
-	p, err := policy.New(policy.NameMeridian, policy.Options{DelayPeriods: 1})
+// rules are what the world's documents say of sharing.
+func (w *World) rules() policy.Options {
+	o := policy.Options{DelayPeriods: 1}
+	d := w.Declared
+	if d == nil {
+		return o
+	}
+	o.Service = func(i int) share.Service {
+		s := share.Service{Policy: d.Sharing.Policy, StayHome: d.Sharing.StayHome, Drained: w.Sites[i].Drained, Pin: d.Sharing.PinOf(w.Sites[i].Name)}
+		if after := d.Sharing.ShedAfter; after != nil {
+			s.ShedAfterMS = float64(after.D()) / float64(time.Millisecond)
+		}
+		return s
+	}
+	o.Way = func(i, j int) share.Peer {
+		x := d.Ways[[2]string{w.Sites[i].Name, w.Sites[j].Name}]
+		return share.Peer{PriceMS: x.PriceMS, MaxRate: x.MaxPerS, Excluded: x.Excluded}
+	}
+	return o
+}
+
+func (w *World) run(sc *sim.Scenario, seed uint64) ([]float64, Outcome, error) {
+	p, err := policy.New(policy.NameMeridian, w.rules())
 	if err != nil {
 		return nil, Outcome{}, err
 	}
@@ -239,10 +328,10 @@ func run(sc *sim.Scenario, seed uint64) ([]float64, Outcome, error) {
 	loads := make([]float64, len(sc.Network.Sites))
 	for i := range loads {
 		sum := 0.0
-		for _, x := range s.Load[i][int(2*warmS):int(2*forS)] {
+		for _, x := range s.Load[i][int(2*warmS):int(2*sc.ForS)] {
 			sum += float64(x)
 		}
-		loads[i] = sum / (forS - warmS) / sc.Network.Sites[i].CapacityPerS()
+		loads[i] = sum / (sc.ForS - warmS) / sc.Network.Sites[i].CapacityPerS()
 	}
 	return loads, out, nil
 }

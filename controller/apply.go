@@ -215,7 +215,7 @@ func (s *Server) conditionsWith(set *mesh.Objects) []mesh.Condition {
 		*all = mesh.Objects{
 			Gateways: set.Gateways, HTTPRoutes: set.HTTPRoutes, GRPCRoutes: set.GRPCRoutes, TCPRoutes: set.TCPRoutes, TLSRoutes: set.TLSRoutes, UDPRoutes: set.UDPRoutes, Sites: set.Sites,
 			Services: set.Services, TrafficPolicies: set.TrafficPolicies, LocalResponses: set.LocalResponses, ReferenceGrants: set.ReferenceGrants, GeoFences: set.GeoFences,
-			Certificates:     set.Certificates,
+			Certificates: set.Certificates, TrustBundles: set.TrustBundles,
 			NetworkFunctions: set.NetworkFunctions, ServiceChains: set.ServiceChains, ChainNodes: set.ChainNodes, Positions: set.Positions,
 		}
 		for key := range set.All() {
@@ -271,6 +271,8 @@ func add(all *mesh.Objects, o world.Object) {
 		all.LocalResponses = append(all.LocalResponses, d)
 	case *mesh.Certificate:
 		all.Certificates = append(all.Certificates, d)
+	case *mesh.TrustBundle:
+		all.TrustBundles = append(all.TrustBundles, d)
 	case *mesh.ReferenceGrant:
 		all.ReferenceGrants = append(all.ReferenceGrants, d)
 	case *mesh.GeoFence:

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/internal/spiffe"
 )
 
 // Config says which site a controller runs and how.
@@ -40,6 +41,11 @@ type Config struct {
 	// Advertise are the hosts under which other sites reach this hub, as its tokens
 	// name them. Empty means the addresses of this machine that it listens on.
 	Advertise []string
+	// TrustDomain is that of the mesh's identities, the hub's to say at its first start;
+	// empty is [ca.DefaultDomain]. RootCert and RootKey are files with a root of the
+	// operator's, which becomes the newest.
+	TrustDomain       string
+	RootCert, RootKey string
 	// Export has proxies that are not ours follow the site's weights.
 	Export Export
 	// Preload are documents that are applied at each start.
@@ -81,6 +87,15 @@ func (c Config) complete() (Config, error) {
 	}
 	if c.NATSReplicas < 0 || c.NATSReplicas > 5 || c.NATSReplicas > 0 && c.NATSURL == "" {
 		bad("%d replicas: 1 to 5 servers of an external NATS may keep each bucket", c.NATSReplicas)
+	}
+	if !c.Hub && (c.TrustDomain != "" || c.RootCert != "" || c.RootKey != "") || c.NATSURL != "" && c.TrustDomain+c.RootCert+c.RootKey != "" {
+		bad("a trust domain or a root is given: the mesh's are kept by the hub, with its own NATS server")
+	}
+	if (c.RootCert == "") != (c.RootKey == "") {
+		bad("a root needs its certificate and its key: one of the two is given")
+	}
+	if err := spiffe.CheckDomain(c.TrustDomain); c.TrustDomain != "" && err != nil {
+		bad("%w", err)
 	}
 	c.Listen = cmp.Or(c.Listen, "127.0.0.1:0")
 	c.LeafListen = cmp.Or(c.LeafListen, "127.0.0.1:0")

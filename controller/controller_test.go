@@ -265,8 +265,7 @@ func TestMesh(t *testing.T) {
 	// Configuration written at the hub arrives at the nodes of every site.
 	hub.must(siteDoc("a", 0) + siteDoc("b", 0.1) + shopDoc)
 	within(t, 30*time.Second, "the hub's objects at both nodes", func() bool {
-		x, y := na.snapshot.Load(), nb.snapshot.Load()
-		return x != nil && y != nil && x.Objects.Len() == 3 && y.Objects.Len() == 3
+		return na.objects() == 3 && nb.objects() == 3
 	})
 	snap := na.snapshot.Load()
 	if snap.Site != "a" || snap.Origin != "a" || snap.Verify(nil) != nil || snap.Signature == "" {

@@ -144,6 +144,9 @@ func (s *Server) routes() (http.Handler, error) {
 	m.HandleFunc("POST "+siteapi.PathTraffic, func(w http.ResponseWriter, r *http.Request) {
 		post(w, r, s.setTraffic, func(r *siteapi.TrafficResult) bool { return refused(&r.Result) })
 	})
+	m.HandleFunc("POST "+siteapi.PathRotate, func(w http.ResponseWriter, r *http.Request) {
+		post(w, r, s.rotate, nil)
+	})
 	m.HandleFunc("POST "+siteapi.PathPin, func(w http.ResponseWriter, r *http.Request) {
 		post(w, r, s.pin, refused)
 	})

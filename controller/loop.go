@@ -144,6 +144,8 @@ func decodeObject(key mesh.Key, data []byte) (any, error) {
 		doc = one(&o.LocalResponses)
 	case mesh.KindCertificate:
 		doc = one(&o.Certificates)
+	case mesh.KindTrustBundle:
+		doc = one(&o.TrustBundles)
 	case mesh.KindReferenceGrant:
 		doc = one(&o.ReferenceGrants)
 	case mesh.KindGeoFence:

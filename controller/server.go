@@ -50,6 +50,7 @@ type Server struct {
 	nats   *natsd.Server // nil with an external NATS
 	// members and authority are the embedded hub's: who may connect, and its
 	// certificates. joinAddr is where new sites ask (host:port).
+	issuing   *issuing
 	members   *join.Registry
 	authority *natsd.Authority
 	joinAddr  string
@@ -177,6 +178,9 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	if s.certificates, err = s.readCertificates(); err != nil {
 		return err
 	}
+	if err := s.openIssuing(time.Now()); err != nil {
+		return err
+	}
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
 	defer stop(nil)
@@ -200,6 +204,9 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		tasks.Go(func() { s.holdLease(ctx, settled) })
 		<-settled
 	} else if err := s.serveBusAPI(ctx); err != nil {
+		return err
+	}
+	if err := s.serveIssuing(ctx, tasks.Go); err != nil {
 		return err
 	}
 	api, err := s.serveHTTP(stop)

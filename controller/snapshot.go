@@ -35,7 +35,7 @@ func (s *Server) compile() {
 		return
 	}
 	objects := s.world.Compile(s.cfg.Site)
-	if s.snapshot == nil && objects.Len() == 0 {
+	if s.snapshot == nil && objects.Len() == len(objects.TrustBundles) {
 		return // a site that was never configured has nothing to say
 	}
 	if s.snapshot != nil && sameObjects(&s.snapshot.Objects, &objects) {

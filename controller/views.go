@@ -45,13 +45,14 @@ func (s *Server) self(now time.Time) siteapi.SiteStatus {
 		out.Objects = s.snapshot.Objects.Len()
 	}
 	out.Now, out.Disk, out.Certificates, out.Doubles = now, s.disk(), s.certificates, s.world.Doubles(now)
+	out.Identities = s.issuing.status()
 	if !s.snapshotAt.IsZero() {
 		out.SnapshotAt = &s.snapshotAt
 	}
 	for _, n := range s.world.Nodes(now) {
 		st := siteapi.NodeStatus{
 			Node: n.Name, Status: n.Status, AgeMS: ms(now.Sub(n.At)), Applied: n.Report.Applied,
-			Refused: n.Report.Refused, RefusedWhy: n.Report.RefusedWhy, Problems: n.Report.Problems,
+			Refused: n.Report.Refused, RefusedWhy: n.Report.RefusedWhy, Problems: n.Report.Problems, Identity: n.Report.Identity,
 		}
 		for _, l := range n.Report.Links {
 			if n.Status != membership.Dead && (l.Fault != "" || l.Suspect != "") && len(out.Links) < maxTroubles {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -201,6 +202,13 @@ type Loads interface {
 	Loads(dst []ServiceLoad) []ServiceLoad
 }
 
+// Ways are ways to other sites that are more than a connection; [Server] knows them.
+type Ways interface {
+	// Secure makes of a connection to a site's proxy what requests there go over. It
+	// closes the connection where it fails.
+	Secure(ctx context.Context, site string, conn net.Conn) (net.Conn, error)
+}
+
 // Run ticks and probes until ctx ends.
 func (c *Cooperation) Run(ctx context.Context, loads Loads) error {
 	if c.Site == "" {
@@ -212,7 +220,10 @@ func (c *Cooperation) Run(ctx context.Context, loads Loads) error {
 	c.mu.Unlock()
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	p := &prober{source: c.Site, answered: c.answered, result: c.probed}
+	p := &prober{source: c.Site, answered: c.answered, result: c.probed, secure: plainly}
+	if ways, ok := loads.(Ways); ok {
+		p.secure = ways.Secure
+	}
 	wg.Go(func() { p.run(ctx, c.peers) })
 	t := time.NewTicker(tickEvery)
 	defer t.Stop()
@@ -226,6 +237,8 @@ func (c *Cooperation) Run(ctx context.Context, loads Loads) error {
 		}
 	}
 }
+
+func plainly(_ context.Context, _ string, conn net.Conn) (net.Conn, error) { return conn, nil }
 
 // SetWeights takes a plan of the site's controller.
 func (c *Cooperation) SetWeights(w *mesh.Weights) {

@@ -16,6 +16,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/http1"
 	"github.com/meridian-mesh/meridian/edgeproxy/inband"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
+	"github.com/meridian-mesh/meridian/edgeproxy/tlsio"
 	"github.com/meridian-mesh/meridian/edgeproxy/worker"
 )
 
@@ -49,6 +50,13 @@ func faultOf(err error) fault {
 		kind = mesh.ProbeNoRoute
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		kind = mesh.ProbeTimeout
+	default:
+		switch tlsio.ReasonOf(err) {
+		case tlsio.WrongSite:
+			kind = mesh.ProbeOtherSite
+		case tlsio.NoIdentity, tlsio.Expired, tlsio.UnknownAuthority, tlsio.WrongDomain, tlsio.WrongName, tlsio.Denied, tlsio.WrongCertificate, tlsio.Refused:
+			kind = mesh.ProbeIdentity
+		}
 	}
 	return fault{kind, err.Error()}
 }
@@ -68,6 +76,8 @@ type prober struct {
 	// result takes the round trip and the loads of a probe, or its error. The
 	// loads are borrowed.
 	result func(site string, rtt time.Duration, loads [][]byte, err error)
+	// secure makes of a connection to a site's proxy what requests there go over.
+	secure func(ctx context.Context, site string, conn net.Conn) (net.Conn, error)
 }
 
 // run follows the peers of each set that comes until ctx ends. A peer that is in
@@ -107,7 +117,7 @@ func (p *prober) run(ctx context.Context, sets <-chan []peer) {
 
 // follow probes one site until ctx ends.
 func (p *prober) follow(ctx context.Context, q peer) {
-	c := &probeConn{source: p.source}
+	c := &probeConn{source: p.source, secure: func(ctx context.Context, conn net.Conn) (net.Conn, error) { return p.secure(ctx, q.site, conn) }}
 	defer c.close()
 	// Spread, so that a site is not asked by all others in the same moment.
 	wait := rand.N(probeEvery)
@@ -140,6 +150,7 @@ func (p *prober) follow(ctx context.Context, q peer) {
 // probeConn is a kept connection that asks for loads.
 type probeConn struct {
 	source  string
+	secure  func(context.Context, net.Conn) (net.Conn, error)
 	conn    net.Conn
 	address string
 	codec   *http1.Client
@@ -162,6 +173,9 @@ func (c *probeConn) probe(ctx context.Context, address string) (time.Duration, [
 	if c.conn == nil || c.address != address || !c.codec.Reusable() {
 		c.close()
 		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+		if err == nil {
+			conn, err = c.secure(ctx, conn)
+		}
 		if err != nil {
 			return 0, nil, err
 		}

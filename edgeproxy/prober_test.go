@@ -69,7 +69,7 @@ const goodAnswer = "HTTP/1.1 204 No Content\r\nmeridian-load: a=1\r\nother: x\r\
 func TestProbe(t *testing.T) {
 	var asked *http.Request
 	addr, connections := gateway(t, func(r *http.Request) string { asked = r; return goodAnswer })
-	c := &probeConn{source: "north"}
+	c := &probeConn{source: "north", secure: inTheClear}
 	defer c.close()
 	for range 3 {
 		rtt, loads, err := c.probe(t.Context(), addr)
@@ -96,7 +96,7 @@ func TestProbe_fails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			addr, _ := gateway(t, func(*http.Request) string { return answer })
-			c := &probeConn{source: "north"}
+			c := &probeConn{source: "north", secure: inTheClear}
 			defer c.close()
 			if _, loads, err := c.probe(t.Context(), addr); err == nil {
 				t.Errorf("took %q", loads)
@@ -105,7 +105,7 @@ func TestProbe_fails(t *testing.T) {
 	}
 	t.Run("silent", func(t *testing.T) {
 		addr, _ := gateway(t, func(*http.Request) string { return "" })
-		c := &probeConn{source: "north"}
+		c := &probeConn{source: "north", secure: inTheClear}
 		defer c.close()
 		if _, _, err := c.probe(t.Context(), addr); err == nil {
 			t.Error("a silent gateway answered")
@@ -121,6 +121,7 @@ func TestProber(t *testing.T) {
 	}
 	results := make(chan outcome, 64)
 	p := &prober{
+		secure:   plainly,
 		source:   "north",
 		answered: func(string) time.Time { return time.Time{} },
 		result: func(site string, _ time.Duration, _ [][]byte, err error) {
@@ -154,3 +155,5 @@ func TestProber(t *testing.T) {
 	cancel()
 	<-done
 }
+
+func inTheClear(_ context.Context, c net.Conn) (net.Conn, error) { return c, nil }

@@ -2,9 +2,12 @@ package edgeproxy
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -465,6 +468,35 @@ func (s *Server) Acquire(ctx context.Context) (release func(), err error) {
 // LookAtCertificates reads the files of certificates that changed now; else it takes
 // a second.
 func (s *Server) LookAtCertificates() { s.certs.Look() }
+
+// SetIdentity says who this proxy is among those of its mesh.
+func (s *Server) SetIdentity(c tls.Certificate) error { return s.certs.SetIdentity(c) }
+
+// Identity is who this proxy is among those of its mesh, by its certificate; nil before
+// it is anybody.
+func (s *Server) Identity() *x509.Certificate { return s.certs.Identity() }
+
+// TrustDomain is that of the mesh, empty where nothing between proxies is encrypted.
+func (s *Server) TrustDomain() string { return s.current().View.TrustDomain }
+
+// Secure implements [Ways].
+func (s *Server) Secure(ctx context.Context, site string, conn net.Conn) (net.Conn, error) {
+	client := s.current().View.Peers[site]
+	if client == nil {
+		return conn, nil
+	}
+	c, err := client.Session()
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	// Without a token of those that handshakes take: there is one for each site in an
+	// hour, and most of its time is waiting.
+	t := tls.Client(conn, c)
+	if err := t.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return t, nil
+}
 
 // Certificates is the state of the certificates in use.
 func (s *Server) Certificates() []tlsio.Held { return s.certs.Held() }

@@ -53,6 +53,10 @@ var (
 	formatCIDR      = format{`^[0-9A-Fa-f:.]+/[0-9]{1,3}$`, checkCIDR}
 	formatAbsolute  = format{`^/`, checkAbsolute}
 	formatHostPort  = format{`^([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+(%.+)?\]):[0-9]{1,5}$`, checkHostPort}
+	formatDomain    = format{`^` + trustDomain + `$`, checkTrustDomain}
+	formatSPIFFE    = format{`^` + spiffeID + `$`, checkSPIFFE}
+	formatSerial    = format{`^` + serialNumber + `$`, checkSerial}
+	formatRoot      = format{`^\s*-----BEGIN CERTIFICATE-----`, checkRoot}
 	formatPath      = format{`^/` + pathBytes + `*$`, checkPath}
 	formatHeader    = format{"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$", checkHeader}
 	formatLabelText = format{`^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$`, checkLabelText}

@@ -147,6 +147,7 @@ type Objects struct {
 	TrafficPolicies []*TrafficPolicy `json:"trafficPolicies,omitempty"`
 	LocalResponses  []*LocalResponse `json:"localResponses,omitempty"`
 	Certificates    []*Certificate   `json:"certificates,omitempty"`
+	TrustBundles    []*TrustBundle   `json:"trustBundles,omitempty"`
 
 	ReferenceGrants  []*ReferenceGrant  `json:"referenceGrants,omitempty"`
 	GeoFences        []*GeoFence        `json:"geoFences,omitempty"`

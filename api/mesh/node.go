@@ -1,5 +1,7 @@
 package mesh
 
+import "time"
+
 // NodeReport is what a node (proxy) tells its own site's controller, every
 // 100 ms while anything changes and at least every 500 ms. Soft state.
 type NodeReport struct {
@@ -15,11 +17,21 @@ type NodeReport struct {
 	RefusedWhy string      `json:"refusedWhy,omitempty"`
 	// Problems are the parts of the generation in force that cannot be served, the
 	// first [MaxProblems] of them.
-	Problems []string            `json:"problems,omitempty"`
+	Problems []string `json:"problems,omitempty"`
+	// Identity is who the node is among the proxies of its mesh; nil where it is nobody.
+	Identity *NodeIdentity       `json:"identity,omitempty"`
 	Services []NodeServiceReport `json:"services,omitempty"`
 	Heard    []HeardReport       `json:"heard,omitempty"`
 	Links    []LinkReport        `json:"links,omitempty"`
 	InForce  []EffectiveWeights  `json:"inForce,omitempty"`
+}
+
+// NodeIdentity is a node's certificate.
+type NodeIdentity struct {
+	ID string `json:"id"`
+	// Serial is in lower-case hexadecimal.
+	Serial   string    `json:"serial"`
+	NotAfter time.Time `json:"notAfter"`
 }
 
 // NodeServiceReport is one service's load at one node.
@@ -64,6 +76,7 @@ const (
 	ProbeNoRoute   = "noRoute"   // this machine has no way there
 	ProbeName      = "name"      // the name is not found
 	ProbeOtherSite = "otherSite" // another site answers
+	ProbeIdentity  = "identity"  // one of the two does not believe the other's certificate, or has none
 	ProbeStranger  = "stranger"  // what answers is no gateway of a site
 )
 

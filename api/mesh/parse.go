@@ -42,6 +42,7 @@ var kinds = []struct {
 	{MeshAPIVersion, reflect.TypeFor[TrafficPolicy]()},
 	{MeshAPIVersion, reflect.TypeFor[LocalResponse]()},
 	{MeshAPIVersion, reflect.TypeFor[Certificate]()},
+	{MeshAPIVersion, reflect.TypeFor[TrustBundle]()},
 	{GatewayAPIVersion, reflect.TypeFor[ReferenceGrant]()},
 	{MeshAPIVersion, reflect.TypeFor[GeoFence]()},
 	{MeshAPIVersion, reflect.TypeFor[NetworkFunction]()},

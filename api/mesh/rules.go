@@ -3,7 +3,6 @@ package mesh
 import (
 	"fmt"
 	"math"
-	"reflect"
 	"strconv"
 )
 
@@ -124,6 +123,13 @@ var rules = map[string]rule{
 	"BackendTLS.wellKnownCACertificates":   {enum: []string{SystemCertificates}, doc: "System: the issuers that the proxy's machine trusts."},
 	"BackendTLS.options":                   {doc: "mesh.meridian.dev/min-tls-version: \"1.3\" (the default) or \"1.2\"."},
 
+	"TrustBundleSpec.trustDomain": {format: &formatDomain, doc: "Trust domain of the mesh's SPIFFE IDs. The hub keeps it."},
+	"TrustBundleSpec.roots":       {format: &formatRoot, minItems: 1, maxItems: 8, doc: "CA certificates in PEM, one each, the newest first. The hub keeps them."},
+	"TrustBundleSpec.denied":      {maxItems: 1024, doc: "Certificates that are out of use before they end."},
+	"DeniedIdentity.id":           {format: &formatSPIFFE, doc: "SPIFFE ID of a node or workload, or of a whole site: spiffe://DOMAIN/site/SITE."},
+	"DeniedIdentity.serial":       {format: &formatSerial, doc: "Serial number in lower-case hexadecimal; with id only that certificate of the identity."},
+	"DeniedIdentity.reason":       {doc: "For people."},
+
 	"TCPRouteSpec.parentRefs":        {minItems: 1, maxItems: 32, hint: "name the Gateway that the route joins"},
 	"TCPRouteSpec.rules":             {minItems: 1, maxItems: 1},
 	"UDPRouteSpec.parentRefs":        {minItems: 1, maxItems: 32, hint: "name the Gateway that the route joins"},
@@ -189,6 +195,7 @@ var rules = map[string]rule{
 	"SiteSpec.parent":                {format: &formatLabel, doc: "The enclosing site, area or region."},
 	"SiteSpec.gateways":              {maxItems: 16, unique: "address", doc: "Advertised addresses of the site's east-west listeners, the best first."},
 	"SiteSpec.links":                 {unique: "to"},
+	"SiteSpec.mtls":                  {enum: []string{MTLSStrict, MTLSPermissive, MTLSDisabled}, doc: "What the site's east-west listeners take: strict only proxies of the mesh by their identities, permissive also who comes without TLS, disabled no TLS at all, and others use none on their way there. strict where it is left out. Without a TrustBundle there is no TLS between proxies."},
 	"SiteSpec.traffic":               {enum: []string{SiteAccepts, SiteCordoned, SiteDrained}, doc: "What the site takes of new requests: accept takes all, cordoned those of its own users, drained none while another site can take them. accept where it is left out."},
 	"geoPoint.type":                  {enum: []string{"Point"}, unserved: []string{"Polygon", "MultiPoint", "LineString"}},
 	"geoPoint.coordinates":           {minItems: 2, maxItems: 3, doc: "[longitude, latitude] in degrees, WGS 84; a third number (altitude) is ignored."},
@@ -422,98 +429,3 @@ var unserved = map[string][]string{
 // `kubectl get -o yaml`.
 var clusterFields = []string{"status", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp",
 	"deletionGracePeriodSeconds", "managedFields", "ownerReferences", "finalizers", "selfLink", "generateName"}
-
-// faultFunc reports a fault of a field, or of an item of a list (name[1]).
-type faultFunc func(field, message, hint string)
-
-func related[T any](check func(v *T, fault faultFunc)) func(reflect.Value, faultFunc) {
-	return func(v reflect.Value, fault faultFunc) {
-		t := v.Interface().(T)
-		check(&t, fault)
-	}
-}
-
-// relations are rules between the fields of one struct.
-var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
-	reflect.TypeFor[HTTPRouteSpec]():       related(httpRouteRelations),
-	reflect.TypeFor[HTTPRouteRule]():       related(routeRuleRelations),
-	reflect.TypeFor[BackendRef]():          related(backendRelations),
-	reflect.TypeFor[PathMatch]():           related(pathMatchRelations),
-	reflect.TypeFor[HeaderMatch]():         related(headerMatchRelations),
-	reflect.TypeFor[QueryParamMatch]():     related(queryMatchRelations),
-	reflect.TypeFor[HTTPRouteFilter]():     related(filterRelations),
-	reflect.TypeFor[GRPCRouteFilter]():     related(grpcFilterRelations),
-	reflect.TypeFor[GRPCMethodMatch]():     related(methodMatchRelations),
-	reflect.TypeFor[HeaderModifier]():      related(headerModifierRelations),
-	reflect.TypeFor[RequestMirror]():       related(mirrorRelations),
-	reflect.TypeFor[Fraction]():            related(fractionRelations),
-	reflect.TypeFor[RequestRedirect]():     related(redirectRelations),
-	reflect.TypeFor[PathModifier]():        related(pathModifierRelations),
-	reflect.TypeFor[CORS]():                related(corsRelations),
-	reflect.TypeFor[LocalResponseSpec]():   related(localResponseRelations),
-	reflect.TypeFor[ReferenceGrantTo]():    related(grantToRelations),
-	reflect.TypeFor[RouteNamespaces]():     related(routeNamespacesRelations),
-	reflect.TypeFor[NamespaceSelector]():   related(namespaceSelectorRelations),
-	reflect.TypeFor[RouteRetry]():          related(retryRelations),
-	reflect.TypeFor[FenceAllow]():          related(fenceAllowRelations),
-	reflect.TypeFor[GeoPolygon]():          related(polygonRelations),
-	reflect.TypeFor[NetworkFunctionSpec](): related(functionRelations),
-	reflect.TypeFor[ChainMatch]():          related(chainMatchRelations),
-	reflect.TypeFor[ChainBranch]():         related(chainBranchRelations),
-	reflect.TypeFor[ChainPool]():           related(chainPoolRelations),
-	reflect.TypeFor[ChainNodeSpec]():       related(chainNodeRelations),
-	reflect.TypeFor[ServiceChainSpec]():    related(chainRelations),
-	reflect.TypeFor[ChainEnd]():            related(chainEndRelations),
-	reflect.TypeFor[NativeFunction]():      related(nativeRelations),
-	reflect.TypeFor[HeaderEnrichment]():    related(enrichmentRelations),
-	reflect.TypeFor[HostTagger]():          related(taggerRelations),
-	reflect.TypeFor[Export](): func(v reflect.Value, fault faultFunc) {
-		if e := v.Interface().(Export); len(e.Sites) > 0 && e.Scope != ScopeMesh {
-			fault("sites", "sites are named but scope is not "+ScopeMesh, "add scope: "+ScopeMesh)
-		}
-	},
-	reflect.TypeFor[LoadBalancing]():     relateLoadBalancing,
-	reflect.TypeFor[OutlierDetection]():  relateOutlierDetection,
-	reflect.TypeFor[SessionAffinity]():   relateSessionAffinity,
-	reflect.TypeFor[Listener]():          related(listenerRelations),
-	reflect.TypeFor[ListenerTLS]():       related(listenerTLSRelations),
-	reflect.TypeFor[BackendTLS]():        related(backendTLSRelations),
-	reflect.TypeFor[TrafficPolicySpec](): policyTargets,
-	reflect.TypeFor[PolicyTargetRef](): func(v reflect.Value, fault faultFunc) {
-		if t := v.Interface().(PolicyTargetRef); (t.Kind == KindGateway) != (t.Group == GatewayGroup) {
-			fault("group", "is not that of kind "+t.Kind, "write group: "+map[bool]string{true: GatewayGroup, false: MeshGroup}[t.Kind == KindGateway])
-		}
-	},
-	reflect.TypeFor[ClientPosition](): func(v reflect.Value, fault faultFunc) {
-		c := v.Interface().(ClientPosition)
-		if (c.LatitudeHeader == "") != (c.LongitudeHeader == "") {
-			fault("", "one of latitudeHeader and longitudeHeader is missing", "a position needs both")
-		}
-	},
-	reflect.TypeFor[RouteTimeouts](): func(v reflect.Value, fault faultFunc) {
-		t := v.Interface().(RouteTimeouts)
-		if t.Request != nil && t.BackendRequest != nil && *t.Request > 0 && *t.BackendRequest > *t.Request {
-			fault("backendRequest", "is longer than request", "an attempt cannot outlast the request")
-		}
-	},
-	reflect.TypeFor[geoPoint](): func(v reflect.Value, fault faultFunc) {
-		c := v.Interface().(geoPoint).Coordinates
-		if len(c) < 2 {
-			return
-		}
-		if lon := (&span{lo: -180, hi: 180}); lon.check(c[0]) != "" {
-			fault("coordinates[0]", "longitude "+lon.check(c[0]), "")
-		}
-		if lat := (&span{lo: -90, hi: 90}); lat.check(c[1]) != "" {
-			hint := ""
-			if math.Abs(c[0]) <= 90 {
-				hint = "longitude comes first"
-			}
-			fault("coordinates[1]", "latitude "+lat.check(c[1]), hint)
-		}
-	},
-}
-
-// names whose form is narrower than an object's because they become subjects of
-// the bus, identities and metric labels.
-var labelNamed = []string{KindSite, KindMeshService}

@@ -263,6 +263,7 @@ spec:
   gateways: [{address: "edge.example.com:15443"}, {address: "[2001:db8::1]:15443"}, {address: "10.0.0.1:1"}]
   links: [{to: a, rtt: 0.8ms, price: 0.5, maxRate: 200, address: "10.0.0.1:15443"}, {to: c, rtt: 1h0m5s, price: 0}]
   traffic: cordoned
+  mtls: permissive
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
 kind: MeshService
@@ -407,6 +408,14 @@ spec:
   - {name: nat-1, node: edge-1, pairs: [{left: n1l, right: n1r, leftMAC: "02:00:00:00:00:03", rightMAC: "02:00:00:00:00:04"}]}
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
+kind: TrustBundle
+metadata: {name: mesh}
+spec:
+  trustDomain: mesh.example
+  roots: ["-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"]
+  denied: [{id: spiffe://mesh.example/site/north/ns/meridian/sa/edge-1, reason: stolen}, {serial: 1f}]
+---
+apiVersion: mesh.meridian.dev/v1alpha1
 kind: ChainNode
 metadata: {name: edge-3}
 spec:
@@ -466,7 +475,8 @@ func TestSchemaAgreesWithParseYAML(t *testing.T) {
 		{"port: 8080, protocol: HTTP}", "port: 65536, protocol: HTTP}"}, {"port: 8080, protocol: HTTP}", "port: -1, protocol: HTTP}"},
 		{"port: 8080, protocol: HTTP}", `port: "8080", protocol: HTTP}`}, {"port: 8080, protocol: HTTP}", "port: 80.5, protocol: HTTP}"},
 		{"port: 8080, protocol: HTTP}", "port: 8080, protocol: SCTP}"}, {"port: 8080, protocol: HTTP}", "port: 8080, protocol: HTTPS, tls: {mode: Off}}"},
-		{"certificateFile: /etc", "certificateFile: etc"}, {"keyFile: /etc", "keyfile: /etc"}, {"wellKnownCACertificates: System", "wellKnownCACertificates: All"}, {"mode: AllowMissing", "mode: AllowInsecureFallback"},
+		{"certificateFile: /etc", "certificateFile: etc"}, {"keyFile: /etc", "keyfile: /etc"}, {"trustDomain: mesh", "trustDomain: Mesh"}, {"serial: 1f", "serial: 1F"}, {"sa/edge-1", "sa/edge/1"}, {"id: spiffe:", "id: https:"}, {"-----BEGIN CERT", "-----BEGIN KEY"}, {"mtls: permissive", "mtls: off"},
+		{"wellKnownCACertificates: System", "wellKnownCACertificates: All"}, {"mode: AllowMissing", "mode: AllowInsecureFallback"},
 		{"port: 8080, protocol: HTTP}", "port: 8080}"}, {"listeners: [{name: http, port: 8080, protocol: HTTP}]", "listeners: []"},
 		{"  parentRefs: [{name: ingress}]\n", ""}, {"group: mesh.meridian.dev, kind: MeshService, name: echo, port: 80", "name: echo, port: 80"},
 		{"kind: MeshService, name: echo, port: 80", "kind: Service, name: echo, port: 80"}, {"port: 80}]\n---", "port: 80, weight: 1.5}]\n---"},

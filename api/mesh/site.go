@@ -25,6 +25,8 @@ type SiteSpec struct {
 	Links []SiteLink `json:"links,omitempty"`
 	// Traffic is what the site takes of new requests, all of them where it is empty.
 	Traffic string `json:"traffic,omitempty"`
+	// MTLS is what the site's east-west listeners take; empty is [MTLSStrict].
+	MTLS string `json:"mtls,omitempty"`
 }
 
 // What a site takes of new requests ([SiteSpec.Traffic]). What runs there ends there,

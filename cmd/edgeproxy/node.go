@@ -17,6 +17,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy"
 	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
 	"github.com/meridian-mesh/meridian/edgeproxy/admin"
+	"github.com/meridian-mesh/meridian/edgeproxy/identity"
 	"github.com/meridian-mesh/meridian/edgeproxy/source"
 	"github.com/meridian-mesh/meridian/internal/bus"
 )
@@ -30,7 +31,8 @@ type node struct {
 	proxy    *edgeproxy.Server
 	coop     *edgeproxy.Cooperation
 	source   source.Source
-	bus      *bus.Node     // nil without a controller
+	bus      *bus.Node // nil without a controller
+	identity *identity.Agent
 	admin    *admin.Server // nil with --admin off
 	draining atomic.Bool
 	hangup   chan os.Signal
@@ -115,6 +117,11 @@ func (n *node) openSource() (source.Source, error) {
 	if n.bus, err = bus.DialNode(bus.Options{URL: o.config, Name: "edgeproxy " + o.node, TokenFile: o.natsTokenFile, Log: n.log}, o.site); err != nil {
 		return nil, err
 	}
+	n.identity = identity.New(identity.Config{
+		Site: o.site, StateDir: o.stateDir, Log: n.log, Use: n.proxy.SetIdentity,
+		Ask:    func(ctx context.Context, request []byte) ([]byte, error) { return n.bus.Leaf(ctx, o.node, request) },
+		Wanted: func() bool { return n.proxy.TrustDomain() != "" && !n.handedOver.Load() },
+	})
 	b := source.BusConfig{Name: o.config, Site: o.site, StateDir: o.stateDir, Controller: n.bus, Apply: n.apply, Log: n.log}
 	if o.trustKey != "" {
 		if b.Trust, err = source.ReadTrustKey(o.trustKey); err != nil {
@@ -135,6 +142,9 @@ func (n *node) apply(s *mesh.Snapshot) error {
 	}
 	if err := n.coop.Configure(s, func() error { return n.proxy.Apply(s) }); err != nil {
 		return err
+	}
+	if n.identity != nil {
+		n.identity.Look()
 	}
 	for _, p := range n.proxy.Problems() {
 		n.log.Warn("part of the configuration cannot be served", "generation", s.Generation, "problem", p)
@@ -169,6 +179,7 @@ func (n *node) run(stop context.Context) error {
 	}
 	part("cooperation", func(ctx context.Context) error { return n.coop.Run(ctx, n.proxy) })
 	if n.bus != nil {
+		part("identity", n.identity.Run)
 		part("weights", n.takeWeights)
 		if err := n.bus.Serve(ctx, n.opts.node, bus.VerbExplain, n.explain); err != nil {
 			return err
@@ -269,6 +280,9 @@ func (n *node) publish(r *mesh.NodeReport) error {
 	}
 	if s.Refused != nil {
 		r.Refused, r.RefusedWhy = s.Refused.Generation, s.Refused.Why
+	}
+	if c := n.proxy.Identity(); c != nil && n.proxy.TrustDomain() != "" {
+		r.Identity = &mesh.NodeIdentity{ID: c.URIs[0].String(), Serial: c.SerialNumber.Text(16), NotAfter: c.NotAfter}
 	}
 	r.Problems = n.proxy.Problems()
 	r.Problems = r.Problems[:min(len(r.Problems), mesh.MaxProblems)]

@@ -75,6 +75,9 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 		c.Advertise = append(c.Advertise, s)
 		return nil
 	})
+	fs.StringVar(&c.TrustDomain, "trust-domain", "", "with --hub: `name` of the trust domain in the mesh's SPIFFE IDs, for good (default mesh.meridian.internal)")
+	fs.StringVar(&c.RootCert, "root-cert", "", "with --hub: `file` with a CA certificate that becomes the mesh's newest root, instead of one of its own (PEM)")
+	fs.StringVar(&c.RootKey, "root-key", "", "`file` with the key of --root-cert (PEM, unencrypted)")
 	fs.StringVar(&c.Listen, "listen", "", "`address` where this site's nodes connect (default 127.0.0.1:0, a free port)")
 	fs.StringVar(&c.API, "api", "", "`address` of the HTTP API, /healthz, /readyz and /metrics: loopback or unix:/path (default 127.0.0.1:0, a free port)")
 	fs.StringVar(&c.NATSURL, "nats-url", "", "`address` of an external NATS with JetStream, instead of an embedded server")

@@ -39,7 +39,7 @@ const PendingFile = "restore.json"
 // kept are the files of a data folder that a backup has, where they exist.
 var kept = []string{
 	"site.json", "site.key", "site.pub", "site.nk", "node.token", "admin.token", "generation.json", "hub-ca.pem",
-	"hub/ca.pem", "hub/ca.key", "hub/server.pem", "hub/server.key", "hub/sites.json",
+	"hub/ca.pem", "hub/ca.key", "hub/server.pem", "hub/server.key", "hub/sites.json", "hub/roots.json", "issuer.json",
 }
 
 // Object is one object of the configuration that the site owns.

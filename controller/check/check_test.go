@@ -26,7 +26,12 @@ func healthySite(name string) siteapi.SiteStatus {
 		Site: name, Role: "leaf", Now: now, SnapshotAt: &old, Generation: &g, Published: true, Objects: 4,
 		Disk:         &siteapi.Disk{Path: "/var/lib/meridian", FreeBytes: 50 << 30, TotalBytes: 100 << 30},
 		Certificates: []siteapi.Certificate{{Name: "the hub's CA", Ends: now.AddDate(20, 0, 0)}},
-		Nodes:        []siteapi.NodeStatus{{Node: "n1", Status: membership.Alive, Applied: g}},
+		Nodes: []siteapi.NodeStatus{{Node: "n1", Status: membership.Alive, Applied: g,
+			Identity: &mesh.NodeIdentity{ID: "spiffe://mesh.example/site/" + name + "/ns/meridian/sa/n1", NotAfter: now.Add(20 * time.Hour)}}},
+		Identities: &siteapi.Identities{
+			TrustDomain: "mesh.example", Roots: []siteapi.IssuedCertificate{{NotAfter: now.AddDate(9, 0, 0)}},
+			Issuer: &siteapi.IssuedCertificate{NotBefore: now.AddDate(0, 0, -10), NotAfter: now.AddDate(0, 0, 20), RenewAt: now.AddDate(0, 0, 5)},
+		},
 	}
 }
 
@@ -95,6 +100,15 @@ func TestFindings(t *testing.T) {
 		{"disk", "not known", "log", self(func(s *siteapi.SiteStatus) { s.Disk = nil })},
 		{"certificate", "the hub's CA has ended on 2026-02-28", "restart the hub", self(func(s *siteapi.SiteStatus) { s.Certificates[0].Ends = now.AddDate(0, 0, -1) })},
 		{"certificate", "ends on 2026-03-11", "restart the hub", self(func(s *siteapi.SiteStatus) { s.Certificates[0].Ends = now.AddDate(0, 0, 10) })},
+		{"identity", "it cannot issue identities: no hub answers", "whether the hub answers", self(func(s *siteapi.SiteStatus) { s.Identities.Issuer, s.Identities.Problem = nil, "no hub answers" })},
+		{"identity", "its issuer has ended on 2026-02-28", "whether the hub answers", self(func(s *siteapi.SiteStatus) { s.Identities.Issuer.NotAfter = now.AddDate(0, 0, -1) })},
+		{"identity", "was to be renewed on 2026-02-25", "whether the hub answers", self(func(s *siteapi.SiteStatus) { s.Identities.Issuer.RenewAt = now.AddDate(0, 0, -4) })},
+		{"", "", "", self(func(s *siteapi.SiteStatus) { s.Identities.Issuer.RenewAt = now.AddDate(0, 0, -2) })},
+		{"identity", "newest root ends on 2026-06-09", "cert rotate root", self(func(s *siteapi.SiteStatus) { s.Identities.Roots[0].NotAfter = now.AddDate(0, 0, 100) })},
+		{"identity", "proxy n1 has no certificate", "its log", proxy(func(n *siteapi.NodeStatus) { n.Identity = nil })},
+		{"identity", "the certificate of proxy n1 has ended", "its log", proxy(func(n *siteapi.NodeStatus) { n.Identity.NotAfter = now.Add(-time.Minute) })},
+		{"identity", "renewed hours ago", "its log", proxy(func(n *siteapi.NodeStatus) { n.Identity.NotAfter = now.Add(5 * time.Hour) })},
+		{"", "", "", self(func(s *siteapi.SiteStatus) { s.Identities, s.Nodes[0].Identity = nil, nil })},
 		{"duplicate-id", "several processes report as site north", "stop one", self(func(s *siteapi.SiteStatus) { s.Doubles = []string{"site north"} })},
 		{"no-proxy", "no proxy reports", "start an edgeproxy", self(func(s *siteapi.SiteStatus) { s.Nodes = nil })},
 		{"proxy-silent", "proxy n1 is dead", "systemctl status edgeproxy", proxy(func(n *siteapi.NodeStatus) { n.Status, n.AgeMS = membership.Dead, 4000 })},
@@ -110,6 +124,7 @@ func TestFindings(t *testing.T) {
 		{"listen-address", "cannot assign", "spec.addresses", proxy(func(n *siteapi.NodeStatus) { n.Problems = []string{bindError(syscall.EADDRNOTAVAIL)} })},
 		{"not-served", "no gateway address", "correct the object", proxy(func(n *siteapi.NodeStatus) { n.Problems = []string{"site x has no gateway address"} })},
 		{"advertised-address", "another site's (the gateway", "spec.gateways of Site south", link(mesh.ProbeOtherSite, `the gateway of site south answers for site "west"`, "")},
+		{"identity-refused", "does not believe the other's certificate (probe 10.0.0.1:80: expired", "cert show", link(mesh.ProbeIdentity, "probe 10.0.0.1:80: expired", "")},
 		{"advertised-address", "no gateway of a site (probe 10.0.0.1:80: answered 404", "spec.gateways of Site south", link(mesh.ProbeStranger, "probe 10.0.0.1:80: answered 404", "")},
 		{"advertised-address", "name is not found", "DNS", link(mesh.ProbeName, "lookup x: no such host", "")},
 		{"gateway-refused", "nothing listens", "start the proxy of site south", link(mesh.ProbeRefused, "connection refused", "")},

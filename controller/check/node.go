@@ -27,6 +27,7 @@ func (c *checker) node(s *siteapi.SiteStatus, n *siteapi.NodeStatus) {
 		c.add(siteapi.SeverityError, "snapshot-stale", s.Site, "see its log; on that node: curl -s http://127.0.0.1:15000/readyz?verbose; restart it if it does not follow",
 			"%s serves generation %d, the newest is %d", who, n.Applied.Counter, s.Generation.Counter)
 	}
+	c.identity(s, n)
 	for _, p := range n.Problems {
 		code, remedy := problem(p)
 		c.add(siteapi.SeverityError, code, s.Site, remedy, "%s: %s", who, p)
@@ -60,6 +61,8 @@ func (c *checker) way(site string, l *siteapi.LinkTrouble) {
 	switch l.Fault {
 	case mesh.ProbeOtherSite:
 		say("advertised-address", gateway, "the advertised address is another site's")
+	case mesh.ProbeIdentity:
+		say("identity-refused", "compare the two sites' certificates and the deny list (meridian cert show, meridian get trustbundle -o yaml) and their clocks", "one side does not believe the other's certificate")
 	case mesh.ProbeStranger:
 		say("advertised-address", gateway, "what answers at the advertised address is no gateway of a site")
 	case mesh.ProbeName:

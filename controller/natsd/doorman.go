@@ -66,7 +66,7 @@ func nodePermissions(site string) *natsserver.Permissions {
 	stream := "KV_" + bus.SnapshotBucket(site)
 	return &natsserver.Permissions{
 		Publish: &natsserver.SubjectPermission{Allow: []string{
-			bus.NodesSubject(site),
+			bus.NodesSubject(site), bus.LeafSubjects(site),
 			"$JS.API.INFO",
 			"$JS.API.STREAM.INFO." + stream,
 			"$JS.API.CONSUMER.CREATE." + stream, "$JS.API.CONSUMER.CREATE." + stream + ".>",
@@ -90,7 +90,7 @@ func sitePermissions(site string) *natsserver.Permissions {
 	api := "$JS." + bus.HubDomain + ".API."
 	return &natsserver.Permissions{
 		Publish: &natsserver.SubjectPermission{Allow: []string{
-			bus.ReportSubject(site),
+			bus.ReportSubject(site), bus.IssuerSubject(site),
 			bus.AnyAPISubject(siteapi.VerbStatus), bus.AnyAPISubject(siteapi.VerbWeights), bus.AnyAPISubject(siteapi.VerbExplain),
 			bus.AllInboxes, // answers to who asked
 			api + "INFO", api + "STREAM.INFO." + stream,

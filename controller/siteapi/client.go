@@ -149,6 +149,12 @@ func (c *Client) Check(ctx context.Context) (*Checked, error) {
 	return out, c.get(ctx, PathCheck, nil, out)
 }
 
+// Rotate replaces a root or an issuer.
+func (c *Client) Rotate(ctx context.Context, r RotateRequest) (*Rotated, error) {
+	out := new(Rotated)
+	return out, c.post(ctx, PathRotate, r, out)
+}
+
 // Pin fixes or frees shares. A result with faults is no error.
 func (c *Client) Pin(ctx context.Context, r PinRequest) (*Result, error) {
 	out := new(Result)

@@ -25,6 +25,7 @@ const (
 	PathExplain = "/api/v1/explain"
 	PathCheck   = "/api/v1/check"
 	PathPin     = "/api/v1/pin"
+	PathRotate  = "/api/v1/rotate"
 	PathHistory = "/api/v1/history"
 )
 
@@ -166,6 +167,8 @@ type SiteStatus struct {
 	Disk *Disk `json:"disk,omitempty"`
 	// Certificates are those whose end would cut the site off.
 	Certificates []Certificate `json:"certificates,omitempty"`
+	// Identities is what the site issues; nil where the mesh has none.
+	Identities *Identities `json:"identities,omitempty"`
 	// Doubles are the names under which several processes report here now: "site
 	// NAME" and "node NAME".
 	Doubles []string `json:"doubles,omitempty"`
@@ -187,6 +190,33 @@ type NodeStatus struct {
 	RefusedWhy string           `json:"refusedWhy,omitempty"`
 	// Problems are parts of the generation in force that the node cannot serve.
 	Problems []string `json:"problems,omitempty"`
+	// Identity is who the node is among the proxies of the mesh; nil where it is nobody.
+	Identity *mesh.NodeIdentity `json:"identity,omitempty"`
+}
+
+// Identities is what a site issues, and whom it believes.
+type Identities struct {
+	TrustDomain string `json:"trustDomain"`
+	// Roots are the mesh's as this site knows them, the newest first.
+	Roots []IssuedCertificate `json:"roots"`
+	// Denied is the length of the deny list.
+	Denied int `json:"denied,omitempty"`
+	// Issuer signs the site's nodes; nil while it has no certificate.
+	Issuer *IssuedCertificate `json:"issuer,omitempty"`
+	// Problem is why the issuer has no certificate, or none that is new.
+	Problem string `json:"problem,omitempty"`
+}
+
+// IssuedCertificate is a certificate of the mesh's identities.
+type IssuedCertificate struct {
+	// Name is a SPIFFE ID, or of an operator's root its subject.
+	Name string `json:"name"`
+	// Serial is in lower-case hexadecimal.
+	Serial    string    `json:"serial"`
+	NotBefore time.Time `json:"notBefore"`
+	NotAfter  time.Time `json:"notAfter"`
+	// RenewAt is when it is replaced by itself; zero where it is not.
+	RenewAt time.Time `json:"renewAt,omitzero"`
 }
 
 // Disk is how full a file system is.
@@ -433,4 +463,22 @@ type PinRequest struct {
 	From    string          `json:"from"`
 	To      []mesh.PinShare `json:"to,omitempty"`
 	DryRun  bool            `json:"dryRun,omitempty"`
+}
+
+// What [RotateRequest] may ask for.
+const (
+	RotateRoot   = "root"   // at the hub
+	RotateIssuer = "issuer" // of the site that is asked
+)
+
+// RotateRequest replaces a key and its certificate before they end.
+type RotateRequest struct {
+	What string `json:"what"`
+}
+
+// Rotated is the certificate that took over.
+type Rotated struct {
+	Site string            `json:"site"`
+	What string            `json:"what"`
+	New  IssuedCertificate `json:"new"`
 }

@@ -7,6 +7,8 @@
 //	<data>/site.key         Ed25519 key that seals snapshots (0600); site.pub its public half
 //	<data>/node.token       secret of the site's own nodes (0600); admin.token that of the controller
 //	<data>/hub/             the hub's CA, server certificate (package natsd) and list of sites (package join)
+//	<data>/issuer.json      the site's issuer of identities and its key, and at the hub
+//	<data>/hub/roots.json   the mesh's roots and their keys (0600; package ca)
 //	<data>/nats/            JetStream (package natsd)
 //	<data>/site.json        what a controller has to know of its site (package join)
 //	<data>/run.json         where a running controller listens

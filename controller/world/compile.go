@@ -68,6 +68,10 @@ func (w *World) Compile(site string) mesh.Objects {
 			if here(d.Metadata, site) {
 				out.Certificates = append(out.Certificates, d)
 			}
+		case *mesh.TrustBundle:
+			if o.Owner == Hub {
+				out.TrustBundles = append(out.TrustBundles, d)
+			}
 		case *mesh.ReferenceGrant:
 			if here(d.Metadata, site) {
 				out.ReferenceGrants = append(out.ReferenceGrants, d)

@@ -28,7 +28,7 @@ func entry() *Entry {
 		Received: 11, Sent: 22,
 		Client: netip.MustParseAddrPort("192.0.2.7:5555"), Peer: netip.MustParseAddrPort("10.0.0.9:80"), Details: "upstream_response_timeout", Upstream: netip.MustParseAddrPort("[2001:db8::1]:9001"),
 		Protocol: "HTTP/1.1", Method: []byte("GET"), Authority: []byte("a.example"), Path: []byte("/x?y=z"),
-		Service: "default/echo", Route: "default/all/0", Gateway: "default/ingress", Site: "south",
+		Service: "default/echo", Route: "default/all/0", Gateway: "default/ingress", Site: "south", Identity: "spiffe://mesh.example/site/north/ns/meridian/sa/n2",
 		Request: []stream.Field{field("User-Agent", "curl"), field("X-Request-Id", "abc")},
 	}
 }
@@ -124,7 +124,7 @@ func TestJSON(t *testing.T) {
 		"upstream_host": "[2001:db8::1]:9001", "upstream_cluster": "default/echo", "upstream_site": "south",
 		"downstream_direct_remote_address": "10.0.0.9:80", "response_code_details": "upstream_response_timeout",
 		"upstream_attempts": 2.0, "route_name": "default/all/0", "gateway": "default/ingress", "site": "north",
-		"node": "n1", "request_id": "abc", "user_agent": "curl", "x_forwarded_for": nil,
+		"node": "n1", "downstream_peer_uri_san": "spiffe://mesh.example/site/north/ns/meridian/sa/n2", "request_id": "abc", "user_agent": "curl", "x_forwarded_for": nil,
 	}
 	for k, v := range want {
 		if got[k] != v {

@@ -62,6 +62,7 @@ const (
 	opResponseField
 	opSite
 	opNode
+	opIdentity
 )
 
 // operators are named as Envoy names them, with those it lacks at the end.
@@ -82,6 +83,7 @@ var operators = map[string]operator{
 	"DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": opClientAddress,
 	"DOWNSTREAM_DIRECT_REMOTE_ADDRESS":       opPeer,
 	"DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT": opPeerAddress,
+	"DOWNSTREAM_PEER_URI_SAN":                       opIdentity,
 	"RESPONSE_CODE_DETAILS":                         opResponseCodeDetails,
 	"REQ":                                           opRequestField,
 	"RESP":                                          opResponseField,
@@ -115,6 +117,7 @@ var members = [][2]string{
 	{"response_duration", "RESPONSE_DURATION"},
 	{"downstream_remote_address", "DOWNSTREAM_REMOTE_ADDRESS"},
 	{"downstream_direct_remote_address", "DOWNSTREAM_DIRECT_REMOTE_ADDRESS"},
+	{"downstream_peer_uri_san", "DOWNSTREAM_PEER_URI_SAN"},
 	{"upstream_host", "UPSTREAM_HOST"},
 	{"upstream_cluster", "UPSTREAM_CLUSTER"},
 	{"upstream_site", "UPSTREAM_SITE"},

@@ -84,6 +84,8 @@ func (l *Log) value(b []byte, p *part, e *record, now time.Time, clock int64) []
 		return l.address(b, p, e.peer, true)
 	case opPeerAddress:
 		return l.address(b, p, e.peer, false)
+	case opIdentity:
+		return l.text(b, p, e.identity)
 	case opResponseCodeDetails:
 		return l.text(b, p, e.details)
 	case opGateway:

@@ -39,6 +39,8 @@ type Entry struct {
 	Details string
 	// Site is the other site that served it, empty at home.
 	Site string
+	// Identity is who the client is by its certificate's URI, empty without one.
+	Identity string
 	// Request are the fields sent on; Response are the values that
 	// [Ring.Capture] kept, by the format's order, absent ones nil.
 	Request  []stream.Field
@@ -93,7 +95,7 @@ func (r *Ring) Add(e *Entry) {
 	b = appendAddr(b, e.Client)
 	b = appendAddr(b, e.Peer)
 	b = appendAddr(b, e.Upstream)
-	for _, s := range [...]string{e.Flag, e.Details, e.Protocol, e.Service, e.Route, e.Gateway, e.Site} {
+	for _, s := range [...]string{e.Flag, e.Details, e.Protocol, e.Service, e.Route, e.Gateway, e.Site, e.Identity} {
 		b = binary.LittleEndian.AppendUint16(b, uint16(min(len(s), maxText)))
 		b = append(b, s[:min(len(s), maxText)]...)
 	}
@@ -175,7 +177,7 @@ type record struct {
 	client, peer, upstream                     netip.AddrPort
 	details                                    []byte
 	flag, protocol, service, route, gateway    []byte
-	site, method, authority, path              []byte
+	site, identity, method, authority, path    []byte
 	request, response                          [maxFields][]byte
 }
 
@@ -190,7 +192,7 @@ func (f *Format) read(b []byte, e *record) (rest []byte) {
 	e.client, b = readAddr(b)
 	e.peer, b = readAddr(b)
 	e.upstream, b = readAddr(b)
-	for _, t := range [...]*[]byte{&e.flag, &e.details, &e.protocol, &e.service, &e.route, &e.gateway, &e.site, &e.method, &e.authority, &e.path} {
+	for _, t := range [...]*[]byte{&e.flag, &e.details, &e.protocol, &e.service, &e.route, &e.gateway, &e.site, &e.identity, &e.method, &e.authority, &e.path} {
 		*t, b = readText(b)
 	}
 	for i := range f.request {

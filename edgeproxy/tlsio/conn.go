@@ -53,7 +53,7 @@ type Conn struct {
 	version  uint16
 	protocol string // ALPN
 	name     string // SNI
-	identity []byte // of the other side's certificate
+	peer     *Peer  // nil where it showed no certificate, or this side is the client
 }
 
 // NewServer makes the server side of a connection that was accepted: it begins with
@@ -86,23 +86,17 @@ func (c *Conn) Version() uint16 { return c.version }
 // ServerName is the name that the client asked for.
 func (c *Conn) ServerName() string { return c.name }
 
-// Identity is what the other side's certificate, which was verified, says of it: its
+// Peer is who a client is by its certificate, nil where it showed none.
+func (c *Conn) Peer() *Peer { return c.peer }
+
+// Identity is what the other side's certificate, which was believed, says of it: its
 // first URI (a SPIFFE ID), else its first DNS name, else its subject's common name.
 // It is empty without a certificate.
-func (c *Conn) Identity() []byte { return c.identity }
-
-func identityOf(s *tls.ConnectionState) []byte {
-	if len(s.VerifiedChains) == 0 || len(s.PeerCertificates) == 0 {
+func (c *Conn) Identity() []byte {
+	if c.peer == nil {
 		return nil
 	}
-	switch leaf := s.PeerCertificates[0]; {
-	case len(leaf.URIs) > 0:
-		return []byte(leaf.URIs[0].String())
-	case len(leaf.DNSNames) > 0:
-		return []byte(leaf.DNSNames[0])
-	default:
-		return []byte(leaf.Subject.CommonName)
-	}
+	return c.peer.name
 }
 
 // Begun reports whether a handshake is under way: the first bytes of a client that
@@ -223,7 +217,7 @@ func (c *Conn) finished(left []byte, err error) {
 	}
 	s := c.tls.ConnectionState()
 	c.protocol, c.version, c.name = s.NegotiatedProtocol, s.Version, s.ServerName
-	c.identity = identityOf(&s)
+	c.peer = h.peer
 	conn := c.conn
 	c.owner.Secured(nil)
 	if c.conn == nil {

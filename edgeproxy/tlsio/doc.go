@@ -12,6 +12,7 @@
 // it plaintext is held back before it.
 //
 // [Store] reads certificates from files, follows their changes and makes of them
-// what a listener ([Server]) or a service ([Client]) needs; another source of
-// certificates, and another judgement of peers, fits there.
+// what a listener ([Server]) or a service ([Client]) needs. Between proxies of one mesh
+// ([Mesh]) the certificate is the proxy's identity, which its site's controller issues
+// and renews, and peers are judged by theirs.
 package tlsio

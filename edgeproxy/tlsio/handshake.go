@@ -89,6 +89,7 @@ type handshake struct {
 	server *Server
 	client *Client
 	wake   chan struct{}
+	peer   *Peer // of a server; the loop's once done
 
 	// Of the loop.
 	begun, heard, paused bool
@@ -198,6 +199,9 @@ func (h *handshake) run() {
 			count.done.Add(1)
 			if t.ConnectionState().DidResume {
 				count.resumed.Add(1)
+			}
+			if shown := t.ConnectionState().PeerCertificates; h.side == ServerSide && len(shown) > 0 {
+				h.peer = h.server.peer(shown[0])
 			}
 			h.c.tls, s.hs = t, nil // the loop's from the post below on
 		}

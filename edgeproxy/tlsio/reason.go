@@ -8,6 +8,8 @@ import (
 	"net"
 	"strings"
 	"syscall"
+
+	"github.com/meridian-mesh/meridian/internal/spiffe"
 )
 
 // Reason is why a handshake brought no session.
@@ -28,6 +30,10 @@ const (
 	UnknownAuthority               // ... was issued by nobody who is trusted
 	WrongName                      // ... is another's
 	WrongCertificate               // ... is not valid for another reason
+	WrongDomain                    // ... is of another trust domain
+	WrongSite                      // ... is of another site than its issuer, or than was asked for
+	Denied                         // ... is on the deny list
+	NoIdentity                     // this proxy has none of its own yet
 	Refused                        // it sent an alert
 	reasons
 )
@@ -40,6 +46,7 @@ var reasonText = [reasons]string{
 	Version: "unsupported_version", Nothing: "nothing_in_common", UnknownName: "unknown_server_name",
 	NoCertificate: "certificate_missing", Expired: "certificate_expired", UnknownAuthority: "certificate_unknown_authority",
 	WrongName: "certificate_wrong_name", WrongCertificate: "certificate_invalid", Refused: "refused_by_peer",
+	WrongDomain: "certificate_wrong_trust_domain", WrongSite: "certificate_wrong_site", Denied: "certificate_denied", NoIdentity: "no_identity",
 }
 
 // worded are what crypto/tls says where its errors have no type; a test meets each.
@@ -59,6 +66,12 @@ var worded = []struct {
 	{"didn't provide a certificate", NoCertificate},
 }
 
+// judged are the reasons for which an identity is not believed.
+var judged = map[spiffe.Reason]Reason{
+	spiffe.Invalid: WrongCertificate, spiffe.Expired: Expired, spiffe.Unknown: UnknownAuthority, spiffe.WrongDomain: WrongDomain,
+	spiffe.WrongSite: WrongSite, spiffe.WrongName: WrongName, spiffe.Denied: Denied,
+}
+
 // ReasonOf tells the reason of a handshake's error.
 func ReasonOf(err error) Reason {
 	var header tls.RecordHeaderError
@@ -67,9 +80,17 @@ func ReasonOf(err error) Reason {
 	var authority x509.UnknownAuthorityError
 	var name x509.HostnameError
 	var verification *tls.CertificateVerificationError
+	var identity *spiffe.Error
+	var peer *wrongPeer
 	switch {
 	case errors.Is(err, ErrBusy):
 		return Busy
+	case errors.Is(err, errNoIdentity):
+		return NoIdentity
+	case errors.As(err, &peer):
+		return WrongSite
+	case errors.As(err, &identity):
+		return judged[identity.Reason]
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
 		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return Gone

@@ -41,6 +41,8 @@ type ListenerSpec struct {
 type Server struct {
 	config    *tls.Config
 	listeners []serverListener
+	mesh      bool          // clients are proxies of the own mesh
+	by        func() string // who this proxy is towards them; nil where it is nobody
 }
 
 type serverListener struct {
@@ -165,6 +167,7 @@ type Client struct {
 	// another, so that it tells pooled connections apart; never 0.
 	ID     uint32
 	config *tls.Config // nil where a file is at fault
+	ready  func() bool // nil where it always is
 	byName map[string]*Client
 }
 
@@ -175,7 +178,7 @@ var NoClient = &Client{byName: map[string]*Client{HTTP1: {}, HTTP2: {}}}
 func (c *Client) For(protocol string) *Client { return c.byName[protocol] }
 
 // Usable reports whether sessions can be had.
-func (c *Client) Usable() bool { return c.config != nil }
+func (c *Client) Usable() bool { return c.config != nil && (c.ready == nil || c.ready()) }
 
 func newClient(spec *ClientSpec, id uint32, cas *x509.CertPool, own *tls.Certificate) *Client {
 	all := &Client{byName: map[string]*Client{}}

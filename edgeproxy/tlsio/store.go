@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -50,6 +51,8 @@ type Store struct {
 	turned  time.Time                     // when that was made
 	clients map[[sha256.Size]byte]*Client // that still have sessions to go on with
 	made    uint32
+
+	own atomic.Pointer[identity] // among the proxies of the mesh
 }
 
 // pair is what the files of a KeyPair hold. What cannot be used leaves what was
@@ -222,17 +225,22 @@ func (s *Store) Client(spec ClientSpec) (*Client, []string) {
 	if !usable {
 		return NoClient, problems
 	}
-	digest := [sha256.Size]byte(h.Sum(nil))
+	return s.remember([sha256.Size]byte(h.Sum(nil)), func(id uint32) *Client { return newClient(&spec, id, cas, own) }), problems
+}
+
+// remember returns the client that is known by a digest of what it is made of, and
+// makes it where there is none. It needs mu.
+func (s *Store) remember(digest [sha256.Size]byte, make func(id uint32) *Client) *Client {
 	c := s.clients[digest]
 	if c == nil {
 		if len(s.clients) == mostClients {
 			clear(s.clients) // files that were replaced very often; the price are handshakes
 		}
 		s.made++
-		c = newClient(&spec, s.made, cas, own)
+		c = make(s.made)
 		s.clients[digest] = c
 	}
-	return c, problems
+	return c
 }
 
 // get returns what the files of k hold, and what is wrong with them.

@@ -12,6 +12,7 @@ import (
 	"github.com/meridian-mesh/meridian/controller/fence"
 	"github.com/meridian-mesh/meridian/edgeproxy/lb"
 	"github.com/meridian-mesh/meridian/edgeproxy/route"
+	"github.com/meridian-mesh/meridian/edgeproxy/tlsio"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 )
 
@@ -27,6 +28,7 @@ type builder struct {
 	certificates Certificates
 	fences       *fence.Fences
 
+	proxies  *tlsio.Mesh               // nil where nothing between proxies is encrypted
 	gateways map[string]netip.AddrPort // of other sites, by the way from here
 	weights  map[mesh.ServiceKey][]int // of the home endpoints
 	bound    map[SocketKey]string
@@ -56,6 +58,7 @@ func (b *builder) sites() {
 			continue
 		}
 		b.view.Sites[name] = b.reg.Source(name)
+		b.view.Peers[name] = b.peerTLS(name)
 		address := links[name]
 		if address == "" && len(s.Spec.Gateways) > 0 {
 			address = s.Spec.Gateways[0].Address
@@ -166,6 +169,7 @@ func (b *builder) remotes(s *Service, m *mesh.MeshService, abroad map[string]boo
 		s.Remotes = append(s.Remotes, Remote{
 			Site:     site,
 			Endpoint: b.reg.Endpoint(upstream.EndpointKey{Service: s.Key, Site: site, Addr: gateway}),
+			TLS:      b.view.Peers[site],
 		})
 	}
 }
@@ -266,6 +270,7 @@ func (b *builder) gateway(g *mesh.Gateway) {
 		if s.EastWest() {
 			// A proxy is as slow as its client, whom it judges itself.
 			s.Slow.Grace = eastWestGrace
+			s.TLS, s.Permissive = b.eastWestTLS()
 		}
 		s.Balancers = b.balancers(g, group)
 		for _, l := range group {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/tlsio"
+	"github.com/meridian-mesh/meridian/internal/spiffe"
 )
 
 // serverTLS makes what the HTTPS listeners of one port need.
@@ -93,4 +94,54 @@ func (b *builder) clientTLS(s *Service) {
 		b.problem("%s: ports of protocol tcp are passed on as they come, without TLS", at)
 	}
 	s.TLS = c
+}
+
+// mesh finds out whom the proxies of the mesh believe.
+func (b *builder) mesh() {
+	t := b.snap.Objects.Trust()
+	if t == nil {
+		return
+	}
+	b.view.TrustDomain = t.Spec.TrustDomain
+	if b.certificates == nil {
+		b.proxies = tlsio.NoMesh
+		b.problem("TrustBundle/%s: there is nothing here that reads certificates, nothing goes between sites", t.Metadata.Name)
+		return
+	}
+	spec := tlsio.MeshSpec{Domain: t.Spec.TrustDomain, Roots: t.Spec.Roots}
+	for i, d := range t.Spec.Denied {
+		denial := spiffe.Denial{Serial: d.Serial}
+		if d.ID != "" {
+			id, err := spiffe.Parse(d.ID)
+			if err != nil {
+				b.problem("TrustBundle/%s: spec.denied[%d]: %v: nobody is denied by it", t.Metadata.Name, i, err)
+				continue
+			}
+			denial.ID = id
+		}
+		if denial != (spiffe.Denial{}) {
+			spec.Denied = append(spec.Denied, denial)
+		}
+	}
+	var err error
+	if b.proxies, err = b.certificates.Mesh(spec); err != nil {
+		b.problem("TrustBundle/%s: %v: nothing goes between sites", t.Metadata.Name, err)
+	}
+}
+
+// eastWestTLS makes what this site's east-west listeners need.
+func (b *builder) eastWestTLS() (s *tlsio.Server, permissive bool) {
+	mode := b.snap.Objects.MTLSOf(b.site)
+	if b.proxies == nil || mode == mesh.MTLSDisabled {
+		return nil, false
+	}
+	return b.proxies.Server(), mode == mesh.MTLSPermissive
+}
+
+// peerTLS makes what connections to another site's proxies need.
+func (b *builder) peerTLS(site string) *tlsio.Client {
+	if b.proxies == nil || b.snap.Objects.MTLSOf(site) == mesh.MTLSDisabled {
+		return nil
+	}
+	return b.proxies.Client(site)
 }

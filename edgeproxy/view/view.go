@@ -48,6 +48,11 @@ type View struct {
 	Sites map[string]int
 	// Chains are those of requests, by namespace/name.
 	Chains map[string]*function.Chain
+	// Peers are what connections to the proxies of each other site need; nil where
+	// they are plain.
+	Peers map[string]*tlsio.Client
+	// TrustDomain is that of the own mesh, empty where it has none.
+	TrustDomain string
 	// Problems are faults that cost their share of requests and nothing else.
 	Problems []string
 
@@ -81,8 +86,10 @@ type Socket struct {
 	Forwarding Forwarding
 	// Slow is how slow clients may be; of HTTP.
 	Slow SlowClients
-	// TLS is what sessions need that end here; nil where connections are plain.
-	TLS *tlsio.Server
+	// TLS is what sessions need that end here; nil where connections are plain. With
+	// Permissive a connection may be plain, too: its first byte says.
+	TLS        *tlsio.Server
+	Permissive bool
 }
 
 // SlowClients is how slow a listener's clients may be while they are waited for:
@@ -110,6 +117,8 @@ func (s *Socket) EastWest() bool { return s.Protocol == mesh.ProtocolEastWest }
 type Remote struct {
 	Site     string
 	Endpoint *upstream.Endpoint
+	// TLS is what connections need that lead there; nil where they are plain.
+	TLS *tlsio.Client
 }
 
 // Service is a service with what a request to it needs.
@@ -243,6 +252,7 @@ type Target struct {
 type Certificates interface {
 	Server(scope string, listeners []tlsio.ListenerSpec) (*tlsio.Server, []string)
 	Client(spec tlsio.ClientSpec) (*tlsio.Client, []string)
+	Mesh(spec tlsio.MeshSpec) (*tlsio.Mesh, error)
 }
 
 // Deps is what a view is built with.
@@ -272,12 +282,14 @@ func Build(snap *mesh.Snapshot, with Deps) (*View, error) {
 			Site:       []byte(with.Site),
 			Services:   map[mesh.ServiceKey]*Service{},
 			Sites:      map[string]int{},
+			Peers:      map[string]*tlsio.Client{},
 			named:      map[string]*Service{},
 		},
 	}
 	if with.Functions == nil {
 		with.Functions = function.NewRegistry(with.Loops, nil)
 	}
+	b.mesh()
 	b.sites()
 	b.chains(with.Functions)
 	for _, s := range snap.Objects.Services {

@@ -120,7 +120,7 @@ func (a *attempt) toHome(s *view.Service, i int) {
 }
 
 func (a *attempt) toRemote(s *view.Service, i int) {
-	a.endpoint, a.remote, a.slots, a.name, a.clients = s.Remotes[i].Endpoint, i, 0, s.Name, nil
+	a.endpoint, a.remote, a.slots, a.name, a.clients = s.Remotes[i].Endpoint, i, 0, s.Name, s.Remotes[i].TLS
 }
 
 // session goes where the request's cookie says, unless that is nowhere now.

@@ -38,6 +38,7 @@ type down struct {
 	many      bool // its codec carries many streams at a time
 	agreed    bool // on that, in the TLS handshake
 	balanced  bool // a PROXY header comes first
+	peeks     bool // the first byte says whether it is TLS
 	closing   bool // closed once all is sent
 	linger    bool // ... after reading what the client still sends
 	reset     bool // ... by a reset, because its last response is cut short
@@ -184,6 +185,9 @@ func (d *down) Input(in []byte) int {
 	}
 	if d.balanced {
 		return d.header(in)
+	}
+	if d.peeks && len(in) > 0 {
+		return d.peek(in)
 	}
 	w := d.w
 	w.Counters.Received.Add(uint64(len(in)))

@@ -14,6 +14,7 @@ var (
 	nameForwardedPort  = []byte("x-forwarded-port")
 	nameForwarded      = []byte("forwarded")
 	nameVia            = []byte("via")
+	nameForwardedCert  = []byte("x-forwarded-client-cert")
 	valueHTTP          = []byte("http")
 )
 
@@ -65,7 +66,7 @@ func wayOf(f *stream.Field) ways {
 func (w *Worker) ingress(r *request, head *stream.Message) bool {
 	way := &r.d.socket.Forwarding
 	trusted := way.Trusts(r.d.from.Addr())
-	addresses := -1
+	addresses, certificates := -1, -1
 	id := false
 	var told ways
 	visits := 0
@@ -83,6 +84,13 @@ func (w *Worker) ingress(r *request, head *stream.Message) bool {
 			}
 		case len("x-request-id"):
 			id = id || f.Is("x-request-id")
+		case len("x-forwarded-client-cert"):
+			if f.Is("x-forwarded-client-cert") {
+				if trusted {
+					certificates = w.appendElement(r, certificates, nameForwardedCert, f.Value)
+				}
+				continue
+			}
 		case len("x-forwarded-for"):
 			if f.Is("x-forwarded-for") {
 				if addresses >= 0 { // one line from now on
@@ -113,6 +121,9 @@ func (w *Worker) ingress(r *request, head *stream.Message) bool {
 		w.appendForwarded(r, addresses, peer)
 	} else {
 		r.add(nameForwardedFor, r.store.copy(w, peer))
+	}
+	if p := r.d.peer(); p != nil {
+		w.appendElement(r, certificates, nameForwardedCert, p.Forwarded)
 	}
 	if told&wayProto == 0 {
 		r.add(nameForwardedProto, r.d.scheme())
@@ -150,6 +161,17 @@ func (w *Worker) findClient(r *request, way *view.Forwarding, addresses int) {
 
 func (r *request) add(name, value []byte) {
 	r.fields = append(r.fields, stream.Field{Name: name, Value: value})
+}
+
+// appendElement appends to the list in field number i, or adds the field where i is
+// negative, and returns its number.
+func (w *Worker) appendElement(r *request, i int, name, v []byte) int {
+	if i >= 0 {
+		w.appendForwarded(r, i, v)
+		return i
+	}
+	r.add(name, r.store.copy(w, v))
+	return len(r.fields) - 1
 }
 
 func (w *Worker) appendForwarded(r *request, i int, v []byte) {

@@ -28,9 +28,15 @@ func inBand(f *stream.Field) bool {
 // inbound keeps the fields of another site's request and returns what the site
 // said of it, borrowed.
 func (w *Worker) inbound(r *request, head *stream.Message) (service, source []byte) {
+	peer := r.d.peer()
+	certificates := -1
 	for i := range head.Fields {
 		f := &head.Fields[i]
 		switch {
+		case len(f.Name) == len(nameForwardedCert) && f.Is("x-forwarded-client-cert"):
+			if peer != nil { // who is nobody vouches for nobody
+				certificates = w.appendElement(r, certificates, nameForwardedCert, f.Value)
+			}
 		case !inBand(f):
 			r.fields = append(r.fields, r.store.field(w, f))
 		case f.Is(inband.HeaderService):
@@ -40,6 +46,10 @@ func (w *Worker) inbound(r *request, head *stream.Message) (service, source []by
 		case f.Is(inband.HeaderClient):
 			r.clientText = r.store.copy(w, f.Value)
 		}
+	}
+	if peer != nil {
+		w.appendElement(r, certificates, nameForwardedCert, peer.Forwarded)
+		source = peer.Site // whatever it says of itself
 	}
 	r.head.Fields = r.fields
 	return service, source

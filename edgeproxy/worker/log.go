@@ -52,6 +52,9 @@ func (w *Worker) logRequest(r *request, status int, f exchange.Flag) {
 	if f == exchange.ConnectFailure && r.log.unsecured != "" {
 		e.Details = r.log.unsecured
 	}
+	if p := r.d.peer(); p != nil {
+		e.Identity = p.URI
+	}
 	if r.log.firstByte > 0 {
 		e.FirstByte = r.log.firstByte - r.start
 	}

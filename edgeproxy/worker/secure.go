@@ -15,11 +15,34 @@ var valueHTTPS = []byte("https")
 
 // greet waits for a request, or for a TLS handshake first.
 func (d *down) greet() {
-	s := d.socket.TLS
-	if s == nil {
+	switch {
+	case d.socket.TLS == nil:
 		d.await(resting, d.w.keepAlive())
-		return
+	case d.socket.Permissive:
+		d.peeks = true
+		d.await(resting, d.w.shared.Times.Head)
+	default:
+		d.secure(d.socket.TLS)
 	}
+}
+
+// handshakeRecord begins every TLS session (RFC 8446 5.1), and no request.
+const handshakeRecord = 22
+
+// peek finds out by the first byte whether a connection is TLS that need not be.
+func (d *down) peek(in []byte) int {
+	d.peeks = false
+	if s := d.socket.TLS; s != nil && in[0] == handshakeRecord {
+		d.secure(s)
+		d.hello(in)
+		return len(in)
+	}
+	d.await(resting, d.w.keepAlive())
+	return d.Input(in)
+}
+
+// secure waits for a TLS handshake.
+func (d *down) secure(s *tlsio.Server) {
 	d.conn.Secure(tlsio.NewServer(&d.w.secure, &d.conn, d, s, d.w.shared.Handshakes))
 	d.await(securing, d.w.shared.Times.Head)
 }
@@ -28,6 +51,14 @@ func (d *down) greet() {
 func (d *down) tls() *tlsio.Conn {
 	t, _ := d.conn.Transport().(*tlsio.Conn)
 	return t
+}
+
+// peer is who the client is by its certificate, nil where it showed none.
+func (d *down) peer() *tlsio.Peer {
+	if t := d.tls(); t != nil {
+		return t.Peer()
+	}
+	return nil
 }
 
 // hello hands on what was read behind a PROXY header.
@@ -89,8 +120,13 @@ func (d *down) ended(err error) {
 // asks something else of clients than this one did.
 func (d *down) asksElse(next *view.Socket) bool {
 	t := d.tls()
-	if t == nil || d.phase == securing {
+	switch {
+	case d.phase == securing:
 		return false
+	case t == nil:
+		return next.TLS != nil && !next.Permissive
+	case next.TLS == nil || d.socket.TLS == nil:
+		return true
 	}
 	name := t.ServerName()
 	return next.TLS.Policy(next.TLS.Pick(name)) != d.socket.TLS.Policy(d.socket.TLS.Pick(name))

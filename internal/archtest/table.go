@@ -53,8 +53,8 @@ var rooms = []room{
 	// Endpoint state and the bundle a request reads: shared memory, but no I/O.
 	// Idle connections are kept as a loop's handles.
 	{path: "edgeproxy/upstream", may: with(with(vocabulary, decision...), "edgeproxy/loop", "edgeproxy/lb", "edgeproxy/outlier", "edgeproxy/limit")},
-	{path: "edgeproxy/tlsio", may: []string{"edgeproxy/loop"}},
-	{path: "edgeproxy/view", may: with(with(vocabulary, decision...), "edgeproxy/tlsio", "edgeproxy/stream", "edgeproxy/route", "edgeproxy/function", "edgeproxy/lb", "edgeproxy/upstream", "edgeproxy/limit", "edgeproxy/outlier")},
+	{path: "edgeproxy/tlsio", may: []string{"edgeproxy/loop", "internal/spiffe"}},
+	{path: "edgeproxy/view", may: with(with(vocabulary, decision...), "internal/spiffe", "edgeproxy/tlsio", "edgeproxy/stream", "edgeproxy/route", "edgeproxy/function", "edgeproxy/lb", "edgeproxy/upstream", "edgeproxy/limit", "edgeproxy/outlier")},
 	// The server and its I/O rooms.
 	{path: "edgeproxy", may: with(with(vocabulary, decision...), "edgeproxy/...", "internal/...")},
 
@@ -80,6 +80,7 @@ var rooms = []room{
 	// As pure rooms are, but for the client that stands beside the types it judges.
 	{path: "controller/check", may: with(vocabulary, "controller/membership", "controller/siteapi")},
 	{path: "controller/plan", pure: true, may: with(vocabulary, "controller/price", "controller/world", "controller/membership", "chaining/path", "scheduler/placement", "scheduler/traffic")},
+	{path: "controller/ca", pure: true, may: []string{"internal/spiffe"}},
 	{path: "controller", may: with(vocabulary, "api/kube", "controller/...", "internal/...")},
 
 	// Proof: simulators, emulators, load, the demo. Real processes are started as
@@ -99,6 +100,7 @@ var rooms = []room{
 
 	// Plumbing.
 	{path: "internal/maglev", pure: true},
+	{path: "internal/spiffe", pure: true},
 	{path: "internal", may: []string{"api/mesh", "internal/..."}},
 
 	// Thin mains.

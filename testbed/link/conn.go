@@ -12,6 +12,7 @@ import (
 // conn is one relayed connection: two ends and a pipe each way.
 type conn struct {
 	relay    *Relay
+	number   uint64
 	caller   end
 	target   end
 	up, down pipe
@@ -31,7 +32,7 @@ type end struct {
 
 func newConn(r *Relay, fd int) {
 	now := r.loop.Now()
-	c := &conn{relay: r}
+	c := &conn{relay: r, number: r.connections.Load()}
 	c.caller = end{c: c, fd: fd, in: &c.up, out: &c.down, connected: true}
 	c.target = end{c: c, fd: -1, in: &c.down, out: &c.up}
 	c.up = pipe{c: c, src: &c.caller, dst: &c.target, count: &r.forward, notBefore: now + 3*r.half}

@@ -67,6 +67,7 @@ type Relay struct {
 	state    State
 	closed   bool
 	conns    map[*conn]struct{}
+	tap      func(conn uint64, forward bool, p []byte)
 
 	connections, refused, forward, backward atomic.Uint64
 	open                                    atomic.Int64
@@ -98,6 +99,12 @@ func (r *Relay) Addr() netip.AddrPort { return r.addr }
 
 // RTT is the round trip that the relay adds.
 func (r *Relay) RTT() time.Duration { return 2 * r.half }
+
+// Tap shows f every byte that the relay reads from now on, by the number of its
+// connection (its place in the order of accepting) and direction. f runs on the loop.
+func (r *Relay) Tap(f func(conn uint64, forward bool, p []byte)) {
+	r.loop.Call(func() { r.tap = f })
+}
 
 // SetTarget says where connections from now on lead.
 func (r *Relay) SetTarget(target netip.AddrPort) { r.loop.Call(func() { r.target = target }) }

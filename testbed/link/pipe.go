@@ -59,7 +59,8 @@ func (p *pipe) fill() {
 	if p.eof || p.c.relay.state != Healthy || p.room() <= 0 {
 		return
 	}
-	n, err := unix.Read(p.src.fd, p.free())
+	into := p.free()
+	n, err := unix.Read(p.src.fd, into)
 	switch {
 	case err == unix.EAGAIN || err == unix.EINTR:
 		return
@@ -67,6 +68,9 @@ func (p *pipe) fill() {
 		p.eof, p.reset = true, true
 	case n == 0:
 		p.eof = true
+	}
+	if tap := p.c.relay.tap; tap != nil && n > 0 {
+		tap(p.c.number, p == &p.c.up, into[:n])
 	}
 	due := max(p.c.relay.loop.Now()+p.c.relay.half, p.notBefore)
 	if p.eof {

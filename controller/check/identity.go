@@ -1,0 +1,58 @@
+package check
+
+import (
+	"time"
+
+	"github.com/meridian-mesh/meridian/controller/siteapi"
+)
+
+const (
+	// rootSoon is how long before its end the newest root is spoken of: longer than
+	// anybody stays away.
+	rootSoon = 180 * 24 * time.Hour
+	// leafSoon is how long before its end a proxy's certificate is; it was to be
+	// renewed hours before.
+	leafSoon = 6 * time.Hour
+)
+
+// Codes of findings about certificates.
+const (
+	CodeCertificate = "certificate"
+	CodeIdentity    = "identity"
+)
+
+// identities judges what a site issues.
+func (c *checker) identities(s *siteapi.SiteStatus) {
+	i := s.Identities
+	if i == nil {
+		return
+	}
+	const away = "see the controller's log, and whether the hub answers (meridian status); the site's proxies have certificates for a day"
+	switch x := i.Issuer; {
+	case x == nil:
+		c.add(siteapi.SeverityError, CodeIdentity, s.Site, "see the controller's log, and whether the hub answers (meridian status): until then nothing goes between this site and others", "it cannot issue identities: %s", i.Problem)
+	case !s.Now.Before(x.NotAfter):
+		c.add(siteapi.SeverityError, CodeIdentity, s.Site, away, "its issuer has ended on %s, its proxies' certificates are not renewed: %s", x.NotAfter.Format(time.DateTime), i.Problem)
+	case s.Now.After(x.RenewAt.Add(x.NotAfter.Sub(x.NotBefore) / 10)):
+		c.add(siteapi.SeverityWarning, CodeIdentity, s.Site, away, "its issuer ends on %s and was to be renewed on %s: %s", x.NotAfter.Format(time.DateTime), x.RenewAt.Format(time.DateTime), i.Problem)
+	}
+	if len(i.Roots) > 0 && i.Roots[0].NotAfter.Sub(s.Now) < rootSoon {
+		c.add(siteapi.SeverityWarning, CodeIdentity, s.Site, "at the hub: meridian cert rotate root", "the mesh's newest root ends on %s", i.Roots[0].NotAfter.Format(time.DateOnly))
+	}
+}
+
+// identity judges a proxy's certificate.
+func (c *checker) identity(s *siteapi.SiteStatus, n *siteapi.NodeStatus) {
+	const remedy = "see its log: its site's controller issues one within seconds; a proxy of a version before this one has none (upgrade it, or mtls: disabled in its Site)"
+	if s.Identities == nil || s.Identities.Issuer == nil || n.Behind {
+		return
+	}
+	switch x := n.Identity; {
+	case x == nil:
+		c.add(siteapi.SeverityError, CodeIdentity, s.Site, remedy, "proxy %s has no certificate: it sends nothing to other sites and takes nothing from them", n.Node)
+	case !s.Now.Before(x.NotAfter):
+		c.add(siteapi.SeverityError, CodeIdentity, s.Site, remedy, "the certificate of proxy %s has ended at %s: other sites refuse it", n.Node, x.NotAfter.Format(time.DateTime))
+	case x.NotAfter.Sub(s.Now) < leafSoon:
+		c.add(siteapi.SeverityWarning, CodeIdentity, s.Site, remedy, "the certificate of proxy %s ends at %s and was to be renewed hours ago", n.Node, x.NotAfter.Format(time.DateTime))
+	}
+}

@@ -30,6 +30,10 @@ build: ## build the binaries into bin/, static and stripped
 		CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/$$b ./cmd/$$b; \
 	done
 
+.PHONY: wasm
+wasm: ## build the example of a WebAssembly function, bin/function.wasm
+	@GOOS=wasip1 GOARCH=wasm go build -trimpath -ldflags "-s -w" -buildmode=c-shared -o bin/function.wasm ./examples/wasm
+
 .PHONY: run
 run: build ## build, then run a small mesh on this machine: make run ARGS='--duration 30s'
 	@bin/meridian demo $(ARGS)

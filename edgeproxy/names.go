@@ -13,6 +13,8 @@ import (
 const (
 	// healthEvery is how often endpoints are judged.
 	healthEvery = 100 * time.Millisecond
+	// modulesEvery is how often the files of WebAssembly modules are looked at.
+	modulesEvery = time.Second
 	// firstAnswer is how long a new configuration waits for DNS.
 	firstAnswer = time.Second
 )
@@ -21,6 +23,8 @@ const (
 func (s *Server) tend(ctx context.Context) {
 	t := time.NewTicker(healthEvery)
 	defer t.Stop()
+	files := time.NewTicker(modulesEvery)
+	defer files.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -28,6 +32,13 @@ func (s *Server) tend(ctx context.Context) {
 		case <-t.C:
 			if st := s.state.Load(); st != nil {
 				s.health.tick(s.Now(), st.View)
+			}
+		case <-files.C:
+			if !s.modulesChanged() {
+				continue
+			}
+			if err := s.rebuild(); err != nil && ctx.Err() == nil {
+				s.deps.Log.Error("a changed WebAssembly module is not applied", "err", err)
 			}
 		case <-s.names.Changed():
 			if err := s.rebuild(); err != nil && ctx.Err() == nil {
@@ -39,6 +50,12 @@ func (s *Server) tend(ctx context.Context) {
 			}
 		}
 	}
+}
+
+func (s *Server) modulesChanged() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.chains.Changed()
 }
 
 // namesOf lists the addresses of a snapshot's endpoints at home that are DNS names.

@@ -18,6 +18,7 @@ import (
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/datagram"
 	"github.com/meridian-mesh/meridian/edgeproxy/function"
+	"github.com/meridian-mesh/meridian/edgeproxy/function/wasm"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 	"github.com/meridian-mesh/meridian/edgeproxy/resolve"
 	"github.com/meridian-mesh/meridian/edgeproxy/tlsio"
@@ -86,7 +87,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	s := &Server{
 		cfg: cfg, deps: deps,
 		registry: upstream.NewRegistry(cfg.Loops),
-		chains:   function.NewRegistry(cfg.Loops),
+		chains:   function.NewRegistry(cfg.Loops, &wasm.Loader{Log: deps.Log, Now: loop.Now}),
 		tokens:   loop.NewTokens(usable - cfg.Loops),
 		names:    resolve.New(cfg.Resolver),
 		certs:    tlsio.NewStore(deps.Log),
@@ -163,6 +164,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.names.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.chains.Close()
 	if st := s.state.Load(); st != nil {
 		for _, l := range st.Listeners {
 			err = errors.Join(err, l.Listener.Close())
@@ -218,6 +220,7 @@ func (s *Server) install(snap *mesh.Snapshot, sharing upstream.Sharing) error {
 	}
 	s.registry.Retain(v.Endpoints())
 	s.certs.Retain()
+	s.chains.Retain()
 	return nil
 }
 

@@ -138,6 +138,8 @@ type NetworkFunctionSpec struct {
 	Instances []FunctionInstance `json:"instances,omitempty"`
 	// Native makes it a function of requests, which has no instances.
 	Native *NativeFunction `json:"native,omitempty"`
+	// Wasm, in place of Native, makes it one that is a module.
+	Wasm *WasmFunction `json:"wasm,omitempty"`
 }
 
 // FunctionCapacity is what an instance can do, as an M/M/c queue.
@@ -307,7 +309,7 @@ func functionRelations(s *NetworkFunctionSpec, fault faultFunc) {
 		return
 	}
 	if len(s.Instances) == 0 {
-		fault("instances", "is missing", "where packets are handed over; a function of requests has native instead")
+		fault("instances", "is missing", "where packets are handed over; a function of requests has native or wasm instead")
 	}
 	pairs := s.State == StateInterface
 	if pairs && s.Attach != "" && s.Attach != AttachPlain {
@@ -370,6 +372,9 @@ func chainNodeRelations(s *ChainNodeSpec, fault faultFunc) {
 
 // requestFunctionRelations refuses what a function of requests has no use for.
 func requestFunctionRelations(s *NetworkFunctionSpec, fault faultFunc) {
+	if s.Native != nil && s.Wasm != nil {
+		fault("wasm", "is there beside native", "make it a NetworkFunction of its own")
+	}
 	for _, f := range []struct {
 		field string
 		set   bool

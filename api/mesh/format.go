@@ -288,6 +288,10 @@ func checkField(s string) (string, string) {
 	return checkHeader(s)
 }
 
+// EditableField reports whether functions and filters may change a field of the name:
+// it is a token, and not the proxies' own to write.
+func EditableField(name []byte) bool { return !checkFails(checkField(string(name))) }
+
 func checkRequestField(s string) (string, string) {
 	if strings.EqualFold(s, "host") {
 		return "Host is not matched as a header", "use hostnames of the route"

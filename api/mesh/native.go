@@ -2,9 +2,11 @@ package mesh
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 )
 
 // NativeFunction is a function of requests that is built into the proxy and runs in
@@ -14,6 +16,24 @@ type NativeFunction struct {
 	Policer *RequestPolicer   `json:"policer,omitempty"`
 	Tagger  *HostTagger       `json:"tagger,omitempty"`
 }
+
+// WasmFunction is a function of requests that is a WebAssembly module with the handler
+// ABI of http-wasm. It sees and changes heads; bodies pass it by.
+type WasmFunction struct {
+	// File is an absolute path on the machine of each proxy, which follows its changes.
+	File string `json:"file"`
+	// Config is given to the module as it is.
+	Config    string `json:"config,omitempty"`
+	MemoryMiB int    `json:"memoryMiB,omitempty"`
+	// Budget is what one call may take; a module that takes longer is killed.
+	Budget *Duration `json:"budget,omitempty"`
+}
+
+// DefaultWasmMemoryMiB and DefaultWasmBudget bound a module where nothing is said.
+const (
+	DefaultWasmMemoryMiB = 16
+	DefaultWasmBudget    = time.Millisecond
+)
 
 // HeaderEnrichment edits fields of requests and of their responses. The values of set
 // and add are templates, see [ParseTemplate]; one that comes out empty adds no field.
@@ -180,7 +200,7 @@ func taggerRelations(t *HostTagger, fault faultFunc) {
 
 // ForRequests reports whether the function is one of requests, which the proxy runs,
 // and not of packets.
-func (s *NetworkFunctionSpec) ForRequests() bool { return s.Native != nil }
+func (s *NetworkFunctionSpec) ForRequests() bool { return s.Native != nil || s.Wasm != nil }
 
 // ForRequests reports whether the chain is one of requests: it begins at a Gateway, or
 // where routes name it.
@@ -310,3 +330,25 @@ func (c *checker) missingFilter(namespace string, e *LocalObjectRef) string {
 	}
 	return ""
 }
+
+// functionRules are those of functions of requests.
+var functionRules = map[string]rule{
+	"NativeFunction.headers":           {doc: "Sets, adds and removes headers, with values of the request."},
+	"NativeFunction.policer":           {doc: "A token bucket; what is beyond it gets 429."},
+	"NativeFunction.tagger":            {doc: "Names what a request is for by its host."},
+	"HeaderEnrichment.clientPosition":  {doc: "Headers that carry the client's position, for ${source.geo}; else it is the site's."},
+	"RequestPolicer.requestsPerSecond": {span: positive},
+	"RequestPolicer.burst":             {span: &span{lo: 1, hi: 1e6}, doc: "Requests that may come at once; absent, those of one second."},
+	"RequestPolicer.per":               {enum: []string{PolicePerAll, PolicePerClient, PolicePerHost, PolicePerIdentity}, def: PolicePerAll, doc: "Whose requests share a bucket: all, a client's address, a host, or the identity of a client's certificate."},
+	"HostTagger.header":                {format: &formatField, doc: "The header that carries the name; what a client sends in it is removed."},
+	"HostTagger.tags":                  {minItems: 1, maxItems: 64, unique: "name"},
+	"HostTagger.default":               {format: &formatFieldValue},
+	"HostTag.name":                     {format: &formatFieldValue},
+	"HostTag.hosts":                    {format: &formatHostname, minItems: 1, maxItems: 64, unique: "."},
+	"WasmFunction.file":                {format: &formatAbsolute, doc: "The module, an absolute path on the machine of each proxy; a change of the file is followed."},
+	"WasmFunction.config":              {format: &formatBody, doc: "Given to the module as it is."},
+	"WasmFunction.memoryMiB":           {span: &span{lo: 1, hi: 1024}, def: DefaultWasmMemoryMiB, doc: "Bound of the memory of one instance; each event loop has one."},
+	"WasmFunction.budget":              {span: &span{lo: 0.00001, hi: 0.005}, doc: "What one call may take, 1ms by default; a module that takes longer is killed, and after three times not started again."},
+}
+
+func init() { maps.Copy(rules, functionRules) }

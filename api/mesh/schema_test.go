@@ -385,6 +385,11 @@ spec:
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
 kind: NetworkFunction
+metadata: {name: module}
+spec: {wasm: {file: /opt/f.wasm, config: "a: b", memoryMiB: 32, budget: 500us}}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: NetworkFunction
 metadata: {name: police}
 spec: {native: {policer: {requestsPerSecond: 0.5, burst: 3, per: client}}}
 ---

@@ -53,12 +53,15 @@ type Counters struct {
 	Cells           []Cell
 }
 
+// MaxHops bounds the functions of a chain, as its document's rule does.
+const MaxHops = 16
+
 // Hop is a place of a chain.
 type Hop struct {
 	Function Function
 	Responds Responder // nil where it does not
 	Name     string
-	Kind     string // of function: headers, policer, tagger
+	Kind     string // of function: headers, policer, tagger, wasm
 	// Open lets requests go on when the function fails.
 	Open     bool
 	Counters *Counters
@@ -92,7 +95,7 @@ func (c *Chain) Request(q *Request, timed bool) (v Verdict, passed int) {
 	q.chain = c
 	for i := range c.Hops {
 		h := &c.Hops[i]
-		q.hop = h
+		q.hop, q.at = h, i
 		cell := &h.Counters.Cells[q.Loop]
 		var began int64
 		if timed {
@@ -133,7 +136,7 @@ func (c *Chain) Response(q *Request, passed int) {
 		if h.Responds == nil {
 			continue
 		}
-		q.hop = h
+		q.hop, q.at = h, i
 		if h.Responds.Response(q) == Failed {
 			h.Counters.Cells[q.Loop].Failed.Add(1)
 		}

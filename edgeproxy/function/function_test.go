@@ -44,7 +44,7 @@ const siteText = "---\napiVersion: mesh.meridian.dev/v1alpha1\nkind: Site\nmetad
 // oneChain is a chain of one function.
 func oneChain(t testing.TB, native string) *Chain {
 	t.Helper()
-	c := NewRegistry(2).Chains(objects(t, functionText("f", native)+chainText("c", "{functions: [f]}")+siteText), "north")["default/c"]
+	c := NewRegistry(2, nil).Chains(objects(t, functionText("f", native)+chainText("c", "{functions: [f]}")+siteText), "north")["default/c"]
 	if c == nil || c.Broken != "" {
 		t.Fatalf("no chain: %+v", c)
 	}
@@ -252,7 +252,7 @@ func TestFailureModes(t *testing.T) {
 
 // TestReload: what does not change keeps its buckets and counters.
 func TestReload(t *testing.T) {
-	r := NewRegistry(1)
+	r := NewRegistry(1, nil)
 	text := func(burst int) string {
 		return functionText("f", fmt.Sprintf("{policer: {requestsPerSecond: 0.1, burst: %d}}", burst)) + chainText("c", "{functions: [f]}")
 	}
@@ -274,7 +274,7 @@ func TestReload(t *testing.T) {
 
 func TestBroken(t *testing.T) {
 	packets := "---\napiVersion: mesh.meridian.dev/v1alpha1\nkind: NetworkFunction\nmetadata: {name: p}\nspec: {instances: [{name: i, node: n1, left: l}]}\n"
-	chains := NewRegistry(1).Chains(objects(t, packets+chainText("a", "{functions: [p]}")+chainText("b", "{functions: [none], failureMode: open}")), "")
+	chains := NewRegistry(1, nil).Chains(objects(t, packets+chainText("a", "{functions: [p]}")+chainText("b", "{functions: [none], failureMode: open}")), "")
 	if c := chains["default/a"]; c == nil || !strings.Contains(c.Broken, "is of packets") || c.Open {
 		t.Errorf("%+v", c)
 	}

@@ -18,8 +18,23 @@ import (
 // are for one goroutine at a time.
 type Registry struct {
 	loops     int
+	modules   Modules
+	stale     []Function
 	functions map[string]*instance
 	counters  map[hopKey]*Counters
+}
+
+// Modules makes functions of WebAssembly modules, with files that this room must not
+// read itself.
+type Modules interface {
+	Load(key string, spec *mesh.WasmFunction, loops int) (Function, error)
+	// Changed reports whether there is another file than the function was made of,
+	// which was not refused.
+	Changed(f Function) bool
+	// Refuse notes that what Changed has seen cannot be served.
+	Refuse(f Function, why error)
+	// Close ends a function that no view has any more.
+	Close(f Function)
 }
 
 // instance is a function and what it was made of.
@@ -34,9 +49,9 @@ type hopKey struct {
 	hop             int
 }
 
-// NewRegistry makes a registry for a number of loops.
-func NewRegistry(loops int) *Registry {
-	return &Registry{loops: loops, functions: map[string]*instance{}, counters: map[hopKey]*Counters{}}
+// NewRegistry makes a registry for a number of loops; modules may be nil.
+func NewRegistry(loops int, modules Modules) *Registry {
+	return &Registry{loops: loops, modules: modules, functions: map[string]*instance{}, counters: map[hopKey]*Counters{}}
 }
 
 // Chains makes the chains of requests of the documents, by namespace/name. site is the
@@ -79,8 +94,39 @@ func (r *Registry) Chains(o *mesh.Objects, site string) map[string]*Chain {
 		c.spi = strconv.AppendUint(nil, uint64(c.SPI), 10)
 		chains[c.Key] = c
 	}
+	for key, in := range r.functions {
+		if used[key] != in {
+			r.stale = append(r.stale, in.Function)
+		}
+	}
 	r.functions, r.counters = used, counted
 	return chains
+}
+
+// Close ends all functions; none may be asked any more.
+func (r *Registry) Close() {
+	r.Chains(&mesh.Objects{}, "")
+	r.Retain()
+}
+
+// Changed reports whether a function's file is another one than before.
+func (r *Registry) Changed() bool {
+	for _, in := range r.functions {
+		if r.modules != nil && r.changed(in) {
+			return true
+		}
+	}
+	return false
+}
+
+// Retain ends what the last chains no longer have, once they are in force.
+func (r *Registry) Retain() {
+	if r.modules != nil {
+		for _, f := range r.stale {
+			r.modules.Close(f)
+		}
+	}
+	r.stale = nil
 }
 
 // function finds what a document says, anew where it says something else than before.
@@ -95,16 +141,37 @@ func (r *Registry) function(key string, f *mesh.NetworkFunction, site *mesh.Loca
 	if site != nil {
 		at = *site
 	}
-	if was := r.functions[key]; was != nil && reflect.DeepEqual(was.spec, &f.Spec) && was.site == at {
+	if was := r.functions[key]; was != nil && reflect.DeepEqual(was.spec, &f.Spec) && was.site == at && !r.changed(was) {
 		return was, nil
 	}
-	made, err := native(f.Spec.Native, site)
+	made, err := r.make(key, f, site)
 	if err != nil {
+		if was := r.functions[key]; was != nil && reflect.DeepEqual(was.spec, &f.Spec) && f.Spec.Wasm != nil {
+			r.modules.Refuse(was.Function, err)
+			return was, nil // the last good one goes on
+		}
 		return nil, fmt.Errorf("NetworkFunction %s: %w", key, err)
+	}
+	if was := r.functions[key]; was != nil {
+		r.stale = append(r.stale, was.Function)
 	}
 	in := &instance{made, &f.Spec, at}
 	r.functions[key] = in // for the other chains of these documents
 	return in, nil
+}
+
+func (r *Registry) changed(in *instance) bool {
+	return in.spec.Wasm != nil && r.modules.Changed(in.Function)
+}
+
+func (r *Registry) make(key string, f *mesh.NetworkFunction, site *mesh.Location) (Function, error) {
+	if f.Spec.Wasm == nil {
+		return native(f.Spec.Native, site)
+	}
+	if r.modules == nil {
+		return nil, fmt.Errorf("this build runs no WebAssembly modules")
+	}
+	return r.modules.Load(key, f.Spec.Wasm, r.loops)
 }
 
 func native(n *mesh.NativeFunction, site *mesh.Location) (Function, error) {
@@ -122,6 +189,8 @@ func native(n *mesh.NativeFunction, site *mesh.Location) (Function, error) {
 // kindOf is the kind of a function in one word.
 func kindOf(s *mesh.NetworkFunctionSpec) string {
 	switch {
+	case s.Wasm != nil:
+		return "wasm"
 	case s.Native.Headers != nil:
 		return "headers"
 	case s.Native.Policer != nil:

@@ -34,11 +34,17 @@ type Request struct {
 	Now   int64
 	Clock func() int64
 
+	// Backup is room for a copy of Fields, kept for the next request.
+	Backup []stream.Field
+	// Contexts are what functions keep of a request for its response, by hop.
+	Contexts *[MaxHops]uint32
+
 	// Answer is what a function says that answers the request itself.
 	Answer Answer
 
 	chain *Chain
 	hop   *Hop
+	at    int // the hop's place
 	text  []byte
 }
 
@@ -48,6 +54,12 @@ type Answer struct {
 	Fields []stream.Field
 	Body   []byte
 }
+
+// Context is what the function at this hop keeps of the request.
+func (q *Request) Context() *uint32 { return &q.Contexts[q.at] }
+
+// Keep copies bytes into the request's memory.
+func (q *Request) Keep(b []byte) []byte { return q.keep(b) }
 
 // keep copies bytes into the request's memory.
 func (q *Request) keep(b []byte) []byte {

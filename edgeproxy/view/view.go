@@ -293,7 +293,7 @@ func Build(snap *mesh.Snapshot, with Deps) (*View, error) {
 		},
 	}
 	if with.Functions == nil {
-		with.Functions = function.NewRegistry(with.Loops)
+		with.Functions = function.NewRegistry(with.Loops, nil)
 	}
 	b.mesh()
 	b.sites()

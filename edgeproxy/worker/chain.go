@@ -16,6 +16,8 @@ const timedShare = 64
 type ran struct {
 	chain *function.Chain
 	hops  int
+	// contexts are what its functions keep for the response.
+	contexts [function.MaxHops]uint32
 }
 
 // Grab gives functions memory that lives as long as the request.
@@ -39,10 +41,11 @@ func (w *Worker) chains(r *request, chains []route.Chain, rule string) bool {
 			return false
 		}
 		q.Fields = r.fields
+		q.Contexts = &r.ran[r.runs].contexts
 		v, hops := c.Request(q, timed)
 		r.fields = q.Fields
 		r.head.Fields = r.fields
-		r.ran[r.runs] = ran{c, hops}
+		r.ran[r.runs].chain, r.ran[r.runs].hops = c, hops
 		r.runs++
 		switch v {
 		case function.Answered:
@@ -75,6 +78,7 @@ func (w *Worker) chainsBack(r *request, status int, fields []stream.Field) []str
 			q.Asked, q.Status, q.Route = r.head.Fields, status, r.log.route
 			q.Fields = append(w.fields[:0], fields...)
 		}
+		q.Contexts = &r.ran[i].contexts
 		r.ran[i].chain.Response(q, r.ran[i].hops)
 		fields = q.Fields
 		w.fields = fields[:0]

@@ -38,6 +38,8 @@ var rooms = []room{
 	{path: "edgeproxy/http1", pure: true, may: []string{"edgeproxy/stream"}},
 	{path: "edgeproxy/http2", pure: true, may: []string{"edgeproxy/stream"}},
 	{path: "edgeproxy/function", pure: true, may: with(vocabulary, "edgeproxy/stream")},
+	{path: "edgeproxy/function/guest"},
+	{path: "edgeproxy/function/wasm", may: with(vocabulary, "edgeproxy/stream", "edgeproxy/function")},
 	{path: "edgeproxy/route", pure: true, may: with(vocabulary, "edgeproxy/stream", "edgeproxy/function")},
 	{path: "edgeproxy/lb", pure: true, may: with(with(vocabulary, decision...), "internal/maglev")},
 	{path: "edgeproxy/loadheader", pure: true},
@@ -104,7 +106,7 @@ var rooms = []room{
 
 	// Thin mains.
 	{path: "cmd", may: []string{"..."}},
-	{path: "examples", may: vocabulary},
+	{path: "examples", may: with(vocabulary, "edgeproxy/function/guest")},
 }
 
 // ownedDependency says which rooms may import a module from outside. A new

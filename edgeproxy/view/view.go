@@ -170,7 +170,13 @@ type Service struct {
 	// Packets picks for UDP sessions by the hash of what tells them apart; nil where
 	// no port is UDP's.
 	Packets lb.Picker
-	// Declared capacity of the home endpoints.
+	// Mates are the services that share a machine with this one.
+	Mates []*upstream.Service
+	// pools are the slots that the service declares in each pool, unpooled the others.
+	pools    map[string]int
+	unpooled int
+	// Declared capacity of the home endpoints, of all that share the machine where
+	// there are Mates.
 	Concurrency int
 	ServiceTime time.Duration
 
@@ -295,6 +301,7 @@ func Build(snap *mesh.Snapshot, with Deps) (*View, error) {
 	for _, s := range snap.Objects.Services {
 		b.service(s)
 	}
+	b.pools()
 	for _, p := range snap.Objects.TrafficPolicies {
 		b.targets(p)
 	}

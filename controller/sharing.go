@@ -82,6 +82,7 @@ func (s *Server) input(sh world.Shared) plan.Input {
 	if sh.Sharing.ShedAfter != nil {
 		in.ShedAfterMS = float64(sh.Sharing.ShedAfter.D()) / float64(time.Millisecond)
 	}
+	in.OthersPerS, in.Mates = sh.Home.PoolPerS, sh.Mates
 	for _, rate := range sh.Home.From {
 		in.OthersPerS += rate
 	}

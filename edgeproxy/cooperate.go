@@ -301,7 +301,7 @@ func (c *Cooperation) counters(loads []ServiceLoad) map[mesh.ServiceKey]*share.C
 			count = &share.Counters{From: map[string]uint64{}}
 			c.counts[l.Service] = count
 		}
-		from := count.From
+		from, mates := count.From, count.Mates[:0]
 		clear(from)
 		for _, f := range l.From {
 			from[f.Site] = f.N
@@ -311,6 +311,7 @@ func (c *Cooperation) counters(loads []ServiceLoad) map[mesh.ServiceKey]*share.C
 			FreeStarts: l.UnqueuedStarts, Unqueued: l.Unqueued,
 			UnqueuedMS: float64(l.UnqueuedNS) / 1e6, UnqueuedSqMS: float64(l.UnqueuedSqUS) / 1e6,
 			InFlight: l.InFlight, Slots: float64(l.Slots), Up: up[l.Service],
+			Mates: append(mates, l.Mates...), DeclaredMS: ms(l.ServiceTime),
 		}
 	}
 	if len(c.counts) > len(loads) {

@@ -195,7 +195,7 @@ func (x *explainer) backend(e *mesh.ExplainedBackend, svc *view.Service) {
 	}
 	if svc.Gate == nil || x.coop == nil {
 		e.Sharing = "not shared"
-		home := mesh.ExplainedSite{Site: string(x.v.Site), Home: true, Chance: 1, InFlight: int(svc.Service.InFlight.Load()), Why: "the service is not shared with other sites"}
+		home := mesh.ExplainedSite{Site: string(x.v.Site), Home: true, Chance: 1, InFlight: svc.Busy(), Why: "the service is not shared with other sites"}
 		if class := svc.Class(x.fields); svc.Full(class, home.InFlight) {
 			home.Chance, home.Why = 0, fmt.Sprintf("%d in flight here: from %d on requests are refused (503)", home.InFlight, svc.FullAt(class))
 		}
@@ -229,7 +229,7 @@ func (x *explainer) fenced(e *mesh.ExplainedBackend, svc *view.Service) {
 // served here or not at all.
 func (x *explainer) handedIn(e *mesh.ExplainedBackend, svc *view.Service) {
 	e.Policies = mesh.PolicyOrigins(&x.snap.Objects, svc.Key)
-	home := mesh.ExplainedSite{Site: string(x.v.Site), Home: true, Chance: 1, InFlight: int(svc.Service.InFlight.Load()), Why: "handed in by another site: served here, never passed on"}
+	home := mesh.ExplainedSite{Site: string(x.v.Site), Home: true, Chance: 1, InFlight: svc.Busy(), Why: "handed in by another site: served here, never passed on"}
 	if !x.endpoints(e, svc) {
 		home.Chance, home.Why = 0, "handed in by another site, but "+cmp.Or(svc.Fenced, "no endpoint here can serve")
 	}
@@ -308,7 +308,7 @@ func (c *Cooperation) explain(e *mesh.ExplainedBackend, svc *view.Service, class
 	if w.Sessions {
 		e.Unit = mesh.UnitSessions
 	}
-	inFlight := int(svc.Service.InFlight.Load())
+	inFlight := svc.Busy()
 	e.Sharing, e.Source, e.Off = is.share.Gate.Policy(), is.share.Source, w.Off
 	asked := inFlight
 	if !serves {

@@ -334,6 +334,8 @@ type ServiceLoad struct {
 	UnqueuedStarts uint64
 	// From splits arrivals by the other site they came from.
 	From []SourceCount
+	// Mates are the services that share a machine with it; then Slots are the machine's.
+	Mates []mesh.ServiceKey
 	// Remotes are the candidates abroad, in the order the gate knows them.
 	Remotes []RemoteLoad
 }
@@ -373,7 +375,7 @@ func (s *Server) Loads(dst []ServiceLoad) []ServiceLoad {
 		l := &dst[len(dst)-1]
 		*l = ServiceLoad{
 			Service: h.Key, InFlight: int(h.InFlight.Load()), Slots: svc.Concurrency, ServiceTime: svc.ServiceTime,
-			From: l.From[:0], Remotes: l.Remotes[:0],
+			From: l.From[:0], Remotes: l.Remotes[:0], Mates: svc.MateKeys(l.Mates[:0]),
 		}
 		for i := range h.Cells {
 			c := &h.Cells[i]

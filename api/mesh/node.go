@@ -40,6 +40,9 @@ type NodeServiceReport struct {
 	// Demand is the rate of requests from the site's own users, wherever they
 	// were served, per second (lambda of the rule).
 	Demand float64 `json:"demand"`
+	// PoolPerS is the part of Arrivals that services which share the machine do, in
+	// requests of this one per second.
+	PoolPerS float64 `json:"poolPerS,omitempty"`
 }
 
 // HeardReport is a report of another site that came in band on a response.

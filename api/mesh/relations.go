@@ -1,8 +1,12 @@
 package mesh
 
 import (
+	"fmt"
 	"math"
 	"reflect"
+	"slices"
+	"strings"
+	"sync"
 )
 
 // faultFunc reports a fault of a field, or of an item of a list (name[1]).
@@ -17,26 +21,31 @@ func related[T any](check func(v *T, fault faultFunc)) func(reflect.Value, fault
 
 // relations are rules between the fields of one struct.
 var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
-	reflect.TypeFor[HTTPRouteSpec]():       related(httpRouteRelations),
-	reflect.TypeFor[HTTPRouteRule]():       related(routeRuleRelations),
-	reflect.TypeFor[BackendRef]():          related(backendRelations),
-	reflect.TypeFor[PathMatch]():           related(pathMatchRelations),
-	reflect.TypeFor[HeaderMatch]():         related(headerMatchRelations),
-	reflect.TypeFor[QueryParamMatch]():     related(queryMatchRelations),
-	reflect.TypeFor[HTTPRouteFilter]():     related(filterRelations),
-	reflect.TypeFor[GRPCRouteFilter]():     related(grpcFilterRelations),
-	reflect.TypeFor[GRPCMethodMatch]():     related(methodMatchRelations),
-	reflect.TypeFor[HeaderModifier]():      related(headerModifierRelations),
-	reflect.TypeFor[RequestMirror]():       related(mirrorRelations),
-	reflect.TypeFor[Fraction]():            related(fractionRelations),
-	reflect.TypeFor[RequestRedirect]():     related(redirectRelations),
-	reflect.TypeFor[PathModifier]():        related(pathModifierRelations),
-	reflect.TypeFor[CORS]():                related(corsRelations),
-	reflect.TypeFor[LocalResponseSpec]():   related(localResponseRelations),
-	reflect.TypeFor[ReferenceGrantTo]():    related(grantToRelations),
-	reflect.TypeFor[RouteNamespaces]():     related(routeNamespacesRelations),
-	reflect.TypeFor[NamespaceSelector]():   related(namespaceSelectorRelations),
-	reflect.TypeFor[RouteRetry]():          related(retryRelations),
+	reflect.TypeFor[HTTPRouteSpec]():     related(httpRouteRelations),
+	reflect.TypeFor[HTTPRouteRule]():     related(routeRuleRelations),
+	reflect.TypeFor[BackendRef]():        related(backendRelations),
+	reflect.TypeFor[PathMatch]():         related(pathMatchRelations),
+	reflect.TypeFor[HeaderMatch]():       related(headerMatchRelations),
+	reflect.TypeFor[QueryParamMatch]():   related(queryMatchRelations),
+	reflect.TypeFor[HTTPRouteFilter]():   related(filterRelations),
+	reflect.TypeFor[GRPCRouteFilter]():   related(grpcFilterRelations),
+	reflect.TypeFor[GRPCMethodMatch]():   related(methodMatchRelations),
+	reflect.TypeFor[HeaderModifier]():    related(headerModifierRelations),
+	reflect.TypeFor[RequestMirror]():     related(mirrorRelations),
+	reflect.TypeFor[Fraction]():          related(fractionRelations),
+	reflect.TypeFor[RequestRedirect]():   related(redirectRelations),
+	reflect.TypeFor[PathModifier]():      related(pathModifierRelations),
+	reflect.TypeFor[CORS]():              related(corsRelations),
+	reflect.TypeFor[LocalResponseSpec](): related(localResponseRelations),
+	reflect.TypeFor[ReferenceGrantTo]():  related(grantToRelations),
+	reflect.TypeFor[RouteNamespaces]():   related(routeNamespacesRelations),
+	reflect.TypeFor[NamespaceSelector](): related(namespaceSelectorRelations),
+	reflect.TypeFor[RouteRetry]():        related(retryRelations),
+	reflect.TypeFor[Capacity](): related(func(c *Capacity, fault faultFunc) {
+		if c.Pool != "" && c.Unit == UnitSessions {
+			fault("pool", "is of a service that counts sessions", "pools share the slots of requests")
+		}
+	}),
 	reflect.TypeFor[FenceAllow]():          related(fenceAllowRelations),
 	reflect.TypeFor[GeoPolygon]():          related(polygonRelations),
 	reflect.TypeFor[NetworkFunctionSpec](): related(functionRelations),
@@ -46,9 +55,9 @@ var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
 	reflect.TypeFor[ChainNodeSpec]():       related(chainNodeRelations),
 	reflect.TypeFor[ServiceChainSpec]():    related(chainRelations),
 	reflect.TypeFor[ChainEnd]():            related(chainEndRelations),
-	reflect.TypeFor[NativeFunction]():      related(nativeRelations),
 	reflect.TypeFor[HeaderEnrichment]():    related(enrichmentRelations),
 	reflect.TypeFor[HostTagger]():          related(taggerRelations),
+	reflect.TypeFor[NativeFunction]():      related(nativeRelations),
 	reflect.TypeFor[Export](): func(v reflect.Value, fault faultFunc) {
 		if e := v.Interface().(Export); len(e.Sites) > 0 && e.Scope != ScopeMesh {
 			fault("sites", "sites are named but scope is not "+ScopeMesh, "add scope: "+ScopeMesh)
@@ -101,3 +110,90 @@ var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
 // names whose form is narrower than an object's because they become subjects of
 // the bus, identities and metric labels.
 var labelNamed = []string{KindSite, KindMeshService}
+
+// field is one JSON field of a struct.
+type field struct {
+	name     string
+	index    []int
+	typ      reflect.Type
+	required bool
+	rule     rule
+}
+
+// fieldsOf lists a struct's JSON fields in order, embedded structs flattened as
+// encoding/json does.
+func fieldsOf(t reflect.Type) []field {
+	if f, ok := fieldCache.Load(t); ok {
+		return f.([]field)
+	}
+	var fs []field
+	for i := range t.NumField() {
+		sf := t.Field(i)
+		tag, opts, _ := strings.Cut(sf.Tag.Get("json"), ",")
+		switch {
+		case sf.Anonymous && tag == "":
+			for _, f := range fieldsOf(sf.Type) {
+				f.index = append([]int{i}, f.index...)
+				fs = append(fs, f)
+			}
+		case !sf.IsExported() || tag == "-":
+		default:
+			fs = append(fs, field{tag, []int{i}, sf.Type, !strings.Contains(opts, "omitempty"), rules[t.Name()+"."+tag]})
+		}
+	}
+	fieldCache.Store(t, fs)
+	return fs
+}
+
+var fieldCache sync.Map // reflect.Type -> []field
+
+func fieldNames(fs []field) []string {
+	names := make([]string, len(fs))
+	for i, f := range fs {
+		names[i] = f.name
+	}
+	return names
+}
+
+// scalar checks one string, number or Duration (not a pointer) against the rule.
+func (r *rule) scalar(v reflect.Value) (message, hint string) {
+	switch {
+	case v.Type() == reflect.TypeFor[Duration]():
+		d := Duration(v.Int())
+		if d < 0 {
+			return fmt.Sprintf("%v is negative", d.D()), ""
+		}
+		if r.span != nil {
+			return r.span.check(d.D().Seconds()), ""
+		}
+	case v.Kind() == reflect.String:
+		return r.text(v.String())
+	case v.CanInt() && r.span != nil:
+		return r.span.check(float64(v.Int())), ""
+	case v.CanFloat():
+		s := r.span
+		if s == nil {
+			s = &span{lo: math.Inf(-1), hi: math.Inf(1)}
+		}
+		return s.check(v.Float()), ""
+	}
+	return "", ""
+}
+
+func (r *rule) text(s string) (message, hint string) {
+	switch {
+	case slices.Contains(r.unserved, s):
+		return fmt.Sprintf("%s is not served by this version", s), "use " + strings.Join(r.enum, " or ")
+	case len(r.enum) > 0 && !slices.Contains(r.enum, s):
+		if near := nearest(s, r.enum); near != "" {
+			hint = "did you mean " + near + "?"
+		}
+		if len(r.enum) == 1 {
+			return fmt.Sprintf("%q is not %s", s, r.enum[0]), hint
+		}
+		return fmt.Sprintf("%q is not one of %s", s, strings.Join(r.enum, ", ")), hint
+	case len(r.enum) == 0 && r.format != nil:
+		return r.format.check(s)
+	}
+	return "", ""
+}

@@ -271,7 +271,7 @@ metadata: {name: full}
 spec:
   ports: [{name: http, port: 65535, protocol: http}]
   endpoints:
-  - {address: "[fe80::1%eth0]:80", site: b, node: n1.example, weight: 1000000, workload: {cluster: c, namespace: ns, name: w}, capacity: {concurrency: 4, serviceTime: 20ms, unit: sessions, pool: box}}
+  - {address: "[fe80::1%eth0]:80", site: b, node: n1.example, weight: 1000000, workload: {cluster: c, namespace: ns, name: w}, capacity: {concurrency: 4, serviceTime: 20ms, unit: requests, pool: box}}
   - {address: "echo.example.com:80"}
   - {address: _http._tcp.echo.example.com}
   sessionAffinity: {type: Cookie, sessionName: sid, absoluteTimeout: 24h, cookieConfig: {lifetimeType: Permanent, path: /shop, sameSite: None}}
@@ -462,7 +462,7 @@ func TestSchemaAgreesWithParseYAML(t *testing.T) {
 	for _, change := range [][2]string{
 		{"sites: [melbourne]\n    parents", "sites: [melbourne, melbourne]\n    parents"}, {"parents: [victoria]", "parents: [Victoria]"}, {"- type: Polygon", "- type: MultiPolygon"},
 		{"[140, -39]]", "[140, x]]"}, {"[140, -39]]", "140]"}, {"kind: MeshService, name: echo}]\n  allow", "kind: Service, name: echo}]\n  allow"},
-		{"unit: sessions", "unit: connections"}, {"header: X-Class", "header: \"X Class\""}, {"values: [batch, \"bulk mail\"]", "values: []"}, {"shedAfter: 20ms", "shedAfter: 0s"}, {"name: batch, header", "name: Batch, header"},
+		{"unit: requests", "unit: connections"}, {"header: X-Class", "header: \"X Class\""}, {"values: [batch, \"bulk mail\"]", "values: []"}, {"shedAfter: 20ms", "shedAfter: 0s"}, {"name: batch, header", "name: Batch, header"},
 		{"kind: Gateway", "kind: Gatway"}, {"kind: Site", "kind: Gateway"},
 		{"gateway.networking.k8s.io/v1\nkind: Gateway", "gateway.networking.k8s.io/v1beta1\nkind: Gateway"},
 		{"{name: ingress}\nspec", "{name: Ingress}\nspec"}, {"{name: ingress}\nspec", "{name: 12}\nspec"}, {"{name: ingress}\nspec", "{namespace: x}\nspec"},

@@ -133,6 +133,12 @@ func (s *MeshService) CountsSessions() bool {
 	return len(s.Spec.Ports) > 0
 }
 
+func capacityRelations(c *Capacity, fault faultFunc) {
+	if c.Pool != "" && c.Unit == UnitSessions {
+		fault("pool", "is of a service that counts sessions", "pools share the slots of requests")
+	}
+}
+
 // Export scopes.
 const (
 	ScopeSite = "site"

@@ -18,7 +18,9 @@ type Report struct {
 	Services []ServiceReport `json:"services"`
 }
 
-// ServiceReport is the load of one service at one site.
+// ServiceReport is the load of one service at one site. Where services share a
+// machine (a pool), Slots, InFlight and Arrivals are the machine's, the others' work
+// counted in requests of this one: what one request more meets there.
 type ServiceReport struct {
 	Service ServiceKey `json:"service"`
 	// Slots is how many requests the site works on at once (c of the rule).

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"cmp"
+	"slices"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 )
@@ -50,6 +51,9 @@ type entry struct {
 // is ready.
 type Board struct {
 	entries map[place]*entry
+	// sorted has the same by service, in the order of sites' names: plans want all of
+	// a service ten times a second, and sites come and go seldom.
+	sorted map[mesh.ServiceKey][]*entry
 }
 
 // Hear takes a report and tells whether it is news. Reports of one reporter are
@@ -60,7 +64,7 @@ func (b *Board) Hear(nowNS int64, h Heard) bool {
 		return false
 	}
 	if b.entries == nil {
-		b.entries = map[place]*entry{}
+		b.entries, b.sorted = map[place]*entry{}, map[mesh.ServiceKey][]*entry{}
 	}
 	key := place{h.Load.Service, h.Site}
 	atNS := nowNS - int64(clamp(h.AgeMS, 0, forgetMS)*1e6)
@@ -69,7 +73,11 @@ func (b *Board) Hear(nowNS int64, h Heard) bool {
 		if len(b.entries) >= maxEntries {
 			return false
 		}
-		b.entries[key] = &entry{Heard: h, atNS: atNS, marks: map[string]mark{h.Reporter: {h.Epoch, h.Seq, atNS}}}
+		e = &entry{Heard: h, atNS: atNS, marks: map[string]mark{h.Reporter: {h.Epoch, h.Seq, atNS}}}
+		b.entries[key] = e
+		all := b.sorted[key.service]
+		at, _ := slices.BinarySearchFunc(all, key.site, func(x *entry, site string) int { return cmp.Compare(x.Site, site) })
+		b.sorted[key.service] = slices.Insert(all, at, e)
 		return true
 	}
 	m, known := e.marks[h.Reporter]
@@ -105,19 +113,20 @@ func (e *entry) dropOldestMark() {
 // The caller sets what the board cannot know: round trip, link price and whether
 // the site is excluded.
 func (b *Board) Options(nowNS int64, self string, service mesh.ServiceKey) []Option {
-	out := make([]Option, 0, min(len(b.entries), 2*MaxRemotes))
-	for key, e := range b.entries {
-		if key.service != service || key.site == self {
+	all := b.sorted[service]
+	out := make([]Option, 0, len(all))
+	for _, e := range all {
+		if e.Site == self {
 			continue
 		}
 		l := &e.Load
 		out = append(out, Option{
-			Site: key.site, Slots: l.Slots, ServiceMS: l.ServiceTimeMS, ArrivalsPerS: l.Arrivals,
+			Site: e.Site, Slots: l.Slots, ServiceMS: l.ServiceTimeMS, ArrivalsPerS: l.Arrivals,
 			FromUsPerS: l.From[self], InFlight: l.InFlight, Spillers: l.Spillers,
 			AgeMS: float64(nowNS-e.atNS) / 1e6, UsualMS: e.usualMS, InBand: e.InBand,
 		})
 	}
-	return bySite(out, func(o *Option) string { return o.Site })
+	return out
 }
 
 // Report returns the youngest report of a service at a site, with its age now.
@@ -133,9 +142,20 @@ func (b *Board) Report(nowNS int64, site string, service mesh.ServiceKey) (Heard
 
 // Forget drops reports older than a minute.
 func (b *Board) Forget(nowNS int64) {
-	for key, e := range b.entries {
-		if float64(nowNS-e.atNS) > forgetMS*1e6 {
-			delete(b.entries, key)
+	old := func(e *entry) bool { return float64(nowNS-e.atNS) > forgetMS*1e6 }
+	for service, all := range b.sorted {
+		if !slices.ContainsFunc(all, old) {
+			continue
+		}
+		b.sorted[service] = slices.DeleteFunc(all, func(e *entry) bool {
+			if old(e) {
+				delete(b.entries, place{service, e.Site})
+				return true
+			}
+			return false
+		})
+		if len(b.sorted[service]) == 0 {
+			delete(b.sorted, service)
 		}
 	}
 }

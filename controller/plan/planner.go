@@ -83,7 +83,10 @@ type Input struct {
 	// the time of a message, and DemandPerS and arrivals are new sessions.
 	Sessions bool
 	Open     int
-	Options  []Option
+	// Mates is how many other services share home's machine. Each of them sees the same
+	// line and moves away from it too, so each moves by its part.
+	Mates   int
+	Options []Option
 }
 
 // Class is a priority class: its name, and the longest wait at home that its requests
@@ -237,7 +240,7 @@ func (p *Planner) Tick(nowNS int64, in Input) mesh.ServiceWeights {
 		return out
 	}
 
-	p.move(nowNS, tickMS, demand, all)
+	p.move(nowNS, tickMS, demand, 1/float64(1+max(0, in.Mates)), all)
 	out.HomeWeight, out.Drained = 0, in.Drained
 	cheapest := math.Inf(1)
 	for i := range all[first:] {
@@ -262,19 +265,19 @@ func (p *Planner) Tick(nowNS int64, in Input) mesh.ServiceWeights {
 	for i := range all[first:] {
 		out.Remotes = append(out.Remotes, all[first+i].remote(demand))
 	}
-	out.Remotes = bySite(out.Remotes, func(r *mesh.RemoteWeight) string { return r.Site })
+	out.Remotes = bySite(out.Remotes)
 	return out
 }
 
-// bySite sorts by name, by way of numbers: what is sorted here is too large to be
+// bySite sorts remotes by name, by way of their numbers: a remote is too large to be
 // moved at every step of a sort.
-func bySite[T any](all []T, site func(*T) string) []T {
+func bySite(all []mesh.RemoteWeight) []mesh.RemoteWeight {
 	order := make([]int32, len(all))
 	for i := range order {
 		order[i] = int32(i)
 	}
-	slices.SortFunc(order, func(a, b int32) int { return strings.Compare(site(&all[a]), site(&all[b])) })
-	out := make([]T, len(all))
+	slices.SortFunc(order, func(a, b int32) int { return strings.Compare(all[a].Site, all[b].Site) })
+	out := make([]mesh.RemoteWeight, len(all))
 	for i, k := range order {
 		out[i] = all[k]
 	}
@@ -379,7 +382,7 @@ func (p *Planner) noteSteps(nowNS int64, demand float64, in Input) {
 
 // move takes every weight a step towards the water-filling, and forgets sites
 // that are gone.
-func (p *Planner) move(nowNS int64, tickMS, demand float64, all []candidate) {
+func (p *Planner) move(nowNS int64, tickMS, demand, part float64, all []candidate) {
 	// What own demand is too small to tell is decided as for one request in ten seconds.
 	target := math.Max(demand, 0.1)
 	fill(all, target)
@@ -401,7 +404,7 @@ func (p *Planner) move(nowNS int64, tickMS, demand float64, all []candidate) {
 	sum := 0.0
 	for i := range all {
 		c := &all[i]
-		c.weight += c.gain(tickMS, stepped, far) * (c.fill/target - c.weight)
+		c.weight += part * c.gain(tickMS, stepped, far) * (c.fill/target - c.weight)
 		if c.weight < leastShare {
 			c.weight = 0
 		}

@@ -56,7 +56,7 @@ var firstBucket = math.Float64bits(leastExcess) >> (52 - bucketBits)
 
 // bucket grows with m, which is at least the lowest price of the curve.
 func (t *curve) bucket(m float64) int {
-	b := math.Float64bits(m/t.point[0].marginal-1+leastExcess)>>(52-bucketBits) - firstBucket
+	b := math.Float64bits(m-t.point[0].marginal+leastExcess)>>(52-bucketBits) - firstBucket
 	return int(min(b, priceBuckets-1))
 }
 
@@ -185,6 +185,8 @@ type Queue struct {
 	// unitMS scales the curve: the delay of a request alone, which is the service
 	// time except where less than one slot stretches it.
 	unitMS float64
+	// perS is CapacityPerS, which every look at the queue needs.
+	perS float64
 }
 
 // Queue returns the queue of a site that works on slots requests at once, each
@@ -197,7 +199,7 @@ func (cs *Curves) Queue(slots, serviceMS float64) (Queue, error) {
 	if !(serviceMS >= minServiceMS && serviceMS <= MaxServiceMS) {
 		return Queue{}, fmt.Errorf("service time %v ms out of range %g to %g", serviceMS, float64(minServiceMS), float64(MaxServiceMS))
 	}
-	return Queue{cs.get(slots), slots, serviceMS, serviceMS / math.Min(slots, 1)}, nil
+	return Queue{cs.get(slots), slots, serviceMS, serviceMS / math.Min(slots, 1), slots / serviceMS * 1000}, nil
 }
 
 // Slots is c.
@@ -207,7 +209,7 @@ func (q Queue) Slots() float64 { return q.slots }
 func (q Queue) ServiceMS() float64 { return q.serviceMS }
 
 // CapacityPerS is c/s, the rate at which the queue would grow without end.
-func (q Queue) CapacityPerS() float64 { return q.slots / q.serviceMS * 1000 }
+func (q Queue) CapacityPerS() float64 { return q.perS }
 
 // MarginalMS is m = d(L*S)/dL at perS arrivals: the delay that one more request
 // per second adds to everybody, itself included. Past utilisation 0.995 it goes

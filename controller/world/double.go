@@ -11,7 +11,8 @@ import (
 type double struct {
 	epoch uint64 // the youngest process's start
 	heard time.Time
-	n     int // reports of older processes, without a long pause
+	young time.Time // when that one was last heard
+	n     int       // reports of older processes, without a long pause
 	last  time.Time
 }
 
@@ -26,12 +27,17 @@ const (
 func (w *World) once(name string, epoch uint64, at time.Time) {
 	d := w.doubles[name]
 	if d == nil {
-		d = &double{epoch: epoch}
+		d = &double{epoch: epoch, young: at}
 		w.doubles[name] = d
 	}
 	d.heard = at
 	if epoch >= d.epoch {
-		d.epoch = epoch
+		d.epoch, d.young = epoch, at
+		return
+	}
+	if at.Sub(d.young) > doubleFor {
+		// The younger one is gone: this one started after its clock had been set back.
+		*d = double{epoch: epoch, heard: at, young: at}
 		return
 	}
 	if at.Sub(d.last) > doubleFor {

@@ -28,7 +28,8 @@ func (w *World) Tell(r *mesh.NodeReport, at time.Time) {
 	}
 	n := node{at: at, report: r}
 	if old, ok := w.nodes[r.Node]; ok {
-		if cmp.Or(cmp.Compare(r.Epoch, old.report.Epoch), cmp.Compare(r.Seq, old.report.Seq)) <= 0 {
+		reborn := r.Epoch < old.report.Epoch && at.Sub(old.at) >= rebornAfter
+		if !reborn && cmp.Or(cmp.Compare(r.Epoch, old.report.Epoch), cmp.Compare(r.Seq, old.report.Seq)) <= 0 {
 			return
 		}
 		if r.Epoch == old.report.Epoch {
@@ -65,6 +66,8 @@ type Load struct {
 	mesh.ServiceReport
 	// Demand is the rate of the site's own users, wherever they are served, per second.
 	Demand float64
+	// PoolPerS is the work of services that share the machine, in requests of this one.
+	PoolPerS float64
 }
 
 // Loads sums what the site's live nodes say, by service. Each node sees all of
@@ -87,6 +90,7 @@ func (w *World) Loads(now time.Time) []Load {
 			l.InFlight += s.InFlight
 			l.Arrivals += s.Arrivals
 			l.Demand += s.Demand
+			l.PoolPerS += s.PoolPerS
 			// A node without traffic knows the declared time only, so it counts little.
 			weight := max(s.Arrivals, 1e-3)
 			l.ServiceTimeMS += weight * s.ServiceTimeMS

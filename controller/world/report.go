@@ -24,6 +24,11 @@ type info struct {
 	report     mesh.ServiceReport
 }
 
+// rebornAfter is the silence after which a process is believed even with an earlier
+// start than before: epochs are wall-clock times, and its clock may have been set back.
+// Until then the earlier start is that of a process which was replaced.
+const rebornAfter = 5 * time.Second
+
 // Hear takes in a site's report that was received at a time. News of the own
 // site comes from its nodes and is passed over.
 func (w *World) Hear(r *mesh.Report, at time.Time) {
@@ -65,6 +70,8 @@ func (w *World) take(t topic, reporter string, n info) bool {
 	}
 	if old, ok := voices[reporter]; ok {
 		switch c := cmp.Or(cmp.Compare(n.epoch, old.epoch), cmp.Compare(n.seq, old.seq)); {
+		case n.epoch < old.epoch && n.at.Sub(old.at) >= rebornAfter:
+			// It was started anew after its clock had been set back.
 		case c < 0:
 			return false
 		case c == 0 && (n.at.After(old.at) || n.at.Equal(old.at) && !n.inBand):

@@ -19,6 +19,8 @@ type Shared struct {
 	Home Load
 	// Sessions says that the load is open sessions.
 	Sessions bool
+	// Mates is how many other services share a machine with it here (capacity.pool).
+	Mates int
 	// NoHome says that no endpoint here can serve, Drained that none is to serve
 	// while another site can.
 	NoHome, Drained bool
@@ -72,7 +74,7 @@ func (w *World) Shared(now time.Time, reachable bool) []Shared {
 			home = Load{ServiceReport: capacity}
 		}
 		out = append(out, Shared{
-			Service: key, Sessions: svc.CountsSessions(), Sharing: w.cache.sharing[key], Home: home,
+			Service: key, Sessions: svc.CountsSessions(), Mates: matesAt(objects.Services, svc, w.site), Sharing: w.cache.sharing[key], Home: home,
 			// Nodes that count no slots where some are declared have lost them all.
 			NoHome:  !servedAt(svc, w.site) || w.Barred(key, w.site) != "" || capacity.Slots > 0 && home.Slots == 0,
 			Drained: here.Spec.Traffic == mesh.SiteDrained,
@@ -163,6 +165,31 @@ func servedAt(svc *mesh.MeshService, site string) bool {
 	return slices.ContainsFunc(svc.Spec.Endpoints, func(e mesh.Endpoint) bool {
 		return (e.Site == "" || e.Site == site) && (e.Weight == nil || *e.Weight > 0)
 	})
+}
+
+// matesAt counts the services that name a pool of a service at a site.
+func matesAt(all []*mesh.MeshService, svc *mesh.MeshService, site string) int {
+	pools := poolsAt(svc, site)
+	if len(pools) == 0 {
+		return 0
+	}
+	n := 0
+	for _, s := range all {
+		if s != svc && slices.ContainsFunc(poolsAt(s, site), func(p string) bool { return slices.Contains(pools, p) }) {
+			n++
+		}
+	}
+	return n
+}
+
+func poolsAt(svc *mesh.MeshService, site string) []string {
+	var out []string
+	for _, e := range svc.Spec.Endpoints {
+		if e.Capacity != nil && e.Capacity.Pool != "" && (e.Site == "" || e.Site == site) {
+			out = append(out, e.Capacity.Pool)
+		}
+	}
+	return out
 }
 
 // declared is the capacity that a service's endpoints at a site declare.

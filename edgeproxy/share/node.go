@@ -99,6 +99,10 @@ type Counters struct {
 	// when it is not known; Up says that there is such an endpoint.
 	Slots float64
 	Up    bool
+	// Mates are the services that share the machine with it, whose slots Slots then
+	// are. DeclaredMS is the service time that is declared, 0 for none.
+	Mates      []mesh.ServiceKey
+	DeclaredMS float64
 }
 
 // Share is what the loops need of one service until the next tick.
@@ -145,6 +149,7 @@ type Node struct {
 	board    plan.Board
 	news     map[newsKey]struct{}
 	services []*service
+	mates    map[mesh.ServiceKey]*service // that are not shared themselves
 	peers    []Peer
 	peer     map[string]*Peer
 	rtt      map[string]float64
@@ -300,12 +305,20 @@ func (n *Node) Tick(nowNS int64, counters map[mesh.ServiceKey]*Counters) Output 
 		Compat: mesh.Compat{MinReader: 1}, Site: n.id.Site, Node: n.id.Node, Epoch: n.id.Epoch, Seq: n.seq,
 	}}
 	busy := len(n.news) > 0
+	n.measureMates(nowNS, counters)
 	for _, s := range n.services {
 		c := counters[s.Key]
 		if c == nil {
 			c = &Counters{}
 		}
-		busy = s.measure(nowNS, c) || busy
+		busy = s.measure(nowNS, c, counters) || busy
+	}
+	for _, s := range n.services {
+		c := counters[s.Key]
+		if c == nil {
+			c = &Counters{}
+		}
+		s.pool = n.pool(s, c, counters)
 		share := n.share(nowNS, s, c)
 		out.Shares = append(out.Shares, share)
 		out.Report.Services = append(out.Report.Services, s.report(c))
@@ -325,7 +338,7 @@ func (n *Node) Tick(nowNS int64, counters map[mesh.ServiceKey]*Counters) Output 
 func (n *Node) share(nowNS int64, s *service, c *Counters) Share {
 	standby := s.planner.Tick(nowNS, plan.Input{
 		DemandPerS: s.demand.PerS(), Slots: c.Slots, ServiceMS: s.serviceTime.MS(), NoHome: !c.Up, Drained: s.Drained,
-		OthersPerS: s.others.PerS(), StayHome: s.StayHome, ShedAfterMS: s.ShedAfterMS, Classes: s.Classes,
+		OthersPerS: s.others.PerS() + s.pool.perS, Mates: len(c.Mates), StayHome: s.StayHome, ShedAfterMS: s.ShedAfterMS, Classes: s.Classes,
 		Sessions: s.Sessions, Open: c.InFlight, Options: n.options(nowNS, s),
 	})
 	renewed := s.planned != nil && n.have && nowNS < n.expiresNS
@@ -440,7 +453,7 @@ func (n *Node) prefixes(s *service, c *Counters) *Prefixes {
 	r := inband.Report{
 		Site: []byte(n.id.Site), Reporter: []byte(n.id.Node), Service: []byte(s.Key),
 		Epoch: n.id.Epoch, Seq: n.seq, Slots: c.Slots, ServiceMS: s.serviceTime.MS(),
-		ArrivalsPerS: s.served.PerS(), Spillers: s.spillers(),
+		ArrivalsPerS: s.served.PerS() + s.pool.perS, Spillers: s.spillers(),
 	}
 	out := &Prefixes{bySite: make(map[string][]byte, len(n.peers))}
 	out.other = prefix(&r, nil)

@@ -123,7 +123,7 @@ func TestNode_barred(t *testing.T) {
 				}
 			}
 			for _, inFlight := range []int{NoHome, 0, 5, 1 << 20} {
-				if p := s.Gate.Pick(now, inFlight, uint64(i)*0x9e3779b97f4a7c15, 0); p >= 0 && s.Gate.Site(p) == "b" {
+				if p := s.Gate.Pick(now, inFlight, i*0x9e3779b97f4a7c15, 0); p >= 0 && s.Gate.Site(p) == "b" {
 					t.Fatalf("tick %d, %s, %d in flight: a request crosses the fence", i, s.Source, inFlight)
 				}
 			}

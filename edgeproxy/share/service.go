@@ -26,6 +26,8 @@ type service struct {
 	from        map[string]*source
 	last        Counters
 	lastNS      int64
+	busy        int // in flight on its machine at the last tick
+	pool        pool
 
 	// planned is the controller's plan while the controller's last message had
 	// one, lastPlan the last it ever had; standby is how much of the own plan is
@@ -56,7 +58,7 @@ func grown(now, before uint64) uint64 {
 }
 
 // measure feeds the estimates and tells whether anything happened.
-func (s *service) measure(nowNS int64, c *Counters) bool {
+func (s *service) measure(nowNS int64, c *Counters, all map[mesh.ServiceKey]*Counters) bool {
 	last := &s.last
 	demand, served := grown(c.Demand, last.Demand), grown(c.Served, last.Served)
 	done := grown(c.Completed, last.Completed)
@@ -86,7 +88,14 @@ func (s *service) measure(nowNS int64, c *Counters) bool {
 	// Nobody who comes while every slot is taken finds a free one, so when in
 	// flight was at the slots on both ends and nobody found one, it was all along.
 	free := grown(c.FreeStarts, last.FreeStarts)
-	full := c.Slots > 0 && free == 0 && float64(min(c.InFlight, last.InFlight)) >= c.Slots
+	busyNow := busyWith(c, all)
+	full := c.Slots > 0 && free == 0 && float64(min(busyNow, s.busy)) >= c.Slots
+	s.busy = busyNow
+	// What others did in the machine's slots meanwhile is not known to take as long, so
+	// with them only silence tells.
+	if len(c.Mates) > 0 && done > 0 {
+		full = false
+	}
 	switch {
 	case s.Sessions: // how long they last says nothing of a message
 	case full && s.lastNS > 0:
@@ -97,6 +106,7 @@ func (s *service) measure(nowNS int64, c *Counters) bool {
 	}
 	busy := demand+served+done > 0 || c.InFlight != last.InFlight || c.Up != last.Up || c.Slots != last.Slots
 	s.last, s.lastNS = *c, nowNS
+	s.last.Mates = nil
 	s.last.From = nil // counted per source; the caller's map may change
 	return busy
 }
@@ -113,9 +123,9 @@ func (s *service) spillers() int {
 
 func (s *service) report(c *Counters) mesh.NodeServiceReport {
 	r := mesh.NodeServiceReport{Demand: s.demand.PerS(), ServiceReport: mesh.ServiceReport{
-		Service: s.Key, Slots: c.Slots, ServiceTimeMS: s.serviceTime.MS(), InFlight: c.InFlight,
-		Arrivals: s.served.PerS(), Spillers: s.spillers(),
-	}}
+		Service: s.Key, Slots: c.Slots, ServiceTimeMS: s.serviceTime.MS(), InFlight: c.InFlight + s.pool.inFlight,
+		Arrivals: s.served.PerS() + s.pool.perS, Spillers: s.spillers(),
+	}, PoolPerS: s.pool.perS}
 	for site, src := range s.from {
 		if rate := src.rate.PerS(); rate > 0 {
 			if r.From == nil {

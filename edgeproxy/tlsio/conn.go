@@ -54,7 +54,6 @@ type Conn struct {
 	protocol string // ALPN
 	name     string // SNI
 	peer     *Peer  // nil where it showed no certificate, or this side is the client
-	identity []byte // of the other side's certificate
 }
 
 // NewServer makes the server side of a connection that was accepted: it begins with
@@ -90,23 +89,14 @@ func (c *Conn) ServerName() string { return c.name }
 // Peer is who a client is by its certificate, nil where it showed none.
 func (c *Conn) Peer() *Peer { return c.peer }
 
-// Identity is what the other side's certificate, which was verified, says of it: its
+// Identity is what the other side's certificate, which was believed, says of it: its
 // first URI (a SPIFFE ID), else its first DNS name, else its subject's common name.
 // It is empty without a certificate.
-func (c *Conn) Identity() []byte { return c.identity }
-
-func identityOf(s *tls.ConnectionState) []byte {
-	if len(s.VerifiedChains) == 0 || len(s.PeerCertificates) == 0 {
+func (c *Conn) Identity() []byte {
+	if c.peer == nil {
 		return nil
 	}
-	switch leaf := s.PeerCertificates[0]; {
-	case len(leaf.URIs) > 0:
-		return []byte(leaf.URIs[0].String())
-	case len(leaf.DNSNames) > 0:
-		return []byte(leaf.DNSNames[0])
-	default:
-		return []byte(leaf.Subject.CommonName)
-	}
+	return c.peer.name
 }
 
 // Begun reports whether a handshake is under way: the first bytes of a client that
@@ -228,9 +218,6 @@ func (c *Conn) finished(left []byte, err error) {
 	s := c.tls.ConnectionState()
 	c.protocol, c.version, c.name = s.NegotiatedProtocol, s.Version, s.ServerName
 	c.peer = h.peer
-	if c.identity = identityOf(&s); h.peer != nil && h.peer.Site != nil {
-		c.identity = []byte(h.peer.URI) // believed by its identity, not by crypto/tls
-	}
 	conn := c.conn
 	c.owner.Secured(nil)
 	if c.conn == nil {

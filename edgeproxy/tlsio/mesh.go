@@ -181,6 +181,8 @@ type Peer struct {
 	URI string
 	// Forwarded is what X-Forwarded-Client-Cert says of it.
 	Forwarded []byte
+	// name is the first that the certificate has: URI, DNS name, or common name.
+	name []byte
 }
 
 // peer is the one that showed a certificate.
@@ -231,6 +233,13 @@ func peerOf(c *x509.Certificate, mesh bool, by string) *Peer {
 		add("DNS", printable(d))
 	}
 	p.Forwarded = b[:min(len(b), maxForwarded)]
+	p.name = []byte(printable(c.Subject.CommonName))
+	switch {
+	case p.URI != "":
+		p.name = []byte(p.URI)
+	case len(c.DNSNames) > 0:
+		p.name = []byte(printable(c.DNSNames[0]))
+	}
 	return p
 }
 

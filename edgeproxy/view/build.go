@@ -132,6 +132,7 @@ func (b *builder) endpoints(s *Service, m *mesh.MeshService) {
 				continue // behind two names, or written as an address too
 			}
 			s.Concurrency += slots
+			b.pooled(s, e.Capacity, slots)
 			weighted += took * time.Duration(slots)
 			b.weights[s.Key] = append(b.weights[s.Key], weight*t.Weight)
 			s.Home = append(s.Home, handle)

@@ -46,13 +46,13 @@ type View struct {
 	Services map[mesh.ServiceKey]*Service
 	// Sites gives the stable index of each other site by name.
 	Sites map[string]int
+	// Chains are those of requests, by namespace/name.
+	Chains map[string]*function.Chain
 	// Peers are what connections to the proxies of each other site need; nil where
 	// they are plain.
 	Peers map[string]*tlsio.Client
 	// TrustDomain is that of the own mesh, empty where it has none.
 	TrustDomain string
-	// Chains are those of requests, by namespace/name.
-	Chains map[string]*function.Chain
 	// Problems are faults that cost their share of requests and nothing else.
 	Problems []string
 
@@ -170,7 +170,13 @@ type Service struct {
 	// Packets picks for UDP sessions by the hash of what tells them apart; nil where
 	// no port is UDP's.
 	Packets lb.Picker
-	// Declared capacity of the home endpoints.
+	// Mates are the services that share a machine with this one.
+	Mates []*upstream.Service
+	// pools are the slots that the service declares in each pool, unpooled the others.
+	pools    map[string]int
+	unpooled int
+	// Declared capacity of the home endpoints, of all that share the machine where
+	// there are Mates.
 	Concurrency int
 	ServiceTime time.Duration
 
@@ -286,15 +292,16 @@ func Build(snap *mesh.Snapshot, with Deps) (*View, error) {
 			named:      map[string]*Service{},
 		},
 	}
-	b.mesh()
 	if with.Functions == nil {
 		with.Functions = function.NewRegistry(with.Loops)
 	}
+	b.mesh()
 	b.sites()
 	b.chains(with.Functions)
 	for _, s := range snap.Objects.Services {
 		b.service(s)
 	}
+	b.pools()
 	for _, p := range snap.Objects.TrafficPolicies {
 		b.targets(p)
 	}

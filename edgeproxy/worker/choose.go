@@ -39,7 +39,7 @@ func (w *Worker) target(r *request, a *attempt) exchange.Flag {
 		return w.asTheGateSays(r, a, s)
 	}
 	if !r.stays() {
-		if class := s.Class(r.head.Fields); s.Full(class, int(s.Service.InFlight.Load())) {
+		if class := s.Class(r.head.Fields); s.Full(class, s.Busy()) {
 			s.Sheds[class].N.Add(1)
 			return exchange.Shed
 		}
@@ -70,7 +70,7 @@ func (w *Worker) asTheGateSays(r *request, a *attempt, s *view.Service) exchange
 	}
 	class := s.Class(r.head.Fields)
 	for {
-		switch i := s.Gate.Pick(class, w.Loop.Now(), int(s.Service.InFlight.Load()), w.random(), tried); {
+		switch i := s.Gate.Pick(class, w.Loop.Now(), s.Busy(), w.random(), tried); {
 		case i >= 0 && i < len(s.Remotes):
 			a.toRemote(s, i)
 			return exchange.OK
@@ -117,6 +117,9 @@ func (w *Worker) home(r *request, a *attempt, s *view.Service) bool {
 
 func (a *attempt) toHome(s *view.Service, i int) {
 	a.endpoint, a.remote, a.slots, a.token, a.clients = s.Home[i], upstream.Home, s.Slots[i], s.IDs[i], s.TLS
+	if len(s.Mates) > 0 && s.Busy() >= s.Concurrency {
+		a.slots = 0 // others have taken the machine's: this one waits, wherever
+	}
 }
 
 func (a *attempt) toRemote(s *view.Service, i int) {

@@ -22,7 +22,7 @@ func (w *Worker) replyLoads(r *request) {
 			continue
 		}
 		before := len(w.load)
-		w.load = s.Report.AppendLoad(w.load, r.from, int(s.Service.InFlight.Load()))
+		w.load = s.Report.AppendLoad(w.load, r.from, s.Busy())
 		if len(w.load) > before {
 			w.loadEnds = append(w.loadEnds, len(w.load))
 		}

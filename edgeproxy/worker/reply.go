@@ -87,7 +87,7 @@ func (w *Worker) replyHead(r *request, a *attempt) {
 	if s == nil || s.Report == nil {
 		return
 	}
-	if w.load = s.Report.AppendLoad(w.load[:0], r.from, int(s.Service.InFlight.Load())); len(w.load) == 0 {
+	if w.load = s.Report.AppendLoad(w.load[:0], r.from, s.Busy()); len(w.load) == 0 {
 		return
 	}
 	w.fields = append(append(w.fields[:0], w.msg.Fields...), stream.Field{Name: fieldLoad, Value: w.load})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // KindTrustBundle is the kind of [TrustBundle].
@@ -68,11 +69,17 @@ func (o *Objects) MTLSOf(site string) string {
 	return MTLSStrict
 }
 
+// Compiled when they are first used: their counted repetitions take most of a megabyte,
+// which a proxy that meets none of them does not need.
 var (
-	reTrustDomain = regexp.MustCompile(`^` + trustDomain + `$`)
-	reSPIFFE      = regexp.MustCompile(`^` + spiffeID + `$`)
-	reSerial      = regexp.MustCompile(`^` + serialNumber + `$`)
+	reTrustDomain = lazyRegexp(trustDomain)
+	reSPIFFE      = lazyRegexp(spiffeID)
+	reSerial      = lazyRegexp(serialNumber)
 )
+
+func lazyRegexp(whole string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(?:` + whole + `)$`) })
+}
 
 const (
 	trustDomain  = `[a-z0-9._-]{1,255}`
@@ -82,7 +89,7 @@ const (
 )
 
 func checkTrustDomain(s string) (message, hint string) {
-	if !reTrustDomain.MatchString(s) {
+	if !reTrustDomain().MatchString(s) {
 		return fmt.Sprintf("%q is not a trust domain", s), "lower-case letters, digits, -, . and _, such as mesh.example.com"
 	}
 	return "", ""
@@ -90,14 +97,14 @@ func checkTrustDomain(s string) (message, hint string) {
 
 func checkSPIFFE(s string) (message, hint string) {
 	dots := strings.Contains(s+"/", "/./") || strings.Contains(s+"/", "/../")
-	if len(s) > 2048 || dots || !reSPIFFE.MatchString(s) {
+	if len(s) > 2048 || dots || !reSPIFFE().MatchString(s) {
 		return fmt.Sprintf("%q is not an identity of the mesh", s), "spiffe://DOMAIN/site/SITE/ns/NAMESPACE/sa/ACCOUNT, or spiffe://DOMAIN/site/SITE for a whole site (meridian cert show lists them)"
 	}
 	return "", ""
 }
 
 func checkSerial(s string) (message, hint string) {
-	if !reSerial.MatchString(s) {
+	if !reSerial().MatchString(s) {
 		return fmt.Sprintf("%q is not a serial number", s), "lower-case hexadecimal digits without colons and leading zeros (meridian cert show lists them)"
 	}
 	return "", ""

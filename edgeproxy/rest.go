@@ -21,12 +21,15 @@ import (
 const (
 	// restEvery is how often the process looks what it holds and does not need.
 	restEvery = 10 * time.Second
+	// restFirst is when it looks first: what starting needed is known not to be needed
+	// then.
+	restFirst = 500 * time.Millisecond
 	// restGrowth is how many bytes the heap may have grown since the last time
 	// before it is collected and its free pages go back: the collector alone lets
 	// it double, or reach 4 MiB, and keeps the pages for a while.
-	restGrowth = 1 << 20
+	restGrowth = 512 << 10
 	// restProgram is how many bytes of the program a proxy at rest may keep mapped.
-	restProgram = 4 << 20
+	restProgram = 3 << 20
 	// restRequests is how many requests in restEvery a proxy at rest serves at most.
 	restRequests = 100
 )

@@ -136,8 +136,10 @@ func (s *Server) Run(ctx context.Context) error {
 	tending.Go(func() { s.tend(tend) })
 	tending.Go(func() { s.certs.Run(tend) })
 	tending.Go(func() {
-		tick := time.NewTicker(restEvery)
+		tick := time.NewTicker(restFirst)
 		defer tick.Stop()
+		later := time.AfterFunc(restFirst*3/2, func() { tick.Reset(restEvery) })
+		defer later.Stop()
 		if err := s.giveBack(tend, tick.C); err != nil {
 			s.deps.Log.Warn("memory at rest stays as it is", "err", err)
 		}

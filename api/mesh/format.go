@@ -35,7 +35,7 @@ var (
 	reSubdomain = regexp.MustCompile(`^` + dnsLabel + `(\.` + dnsLabel + `)*$`)
 	rePath      = regexp.MustCompile(`^/` + pathBytes + `*$`)
 	reToken     = regexp.MustCompile("^[-!#$%&'*+.^_`|~0-9A-Za-z]+$")
-	reSRVName   = regexp.MustCompile(`^` + srvName + `$`)
+	reSRVName   = lazyRegexp(srvName)
 	reGEP2257   = regexp.MustCompile(`^` + gepDuration + `$`)
 	reLabelText = regexp.MustCompile(`^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$`)
 )
@@ -116,13 +116,13 @@ func checkIP(s string) (string, string) {
 }
 
 func checkVia(s string) (string, string) {
-	if !viaName.MatchString(s) {
+	if !viaName().MatchString(s) {
 		return fmt.Sprintf("%q is not a pseudonym", s), "up to 64 letters, digits and !#$%&'*+-.^_`|~, such as edge-7"
 	}
 	return "", ""
 }
 
-var viaName = regexp.MustCompile("^[-!#$%&'*+.^_`|~0-9A-Za-z]{1,64}$")
+var viaName = lazyRegexp("[-!#$%&'*+.^_`|~0-9A-Za-z]{1,64}")
 
 func checkCIDR(s string) (string, string) {
 	p, err := netip.ParsePrefix(s)
@@ -164,7 +164,7 @@ func checkAddress(s string) (string, string) {
 
 func checkSRVName(s string) (string, string) {
 	labels := strings.SplitN(strings.TrimSuffix(s, "."), ".", 3)
-	if len(s) > 253 || !reSRVName.MatchString(s) || !reSubdomain.MatchString(strings.ToLower(labels[2])) {
+	if len(s) > 253 || !reSRVName().MatchString(s) || !reSubdomain.MatchString(strings.ToLower(labels[2])) {
 		return fmt.Sprintf("%q is not the name of SRV records", s), "such as _http._tcp.echo.example.com, without a port"
 	}
 	return "", ""

@@ -335,7 +335,7 @@ func TestWeight(t *testing.T) {
 		}
 	}
 	t.Logf("binary %.1f MiB; idle: resident %.1f MiB, of it anonymous %.1f MiB", float64(info.Size())/(1<<20), sizes["VmRSS"], sizes["RssAnon"])
-	if sizes["VmRSS"] > 17 || sizes["RssAnon"] > 6 {
+	if sizes["VmRSS"] > 16 || sizes["RssAnon"] > 6 {
 		t.Errorf("idle: resident %.1f MiB, anonymous %.1f MiB", sizes["VmRSS"], sizes["RssAnon"])
 	}
 }

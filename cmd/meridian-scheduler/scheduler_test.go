@@ -20,7 +20,7 @@ import (
 // rounds of the throughput comparison; nine make a figure (docs/benchmarks.md).
 func rounds(t *testing.T) int {
 	t.Helper()
-	n := 3
+	n := 5
 	if v := os.Getenv("MERIDIAN_KUBE_ROUNDS"); v != "" {
 		if _, err := fmt.Sscan(v, &n); err != nil || n < 1 {
 			t.Fatalf("MERIDIAN_KUBE_ROUNDS is %q, want a number", v)
@@ -73,16 +73,12 @@ func TestScheduler(t *testing.T) {
 	}
 	// By the clock a busy machine decides; what the whole process (API server and etcd
 	// too) spends for the same pods says whether the plugin is slow.
-	ratio := ratios(cpu["default"], cpu["TrafficAffinity"])
-	t.Logf("throughput with the plugin over without, batching off: %.2f by processor time, %.2f by the clock", median(ratio), median(ratios(perS["TrafficAffinity"], perS["default"])))
-	// Three rounds scatter by a tenth around the bar of 0.9 and only guard against
-	// a plugin that became slow; nine decide.
-	want := 0.75
-	if rounds(t) >= 9 {
-		want = 0.9
-	}
-	if median(ratio) < want {
-		t.Errorf("the plugin makes scheduling dearer: %.2f of the default's throughput by processor time, want %.2f", median(ratio), want)
+	// What else runs only ever adds to it, so the least of the rounds is the truest.
+	ratio := slices.Min(cpu["default"]) / slices.Min(cpu["TrafficAffinity"])
+	t.Logf("throughput with the plugin over without, batching off: %.2f by processor time (%.2f by medians of pairs), %.2f by the clock",
+		ratio, median(ratios(cpu["default"], cpu["TrafficAffinity"])), median(ratios(perS["TrafficAffinity"], perS["default"])))
+	if ratio < 0.9 {
+		t.Errorf("the plugin makes scheduling dearer: %.2f of the default's throughput by processor time, want 0.9", ratio)
 	}
 
 	t.Run("LandsWhereTheScoreSays", func(t *testing.T) { landsWhereTheScoreSays(t, c) })

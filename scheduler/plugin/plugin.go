@@ -42,6 +42,7 @@ type Plugin struct {
 	handle fwk.Handle
 	log    *slog.Logger
 	clock  func() time.Time
+	nodes  nodes
 }
 
 var (

@@ -8,6 +8,7 @@ import (
 	goruntime "runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,10 +24,15 @@ type fakeNode struct {
 	fwk.NodeInfo
 	node *v1.Node
 	pods []fwk.PodInfo
+	// generation is another one for each, as the scheduler's are.
+	generation int64
 }
 
 func (n *fakeNode) Node() *v1.Node         { return n.node }
 func (n *fakeNode) GetPods() []fwk.PodInfo { return n.pods }
+func (n *fakeNode) GetGeneration() int64   { return n.generation }
+
+var generations atomic.Int64
 
 type fakePod struct {
 	fwk.PodInfo
@@ -59,7 +65,7 @@ func pod(app string) *v1.Pod {
 }
 
 func node(name, site string, apps ...string) *fakeNode {
-	n := &fakeNode{node: &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"mesh.meridian.dev/site": site}}}}
+	n := &fakeNode{node: &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"mesh.meridian.dev/site": site}}}, generation: generations.Add(1)}
 	for _, a := range apps {
 		n.pods = append(n.pods, &fakePod{pod: pod(a)})
 	}
@@ -395,6 +401,8 @@ func BenchmarkCycle500(b *testing.B) {
 	ctx := b.Context()
 	for i := 0; b.Loop(); i++ {
 		w := pod(fmt.Sprintf("w%d", i%5000))
+		// As the pod before this one changed the node that it was put on.
+		infos[i%len(infos)].(*fakeNode).generation = generations.Add(1)
 		busy, began := threadTime(b), time.Now()
 		cs := &fakeCycle{}
 		if _, st := p.PreFilter(ctx, cs, w, infos); !st.IsSkip() {

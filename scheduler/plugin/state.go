@@ -72,15 +72,8 @@ func (p *Plugin) price(s *state, r *reading, pod *v1.Pod, nodes []fwk.NodeInfo) 
 		return nil
 	}
 	s.budget, s.fault = budgetOf(pod)
-	names := make([]string, len(nodes))
-	sites := make(map[string]string, len(nodes))
-	for i, n := range nodes {
-		node := n.Node()
-		names[i] = node.Name
-		sites[node.Name] = siteOf(p.args.SiteLabel, node)
-	}
 	var err error
-	if s.delays, err = traffic.NewDelays(names, func(n string) string { return sites[n] }, r.sites.Sites, r.sites.OneWayMS); err != nil {
+	if s.delays, err = p.nodes.between(r, p.args.SiteLabel, nodes); err != nil {
 		return err
 	}
 	if !p.find(s, p.withSiblings(s.workload, peers), nodes) {
@@ -92,7 +85,7 @@ func (p *Plugin) price(s *state, r *reading, pod *v1.Pod, nodes []fwk.NodeInfo) 
 			return nil
 		}
 	}
-	s.costs = make([]float64, len(names))
+	s.costs = make([]float64, len(nodes))
 	s.reprice()
 	return nil
 }
@@ -107,12 +100,10 @@ func (p *Plugin) find(s *state, peers []traffic.Peer, nodes []fwk.NodeInfo) (fou
 		spaces[x.Workload.Namespace] = true
 	}
 	for i, n := range nodes {
-		for _, q := range n.GetPods() {
-			if other := q.GetPod(); spaces[other.Namespace] && other.DeletionTimestamp == nil {
-				if w := workloadOf(p.args.Cluster, other); s.has(w) {
-					s.add(w, i, 1)
-					found = true
-				}
+		for _, w := range p.nodes.on(p.args.Cluster, n) {
+			if spaces[w.Namespace] && s.has(w) {
+				s.add(w, i, 1)
+				found = true
 			}
 		}
 	}

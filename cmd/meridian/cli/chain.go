@@ -73,7 +73,7 @@ func askAgent(ctx context.Context, agent string) (*chainStatus, error) {
 // getAgent reads what the agent says at a path.
 func getAgent[T any](ctx context.Context, agent, path string) (*T, error) {
 	if agent == "" {
-		return nil, hinted{errUsage{fmt.Errorf("which chain agent?")}, "name it with --agent or MERIDIAN_CHAINAGENT"}
+		return nil, hinted{errUsage{fmt.Errorf("which chain agent?")}, "name it with --agent or MERIDIAN_CHAINAGENT; for chains of requests name a proxy with --proxy"}
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

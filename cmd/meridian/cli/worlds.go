@@ -202,6 +202,10 @@ func prove(l *liveMesh, set *mesh.Objects) ([]proof, error) {
 		if is[key] != nil {
 			goal = is[key].Objective
 		}
+		if was[key].Served() && is[key] != nil && !is[key].Served() { // which nobody has to promise
+			out = append(out, proof{service: key, Proof: &whatif.Proof{Broken: []string{"no site would serve it any more"}}})
+			continue
+		}
 		w := worlds[key]
 		if goal == nil || w == nil {
 			continue // nothing is promised, or nobody served it so far
@@ -229,9 +233,10 @@ func proofText(w io.Writer, proofs []proof) (broken int) {
 		fmt.Fprintln(w, "proof: no service that sites share has an objective, so there is nothing to break")
 	}
 	for _, p := range proofs {
-		b, a := p.Before, p.After
-		fmt.Fprintf(w, "proof: %s, the load of the last %s: mean %.1fms, then %.1fms; 99th percentile %.1fms, then %.1fms; errors %s, then %s\n",
-			p.service, p.over, b.MeanMS, a.MeanMS, b.P99MS, a.P99MS, percent(b.Errors), percent(a.Errors))
+		if b, a := p.Before, p.After; len(p.Sites) > 0 { // else nothing was replayed
+			fmt.Fprintf(w, "proof: %s, the load of the last %s: mean %.1fms, then %.1fms; 99th percentile %.1fms, then %.1fms; errors %s, then %s\n",
+				p.service, p.over, b.MeanMS, a.MeanMS, b.P99MS, a.P99MS, percent(b.Errors), percent(a.Errors))
+		}
 		for _, s := range p.Standing {
 			fmt.Fprintf(w, "proof: %s: broken already: %s\n", p.service, s)
 		}

@@ -18,6 +18,16 @@ type Declared struct {
 	Ways map[[2]string]Way
 }
 
+// Served reports whether there is a site that is to serve.
+func (d *Declared) Served() bool {
+	for _, s := range d.Sites {
+		if s.Serves {
+			return true
+		}
+	}
+	return false
+}
+
 // DeclaredSite is a service at a site by its documents.
 type DeclaredSite struct {
 	// Serves says that it has an endpoint there, Drained that none is to serve while

@@ -47,6 +47,7 @@ type Server struct {
 
 	folder *store.Folder
 	key    ed25519.PrivateKey
+	sealer mesh.Sealer   // loop only
 	nats   *natsd.Server // nil with an external NATS
 	// members and authority are the embedded hub's: who may connect, and its
 	// certificates. joinAddr is where new sites ask (host:port).

@@ -89,6 +89,10 @@ cluster-up: ## start a real Kubernetes cluster in namespaces (root; containerd, 
 cluster-down: ## end it
 	@go run ./testbed/cluster down $(ARGS)
 
+.PHONY: test-cluster
+test-cluster: ## two real kubelets, our scheduler, two sites and their proxies: scale, rollout, drain and loss of a node under load
+	@go test -tags cluster -count=1 -timeout 20m -v $(TESTFLAGS) -run '^TestCluster$$' ./testbed/cluster
+
 .PHONY: sim-placement
 sim-placement: ## compare rules of placement on 200 cases (ten minutes): docs/benchmarks.md has the tables
 	@MERIDIAN_PLACEMENT_SEEDS=$(SEEDS) go test -count=1 -v -timeout 60m -run 'SocialNetwork|Generated' ./testbed/sim/placement

@@ -168,7 +168,7 @@ conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeou
 }
 
 // nodeGrace is after how long without a word a node counts as lost.
-const nodeGrace = "12s"
+const nodeGrace = "10s"
 
 // etcd keeps nothing that must survive, so it waits for no disk.
 func (p *place) etcd() []string {

@@ -18,6 +18,10 @@ var features = []feature{
 			return slices.ContainsFunc(g.Spec.Listeners, func(l Listener) bool { return l.AllowedRoutes != nil })
 		})
 	}},
+	// A build that does not know them would refuse their chains' requests.
+	{"external-functions", func(o *Objects) bool {
+		return slices.ContainsFunc(o.NetworkFunctions, func(f *NetworkFunction) bool { return f.Spec.External != nil })
+	}},
 	// A build that does not know fences would send across them.
 	{"geo-fence", func(o *Objects) bool { return len(o.GeoFences) > 0 }},
 	{"priority-classes", func(o *Objects) bool {

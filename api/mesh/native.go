@@ -200,7 +200,9 @@ func taggerRelations(t *HostTagger, fault faultFunc) {
 
 // ForRequests reports whether the function is one of requests, which the proxy runs,
 // and not of packets.
-func (s *NetworkFunctionSpec) ForRequests() bool { return s.Native != nil || s.Wasm != nil }
+func (s *NetworkFunctionSpec) ForRequests() bool {
+	return s.Native != nil || s.Wasm != nil || s.External != nil
+}
 
 // ForRequests reports whether the chain is one of requests: it begins at a Gateway, or
 // where routes name it.
@@ -286,6 +288,7 @@ func (c *checker) chains() {
 	functions := map[string]*NetworkFunction{}
 	for _, f := range c.o.NetworkFunctions {
 		functions[f.Metadata.Namespace+"/"+f.Metadata.Name] = f
+		c.external(f)
 	}
 	for _, s := range c.o.ServiceChains {
 		if !s.Spec.ForRequests() {

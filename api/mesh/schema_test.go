@@ -390,6 +390,11 @@ spec: {wasm: {file: /opt/f.wasm, config: "a: b", memoryMiB: 32, budget: 500us}}
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
 kind: NetworkFunction
+metadata: {name: login}
+spec: {external: {service: {name: echo, port: 80}, timeout: 100ms, pathPrefix: /check, headers: [x-user], maxBody: 1024}}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: NetworkFunction
 metadata: {name: police}
 spec: {native: {policer: {requestsPerSecond: 0.5, burst: 3, per: client}}}
 ---

@@ -206,7 +206,7 @@ spec: {functions: [f]}
 			return c.Broken
 		}
 		q := newRequest("a: b")
-		c.Request(q, false)
+		c.Request(q, 0, false)
 		return texts(q.Fields)
 	}
 	if got := ask(); got != "a: b" || r.Changed() {

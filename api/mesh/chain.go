@@ -297,6 +297,13 @@ func checkSlice(s string) (string, string) {
 	return "", ""
 }
 
+func checkSD(s string) (string, string) {
+	if _, err := strconv.ParseUint(s, 16, 24); err != nil || len(s) != 6 {
+		return fmt.Sprintf("%q is no slice differentiator", s), "six hexadecimal digits, such as 0000d1"
+	}
+	return "", ""
+}
+
 func checkMAC(s string) (string, string) {
 	hex := strings.ReplaceAll(s, ":", "")
 	if b, err := strconv.ParseUint(hex, 16, 48); err != nil || len(s) != 17 || b == 0 || b>>40&1 == 1 {

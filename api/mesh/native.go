@@ -211,10 +211,12 @@ func (s *ServiceChainSpec) ForRequests() bool { return s.Ingress.Node == "" }
 // OfRoutes reports whether routes say what takes the chain.
 func (s *ServiceChainSpec) OfRoutes() bool { return s.Ingress == (ChainEnd{}) }
 
-// OfPackets is the part of the objects that chains of packets are made of.
+// OfPackets is the part of the objects that chains of packets are made of, with what
+// AfSfcRequirements add to the chains.
 func (o *Objects) OfPackets() *Objects {
 	out := *o
-	out.ServiceChains = slices.DeleteFunc(slices.Clone(o.ServiceChains), func(c *ServiceChain) bool { return c.Spec.ForRequests() })
+	out.ServiceChains = slices.DeleteFunc(slices.Clone(o.withRequirements()), func(c *ServiceChain) bool { return c.Spec.ForRequests() })
+	out.AfSfcRequirements = nil
 	out.NetworkFunctions = slices.DeleteFunc(slices.Clone(o.NetworkFunctions), func(f *NetworkFunction) bool { return f.Spec.ForRequests() })
 	return &out
 }
@@ -259,9 +261,6 @@ func requestChainRelations(s *ServiceChainSpec, fault faultFunc) {
 func packetChainRelations(s *ServiceChainSpec, fault faultFunc) {
 	if s.Egress.Node == "" {
 		fault("egress", "is missing", "name the ChainNode where the chain ends")
-	}
-	if len(s.Match) == 0 {
-		fault("match", "is missing", "what traffic the chain takes")
 	}
 	for i, m := range s.Match {
 		if m.requestMatch() {

@@ -156,6 +156,8 @@ func decodeObject(key mesh.Key, data []byte) (any, error) {
 		doc = one(&o.ServiceChains)
 	case mesh.KindChainNode:
 		doc = one(&o.ChainNodes)
+	case mesh.KindAfSfcRequirement:
+		doc = one(&o.AfSfcRequirements)
 	default:
 		return nil, fmt.Errorf("kind %s is not known to this build: upgrade it", key.Kind)
 	}

@@ -228,7 +228,16 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		}
 		defer door.close()
 	}
-	if err := s.writeRunFile(api.url); err != nil {
+	requirements := ""
+	if s.cfg.SFC.Listen != "" {
+		sfc, err := s.serveSFC(stop)
+		if err != nil {
+			return err
+		}
+		defer sfc.close()
+		requirements = sfc.url
+	}
+	if err := s.writeRunFile(api.url, requirements); err != nil {
 		return err
 	}
 	defer func() { _ = os.Remove(s.folder.Path(siteapi.RunFileName)) }()
@@ -448,9 +457,9 @@ func (s *Server) lookAtHub(ctx context.Context) {
 	s.log.Warn("the hub does not answer: serving with the last known configuration")
 }
 
-func (s *Server) writeRunFile(api string) error {
+func (s *Server) writeRunFile(api, requirements string) error {
 	s.run = siteapi.RunFile{
-		Site: s.cfg.Site, PID: os.Getpid(), Version: s.cfg.Version, API: api,
+		Site: s.cfg.Site, PID: os.Getpid(), Version: s.cfg.Version, API: api, SFC: requirements,
 		NATS: s.cfg.NATSURL, TrustKey: s.folder.Path(trustKeyFile),
 	}
 	if s.nats != nil {

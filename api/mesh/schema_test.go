@@ -389,6 +389,21 @@ metadata: {name: module}
 spec: {wasm: {file: /opt/f.wasm, config: "a: b", memoryMiB: 32, budget: 500us}}
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
+kind: AfSfcRequirement
+metadata: {name: video}
+spec:
+  afSfcReq: {sfcIdUl: web, sfcIdDl: back, spVal: {presenceInfoList: {a: {praId: north}}}}
+  dnn: internet
+  sliceInfo: {sst: 1, sd: 0000D1}
+  ueIpv4: 10.60.0.7
+  ueIpv6: "2001:db8::7"
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: NetworkFunction
+metadata: {name: login}
+spec: {external: {service: {name: echo, port: 80}, timeout: 100ms, pathPrefix: /check, headers: [x-user], maxBody: 1024}}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
 kind: NetworkFunction
 metadata: {name: police}
 spec: {native: {policer: {requestsPerSecond: 0.5, burst: 3, per: client}}}

@@ -347,6 +347,8 @@ type RunFile struct {
 	Leaf  string `json:"leaf,omitempty"`
 	Join  string `json:"join,omitempty"`
 	HubCA string `json:"hubCA,omitempty"`
+	// SFC is where application functions set AfSfcRequirements, empty where they do not.
+	SFC string `json:"sfc,omitempty"`
 }
 
 // TokenRequest asks a hub for a token that lets a site join.

@@ -40,6 +40,7 @@ var rooms = []room{
 	{path: "edgeproxy/function", pure: true, may: with(vocabulary, "edgeproxy/stream")},
 	{path: "edgeproxy/function/guest"},
 	{path: "edgeproxy/function/wasm", may: with(vocabulary, "edgeproxy/stream", "edgeproxy/function")},
+	{path: "edgeproxy/function/wasm/wasmtest"},
 	{path: "edgeproxy/route", pure: true, may: with(vocabulary, "edgeproxy/stream", "edgeproxy/function")},
 	{path: "edgeproxy/lb", pure: true, may: with(with(vocabulary, decision...), "internal/maglev")},
 	{path: "edgeproxy/loadheader", pure: true},

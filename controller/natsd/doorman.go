@@ -66,7 +66,7 @@ func nodePermissions(site string) *natsserver.Permissions {
 	stream := "KV_" + bus.SnapshotBucket(site)
 	return &natsserver.Permissions{
 		Publish: &natsserver.SubjectPermission{Allow: []string{
-			bus.NodesSubject(site), bus.LeafSubjects(site),
+			bus.NodesSubject(site), bus.AllFlows(site), bus.LeafSubjects(site),
 			"$JS.API.INFO",
 			"$JS.API.STREAM.INFO." + stream,
 			"$JS.API.CONSUMER.CREATE." + stream, "$JS.API.CONSUMER.CREATE." + stream + ".>",
@@ -90,7 +90,7 @@ func sitePermissions(site string) *natsserver.Permissions {
 	api := "$JS." + bus.HubDomain + ".API."
 	return &natsserver.Permissions{
 		Publish: &natsserver.SubjectPermission{Allow: []string{
-			bus.ReportSubject(site), bus.IssuerSubject(site),
+			bus.ReportSubject(site), bus.TrafficSubject(site), bus.IssuerSubject(site),
 			bus.AnyAPISubject(siteapi.VerbStatus), bus.AnyAPISubject(siteapi.VerbWeights), bus.AnyAPISubject(siteapi.VerbExplain),
 			bus.AllInboxes, // answers to who asked
 			api + "INFO", api + "STREAM.INFO." + stream,
@@ -101,7 +101,7 @@ func sitePermissions(site string) *natsserver.Permissions {
 			"$JS.ACK." + stream + ".>", "$JS.FC." + stream + ".>",
 		}},
 		Subscribe: &natsserver.SubjectPermission{Allow: []string{
-			bus.AllReports,
+			bus.AllReports, bus.AllTraffic,
 			bus.APISubject(site, "*"), // only the hub may publish the verbs that change something
 			bus.Inboxes(site),
 			// Where the mirror of the hub's bucket is delivered.

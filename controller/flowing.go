@@ -17,7 +17,7 @@ import (
 // talk is who talks to whom, as far as this controller knows. Loop only.
 type talk struct {
 	here  *flows.Site
-	mesh  flows.Board
+	mesh  traffic.Board
 	at    time.Time // of the last report
 	seq   uint64
 	fault string // the last that was logged
@@ -47,7 +47,7 @@ func (s *Server) doubt(err error) {
 
 // tellTraffic sends this site's traffic to all when that is due. Loop only.
 func (s *Server) tellTraffic(now time.Time) {
-	s.talk.mesh.Forget(now)
+	s.talk.mesh.Forget(now, flows.Believed)
 	if !s.talk.here.Due(now, s.talk.at) {
 		return
 	}
@@ -70,7 +70,7 @@ func (s *Server) tellTraffic(now time.Time) {
 
 // trafficOf is who talks to whom in the mesh or, with a name, at one site.
 func (s *Server) trafficOf(ctx context.Context, site string) (*siteapi.Traffic, *traffic.Matrix, error) {
-	var said []flows.Said
+	var said []traffic.Said
 	var sites []string
 	now := time.Now()
 	if err := s.do(ctx, func() { said, sites = s.talk.mesh.Said(), s.siteNames() }); err != nil {
@@ -94,7 +94,7 @@ func (s *Server) trafficOf(ctx context.Context, site string) (*siteapi.Traffic, 
 	if site != "" && len(chosen) == 0 && len(out.Silent) == 0 {
 		return nil, nil, fmt.Errorf("there is no site %q", site)
 	}
-	m, d := flows.Sum(chosen), flows.Delays(said)
+	m, d := traffic.Sum(chosen), traffic.Between(said)
 	out.Edges, out.Rest = m.Edges, m.Rest
 	out.Delays = siteapi.Delays{Sites: d.Sites, OneWayMS: d.OneWayMS}
 	return out, m, nil

@@ -59,8 +59,8 @@ func (d *doorman) checkSite(c natsserver.ClientAuthentication) bool {
 	return true
 }
 
-// nodePermissions are what a node needs: to report, to read its site's weights
-// and to watch its site's snapshot bucket. It can neither configure the mesh nor
+// nodePermissions are what a node needs: to report, to read its site's weights and who
+// talks to whom, by which a scheduler of the site places pods, and to watch its site's snapshot bucket. It can neither configure the mesh nor
 // speak as a site.
 func nodePermissions(site string) *natsserver.Permissions {
 	stream := "KV_" + bus.SnapshotBucket(site)
@@ -75,7 +75,7 @@ func nodePermissions(site string) *natsserver.Permissions {
 			"$JS.API.STREAM.MSG.GET." + stream,
 			"$JS.ACK." + stream + ".>", "$JS.FC." + stream + ".>",
 		}},
-		Subscribe: &natsserver.SubjectPermission{Allow: []string{"_INBOX.>", bus.WeightsSubject(site), bus.NodeAPIs(site)}},
+		Subscribe: &natsserver.SubjectPermission{Allow: []string{"_INBOX.>", bus.WeightsSubject(site), bus.AllTraffic, bus.NodeAPIs(site)}},
 		// To who asked, and for a while only.
 		Response: &natsserver.ResponsePermission{MaxMsgs: 1, Expires: 15 * time.Second},
 	}

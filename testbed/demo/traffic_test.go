@@ -150,11 +150,9 @@ func TestProxiesSeeWhoTalksToWhom(t *testing.T) {
 		from, to string
 		times    int
 	}{{"cart", "redis", 20}, {"cart", "stock", 20}, {"web", "cart", 30}, {"web", "users", 20}} {
-		if err := within(ctx, startLimit, call.to+" to answer "+call.from, func() error { return callers[call.from].ask(ctx, call.to) }); err != nil {
-			t.Fatal(err)
-		}
-		for range call.times - 1 {
-			if err := callers[call.from].ask(ctx, call.to); err != nil {
+		// A site of which no report has come yet gets nothing in the first moments.
+		for range call.times {
+			if err := within(ctx, startLimit, call.to+" to answer "+call.from, func() error { return callers[call.from].ask(ctx, call.to) }); err != nil {
 				t.Fatal(err)
 			}
 		}

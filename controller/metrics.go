@@ -15,6 +15,7 @@ import (
 // counters are since the start.
 type counters struct {
 	reportsIn, nodeReportsIn, reportsOut, weightsOut, snapshots, objectFaults atomic.Uint64
+	trafficOut, trafficFaults                                                 atomic.Uint64
 	plans, planNS                                                             atomic.Uint64
 }
 
@@ -62,6 +63,8 @@ func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
 	metric("node_reports_received_total", "counter", "Reports of the site's nodes.", value(s.count.nodeReportsIn.Load()))
 	metric("site_reports_published_total", "counter", "Reports of this site.", value(s.count.reportsOut.Load()))
 	metric("weights_published_total", "counter", "Plans sent to the site's nodes.", value(s.count.weightsOut.Load()))
+	metric("traffic_reports_published_total", "counter", "Reports of who talks to whom at this site.", value(s.count.trafficOut.Load()))
+	metric("traffic_reports_refused_total", "counter", "Reports of nodes and sites whose traffic cannot be.", value(s.count.trafficFaults.Load()))
 	metric("plan_duration_seconds", "summary", "Time to plan all shared services once.",
 		fmt.Sprintf("_sum %g", float64(s.count.planNS.Load())/1e9), fmt.Sprintf("_count %d", s.count.plans.Load()))
 	peers, nodes := map[membership.Status]int{}, map[membership.Status]int{}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/flows"
 	"github.com/meridian-mesh/meridian/controller/history"
 	"github.com/meridian-mesh/meridian/controller/join"
 	"github.com/meridian-mesh/meridian/controller/natsd"
@@ -86,6 +87,7 @@ type Server struct {
 	reportSeq  uint64
 	planSeq    uint64
 	epoch      uint64 // of weights and reports, Unix ns
+	talk       talk
 
 	events  chan event
 	calls   chan func()
@@ -145,6 +147,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		ledgers:   map[string]*ledger{},
 		planners:  map[mesh.ServiceKey]*plan.Planner{},
 		brought:   map[string]bool{},
+		talk:      talk{here: flows.NewSite()},
 		events:    make(chan event, 256),
 		calls:     make(chan func()),
 		stopped:   make(chan struct{}),
@@ -199,7 +202,15 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	tasks.Go(func() { s.loop(ctx, reports, nodes) })
+	told, err := s.conn.Traffic(ctx, 1024)
+	if err != nil {
+		return err
+	}
+	flowing, err := s.conn.NodeTraffic(ctx, s.cfg.Site, 1024)
+	if err != nil {
+		return err
+	}
+	tasks.Go(func() { s.loop(ctx, heard{reports, nodes, told, flowing}) })
 	tasks.Go(func() { s.publish(ctx) })
 	tasks.Go(func() { s.watchLink(ctx, stop) })
 	if err := s.sync(ctx); err != nil {

@@ -40,6 +40,7 @@ func (s *Server) tick(now time.Time) {
 		}
 		s.sent, s.sentAt = s.weights, now
 	}
+	s.tellTraffic(now)
 	if now.Sub(s.reportAt) >= reportEvery-tickEvery/2 {
 		s.reportAt = now
 		if err := s.conn.PublishReport(s.report(now)); err == nil {

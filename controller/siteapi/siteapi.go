@@ -27,6 +27,8 @@ const (
 	PathPin     = "/api/v1/pin"
 	PathRotate  = "/api/v1/rotate"
 	PathHistory = "/api/v1/history"
+	// PathFlows is who talks to whom; beside /metrics, for what reads both.
+	PathFlows = "/traffic"
 )
 
 // Verbs of the API on the bus (see bus.APISubject). Those of one site answer for

@@ -31,6 +31,9 @@ type Registry struct {
 	endpoints map[EndpointKey]*Endpoint
 	sources   map[string]int
 	names     []string
+
+	callers     map[mesh.Workload]int
+	callerNames []mesh.Workload
 }
 
 // NewRegistry makes a registry for a number of loops.
@@ -41,6 +44,9 @@ func NewRegistry(loops int) *Registry {
 		endpoints: map[EndpointKey]*Endpoint{},
 		sources:   map[string]int{},
 		names:     []string{""},
+
+		callers:     map[mesh.Workload]int{},
+		callerNames: []mesh.Workload{CallerExternal: mesh.External, CallerOther: mesh.Others},
 	}
 }
 
@@ -79,6 +85,17 @@ func (r *Registry) Retain(used map[*Endpoint]bool) {
 			delete(r.endpoints, k)
 		}
 	}
+}
+
+// Endpoints appends all endpoints that are known to dst: those in force, and those at
+// which requests still are.
+func (r *Registry) Endpoints(dst []*Endpoint) []*Endpoint {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.endpoints {
+		dst = append(dst, e)
+	}
+	return dst
 }
 
 // Source returns the stable index of another site's name, 0 when there are too many.
@@ -135,7 +152,9 @@ type Endpoint struct {
 	Ejections    atomic.Uint64
 	EjectedUntil atomic.Int64
 	Watch        Watch
-	Cells        []EndpointCell // by loop
+	// Workload is who serves there, by the newest snapshot that names it.
+	Workload atomic.Pointer[mesh.Workload]
+	Cells    []EndpointCell // by loop
 }
 
 // EndpointCell is one loop's counters of an endpoint.
@@ -148,6 +167,7 @@ type EndpointCell struct {
 	// Latency and Load are the loop's own and of nobody else's concern.
 	Latency lb.Latency
 	Load    lb.Load
+	flows   atomic.Pointer[flows]
 	_       [64]byte
 }
 

@@ -321,12 +321,16 @@ func (u *up) event(ev *stream.Event) {
 		if ev.Head.Status < 200 && len(ev.Head.Upgrade) == 0 {
 			kind = exchange.Informational
 		} else {
+			a.countReply(ev.Head)
 			w.heard(a, ev.Head)
 			again = w.again(r, a, ev.Head.Status)
 		}
 		w.step(r, &exchange.Event{Kind: kind, Ref: a.ref, Status: ev.Head.Status, Switch: len(ev.Head.Upgrade) > 0, Retry: again})
 		r.replyHead = nil
 	case stream.Data:
+		if a.flow != nil {
+			a.flow.ResponseBytes.Add(uint64(len(ev.Data)))
+		}
 		u.unpaid += len(ev.Data)
 		r.reply += int64(len(ev.Data))
 		r.replyPiece = ev.Data

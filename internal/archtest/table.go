@@ -82,7 +82,8 @@ var rooms = []room{
 	{path: "controller/check", may: with(vocabulary, "controller/membership", "controller/siteapi")},
 	{path: "controller/plan", pure: true, may: with(vocabulary, "controller/price", "controller/world", "controller/membership", "chaining/path", "scheduler/placement", "scheduler/traffic")},
 	{path: "controller/ca", pure: true, may: []string{"internal/spiffe"}},
-	{path: "controller", may: with(vocabulary, "api/kube", "controller/...", "internal/...")},
+	{path: "controller/flows", pure: true, may: with(vocabulary, "scheduler/traffic")},
+	{path: "controller", may: with(vocabulary, "api/kube", "controller/...", "scheduler/traffic", "internal/...")},
 
 	// Proof: simulators, emulators, load, the demo. Real processes are started as
 	// binaries, so nothing here imports edgeproxy but how load is told.

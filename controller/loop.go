@@ -36,6 +36,7 @@ func (s *Server) loop(ctx context.Context, reports <-chan bus.Received[*mesh.Rep
 	for {
 		select {
 		case <-ctx.Done():
+			s.keepBudgets(time.Now())
 			return
 		case e := <-s.events:
 			s.configured(e)

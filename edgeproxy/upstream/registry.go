@@ -15,6 +15,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/lb"
+	"github.com/meridian-mesh/meridian/edgeproxy/limit"
 )
 
 // MaxSources bounds the other sites whose requests are counted apart; those of
@@ -62,10 +63,26 @@ func (r *Registry) Service(key mesh.ServiceKey) *Service {
 func (r *Registry) Endpoint(key EndpointKey) *Endpoint {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.endpoint(key)
+}
+
+// endpoint needs mu.
+func (r *Registry) endpoint(key EndpointKey) *Endpoint {
 	e := r.endpoints[key]
 	if e == nil {
 		e = &Endpoint{EndpointKey: key, Authority: []byte(key.Addr.String()), Cells: make([]EndpointCell, r.loops)}
 		r.endpoints[key] = e
+	}
+	return e
+}
+
+// Gateway returns the handle of another site's gateway, whose bytes meter counts.
+func (r *Registry) Gateway(key EndpointKey, meter *limit.Meter) *Endpoint {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.endpoint(key)
+	if e.Meter == nil {
+		e.Meter = meter
 	}
 	return e
 }
@@ -135,7 +152,10 @@ type Endpoint struct {
 	Ejections    atomic.Uint64
 	EjectedUntil atomic.Int64
 	Watch        Watch
-	Cells        []EndpointCell // by loop
+	// Meter counts the bytes of a site's gateway; nil for endpoints. It is set before
+	// any loop knows the handle.
+	Meter *limit.Meter
+	Cells []EndpointCell // by loop
 }
 
 // EndpointCell is one loop's counters of an endpoint.

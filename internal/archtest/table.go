@@ -87,6 +87,7 @@ var rooms = []room{
 	// Proof: simulators, emulators, load, the demo. Real processes are started as
 	// binaries, so nothing here imports edgeproxy but how load is told.
 	{path: "testbed", may: with(with(vocabulary, decision...), "testbed/...", "internal/...", "controller/siteapi", "controller/join", "controller/store", "edgeproxy/loadheader")},
+	{path: "testbed/cluster"},
 	{path: "testbed/sim/placement", pure: true, may: with(vocabulary, "scheduler/placement", "scheduler/traffic")},
 	{path: "testbed/wire", pure: true},
 	{path: "testbed/scenario", pure: true},

@@ -40,8 +40,8 @@ type Args struct {
 	// the pods still have their say.
 	Cohesion *float64 `json:"cohesion,omitempty"`
 	// Events says which pods get an event that explains their node: All, Notable (the
-	// default: those that are not near their cheapest node, or were placed without
-	// traffic) or None.
+	// default: those that are not near the cheapest node that was open to them, or were
+	// placed without traffic) or None.
 	Events string `json:"events,omitempty"`
 }
 

@@ -44,6 +44,7 @@ func (s *Server) loop(ctx context.Context, from heard) {
 	for {
 		select {
 		case <-ctx.Done():
+			s.keepBudgets(time.Now())
 			return
 		case e := <-s.events:
 			s.configured(e)

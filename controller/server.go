@@ -78,6 +78,7 @@ type Server struct {
 	problem    string
 	newest     mesh.Generation
 	planners   map[mesh.ServiceKey]*plan.Planner
+	budgets    budgets
 	demand     history.Demand
 	curves     price.Curves
 	weights    *mesh.Weights
@@ -286,7 +287,7 @@ func (s *Server) openStore() (err error) {
 			s.newest = last.Generation
 		}
 	}
-	if err := s.recall(); err != nil {
+	if err := errors.Join(s.recall(), s.recallBudgets()); err != nil {
 		return err
 	}
 	if s.newest.Incarnation == 0 {

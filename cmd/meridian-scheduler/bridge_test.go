@@ -87,6 +87,9 @@ func TestBridge(t *testing.T) {
 		for _, p := range proxies {
 			p.until(t, "/hand", "green", 30*time.Second)
 		}
+		c.post(t, meshPath+"/geofences", `{"metadata": {"name": "only-a"}, "spec": {"targetRefs": [{"kind": "MeshService", "name": "hand"}], "allow": {"sites": ["a"]}}}`)
+		proxies[1].until(t, "/hand", "503", 30*time.Second)
+		proxies[0].until(t, "/hand", "green", time.Second)
 		// What the schema can say the API server refuses, the rest the status.
 		_, err := c.client.Discovery().RESTClient().Post().AbsPath(meshPath+"/meshservices").SetHeader("Content-Type", "application/json").
 			Body(typed(t, meshPath+"/meshservices", `{"metadata": {"name": "bad"}, "spec": {"ports": [{"port": 80, "protocol": "carrier-pigeon"}]}}`)).DoRaw(t.Context())
@@ -238,7 +241,7 @@ func kindOf(path string) (apiVersion, kind string) {
 	}
 	for plural, kind := range map[string]string{"services": "Service", "pods": "Pod", "endpointslices": "EndpointSlice", "gateways": "Gateway",
 		"gatewayclasses": "GatewayClass", "httproutes": "HTTPRoute", "customresourcedefinitions": "CustomResourceDefinition",
-		"meshservices": "MeshService"} {
+		"meshservices": "MeshService", "geofences": "GeoFence"} {
 		if slices.Contains(parts, plural) {
 			return apiVersion, kind
 		}

@@ -98,7 +98,7 @@ func TestRootController(t *testing.T) {
 			}
 		}
 	}
-	said("node edge-site/chainagent edge: 1 chain with 2 paths, 2 of 2 instances up")
+	said("node edge-site/chainagent edge: 1 chain with 2 paths, 1 of 1 instance up")
 	stream := nstest.StartStream(t, s.client, s.server, "10.2.0.2:0", 2*time.Millisecond)
 
 	// One function more, whose port is not there yet.

@@ -26,6 +26,12 @@ var features = []feature{
 	}},
 	// A build that does not know fences would send across them.
 	{"geo-fence", func(o *Objects) bool { return len(o.GeoFences) > 0 }},
+	// A build that does not count would spend without end.
+	{"link-budget", func(o *Objects) bool {
+		return slices.ContainsFunc(o.Sites, func(s *Site) bool {
+			return slices.ContainsFunc(s.Spec.Links, func(l SiteLink) bool { return l.Budget != nil })
+		})
+	}},
 	{"priority-classes", func(o *Objects) bool {
 		return slices.ContainsFunc(o.TrafficPolicies, func(p *TrafficPolicy) bool {
 			return p.Spec.SiteSharing != nil && len(p.Spec.SiteSharing.PriorityClasses) > 0

@@ -73,6 +73,7 @@ var (
 	formatQueryValue   = format{`^.+$`, checkLength(1, 1024)}
 	formatBody         = format{``, checkLength(0, 64<<10)}
 	formatOrigin       = format{origin, checkOrigin}
+	formatDayTime      = format{`^` + dayTime + `$`, checkDayTime}
 )
 
 func checkLabel(s string) (string, string) {

@@ -185,7 +185,7 @@ func (w *Worker) freeRequest(r *request) {
 	clear(r.ran[:r.runs])
 	r.runs, r.asks = 0, false
 	for i := range r.attempts {
-		r.attempts[i].endpoint, r.attempts[i].gate = nil, nil
+		r.attempts[i].endpoint, r.attempts[i].gate, r.attempts[i].flow = nil, nil, nil
 	}
 	r.life++
 	r.next = w.freeReq

@@ -69,6 +69,8 @@ type Shared struct {
 	// ClientMaxAge and ClientMaxRequests bound the life of a client's connection.
 	ClientMaxAge      time.Duration
 	ClientMaxRequests int
+	// Registry gives callers their places.
+	Registry *upstream.Registry
 	// Unrouted counts requests that reached no service.
 	Unrouted *upstream.Service
 	// Connections counts client connections now.
@@ -232,6 +234,7 @@ func (w *Worker) Serve(s *State) {
 		default:
 			d.socket = socket
 		}
+		d.caller = 0 // another workload may have the address now
 	}
 	kept := map[*Listener]bool{}
 	for _, l := range s.Listeners {

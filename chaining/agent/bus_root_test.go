@@ -87,7 +87,7 @@ func TestRootController(t *testing.T) {
 	// The controller knows the agent, and what it says.
 	said := func(want string) {
 		t.Helper()
-		out := ""
+		var out string
 		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 			out, _ = s.node.Run(t.Context(), meridian, "--data", data, "status")
 			if strings.Contains(out, want) {

@@ -29,11 +29,18 @@ type reference struct {
 
 func (t *translation) routes() {
 	for _, r := range slices.SortedFunc(slices.Values(t.in.Routes), func(a, b *Route) int {
+		if a.Kind == b.Kind && a.whole() {
+			return oldestFirst(&a.Meta, &b.Meta)
+		}
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.key(), b.key()))
 	}) {
 		t.route(r)
 	}
 }
+
+// whole reports whether a listener's traffic cannot be shared among routes of the kind:
+// the oldest has all of it, and the others are accepted and wait.
+func (r *Route) whole() bool { return r.Kind == mesh.KindTCPRoute || r.Kind == mesh.KindUDPRoute }
 
 func (t *translation) route(r *Route) {
 	type parent struct {
@@ -52,12 +59,19 @@ func (t *translation) route(r *Route) {
 			continue // somebody else's, or not there
 		}
 		list, j := t.attach(r, &ref, g)
+		waits := len(list) > 0 && !slices.ContainsFunc(list, func(l *listener) bool { return !l.taken })
+		if waits {
+			j.message = "accepted, and without traffic: an older " + r.Kind + " has the listener"
+		}
 		parents = append(parents, parent{ref, j})
 		for _, l := range list {
 			if attached[l] {
 				continue
 			}
 			attached[l] = true
+			if l.taken {
+				continue
+			}
 			if l.mesh != nil && g.serves() {
 				joined = append(joined, mesh.ParentRef{Namespace: g.Namespace, Name: g.Name, SectionName: l.Name})
 			}
@@ -85,6 +99,7 @@ func (t *translation) route(r *Route) {
 	if fault == "" {
 		for l := range attached {
 			l.attached++
+			l.taken = l.taken || r.whole()
 		}
 	}
 	have = slices.DeleteFunc(have, func(p ParentStatus) bool { return !ours(p) })

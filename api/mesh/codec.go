@@ -15,7 +15,7 @@ const (
 
 // message is soft state: it names its site, and none of its numbers is negative.
 type message interface {
-	*Weights | *Report | *NodeReport | *TrafficReport
+	*Weights | *Report | *NodeReport | *NodeTraffic | *TrafficReport
 	compat() Compat
 	site() string
 }

@@ -84,6 +84,8 @@ func (w *World) Compile(site string) mesh.Objects {
 			out.ServiceChains = append(out.ServiceChains, d)
 		case *mesh.ChainNode:
 			out.ChainNodes = append(out.ChainNodes, d)
+		case *mesh.AfSfcRequirement:
+			out.AfSfcRequirements = append(out.AfSfcRequirements, d)
 		}
 	}
 	return out

@@ -250,7 +250,7 @@ func placementApply(t *testing.T, c *cluster) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	says(out, "1/1 evicting shop/cart-", "is ready on site-5-node-0", "done: 1 moved")
+	says(out, "1/1 evicting shop/cart-", "is ready on site-5-node-", "done: 1 moved")
 	for _, p := range k.carts(ctx) {
 		if !strings.HasPrefix(p.Spec.NodeName, siteName(5)) {
 			t.Errorf("%s is on %s", p.Name, p.Spec.NodeName)

@@ -44,6 +44,7 @@ func (s *Server) loop(ctx context.Context, from heard) {
 	for {
 		select {
 		case <-ctx.Done():
+			s.keepBudgets(time.Now())
 			return
 		case e := <-s.events:
 			s.configured(e)
@@ -168,6 +169,8 @@ func decodeObject(key mesh.Key, data []byte) (any, error) {
 		doc = one(&o.ServiceChains)
 	case mesh.KindChainNode:
 		doc = one(&o.ChainNodes)
+	case mesh.KindAfSfcRequirement:
+		doc = one(&o.AfSfcRequirements)
 	default:
 		return nil, fmt.Errorf("kind %s is not known to this build: upgrade it", key.Kind)
 	}

@@ -48,6 +48,7 @@ type Server struct {
 
 	folder *store.Folder
 	key    ed25519.PrivateKey
+	sealer mesh.Sealer   // loop only
 	nats   *natsd.Server // nil with an external NATS
 	// members and authority are the embedded hub's: who may connect, and its
 	// certificates. joinAddr is where new sites ask (host:port).
@@ -77,6 +78,7 @@ type Server struct {
 	problem    string
 	newest     mesh.Generation
 	planners   map[mesh.ServiceKey]*plan.Planner
+	budgets    budgets
 	demand     history.Demand
 	curves     price.Curves
 	weights    *mesh.Weights
@@ -238,7 +240,16 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		}
 		defer door.close()
 	}
-	if err := s.writeRunFile(api.url); err != nil {
+	requirements := ""
+	if s.cfg.SFC.Listen != "" {
+		sfc, err := s.serveSFC(stop)
+		if err != nil {
+			return err
+		}
+		defer sfc.close()
+		requirements = sfc.url
+	}
+	if err := s.writeRunFile(api.url, requirements); err != nil {
 		return err
 	}
 	defer func() { _ = os.Remove(s.folder.Path(siteapi.RunFileName)) }()
@@ -276,7 +287,7 @@ func (s *Server) openStore() (err error) {
 			s.newest = last.Generation
 		}
 	}
-	if err := s.recall(); err != nil {
+	if err := errors.Join(s.recall(), s.recallBudgets()); err != nil {
 		return err
 	}
 	if s.newest.Incarnation == 0 {
@@ -458,9 +469,9 @@ func (s *Server) lookAtHub(ctx context.Context) {
 	s.log.Warn("the hub does not answer: serving with the last known configuration")
 }
 
-func (s *Server) writeRunFile(api string) error {
+func (s *Server) writeRunFile(api, requirements string) error {
 	s.run = siteapi.RunFile{
-		Site: s.cfg.Site, PID: os.Getpid(), Version: s.cfg.Version, API: api,
+		Site: s.cfg.Site, PID: os.Getpid(), Version: s.cfg.Version, API: api, SFC: requirements,
 		NATS: s.cfg.NATSURL, TrustKey: s.folder.Path(trustKeyFile),
 	}
 	if s.nats != nil {

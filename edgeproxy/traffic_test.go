@@ -27,7 +27,7 @@ func from(t *testing.T, addr string) *http.Client {
 	return &http.Client{Transport: tr, Timeout: time.Minute}
 }
 
-func post(t *testing.T, c *http.Client, url, body string, fields ...string) {
+func sendAs(t *testing.T, c *http.Client, url, body string, fields ...string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), "POST", url, strings.NewReader(body))
 	if err != nil {
@@ -104,21 +104,21 @@ func TestFlowsNameTheCaller(t *testing.T) {
 	body := strings.Repeat("b", 1000)
 	kept := from(t, "127.9.0.1")
 	for range 3 {
-		post(t, kept, p.url("/"), body)
+		sendAs(t, kept, p.url("/"), body)
 	}
-	post(t, from(t, "127.9.0.2"), p.url("/"), body)
-	post(t, from(t, "127.9.0.3"), p.url("/"), body)
-	post(t, from(t, "127.9.0.4"), p.url("/"), body)
+	sendAs(t, from(t, "127.9.0.2"), p.url("/"), body)
+	sendAs(t, from(t, "127.9.0.3"), p.url("/"), body)
+	sendAs(t, from(t, "127.9.0.4"), p.url("/"), body)
 	// Behind a trusted proxy counts whom it speaks for, and nobody else's word does.
-	post(t, from(t, "127.9.0.9"), p.url("/"), body, "X-Forwarded-For", "127.9.0.2")
-	post(t, from(t, "127.9.0.4"), p.url("/"), body, "X-Forwarded-For", "127.9.0.2")
+	sendAs(t, from(t, "127.9.0.9"), p.url("/"), body, "X-Forwarded-For", "127.9.0.2")
+	sendAs(t, from(t, "127.9.0.4"), p.url("/"), body, "X-Forwarded-For", "127.9.0.2")
 	p.settled("default/cart > east/shop/redis", 5, 5000, 25000)
 	p.settled("external > east/shop/redis", 3, 3000, 15000)
 	// The address of a kept connection is another workload's now.
 	cart.Spec.Endpoints = cart.Spec.Endpoints[1:]
 	o.Services = append(o.Services, service("web", "127.9.0.1:1"))
 	p.apply(o)
-	post(t, kept, p.url("/"), body)
+	sendAs(t, kept, p.url("/"), body)
 	p.settled("default/web > east/shop/redis", 1, 1000, 5000)
 	if n := len(p.flows()); n != 3 {
 		t.Errorf("flows: %v", p.flows())
@@ -161,9 +161,9 @@ func TestFlowsAcrossSites(t *testing.T) {
 	objects.Services = append(objects.Services, cart)
 	gate := &decided{pick: 0}
 	a := startProxy(t, Config{Site: "a"}, Deps{Sharing: gate}, objects)
-	post(t, from(t, "127.9.0.1"), a.url("/"), "body")
-	post(t, from(t, "127.9.0.1"), a.url("/"), "body")
-	post(t, from(t, "127.9.0.2"), a.url("/"), "body") // the address of another site's endpoint may be another's here
+	sendAs(t, from(t, "127.9.0.1"), a.url("/"), "body")
+	sendAs(t, from(t, "127.9.0.1"), a.url("/"), "body")
+	sendAs(t, from(t, "127.9.0.2"), a.url("/"), "body") // the address of another site's endpoint may be another's here
 	a.settled("default/cart > default/echo away", 2, 8, 4000)
 	a.settled("external > default/echo away", 1, 4, 2000)
 	if n := b.flows(); len(n) != 0 {
@@ -172,7 +172,7 @@ func TestFlowsAcrossSites(t *testing.T) {
 	gate.mu.Lock()
 	gate.pick = upstream.Home
 	gate.mu.Unlock()
-	post(t, from(t, "127.9.0.1"), a.url("/"), "body")
+	sendAs(t, from(t, "127.9.0.1"), a.url("/"), "body")
 	a.settled("default/cart > default/echo", 1, 4, 10)
 }
 
@@ -246,17 +246,17 @@ func TestTrafficReports(t *testing.T) {
 	c := from(t, "127.9.0.1")
 	says()
 	for range 3 {
-		post(t, c, p.url("/"), "body")
+		sendAs(t, c, p.url("/"), "body")
 	}
 	p.settled("default/cart > default/echo", 3, 12, 300)
 	says(3)
-	post(t, c, p.url("/"), "body")
+	sendAs(t, c, p.url("/"), "body")
 	p.settled("default/cart > default/echo", 4, 16, 400)
 	says(4)
 	fault = nil
 	says(4)
 	says()
-	post(t, c, p.url("/"), "body")
+	sendAs(t, c, p.url("/"), "body")
 	p.settled("default/cart > default/echo", 5, 20, 500)
 	says(1)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/lb"
+	"github.com/meridian-mesh/meridian/edgeproxy/limit"
 )
 
 // MaxSources bounds the other sites whose requests are counted apart; those of
@@ -68,10 +69,26 @@ func (r *Registry) Service(key mesh.ServiceKey) *Service {
 func (r *Registry) Endpoint(key EndpointKey) *Endpoint {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.endpoint(key)
+}
+
+// endpoint needs mu.
+func (r *Registry) endpoint(key EndpointKey) *Endpoint {
 	e := r.endpoints[key]
 	if e == nil {
 		e = &Endpoint{EndpointKey: key, Authority: []byte(key.Addr.String()), Cells: make([]EndpointCell, r.loops)}
 		r.endpoints[key] = e
+	}
+	return e
+}
+
+// Gateway returns the handle of another site's gateway, whose bytes meter counts.
+func (r *Registry) Gateway(key EndpointKey, meter *limit.Meter) *Endpoint {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.endpoint(key)
+	if e.Meter == nil {
+		e.Meter = meter
 	}
 	return e
 }
@@ -154,7 +171,10 @@ type Endpoint struct {
 	Watch        Watch
 	// Workload is who serves there, by the newest snapshot that names it.
 	Workload atomic.Pointer[mesh.Workload]
-	Cells    []EndpointCell // by loop
+	// Meter counts the bytes of a site's gateway; nil for endpoints. It is set before
+	// any loop knows the handle.
+	Meter *limit.Meter
+	Cells []EndpointCell // by loop
 }
 
 // EndpointCell is one loop's counters of an endpoint.

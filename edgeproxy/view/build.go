@@ -11,6 +11,7 @@ import (
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/controller/fence"
 	"github.com/meridian-mesh/meridian/edgeproxy/lb"
+	"github.com/meridian-mesh/meridian/edgeproxy/limit"
 	"github.com/meridian-mesh/meridian/edgeproxy/route"
 	"github.com/meridian-mesh/meridian/edgeproxy/tlsio"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
@@ -172,11 +173,18 @@ func (b *builder) remotes(s *Service, m *mesh.MeshService, abroad map[string]boo
 			b.problem("MeshService/%s: site %q has no gateway address, nothing is sent there", s.Key, site)
 			continue
 		}
-		handle := b.reg.Endpoint(upstream.EndpointKey{Service: s.Key, Site: site, Addr: gateway})
+		handle := b.reg.Gateway(upstream.EndpointKey{Service: s.Key, Site: site, Addr: gateway}, b.meter(site))
 		w := workloadAt(m, site)
 		handle.Workload.Store(&w)
 		s.Remotes = append(s.Remotes, Remote{Site: site, Endpoint: handle, TLS: b.view.Peers[site]})
 	}
+}
+
+func (b *builder) meter(site string) *limit.Meter {
+	if b.sharing == nil {
+		return nil
+	}
+	return b.sharing.Meter(site)
 }
 
 // resolve finds what is behind an endpoint's address, and its DNS name if it is one.

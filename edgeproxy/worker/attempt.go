@@ -62,6 +62,11 @@ func (a *attempt) Expire(*loop.Timer, int64) {
 // start begins an attempt, a retry after the wait that its route asks for.
 func (w *Worker) start(r *request, act *exchange.Action) {
 	a := &r.attempts[act.Ref.Slot]
+	if r.asking != nil {
+		a.ref, a.up, a.endpoint, a.asked, a.how = act.Ref, nil, nil, false, upstream.Cancelled
+		r.asking.held = act.Ref
+		return
+	}
 	a.ref, a.up, a.sent, a.asked, a.how = act.Ref, nil, false, false, upstream.Cancelled
 	if act.Retry {
 		w.Counters.Retries.Add(1)

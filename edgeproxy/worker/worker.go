@@ -176,9 +176,12 @@ type Worker struct {
 	url     []byte // of redirects and rewrites
 	passing function.Request
 	address [maxAddress]byte
-	copies  *request // all mirrors under way
-	copying int      // their number
-	load    []byte   // for in-band reports
+	copies  *request // all mirrors under way, and what external functions are asked
+	copying int      // the number of mirrors
+	// handing says that copies are given a piece of a body.
+	handing    bool
+	freeAsking *asking
+	load       []byte // for in-band reports
 	// loadEnds are where each of several reports in load ends.
 	loadEnds []int
 	downEv   stream.Event

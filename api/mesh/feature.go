@@ -20,6 +20,8 @@ var features = []feature{
 	}},
 	// A build that does not know fences would send across them.
 	{"geo-fence", func(o *Objects) bool { return len(o.GeoFences) > 0 }},
+	// A build that does not know them would let everybody pass.
+	{"authorization", func(o *Objects) bool { return len(o.AuthorizationPolicies) > 0 }},
 	{"priority-classes", func(o *Objects) bool {
 		return slices.ContainsFunc(o.TrafficPolicies, func(p *TrafficPolicy) bool {
 			return p.Spec.SiteSharing != nil && len(p.Spec.SiteSharing.PriorityClasses) > 0

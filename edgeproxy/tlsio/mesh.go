@@ -179,6 +179,8 @@ type Peer struct {
 	Site []byte
 	// URI is the certificate's first URI, for people; empty without one.
 	URI string
+	// Identity is URI, as it is compared.
+	Identity []byte
 	// Forwarded is what X-Forwarded-Client-Cert says of it.
 	Forwarded []byte
 }
@@ -223,7 +225,7 @@ func peerOf(c *x509.Certificate, mesh bool, by string) *Peer {
 	for i, u := range c.URIs {
 		text := printable(u.String())
 		if i == 0 {
-			p.URI = text
+			p.URI, p.Identity = text, []byte(text)
 		}
 		add("URI", text)
 	}

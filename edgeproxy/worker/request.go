@@ -60,6 +60,8 @@ type request struct {
 	// client is who is behind a trusted peer, else invalid; clientText is its text.
 	client     netip.Addr
 	clientText []byte
+	// told is what who is trusted said of certificates, as X-Forwarded-Client-Cert.
+	told []byte
 
 	filters *route.Filters // nil for none
 	// ran are the chains that it passed, as far as it did.
@@ -172,7 +174,7 @@ func (w *Worker) freeRequest(r *request) {
 	r.received, r.keptFrom, r.reply, r.replyKeptFrom = 0, 0, 0, 0
 	clear(r.tried[:r.tries])
 	r.source, r.from, r.probe, r.tries, r.round, r.token = 0, nil, false, 0, 0, 0
-	r.client, r.clientText = netip.Addr{}, nil
+	r.client, r.clientText, r.told = netip.Addr{}, nil, nil
 	r.retry, r.filters, r.origin, r.local = nil, nil, nil, local{}
 	clear(r.ran[:r.runs])
 	r.runs = 0
@@ -197,7 +199,7 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	if w.full() {
 		w.shared.Memory.Requests.Add(1)
 		r.none, r.log.details = exchange.Overload, "memory_limit"
-	} else if s, rule := w.find(r, head); s != nil {
+	} else if s, rule := w.admitted(r, head); s != nil {
 		found, r.service = s, s.Service
 		cfg.Retries = s.Retries
 		limit, r.idle = s.Request, s.Idle
@@ -257,6 +259,7 @@ func (w *Worker) again(r *request, a *attempt, status int) bool {
 // judged: what is matched here is what is sent on.
 func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.Rule) {
 	v := w.state.View
+	w.asked = asked{}
 	target, path, ok := route.Normalize(head.Path, w.path[:0])
 	if !ok {
 		r.none, r.log.details = exchange.ClientProtocol, "path_invalid"
@@ -288,7 +291,9 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 			r.none = exchange.NoRoute
 		} else {
 			r.http2 = s.HTTP2(0)
+			w.asked.port = s.ServicePort(0)
 		}
+		w.asked.judged = true
 		return s, nil
 	}
 	if !w.ingress(r, head) {
@@ -299,6 +304,7 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 		r.none, r.local.status, r.log.details = exchange.NoRoute, statusMisdirected, "misdirected_request"
 		return nil, nil
 	}
+	w.asked.judged = true
 	q := &w.query
 	q.Host, q.Method, q.Path, q.Query, q.Fields = head.Authority, head.Method, path, nil, r.fields
 	if len(target) > len(path) {
@@ -315,7 +321,7 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 		r.none = exchange.NoRoute
 		return nil, nil
 	}
-	r.log.route = rule.Key
+	r.log.route, w.asked.rule = rule.Key, rule
 	backend := rule.Pick(w.random())
 	filters := rule.Filters
 	if backend != nil {
@@ -338,6 +344,7 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 		return nil, nil
 	}
 	r.http2 = s.HTTP2(backend.Port)
+	w.asked.port = s.ServicePort(backend.Port)
 	return s, rule
 }
 

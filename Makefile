@@ -81,6 +81,18 @@ soak: ## a node for SOAK=10m with faults by script: every error explained, memor
 test-kube: ## run the scheduler against a real API server and etcd, in process (first time: ten minutes)
 	@cd cmd/meridian-scheduler && go test -tags kube -vet=off -count=1 -timeout 20m $(TESTFLAGS) .
 
+.PHONY: cluster-up
+cluster-up: ## start a real Kubernetes cluster in namespaces (root; containerd, runc, containernetworking-plugins, nftables)
+	@go run ./testbed/cluster up $(ARGS)
+
+.PHONY: cluster-down
+cluster-down: ## end it
+	@go run ./testbed/cluster down $(ARGS)
+
+.PHONY: test-cluster
+test-cluster: ## two real kubelets, our scheduler, two sites and their proxies: scale, rollout, drain and loss of a node under load
+	@go test -tags cluster -count=1 -timeout 20m -v $(TESTFLAGS) -run '^TestCluster$$' ./testbed/cluster
+
 .PHONY: sim-placement
 sim-placement: ## compare rules of placement on 200 cases (ten minutes): docs/benchmarks.md has the tables
 	@MERIDIAN_PLACEMENT_SEEDS=$(SEEDS) go test -count=1 -v -timeout 60m -run 'SocialNetwork|Generated' ./testbed/sim/placement

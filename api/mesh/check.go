@@ -88,6 +88,7 @@ func Check(o *Objects) []Condition {
 	c.authorization()
 	c.certificates()
 	c.chains()
+	c.requirements()
 	return c.found
 }
 

@@ -41,30 +41,31 @@ var (
 )
 
 var (
-	formatLabel           = format{`^` + dnsLabel + `$`, checkLabel}
-	formatSubdomain       = format{`^` + dnsLabel + `(\.` + dnsLabel + `)*$`, checkSubdomain}
-	formatHostname        = format{`^(\*\.)?` + dnsLabel + `(\.` + dnsLabel + `)*$`, checkHostname}
-	formatIP              = format{`^[0-9A-Fa-f:.]+(%.+)?$`, checkIP}
-	formatAddress         = format{`^(([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+(%.+)?\]):[0-9]{1,5}|` + srvName + `)$`, checkAddress}
-	formatInterface       = format{`^[-A-Za-z0-9_.@]{1,15}$`, checkLength(1, 15)}
-	formatPortRange       = format{`^[0-9]{1,5}(-[0-9]{1,5})?$`, checkPortRange}
-	formatSlice           = format{`^[0-9]{1,3}(-[0-9A-Fa-f]{6})?$`, checkSlice}
-	formatMAC             = format{`^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$`, checkMAC}
-	formatCIDR            = format{`^[0-9A-Fa-f:.]+/[0-9]{1,3}$`, checkCIDR}
-	formatAbsolute        = format{`^/`, checkAbsolute}
-	formatHostPort        = format{`^([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+(%.+)?\]):[0-9]{1,5}$`, checkHostPort}
-	formatDomain          = format{`^` + trustDomain + `$`, checkTrustDomain}
-	formatSPIFFE          = format{`^` + spiffeID + `$`, checkSPIFFE}
-	formatSerial          = format{`^` + serialNumber + `$`, checkSerial}
-	formatRoot            = format{`^\s*-----BEGIN CERTIFICATE-----`, checkRoot}
-	formatPath            = format{`^/` + pathBytes + `*$`, checkPath}
-	formatHeader          = format{"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$", checkHeader}
-	formatLabelText       = format{`^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$`, checkLabelText}
-	formatVia             = format{"^[-!#$%&'*+.^_`|~0-9A-Za-z]{1,64}$", checkVia}
+	formatLabel     = format{`^` + dnsLabel + `$`, checkLabel}
+	formatSubdomain = format{`^` + dnsLabel + `(\.` + dnsLabel + `)*$`, checkSubdomain}
+	formatHostname  = format{`^(\*\.)?` + dnsLabel + `(\.` + dnsLabel + `)*$`, checkHostname}
+	formatIP        = format{`^[0-9A-Fa-f:.]+(%.+)?$`, checkIP}
+	formatAddress   = format{`^(([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+(%.+)?\]):[0-9]{1,5}|` + srvName + `)$`, checkAddress}
+	formatInterface = format{`^[-A-Za-z0-9_.@]{1,15}$`, checkLength(1, 15)}
+	formatPortRange = format{`^[0-9]{1,5}(-[0-9]{1,5})?$`, checkPortRange}
+	formatSD        = format{`^[0-9A-Fa-f]{6}$`, checkSD}
+	formatSlice     = format{`^[0-9]{1,3}(-[0-9A-Fa-f]{6})?$`, checkSlice}
+	formatMAC       = format{`^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$`, checkMAC}
+	formatCIDR      = format{`^[0-9A-Fa-f:.]+/[0-9]{1,3}$`, checkCIDR}
+	formatAbsolute  = format{`^/`, checkAbsolute}
+	formatHostPort  = format{`^([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+(%.+)?\]):[0-9]{1,5}$`, checkHostPort}
+	formatDomain    = format{`^` + trustDomain + `$`, checkTrustDomain}
+	formatSPIFFE    = format{`^` + spiffeID + `$`, checkSPIFFE}
+	formatSerial    = format{`^` + serialNumber + `$`, checkSerial}
+	formatRoot      = format{`^\s*-----BEGIN CERTIFICATE-----`, checkRoot}
+	formatPath      = format{`^/` + pathBytes + `*$`, checkPath}
+	formatHeader    = format{"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$", checkHeader}
+	formatLabelText = format{`^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$`, checkLabelText}
+	formatVia       = format{"^[-!#$%&'*+.^_`|~0-9A-Za-z]{1,64}$", checkVia}
+	formatGEP2257   = format{`^` + gepDuration + `$`, checkGEP2257}
+
 	formatMethod          = format{"^[-!#$%&'*+.^_`|~0-9A-Z]{1,64}$", checkMethod}
 	formatIdentityPattern = format{`^[a-z]+://[!-~]+$`, checkIdentityPattern}
-
-	formatGEP2257 = format{`^` + gepDuration + `$`, checkGEP2257}
 
 	formatPrecise      = format{`^` + dnsLabel + `(\.` + dnsLabel + `)*$`, checkPrecise}
 	formatPrefix       = format{`^(/` + pathBytes + `*)?$`, checkPrefix}
@@ -75,6 +76,7 @@ var (
 	formatQueryValue   = format{`^.+$`, checkLength(1, 1024)}
 	formatBody         = format{``, checkLength(0, 64<<10)}
 	formatOrigin       = format{origin, checkOrigin}
+	formatDayTime      = format{`^` + dayTime + `$`, checkDayTime}
 )
 
 func checkLabel(s string) (string, string) {

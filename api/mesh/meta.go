@@ -149,13 +149,15 @@ type Objects struct {
 	Certificates    []*Certificate   `json:"certificates,omitempty"`
 	TrustBundles    []*TrustBundle   `json:"trustBundles,omitempty"`
 
-	ReferenceGrants []*ReferenceGrant `json:"referenceGrants,omitempty"`
-	GeoFences       []*GeoFence       `json:"geoFences,omitempty"`
-	// AuthorizationPolicies say who may call what.
+	ReferenceGrants  []*ReferenceGrant  `json:"referenceGrants,omitempty"`
+	GeoFences        []*GeoFence        `json:"geoFences,omitempty"`
+	NetworkFunctions []*NetworkFunction `json:"networkFunctions,omitempty"`
+	ServiceChains    []*ServiceChain    `json:"serviceChains,omitempty"`
+	ChainNodes       []*ChainNode       `json:"chainNodes,omitempty"`
+
+	AfSfcRequirements []*AfSfcRequirement `json:"afSfcRequirements,omitempty"`
+
 	AuthorizationPolicies []*AuthorizationPolicy `json:"authorizationPolicies,omitempty"`
-	NetworkFunctions      []*NetworkFunction     `json:"networkFunctions,omitempty"`
-	ServiceChains         []*ServiceChain        `json:"serviceChains,omitempty"`
-	ChainNodes            []*ChainNode           `json:"chainNodes,omitempty"`
 	// Positions say where each object was read, for messages; objects from
 	// elsewhere have none.
 	Positions map[Key]Position `json:"-"`

@@ -38,7 +38,10 @@ func (t Target) String() string {
 
 // Policies are those of a snapshot, compiled.
 type Policies struct {
-	All  []*Policy
+	All []*Policy
+	// Routes says that some are for routes.
+	Routes bool
+
 	sets map[Target]*Set
 }
 
@@ -92,6 +95,7 @@ func Compile(o *mesh.Objects, counts *Registry) (*Policies, error) {
 			return nil, err
 		}
 		for _, t := range targetsOf(m) {
+			out.Routes = out.Routes || mesh.IsRoute(t.Kind)
 			b := builders[t]
 			if b == nil {
 				b = &builder{set: &Set{Target: t}}

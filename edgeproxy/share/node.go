@@ -11,6 +11,7 @@ import (
 	"github.com/meridian-mesh/meridian/controller/plan"
 	"github.com/meridian-mesh/meridian/controller/price"
 	"github.com/meridian-mesh/meridian/edgeproxy/inband"
+	"github.com/meridian-mesh/meridian/edgeproxy/limit"
 )
 
 // Sources of the plan in force (mesh.EffectiveWeights.Source).
@@ -73,8 +74,13 @@ type Peer struct {
 	// MaxRate is the most requests per second of a service that may go this way, 0
 	// for no limit.
 	MaxRate float64
+	// Budget says that the link has a daily budget: nothing goes over it but what is
+	// granted ([Node.SetLinks]).
+	Budget bool
 	// Excluded says why nothing may go there, empty when it may.
 	Excluded string
+
+	meter *limit.Meter // of the link, set by Configure
 }
 
 // Counters are one service's counts at this node since it started.
@@ -153,6 +159,7 @@ type Node struct {
 	peers    []Peer
 	peer     map[string]*Peer
 	rtt      map[string]float64
+	budgets  map[string]budgeted // of peers whose link has one
 
 	epoch, order uint64 // of the controller's last plan
 	expiresNS    int64
@@ -172,7 +179,7 @@ type newsKey struct {
 func NewNode(id Identity, curves *price.Curves, ledger *Ledger) *Node {
 	return &Node{
 		id: id, curves: curves, ledger: ledger,
-		news: map[newsKey]struct{}{}, peer: map[string]*Peer{}, rtt: map[string]float64{},
+		news: map[newsKey]struct{}{}, peer: map[string]*Peer{}, rtt: map[string]float64{}, budgets: map[string]budgeted{},
 	}
 }
 
@@ -211,9 +218,12 @@ func (n *Node) Configure(services []Service, peers []Peer) error {
 		if peer[p.Site] != nil || p.Site == n.id.Site {
 			return fmt.Errorf("site %s appears twice or is this site", p.Site)
 		}
+		p.meter = n.ledger.Meter(p.Site)
 		peer[p.Site] = p
 	}
+	was := n.peer
 	n.services, n.peers, n.peer = next, peers, peer
+	n.configureBudgets(was)
 	for site := range n.rtt {
 		if peer[site] == nil {
 			delete(n.rtt, site)
@@ -284,6 +294,7 @@ func (n *Node) SetWeights(nowNS int64, w *mesh.Weights) error {
 	}
 	n.have, n.epoch, n.order = true, w.Epoch, w.Seq
 	n.expiresNS = nowNS + min(max(int64(ttl), minTTLNS), maxTTLNS)
+	n.SetLinks(w.Links)
 	for _, s := range n.services {
 		s.planned = nil
 		for i := range w.Services {
@@ -386,6 +397,10 @@ func (n *Node) options(nowNS int64, s *service) []plan.Option {
 			continue
 		}
 		o.RTTMS, o.LinkPriceMS, o.MaxPerS, o.Excluded = n.rttMS(p), p.PriceMS, p.MaxRate, cmp.Or(s.Barred[o.Site], p.Excluded)
+		if p.Budget {
+			o.LinkPriceMS += n.budgets[p.Site].priceMS
+			o.Excluded = cmp.Or(o.Excluded, n.spent(p))
+		}
 		if o.Excluded == "" {
 			o.Excluded = n.ledger.Live(s.Key, o.Site).Suspect(nowNS)
 		}
@@ -402,7 +417,7 @@ func (n *Node) reachable(s *service, w mesh.ServiceWeights) mesh.ServiceWeights 
 		r := &w.Remotes[i]
 		why := "no route from this node"
 		if p := n.peer[r.Site]; p != nil {
-			why = cmp.Or(s.Barred[r.Site], p.Excluded)
+			why = cmp.Or(s.Barred[r.Site], p.Excluded, n.spent(p))
 		}
 		if why == "" || r.Excluded != "" {
 			continue
@@ -444,6 +459,7 @@ func (n *Node) links(nowNS int64) []mesh.LinkReport {
 				l.Suspect = why
 			}
 		}
+		n.carried(&l, p)
 		out = append(out, l)
 	}
 	return out

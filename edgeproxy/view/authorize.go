@@ -54,31 +54,17 @@ func (b *builder) guards(g *mesh.Gateway, s *Socket) error {
 			s.Guards = append(s.Guards, set)
 		}
 	}
-	guard := func(kind string, rule *route.Rule, name string) {
-		if set := p.Of(authz.Target{Kind: kind, Namespace: rule.Namespace, Name: name}); set != nil {
-			if s.RouteGuards == nil {
-				s.RouteGuards = map[*route.Rule]*authz.Set{}
-			}
-			s.RouteGuards[rule] = set
-		}
-	}
-	if s.Routes != nil {
-		for _, r := range s.Routes.Rules {
-			guard(r.Kind, r, r.Route)
-		}
-	}
-	if s.Streams != nil {
-		for _, r := range s.Streams.Rules {
-			guard(r.Kind, r, r.Route)
-		}
+	if p.Routes {
+		s.policies = p
 	}
 	return nil
 }
 
-// Guard is the policies of a route, nil without any.
+// Guard is the policies of a route, nil without any. The rule may be of a table before
+// this one.
 func (s *Socket) Guard(r *route.Rule) *authz.Set {
-	if s.RouteGuards == nil || r == nil {
+	if s.policies == nil || r == nil {
 		return nil
 	}
-	return s.RouteGuards[r]
+	return s.policies.Of(authz.Target{Kind: r.Kind, Namespace: r.Namespace, Name: r.Route})
 }

@@ -59,8 +59,13 @@ type View struct {
 	// Problems are faults that cost their share of requests and nothing else.
 	Problems []string
 
-	named map[string]*Service
+	named   map[string]*Service
+	callers map[netip.Addr]*upstream.Caller
 }
+
+// Caller finds the workload of an address, nil where it is not known or several
+// share the address.
+func (v *View) Caller(a netip.Addr) *upstream.Caller { return v.callers[a.Unmap()] }
 
 // SocketKey identifies a listening socket: the same key of two snapshots is the
 // same socket, whichever gateway it serves. An invalid Addr is all addresses.
@@ -93,10 +98,10 @@ type Socket struct {
 	// Permissive a connection may be plain, too: its first byte says.
 	TLS        *tlsio.Server
 	Permissive bool
-	// Guards are the policies of the site, the gateway and the listener, RouteGuards
-	// those of routes.
-	Guards      []*authz.Set
-	RouteGuards map[*route.Rule]*authz.Set
+	// Guards are the policies of the site, the gateway and the listener.
+	Guards []*authz.Set
+
+	policies *authz.Policies // where some are for routes, else nil
 }
 
 // SlowClients is how slow a listener's clients may be while they are waited for:
@@ -302,6 +307,7 @@ func Build(snap *mesh.Snapshot, with Deps) (*View, error) {
 			Sites:      map[string]int{},
 			Peers:      map[string]*tlsio.Client{},
 			named:      map[string]*Service{},
+			callers:    map[netip.Addr]*upstream.Caller{},
 		},
 	}
 	if with.Functions == nil {

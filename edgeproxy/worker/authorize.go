@@ -11,26 +11,43 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
 )
 
-// asked is what policies have to know of the request that is being found a place for.
-type asked struct {
+// admission is what policies have to know of the request that is being found a place for.
+type admission struct {
 	judged bool // policies have a say: it is not refused for its form
 	begun  bool // the judge has it
 	rule   *route.Rule
 	port   int // of the service
 }
 
-// admitted is find, and what policies say of it. They judge what is sent on: after
-// normalisation, filters and functions. Of what is answered here, or has no route,
-// they judge what would be sent.
+// admitted is find, and what policies say of it, unless the request waits for an
+// external function first.
 func (w *Worker) admitted(r *request, head *stream.Message) (*view.Service, *route.Rule) {
 	s, rule := w.find(r, head)
-	if !w.asked.judged {
+	if r.asking != nil {
+		return nil, nil
+	}
+	return w.admit(r, s, rule)
+}
+
+// admit asks policies about a request that has passed its filters and functions: they
+// judge what is sent on. Of what is answered here, or has no route, they judge what would
+// be sent.
+func (w *Worker) admit(r *request, s *view.Service, rule *route.Rule) (*view.Service, *route.Rule) {
+	if !w.admission.judged {
 		return s, rule
 	}
 	socket := r.d.socket
-	guard, own := socket.Guard(w.asked.rule), (*authz.Set)(nil)
+	guard, own := (*authz.Set)(nil), (*authz.Set)(nil)
+	if socket != nil {
+		guard = socket.Guard(w.admission.rule)
+	}
 	if s != nil {
 		own = s.Guard
+	}
+	if socket == nil {
+		// Its listener went away while it waited: whose policies hold is not known any more.
+		r.none, r.local, r.log.details = exchange.Denied, local{}, exchange.Denied.Details()
+		return nil, nil
 	}
 	if len(socket.Guards) == 0 && guard == nil && own == nil {
 		return s, rule
@@ -44,8 +61,8 @@ func (w *Worker) admitted(r *request, head *stream.Message) (*view.Service, *rou
 
 // refused asks all policies that concern a request and returns the first refusal.
 func (w *Worker) refused(r *request, guards []*authz.Set, more ...*authz.Set) (authz.Decision, bool) {
-	w.ask(r)
-	w.asking.ServicePort = w.asked.port
+	w.put(r)
+	w.question.ServicePort = w.admission.port
 	for _, list := range [...][]*authz.Set{guards, more} {
 		for _, s := range list {
 			if s == nil {
@@ -64,20 +81,20 @@ func (w *Worker) admitsCopy(r *request, s *view.Service, port int) bool {
 	if s.Guard == nil {
 		return true
 	}
-	w.ask(r)
-	w.asking.ServicePort = s.ServicePort(port)
+	w.put(r)
+	w.question.ServicePort = s.ServicePort(port)
 	return !w.judge.Judge(s.Guard).Denied
 }
 
-// ask puts a request before the judge, once.
-func (w *Worker) ask(r *request) {
-	if w.asked.begun {
+// put puts a request before the judge, once.
+func (w *Worker) put(r *request) {
+	if w.admission.begun {
 		return
 	}
-	w.asked.begun = true
-	q := &w.asking
+	w.admission.begun = true
+	q := &w.question
 	*q = authz.Request{
-		Caller: w.caller(r), Port: int(r.d.socket.Key.Port), HTTP: true,
+		Caller: w.whoAsks(r), Port: int(r.d.socket.Key.Port), HTTP: true,
 		Method: r.head.Method, Host: r.head.Authority, Path: r.head.Path, Fields: r.head.Fields,
 	}
 	if i := bytes.IndexByte(q.Path, '?'); i >= 0 {
@@ -87,9 +104,9 @@ func (w *Worker) ask(r *request) {
 	w.judge.Begin(q)
 }
 
-// caller is who asks. A proxy of the mesh, by its certificate, tells the address of its
+// whoAsks is the caller. A proxy of the mesh, by its certificate, tells the address of its
 // client and who that is; so does who a listener trusts. Nobody else is believed.
-func (w *Worker) caller(r *request) authz.Caller {
+func (w *Worker) whoAsks(r *request) authz.Caller {
 	c := authz.Caller{Address: r.d.from.Addr()}
 	p := r.d.peer()
 	member := p != nil && p.Mesh.Site != ""
@@ -107,7 +124,7 @@ func (w *Worker) caller(r *request) authz.Caller {
 	}
 	if member || p == nil { // else the certificate of the connection is the client's
 		var ok bool
-		if c.Client, ok = lastIdentity(r.told); !ok {
+		if c.Client, ok = lastIdentity(r.vouched); !ok {
 			c.Unclear = true
 		}
 	}
@@ -206,9 +223,9 @@ func (w *Worker) admits(from netip.Addr, socket *view.Socket, rule *route.Rule, 
 	if len(socket.Guards) == 0 && guard == nil && s.Guard == nil {
 		return ""
 	}
-	w.asking = authz.Request{Caller: authz.Caller{Address: from.Unmap()}, Port: int(socket.Key.Port), ServicePort: s.ServicePort(port)}
+	w.question = authz.Request{Caller: authz.Caller{Address: from.Unmap()}, Port: int(socket.Key.Port), ServicePort: s.ServicePort(port)}
 	w.judge.Loop = w.id
-	w.judge.Begin(&w.asking)
+	w.judge.Begin(&w.question)
 	for _, set := range socket.Guards {
 		if d := w.judge.Judge(set); d.Denied {
 			return d.Details()

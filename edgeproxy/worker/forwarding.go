@@ -123,7 +123,7 @@ func (w *Worker) ingress(r *request, head *stream.Message) bool {
 		r.add(nameForwardedFor, r.store.copy(w, peer))
 	}
 	if certificates >= 0 { // of who is trusted
-		r.told = r.fields[certificates].Value
+		r.vouched = r.fields[certificates].Value
 	}
 	if p := r.d.peer(); p != nil {
 		w.appendElement(r, certificates, nameForwardedCert, p.Forwarded)

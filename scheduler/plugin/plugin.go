@@ -66,7 +66,7 @@ func New(ctx context.Context, obj runtime.Object, h fwk.Handle) (fwk.Plugin, err
 		return nil, err
 	}
 	log := slog.Default().With("plugin", Name)
-	s, err := newSource(a, log)
+	s, err := newSource(ctx, a, log)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func (p *Plugin) usable(r *reading) string {
 func (p *Plugin) PreFilter(_ context.Context, cs fwk.CycleState, pod *v1.Pod, nodes []fwk.NodeInfo) (*fwk.PreFilterResult, *fwk.Status) {
 	r := p.source.now.Load()
 	why := p.usable(r)
-	s := &state{why: why, age: p.clock().Sub(r.at), workload: workloadOf(p.args.Cluster, pod)}
+	s := &state{why: why, age: p.clock().Sub(r.at), workload: workloadOf(p.args.Cluster, pod), open: math.Inf(1)}
 	if why == "" {
 		if err := p.price(s, r, pod, nodes); err != nil {
 			// Never the pod's fault: it is placed as without the plugin.
@@ -210,10 +210,15 @@ func (p *Plugin) Score(_ context.Context, cs fwk.CycleState, _ *v1.Pod, node fwk
 func (p *Plugin) ScoreExtensions() fwk.ScoreExtensions { return p }
 
 // NormalizeScore gives the cheapest node the most points and the dearest none.
-func (p *Plugin) NormalizeScore(_ context.Context, _ fwk.CycleState, _ *v1.Pod, scores fwk.NodeScoreList) *fwk.Status {
+func (p *Plugin) NormalizeScore(_ context.Context, cs fwk.CycleState, _ *v1.Pod, scores fwk.NodeScoreList) *fwk.Status {
+	s, err := stateOf(cs)
+	if err != nil {
+		return fwk.AsStatus(err)
+	}
 	costs := make([]float64, len(scores))
 	for i := range scores {
 		costs[i] = float64(scores[i].Score)
+		s.open = min(s.open, costs[i]/costScale)
 	}
 	for i, points := range placement.Points(costs, fwk.MaxScore) {
 		scores[i].Score = points

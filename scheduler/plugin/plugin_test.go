@@ -168,6 +168,51 @@ func TestScore(t *testing.T) {
 	}
 }
 
+// Only where others had a say is a node worth an event: a1 and a2 are full, so b1 is the
+// cheapest that is open.
+func TestNotable(t *testing.T) {
+	p := start(t, matrix, delays)
+	infos := []fwk.NodeInfo{node("a1", "a", "cart", "user"), node("a2", "a"), node("b1", "b"), node("c1", "c", "user")}
+	for _, x := range []struct {
+		name string
+		open []int
+		want map[string]bool
+	}{
+		{"all open", []int{0, 1, 2, 3}, map[string]bool{"a1": false, "a2": false, "b1": true, "c1": true}},
+		{"a is full", []int{2, 3}, map[string]bool{"b1": false, "c1": true}},
+		{"no choice", nil, map[string]bool{"c1": false}},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			cs := &fakeCycle{}
+			if _, st := p.PreFilter(t.Context(), cs, pod("web"), infos); !st.IsSkip() {
+				t.Fatalf("PreFilter: %v, want it to skip Filter", st)
+			}
+			var list fwk.NodeScoreList
+			for _, i := range x.open {
+				c, st := p.Score(t.Context(), cs, pod("web"), infos[i])
+				if !st.IsSuccess() {
+					t.Fatal(st)
+				}
+				list = append(list, fwk.NodeScore{Name: infos[i].Node().Name, Score: c})
+			}
+			if len(list) > 0 {
+				if st := p.NormalizeScore(t.Context(), cs, pod("web"), list); !st.IsSuccess() {
+					t.Fatal(st)
+				}
+			}
+			s, err := stateOf(cs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for n, want := range x.want {
+				if got := s.notable(n); got != want {
+					t.Errorf("%s is notable: %v, want %v", n, got, want)
+				}
+			}
+		})
+	}
+}
+
 func TestStepsAside(t *testing.T) {
 	nodes := []*fakeNode{node("a1", "a", "cart"), node("b1", "b")}
 	for name, c := range map[string]struct {
@@ -342,9 +387,12 @@ func TestWorkloadOf(t *testing.T) {
 func TestArgsAreStrict(t *testing.T) {
 	for raw, want := range map[string]string{
 		`{}`: "no source of traffic",
-		`{"matrixFile":"m","metrics":{"dialect":"istio","url":"http://x"}}`: "both set",
+		`{"matrixFile":"m","metrics":{"dialect":"istio","url":"http://x"}}`: "matrixFile and metrics are set together",
 		`{"metrics":{"dialect":"consul","every":"1ms"}}`:                    "metrics.url is missing",
 		`{"metrics":{"dialect":"consul","url":"http://x"}}`:                 `dialect "consul" is not known`,
+		`{"nats":{"tokenFile":"x"}}`:                                        "nats.url is missing",
+		`{"nats":{"url":"nats://x","tokenFile":"a","nkeyFile":"b"}}`:        "nats.tokenFile and nats.nkeyFile are both set",
+		`{"nats":{"url":"nats://x","tokenFile":"/nowhere"}}`:                "nats: bus: token file: open /nowhere",
 		`{"matrixFile":"m","maxAge":"-1s"}`:                                 "maxAge is -1s",
 		`{"matrixFile":"m","events":"some"}`:                                `events is "some"`,
 		`{"matrixFile":"m","cohesion":2}`:                                   "cohesion is 2",

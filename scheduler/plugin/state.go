@@ -39,6 +39,9 @@ type state struct {
 	// where counts the running pods of each peer by node index.
 	where map[mesh.Workload]map[int]int
 	costs []float64
+	// open is the least price of the nodes that the pod could have had, set when they
+	// are scored; +Inf where there was no choice.
+	open float64
 }
 
 // Clone copies what AddPod and RemovePod change.
@@ -245,12 +248,12 @@ func (s *state) result() string {
 	return "scored"
 }
 
-// notable reports that a node costs more than the least by a tenth of the range:
-// others had a say, or it was full.
+// notable reports that a node costs more than the least that was open to the pod by a
+// tenth of the range: others had a say. A cheaper node that is full is no news of its
+// own: pods that talk fill one node after the other.
 func (s *state) notable(node string) bool {
 	c, ok := s.cost(node)
-	least, most := slices.Min(s.costs), slices.Max(s.costs)
-	return ok && c > least+(most-least)/10
+	return ok && c > s.open+(slices.Max(s.costs)-slices.Min(s.costs))/10
 }
 
 // explain says what speaks for a node.

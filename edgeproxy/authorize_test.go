@@ -326,3 +326,40 @@ func TestAuthorizationRefusesConfiguration(t *testing.T) {
 	}
 }
 
+
+// TestAuthorizationBehindFunctions: an external function's word is judged as the backend
+// will get it, by the policies that are in force when it has been given.
+func TestAuthorizationBehindFunctions(t *testing.T) {
+	f := &external{wait: make(chan struct{})}
+	o := externalChain(t, f, "closed", ", headers: [X-T-User], timeout: 10s")
+	p := startProxy(t, Config{Loops: 1}, Deps{}, o)
+	for _, x := range []struct {
+		policy string
+		want   int
+	}{
+		{"{" + ofEcho + ", action: allow, rules: [{to: [{headers: [{name: X-T-User, value: user 255}]}]}]}", 200},
+		{"{" + ofEcho + ", action: allow, rules: [{to: [{headers: [{name: X-T-User, value: forged}]}]}]}", 403},
+		{"{" + ofRoute + ", action: deny, rules: [{to: [{headers: [{name: X-T-Behind}]}]}]}", 403},
+	} {
+		o.AuthorizationPolicies = parsed(t, policyText("p", x.policy)).AuthorizationPolicies
+		p.apply(o)
+		if res, body := ask(t, "GET", p.url("/"), "a.example", "X-T-User: forged"); res.StatusCode != x.want {
+			t.Errorf("%s: %d %q", x.policy, res.StatusCode, body)
+		}
+	}
+	o.AuthorizationPolicies = nil
+	p.apply(o)
+	asked := len(f.asked)
+	answer := make(chan int, 1)
+	go func() {
+		res, _ := ask(t, "GET", p.url("/"), "a.example", "X-T-Case: slow")
+		answer <- res.StatusCode
+	}()
+	eventually(t, func() bool { f.mu.Lock(); defer f.mu.Unlock(); return len(f.asked) > asked }, "the function is asked")
+	o.AuthorizationPolicies = parsed(t, policyText("p", "{"+ofRoute+", action: deny, rules: [{}]}")).AuthorizationPolicies
+	p.apply(o)
+	close(f.wait)
+	if got := <-answer; got != 403 {
+		t.Errorf("after the policy came: %d", got)
+	}
+}

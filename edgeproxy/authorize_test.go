@@ -326,7 +326,6 @@ func TestAuthorizationRefusesConfiguration(t *testing.T) {
 	}
 }
 
-
 // TestAuthorizationBehindFunctions: an external function's word is judged as the backend
 // will get it, by the policies that are in force when it has been given.
 func TestAuthorizationBehindFunctions(t *testing.T) {

@@ -204,7 +204,7 @@ func lastIdentity(list []byte) (uri []byte, ok bool) {
 			if n := len(v); n >= 2 && v[0] == '"' && v[n-1] == '"' {
 				v = v[1 : n-1]
 			}
-			return v, bytes.IndexAny(v, "\"\\") < 0
+			return v, !bytes.ContainsAny(v, `"\`)
 		}
 		element = element[min(end+1, len(element)):]
 	}

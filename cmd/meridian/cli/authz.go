@@ -278,13 +278,13 @@ func (q *authzQuery) gateways(o *mesh.Objects, r *authz.Request) ([]authz.Target
 	listeners := o.Gateways[at].Spec.Listeners
 	if len(parts) == 2 {
 		if len(listeners) != 1 {
-			return nil, fmt.Errorf("Gateway %s/%s has several listeners: name one, as in %s/%s/%s", parts[0], parts[1], parts[0], parts[1], listeners[0].Name)
+			return nil, fmt.Errorf("several listeners are in Gateway %s/%s: name one, as in %s/%s/%s", parts[0], parts[1], parts[0], parts[1], listeners[0].Name)
 		}
 		parts = append(parts, listeners[0].Name)
 	}
 	at = slices.IndexFunc(listeners, func(l mesh.Listener) bool { return l.Name == parts[2] })
 	if at < 0 {
-		return nil, fmt.Errorf("Gateway %s/%s has no listener %s", parts[0], parts[1], parts[2])
+		return nil, fmt.Errorf("there is no listener %s in Gateway %s/%s", parts[2], parts[0], parts[1])
 	}
 	r.Port = listeners[at].Port
 	return append(targets, authz.Target{Kind: mesh.KindGateway, Namespace: parts[0], Name: parts[1], Section: parts[2]}), nil

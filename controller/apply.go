@@ -228,7 +228,7 @@ func (s *Server) conditionsWith(set *mesh.Objects) []mesh.Condition {
 	if set != nil {
 		*all = mesh.Objects{
 			Gateways: set.Gateways, HTTPRoutes: set.HTTPRoutes, GRPCRoutes: set.GRPCRoutes, TCPRoutes: set.TCPRoutes, TLSRoutes: set.TLSRoutes, UDPRoutes: set.UDPRoutes, Sites: set.Sites,
-			Services: set.Services, TrafficPolicies: set.TrafficPolicies, LocalResponses: set.LocalResponses, ReferenceGrants: set.ReferenceGrants, GeoFences: set.GeoFences,
+			Services: set.Services, TrafficPolicies: set.TrafficPolicies, LocalResponses: set.LocalResponses, ReferenceGrants: set.ReferenceGrants, GeoFences: set.GeoFences, AuthorizationPolicies: set.AuthorizationPolicies,
 			Certificates: set.Certificates, TrustBundles: set.TrustBundles,
 			NetworkFunctions: set.NetworkFunctions, ServiceChains: set.ServiceChains, ChainNodes: set.ChainNodes, AfSfcRequirements: set.AfSfcRequirements, Positions: set.Positions,
 		}
@@ -291,6 +291,8 @@ func add(all *mesh.Objects, o world.Object) {
 		all.ReferenceGrants = append(all.ReferenceGrants, d)
 	case *mesh.GeoFence:
 		all.GeoFences = append(all.GeoFences, d)
+	case *mesh.AuthorizationPolicy:
+		all.AuthorizationPolicies = append(all.AuthorizationPolicies, d)
 	case *mesh.NetworkFunction:
 		all.NetworkFunctions = append(all.NetworkFunctions, d)
 	case *mesh.ServiceChain:

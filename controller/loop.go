@@ -163,6 +163,8 @@ func decodeObject(key mesh.Key, data []byte) (any, error) {
 		doc = one(&o.ReferenceGrants)
 	case mesh.KindGeoFence:
 		doc = one(&o.GeoFences)
+	case mesh.KindAuthorizationPolicy:
+		doc = one(&o.AuthorizationPolicies)
 	case mesh.KindNetworkFunction:
 		doc = one(&o.NetworkFunctions)
 	case mesh.KindServiceChain:

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/edgeproxy/authz"
 	"github.com/meridian-mesh/meridian/edgeproxy/datagram"
 	"github.com/meridian-mesh/meridian/edgeproxy/function"
 	"github.com/meridian-mesh/meridian/edgeproxy/function/wasm"
@@ -42,17 +43,18 @@ var ErrStopped = errors.New("the proxy has stopped")
 
 // Server is the data plane of one process. Methods may be called from any goroutine.
 type Server struct {
-	cfg      Config
-	deps     Deps
-	registry *upstream.Registry
-	chains   *function.Registry
-	shared   *worker.Shared
-	tokens   loop.Tokens
-	names    *resolve.Resolver
-	certs    *tlsio.Store
-	health   *health
-	started  chan struct{} // closed when Run has begun
-	stopped  chan struct{} // closed when the loops have ended
+	cfg           Config
+	deps          Deps
+	registry      *upstream.Registry
+	chains        *function.Registry
+	authorization *authz.Registry
+	shared        *worker.Shared
+	tokens        loop.Tokens
+	names         *resolve.Resolver
+	certs         *tlsio.Store
+	health        *health
+	started       chan struct{} // closed when Run has begun
+	stopped       chan struct{} // closed when the loops have ended
 
 	resident, sockets atomic.Int64 // bytes, as last looked
 
@@ -86,14 +88,15 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, deps: deps,
-		registry: upstream.NewRegistry(cfg.Loops),
-		chains:   function.NewRegistry(cfg.Loops, &wasm.Loader{Log: deps.Log, Now: loop.Now}),
-		tokens:   loop.NewTokens(usable - cfg.Loops),
-		names:    resolve.New(cfg.Resolver),
-		certs:    tlsio.NewStore(deps.Log),
-		health:   newHealth(deps.Log),
-		started:  make(chan struct{}),
-		stopped:  make(chan struct{}),
+		registry:      upstream.NewRegistry(cfg.Loops),
+		authorization: authz.NewRegistry(cfg.Loops),
+		chains:        function.NewRegistry(cfg.Loops, &wasm.Loader{Log: deps.Log, Now: loop.Now}),
+		tokens:        loop.NewTokens(usable - cfg.Loops),
+		names:         resolve.New(cfg.Resolver),
+		certs:         tlsio.NewStore(deps.Log),
+		health:        newHealth(deps.Log),
+		started:       make(chan struct{}),
+		stopped:       make(chan struct{}),
 	}
 	s.shared = &worker.Shared{
 		Watermark: cfg.Watermark, Times: cfg.times,
@@ -204,7 +207,7 @@ func (s *Server) install(snap *mesh.Snapshot, sharing upstream.Sharing) error {
 	defer s.tokens.Release()
 	s.certs.Begin()
 	v, err := view.Build(snap, view.Deps{
-		Certificates: s.certs, Functions: s.chains,
+		Certificates: s.certs, Functions: s.chains, Authorization: s.authorization,
 		Site: s.site(snap), Registry: s.registry, Sharing: sharing, Loops: s.cfg.Loops, Names: s.targets,
 	})
 	if err != nil {
@@ -223,6 +226,7 @@ func (s *Server) install(snap *mesh.Snapshot, sharing upstream.Sharing) error {
 	s.registry.Retain(v.Endpoints())
 	s.certs.Retain()
 	s.chains.Retain()
+	s.authorization.Retain(v.Policies)
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/edgeproxy/authz"
 	"github.com/meridian-mesh/meridian/edgeproxy/datagram"
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
@@ -49,6 +50,16 @@ type Stats struct {
 	Streams                  []StreamCount
 	Sessions                 []SessionCount
 	Listeners                []ListenerCount
+	Authorization            []PolicyCount
+}
+
+// PolicyCount counts what a policy in force decided, or would as no dry run.
+type PolicyCount struct {
+	Policy string // namespace/name
+	Action string
+	// Decisions are by allowed, denied, audited, would_allow and would_deny; those that
+	// the policy's action can have are there, if 0.
+	Decisions map[string]uint64
 }
 
 // ListenerCount counts the connections of one listening socket.
@@ -146,12 +157,43 @@ func (s *Server) Stats() Stats {
 			})
 		}
 	}
+	if now := s.state.Load(); now != nil {
+		st.addPolicies(now.View.Policies)
+	}
 	for _, h := range s.registry.Services() {
 		st.add(h)
 		st.addStreams(h)
 		st.addSessions(h)
 	}
 	return st
+}
+
+func (st *Stats) addPolicies(policies *authz.Policies) {
+	for _, p := range policies.All {
+		var allowed, denied, audited, wouldAllow, wouldDeny uint64
+		for i := range p.Counts {
+			c := &p.Counts[i]
+			allowed += c.Allowed.Load()
+			denied += c.Denied.Load()
+			audited += c.Audited.Load()
+			wouldAllow += c.WouldAllow.Load()
+			wouldDeny += c.WouldDeny.Load()
+		}
+		out := PolicyCount{Policy: p.Namespace + "/" + p.Name, Action: p.Action}
+		switch allow := p.Action == mesh.ActionAllow; {
+		case p.Action == mesh.ActionAudit:
+			out.Decisions = map[string]uint64{"audited": audited}
+		case p.DryRun && allow:
+			out.Decisions = map[string]uint64{"would_allow": wouldAllow, "would_deny": wouldDeny}
+		case p.DryRun:
+			out.Decisions = map[string]uint64{"would_deny": wouldDeny}
+		case allow:
+			out.Decisions = map[string]uint64{"allowed": allowed, "denied": denied}
+		default:
+			out.Decisions = map[string]uint64{"denied": denied}
+		}
+		st.Authorization = append(st.Authorization, out)
+	}
 }
 
 func (st *Stats) addStreams(h *upstream.Service) {

@@ -239,6 +239,7 @@ var OwnKinds = []OwnKind{
 	{mesh.KindLocalResponse, "localresponses", false},
 	{mesh.KindCertificate, "certificates", false},
 	{mesh.KindGeoFence, "geofences", false},
+	{mesh.KindAuthorizationPolicy, "authorizationpolicies", false},
 	{mesh.KindNetworkFunction, "networkfunctions", false},
 	{mesh.KindServiceChain, "servicechains", false},
 	{mesh.KindChainNode, "chainnodes", false},

@@ -85,6 +85,7 @@ func Check(o *Objects) []Condition {
 	}
 	c.policies()
 	c.fences()
+	c.authorization()
 	c.certificates()
 	c.chains()
 	c.requirements()

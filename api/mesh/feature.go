@@ -26,6 +26,8 @@ var features = []feature{
 	}},
 	// A build that does not know fences would send across them.
 	{"geo-fence", func(o *Objects) bool { return len(o.GeoFences) > 0 }},
+	// A build that does not know them would let everybody pass.
+	{"authorization", func(o *Objects) bool { return len(o.AuthorizationPolicies) > 0 }},
 	// A build that does not count would spend without end.
 	{"link-budget", func(o *Objects) bool {
 		return slices.ContainsFunc(o.Sites, func(s *Site) bool {

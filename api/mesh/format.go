@@ -64,6 +64,9 @@ var (
 	formatVia       = format{"^[-!#$%&'*+.^_`|~0-9A-Za-z]{1,64}$", checkVia}
 	formatGEP2257   = format{`^` + gepDuration + `$`, checkGEP2257}
 
+	formatMethod          = format{"^[-!#$%&'*+.^_`|~0-9A-Z]{1,64}$", checkMethod}
+	formatIdentityPattern = format{`^[a-z]+://[!-~]+$`, checkIdentityPattern}
+
 	formatPrecise      = format{`^` + dnsLabel + `(\.` + dnsLabel + `)*$`, checkPrecise}
 	formatPrefix       = format{`^(/` + pathBytes + `*)?$`, checkPrefix}
 	formatField        = format{"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$", checkField}

@@ -156,6 +156,8 @@ type Objects struct {
 	ChainNodes       []*ChainNode       `json:"chainNodes,omitempty"`
 
 	AfSfcRequirements []*AfSfcRequirement `json:"afSfcRequirements,omitempty"`
+
+	AuthorizationPolicies []*AuthorizationPolicy `json:"authorizationPolicies,omitempty"`
 	// Positions say where each object was read, for messages; objects from
 	// elsewhere have none.
 	Positions map[Key]Position `json:"-"`

@@ -45,6 +45,7 @@ var kinds = []struct {
 	{MeshAPIVersion, reflect.TypeFor[TrustBundle]()},
 	{GatewayAPIVersion, reflect.TypeFor[ReferenceGrant]()},
 	{MeshAPIVersion, reflect.TypeFor[GeoFence]()},
+	{MeshAPIVersion, reflect.TypeFor[AuthorizationPolicy]()},
 	{MeshAPIVersion, reflect.TypeFor[NetworkFunction]()},
 	{MeshAPIVersion, reflect.TypeFor[ServiceChain]()},
 	{MeshAPIVersion, reflect.TypeFor[ChainNode]()},
@@ -53,7 +54,7 @@ var kinds = []struct {
 
 // unservedKinds are defined by the two API groups and refused by name.
 var unservedKinds = []string{"GatewayClass", "BackendTLSPolicy",
-	"ListenerSet", "AuthorizationPolicy"}
+	"ListenerSet"}
 
 // older are further versions of the Gateway API in which kinds of the same shape
 // are read; [Default] turns them into the present one.

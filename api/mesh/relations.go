@@ -52,6 +52,12 @@ var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
 	reflect.TypeFor[NativeFunction]():       related(nativeRelations),
 	reflect.TypeFor[HeaderEnrichment]():     related(enrichmentRelations),
 	reflect.TypeFor[HostTagger]():           related(taggerRelations),
+
+	reflect.TypeFor[AuthorizationPolicySpec](): related(authorizationRelations),
+	reflect.TypeFor[AuthorizationTargetRef]():  related(authorizationTargetRelations),
+	reflect.TypeFor[AuthorizationSource]():     related(authorizationSourceRelations),
+	reflect.TypeFor[AuthorizationAccess]():     related(authorizationAccessRelations),
+
 	reflect.TypeFor[Export](): func(v reflect.Value, fault faultFunc) {
 		if e := v.Interface().(Export); len(e.Sites) > 0 && e.Scope != ScopeMesh {
 			fault("sites", "sites are named but scope is not "+ScopeMesh, "add scope: "+ScopeMesh)

@@ -342,6 +342,18 @@ spec:
   - {after: firewall, chain: clean, match: {protocols: [udp], destinationPorts: ["53"]}}
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: orders}
+spec:
+  targetRefs: [{kind: MeshService, name: shop}, {group: gateway.networking.k8s.io, kind: Gateway, name: in, sectionName: web}]
+  action: allow
+  dryRun: true
+  rules:
+  - name: ops
+    from: [{identities: ["spiffe://mesh.example/site/*/ns/ops/*"], sites: [north], namespaces: [ops], sources: [10.0.0.0/8], unauthenticated: true}]
+    to: [{ports: [80], methods: [GET], hosts: ["*.example.com"], paths: [{type: Exact, value: /a}], headers: [{name: X-Team, value: ops}]}]
+---
+apiVersion: mesh.meridian.dev/v1alpha1
 kind: GeoFence
 metadata: {name: victoria}
 spec:

@@ -78,6 +78,10 @@ func (w *World) Compile(site string) mesh.Objects {
 			}
 		case *mesh.GeoFence:
 			out.GeoFences = append(out.GeoFences, d)
+		case *mesh.AuthorizationPolicy:
+			if here(d.Metadata, site) {
+				out.AuthorizationPolicies = append(out.AuthorizationPolicies, d)
+			}
 		case *mesh.NetworkFunction:
 			out.NetworkFunctions = append(out.NetworkFunctions, d)
 		case *mesh.ServiceChain:

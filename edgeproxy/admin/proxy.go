@@ -143,6 +143,12 @@ func writeRequests(t *Text, s edgeproxy.Stats) {
 	for _, r := range s.Shed {
 		t.Count(r.N, "service", string(r.Service), "priority", r.Priority)
 	}
+	t.Family("meridian_authorization_decisions_total", counter, "Requests, connections and sessions by what an AuthorizationPolicy decided, or would (dryRun); denied of action allow: none of the target matched.")
+	for _, p := range s.Authorization {
+		for _, d := range slices.Sorted(maps.Keys(p.Decisions)) {
+			t.Count(p.Decisions[d], "policy", p.Policy, "action", p.Action, "decision", d)
+		}
+	}
 	t.Family("meridian_request_duration_seconds", histogram, "Time from a request's head to the last byte of its response.")
 	for _, l := range s.Latency {
 		bounds := make([]float64, len(l.Bounds))

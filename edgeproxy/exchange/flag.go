@@ -24,6 +24,7 @@ const (
 	Shed                    // full here, and no other site may take it
 	RateLimited             // a policer refused the request
 	FunctionFailed          // a function of a chain could not do its work
+	Denied                  // a policy refused it
 	Flags                   // their number
 )
 
@@ -50,6 +51,7 @@ var flagText = [Flags]struct {
 	IdleTimeout:        {"SI", 408, "the connection carried nothing for too long"},
 	Shed:               {"SH", 503, "the service is full here, and no other site can take this request"},
 	RateLimited:        {"RL", 429, "too many requests"},
+	Denied:             {"AD", 403, "access denied"},
 	FunctionFailed:     {"FF", 503, "a function that this request has to pass does not work"},
 }
 
@@ -73,6 +75,7 @@ var details = [Flags]string{
 	Shed:               "shed",
 	RateLimited:        "rate_limited",
 	FunctionFailed:     "function_failed",
+	Denied:             "rbac_access_denied",
 }
 
 // Details is the flag as a reason in the words of Envoy's response code details,

@@ -31,6 +31,8 @@ type Session struct {
 	Born int64
 	// Flow is where the host counts them by who sent them; nil before it does.
 	Flow *upstream.Flow
+	// Details say more of its end than its flag, for the host's log.
+	Details string
 	// FromClient and FromBackend are bytes passed on, for the host to count.
 	FromClient, FromBackend int64
 

@@ -130,7 +130,7 @@ func (b *builder) rule(route *mesh.HTTPRoute, index int, tables []*paths) {
 	if route.RouteKind() == mesh.KindGRPCRoute {
 		number = "grpc-" + number // an HTTPRoute may have the same name
 	}
-	r := &Rule{Key: route.Metadata.Namespace + "/" + route.Metadata.Name + "/" + cmp.Or(spec.Name, number), Kind: route.RouteKind(), name: route.Metadata.Name}
+	r := &Rule{Key: route.Metadata.Namespace + "/" + route.Metadata.Name + "/" + cmp.Or(spec.Name, number), Kind: route.RouteKind(), Namespace: route.Metadata.Namespace, Route: route.Metadata.Name}
 	if t := spec.Timeouts; t != nil {
 		r.Request, r.BackendRequest = bound(t.Request), bound(t.BackendRequest)
 	}

@@ -67,7 +67,7 @@ func BuildClasses(gateway *mesh.Gateway, listeners []mesh.Listener, objects *mes
 	}
 	table, found := Build(gateway, open, &mesh.Objects{HTTPRoutes: routes})
 	for _, r := range table.Rules {
-		r.Filters = &Filters{Chains: []Chain{{Key: origins[r.name].chain.Metadata.Namespace + "/" + origins[r.name].chain.Metadata.Name}}}
+		r.Filters = &Filters{Chains: []Chain{{Key: origins[r.Route].chain.Metadata.Namespace + "/" + origins[r.Route].chain.Metadata.Name}}}
 	}
 	var faults []Fault
 	for _, f := range found {

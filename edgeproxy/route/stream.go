@@ -116,7 +116,7 @@ func (s *Streams) add(gateway *mesh.Gateway, listeners []mesh.Listener, objects 
 }
 
 func streamRule(objects *mesh.Objects, r *streamRoute) *Rule {
-	rule := &Rule{Key: r.meta.Namespace + "/" + r.meta.Name}
+	rule := &Rule{Key: r.meta.Namespace + "/" + r.meta.Name, Kind: r.kind, Namespace: r.meta.Namespace, Route: r.meta.Name}
 	if len(r.rules) == 0 {
 		return rule
 	}

@@ -75,8 +75,10 @@ type Rule struct {
 	// Retry is nil where the rule says nothing of it.
 	Retry *Retry
 
+	// Namespace and Route name the route's document.
+	Namespace, Route string
+
 	total uint64 // of the backends' weights
-	name  string // of the route
 }
 
 // Mirrors lists the mirrors of the rule and of its backends.

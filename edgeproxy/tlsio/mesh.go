@@ -182,6 +182,8 @@ type Peer struct {
 	Account spiffe.ID
 	// URI is the certificate's first URI, for people; empty without one.
 	URI string
+	// Identity is URI, as it is compared.
+	Identity []byte
 	// Forwarded is what X-Forwarded-Client-Cert says of it.
 	Forwarded []byte
 }
@@ -226,7 +228,7 @@ func peerOf(c *x509.Certificate, mesh bool, by string) *Peer {
 	for i, u := range c.URIs {
 		text := printable(u.String())
 		if i == 0 {
-			p.URI = text
+			p.URI, p.Identity = text, []byte(text)
 			p.Account, _ = spiffe.Parse(text)
 		}
 		add("URI", text)

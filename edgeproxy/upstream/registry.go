@@ -266,7 +266,7 @@ type ServiceCell struct {
 // none) and the exchange's flag.
 const (
 	Classes  = 6
-	Outcomes = 19
+	Outcomes = 20
 	// DropReasons is at least the number of reasons for which a datagram goes nowhere.
 	DropReasons = 5
 )

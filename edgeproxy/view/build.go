@@ -10,6 +10,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/controller/fence"
+	"github.com/meridian-mesh/meridian/edgeproxy/authz"
 	"github.com/meridian-mesh/meridian/edgeproxy/lb"
 	"github.com/meridian-mesh/meridian/edgeproxy/limit"
 	"github.com/meridian-mesh/meridian/edgeproxy/route"
@@ -34,6 +35,7 @@ type builder struct {
 	weights  map[mesh.ServiceKey][]int // of the home endpoints
 	callers  map[mesh.Workload]*upstream.Caller
 	bound    map[SocketKey]string
+	err      error // of what must not be served at all
 }
 
 func (b *builder) problem(format string, args ...any) {
@@ -97,6 +99,7 @@ func (b *builder) service(m *mesh.MeshService) {
 	}
 	b.view.named[string(key)] = s
 	s.Name = []byte(key)
+	s.Guard = b.view.Policies.Of(authz.Target{Kind: mesh.KindMeshService, Namespace: m.Metadata.Namespace, Name: m.Metadata.Name})
 	b.affinity(s, m)
 	b.endpoints(s, m)
 	b.sessions(s, m)
@@ -318,6 +321,9 @@ func (b *builder) gateway(g *mesh.Gateway) {
 		}
 		if first.Protocol == mesh.ProtocolHTTPS {
 			s.TLS = b.serverTLS(g, group)
+		}
+		if err := b.guards(g, &s); err != nil && b.err == nil {
+			b.err = err
 		}
 		for _, a := range addresses {
 			s.Key = SocketKey{Addr: a, Port: uint16(first.Port), Packets: first.Protocol == mesh.ProtocolUDP}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/controller/fence"
+	"github.com/meridian-mesh/meridian/edgeproxy/authz"
 	"github.com/meridian-mesh/meridian/edgeproxy/function"
 	"github.com/meridian-mesh/meridian/edgeproxy/lb"
 	"github.com/meridian-mesh/meridian/edgeproxy/outlier"
@@ -53,6 +54,8 @@ type View struct {
 	Peers map[string]*tlsio.Client
 	// TrustDomain is that of the own mesh, empty where it has none.
 	TrustDomain string
+	// Policies say who may call what.
+	Policies *authz.Policies
 	// Problems are faults that cost their share of requests and nothing else.
 	Problems []string
 
@@ -95,6 +98,10 @@ type Socket struct {
 	// Permissive a connection may be plain, too: its first byte says.
 	TLS        *tlsio.Server
 	Permissive bool
+	// Guards are the policies of the site, the gateway and the listener.
+	Guards []*authz.Set
+
+	policies *authz.Policies // where some are for routes, else nil
 }
 
 // SlowClients is how slow a listener's clients may be while they are waited for:
@@ -188,6 +195,9 @@ type Service struct {
 	// TLS is what connections to the endpoints at home need; nil where they are plain.
 	TLS *tlsio.Client
 
+	// Guard is the policies of the service, nil without any.
+	Guard *authz.Set
+
 	// SendProxy is the version of the PROXY header that endpoints get at the
 	// start of a TCP connection, 0 for none.
 	SendProxy int
@@ -274,6 +284,8 @@ type Deps struct {
 	Loops    int
 	// Functions makes chains of requests; nil begins anew.
 	Functions *function.Registry
+	// Authorization keeps the counts of policies; nil begins anew.
+	Authorization *authz.Registry
 	// Certificates makes what TLS needs; nil has no certificate.
 	Certificates Certificates
 	// Names resolves an endpoint's address that is no ip:port; nil knows none.
@@ -301,6 +313,12 @@ func Build(snap *mesh.Snapshot, with Deps) (*View, error) {
 	if with.Functions == nil {
 		with.Functions = function.NewRegistry(with.Loops, nil)
 	}
+	if with.Authorization == nil {
+		with.Authorization = authz.NewRegistry(with.Loops)
+	}
+	if err := b.authorize(with.Authorization); err != nil {
+		return nil, fmt.Errorf("snapshot %s: %w", snap.Generation, err)
+	}
 	b.mesh()
 	b.sites()
 	b.chains(with.Functions)
@@ -316,6 +334,9 @@ func Build(snap *mesh.Snapshot, with Deps) (*View, error) {
 	}
 	for _, g := range snap.Objects.Gateways {
 		b.gateway(g)
+	}
+	if b.err != nil {
+		return nil, fmt.Errorf("snapshot %s: %w", snap.Generation, b.err)
 	}
 	return b.view, nil
 }

@@ -61,7 +61,7 @@ func (h *datagrams) adopt(s *datagram.Session, from *datagram.Handed) bool {
 		return false
 	}
 	i := slices.IndexFunc(svc.Home, func(e *upstream.Endpoint) bool { return e.Addr == from.Endpoint })
-	if i < 0 {
+	if i < 0 || w.admits(s.From.Addr(), socket, rule, svc, packetPort(rule, svc)) != "" {
 		return false
 	}
 	s.Plan = datagram.Plan{Service: svc.Service, Idle: svc.PacketIdle, Retries: svc.Retries, Route: rule.Key}
@@ -125,6 +125,9 @@ func (h *datagrams) Route(s *datagram.Session) exchange.Flag {
 	svc := w.state.View.Services[b.Service]
 	if svc == nil || !svc.HasPacketPort(b.Port) {
 		return exchange.NoCluster
+	}
+	if w.admits(s.From.Addr(), socket, rule, svc, b.Port) != "" {
+		return exchange.Denied
 	}
 	s.Plan = datagram.Plan{Service: svc.Service, Idle: svc.PacketIdle, Retries: svc.Retries, Route: rule.Key}
 	svc.Cells[w.id].SessionsOpen.Add(1)
@@ -199,7 +202,7 @@ func (h *datagrams) Stays(s *datagram.Session) bool {
 		return false
 	}
 	i := slices.Index(svc.Home, s.Endpoint)
-	if i < 0 || !svc.Sticks(i) {
+	if i < 0 || !svc.Sticks(i) || w.admits(s.From.Addr(), socket, rule, svc, packetPort(rule, svc)) != "" {
 		return false
 	}
 	s.Idle, s.Retries = svc.PacketIdle, svc.Retries

@@ -215,6 +215,7 @@ func (w *Worker) settle(r *request) {
 	}
 	var s *view.Service
 	var rule *route.Rule
+	w.admission = admission{judged: true, rule: p.rule}
 	if on {
 		r.runs-- // of the chain that was left at this hop
 		if w.chainsFrom(r, p.chains, p.chain, p.at+1, p.route) {
@@ -225,6 +226,7 @@ func (w *Worker) settle(r *request) {
 		w.ask(r)
 		return
 	}
+	s, rule = w.admit(r, s, rule)
 	w.goesOn(r, s, rule)
 }
 

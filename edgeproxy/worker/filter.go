@@ -125,6 +125,9 @@ func (w *Worker) edited(r *request, status int, fields []stream.Field) []stream.
 // replyLocal answers a request here.
 func (w *Worker) replyLocal(r *request, act *exchange.Action) {
 	f := r.filters
+	if act.Flag == exchange.Denied && w.deniedGRPC(r) {
+		return
+	}
 	if f == nil && r.runs == 0 {
 		r.d.reply(r.stream, act.Status, act.Flag)
 		return

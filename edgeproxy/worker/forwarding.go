@@ -122,6 +122,9 @@ func (w *Worker) ingress(r *request, head *stream.Message) bool {
 	} else {
 		r.add(nameForwardedFor, r.store.copy(w, peer))
 	}
+	if certificates >= 0 { // of who is trusted
+		r.vouched = r.fields[certificates].Value
+	}
 	if p := r.d.peer(); p != nil {
 		w.appendElement(r, certificates, nameForwardedCert, p.Forwarded)
 	}

@@ -48,6 +48,9 @@ func (w *Worker) inbound(r *request, head *stream.Message) (service, source []by
 		}
 	}
 	if peer != nil {
+		if certificates >= 0 {
+			r.vouched = r.fields[certificates].Value
+		}
 		w.appendElement(r, certificates, nameForwardedCert, peer.Forwarded)
 		source = peer.Site // whatever it says of itself
 	}

@@ -94,7 +94,7 @@ func (w *Worker) logStream(s *l4.Session, f exchange.Flag) {
 	e := &w.entry
 	*e = accesslog.Entry{
 		Start: s.Born, Duration: w.Loop.Now() - s.Born, FirstByte: -1, Flag: f.String(), Attempts: s.Tries,
-		Received: s.FromClient, Sent: s.FromBackend, Client: s.From, Peer: s.From, Protocol: protocolTCP, Route: s.Route, Details: exchange.DetailsOf(f, s.FromBackend > 0),
+		Received: s.FromClient, Sent: s.FromBackend, Client: s.From, Peer: s.From, Protocol: protocolTCP, Route: s.Route, Details: cmp.Or(s.Details, exchange.DetailsOf(f, s.FromBackend > 0)),
 	}
 	if socket := w.state.Sockets[s.Owner.(*Listener)]; socket != nil {
 		e.Gateway = socket.Gateway

@@ -30,6 +30,9 @@ func (w *Worker) mirror(r *request, limit time.Duration) {
 		switch {
 		case s == nil || !s.HasPort(m.Port) || !m.Takes(w.random()):
 			continue
+		case !w.admitsCopy(r, s, m.Port):
+			w.Counters.MirrorsDropped.Add(1)
+			continue
 		case w.copying == maxCopies:
 			w.Counters.MirrorsDropped.Add(1)
 			continue

@@ -60,6 +60,8 @@ type request struct {
 	// client is who is behind a trusted peer, else invalid; clientText is its text.
 	client     netip.Addr
 	clientText []byte
+	// vouched is what who is trusted said of certificates, as X-Forwarded-Client-Cert.
+	vouched []byte
 
 	filters *route.Filters // nil for none
 	// ran are the chains that it passed, as far as it did.
@@ -180,7 +182,7 @@ func (w *Worker) freeRequest(r *request) {
 	r.received, r.keptFrom, r.reply, r.replyKeptFrom = 0, 0, 0, 0
 	clear(r.tried[:r.tries])
 	r.source, r.from, r.probe, r.tries, r.round, r.token = 0, nil, false, 0, 0, 0
-	r.client, r.clientText = netip.Addr{}, nil
+	r.client, r.clientText, r.vouched = netip.Addr{}, nil, nil
 	r.retry, r.filters, r.origin, r.local = nil, nil, nil, local{}
 	clear(r.ran[:r.runs])
 	r.runs, r.asks = 0, false
@@ -205,7 +207,7 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	if w.full() {
 		w.shared.Memory.Requests.Add(1)
 		r.none, r.log.details = exchange.Overload, "memory_limit"
-	} else if s, rule := w.find(r, head); s != nil {
+	} else if s, rule := w.admitted(r, head); s != nil {
 		found, limit = s, w.goesTo(r, s, rule, &cfg)
 	}
 	if d.carried++; d.span.over(r.start, int(d.carried)) {
@@ -277,6 +279,7 @@ func (w *Worker) again(r *request, a *attempt, status int) bool {
 // judged: what is matched here is what is sent on.
 func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.Rule) {
 	v := w.state.View
+	w.admission = admission{}
 	target, path, ok := route.Normalize(head.Path, w.path[:0])
 	if !ok {
 		r.none, r.log.details = exchange.ClientProtocol, "path_invalid"
@@ -308,7 +311,9 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 			r.none = exchange.NoRoute
 		} else {
 			r.http2 = s.HTTP2(0)
+			w.admission.port = s.ServicePort(0)
 		}
+		w.admission.judged = true
 		return s, nil
 	}
 	if !w.ingress(r, head) {
@@ -319,6 +324,7 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 		r.none, r.local.status, r.log.details = exchange.NoRoute, statusMisdirected, "misdirected_request"
 		return nil, nil
 	}
+	w.admission.judged = true
 	q := w.queried(r, len(path))
 	if classes := r.d.socket.Classes; classes != nil {
 		if class, ok := classes.Match(q); ok && !w.chains(r, class.Filters.Chains, "") {
@@ -347,7 +353,7 @@ func (w *Worker) routed(r *request, q *route.Request) (*view.Service, *route.Rul
 		r.none = exchange.NoRoute
 		return nil, nil
 	}
-	r.log.route = rule.Key
+	r.log.route, w.admission.rule = rule.Key, rule
 	backend := rule.Pick(w.random())
 	filters := rule.Filters
 	if backend != nil {
@@ -379,6 +385,7 @@ func (w *Worker) backend(r *request, rule *route.Rule, backend *route.Backend) (
 		return nil, nil
 	}
 	r.http2 = s.HTTP2(backend.Port)
+	w.admission.port = s.ServicePort(backend.Port)
 	return s, rule
 }
 

@@ -38,6 +38,10 @@ func (h *streams) Route(s *l4.Session, server []byte) exchange.Flag {
 	if svc == nil || !svc.HasStreamPort(b.Port) {
 		return exchange.NoCluster
 	}
+	if why := w.admits(s.From.Addr(), socket, rule, svc, b.Port); why != "" {
+		s.Details = why
+		return exchange.Denied
+	}
 	s.Plan = l4.Plan{Service: svc.Service, Connect: svc.Connect, Idle: svc.Idle, Retries: svc.Retries, Send: svc.SendProxy, Route: rule.Key}
 	svc.Cells[w.id].StreamsOpen.Add(1)
 	svc.Service.InFlight.Add(1)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
+	"github.com/meridian-mesh/meridian/edgeproxy/authz"
 	"github.com/meridian-mesh/meridian/edgeproxy/datagram"
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/function"
@@ -135,6 +136,9 @@ type Worker struct {
 	state     *State
 	log       *accesslog.Ring // nil without an access log
 	entry     accesslog.Entry
+	judge     authz.Judge
+	question  authz.Request // that the judge has
+	admission admission
 	acceptors map[*Listener]*loop.Acceptor
 	draining  bool
 	// leaving is how long resting connections are kept while another process has

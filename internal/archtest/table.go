@@ -42,6 +42,7 @@ var rooms = []room{
 	{path: "edgeproxy/function/wasm", may: with(vocabulary, "edgeproxy/stream", "edgeproxy/function")},
 	{path: "edgeproxy/function/wasm/wasmtest"},
 	{path: "edgeproxy/route", pure: true, may: with(vocabulary, "edgeproxy/stream", "edgeproxy/function")},
+	{path: "edgeproxy/authz", pure: true, may: with(vocabulary, "edgeproxy/stream", "edgeproxy/route", "edgeproxy/function")},
 	{path: "edgeproxy/lb", pure: true, may: with(with(vocabulary, decision...), "internal/maglev")},
 	{path: "edgeproxy/loadheader", pure: true},
 	{path: "edgeproxy/outlier", pure: true, may: vocabulary},
@@ -55,7 +56,7 @@ var rooms = []room{
 	// Idle connections are kept as a loop's handles.
 	{path: "edgeproxy/upstream", may: with(with(vocabulary, decision...), "edgeproxy/loop", "edgeproxy/lb", "edgeproxy/outlier", "edgeproxy/limit")},
 	{path: "edgeproxy/tlsio", may: []string{"edgeproxy/loop", "internal/spiffe"}},
-	{path: "edgeproxy/view", may: with(with(vocabulary, decision...), "internal/spiffe", "edgeproxy/tlsio", "edgeproxy/stream", "edgeproxy/route", "edgeproxy/function", "edgeproxy/lb", "edgeproxy/upstream", "edgeproxy/limit", "edgeproxy/outlier")},
+	{path: "edgeproxy/view", may: with(with(vocabulary, decision...), "internal/spiffe", "edgeproxy/tlsio", "edgeproxy/stream", "edgeproxy/route", "edgeproxy/authz", "edgeproxy/function", "edgeproxy/lb", "edgeproxy/upstream", "edgeproxy/limit", "edgeproxy/outlier")},
 	// The server and its I/O rooms.
 	{path: "edgeproxy", may: with(with(vocabulary, decision...), "edgeproxy/...", "internal/...")},
 

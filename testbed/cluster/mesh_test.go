@@ -27,18 +27,19 @@ import (
 type site struct {
 	name string
 	// gateway is the first address of its pool.
-	gateway string
+	gateway   string
+	stopProxy func() error
 }
 
-func (c *cluster) startSite(t *testing.T, bin, name, kubeconfig string, number int) *site {
+func (c *cluster) startSite(t *testing.T, bin, name, kubeconfig string, number int, flags ...string) *site {
 	t.Helper()
 	data := t.TempDir()
-	process := func(what string, args ...string) {
+	process := func(what string, args ...string) (stop func() error) {
 		cmd := c.cmd("exec", args...)
 		log := &bytes.Buffer{}
 		cmd.Stdout, cmd.Stderr = log, log
 		cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
-		stop := owned(t, cmd)
+		stop = owned(t, cmd)
 		t.Cleanup(func() {
 			if err := stop(); err != nil {
 				t.Errorf("%s of site %s: %v", what, name, err)
@@ -47,10 +48,13 @@ func (c *cluster) startSite(t *testing.T, bin, name, kubeconfig string, number i
 				t.Logf("%s of site %s:\n%s", what, name, log)
 			}
 		})
+		return stop
 	}
-	process("controller", filepath.Join(bin, "sitecontroller"), "--site", name, "--data", data, "--kube="+kubeconfig,
+	process("controller", append([]string{
+		filepath.Join(bin, "sitecontroller"), "--site", name, "--data", data, "--kube=" + kubeconfig,
 		"--listen", fmt.Sprintf("127.0.0.1:%d", 7500+10*number), "--api", fmt.Sprintf("127.0.0.1:%d", 7501+10*number),
-		"--kube-addresses", fmt.Sprintf("10.98.%d.0/28", number))
+		"--kube-addresses", fmt.Sprintf("10.98.%d.0/24", number),
+	}, flags...)...)
 	var run struct{ NATS, TokenFile string }
 	eventually(t, "the controller's run file", func() error {
 		b, err := os.ReadFile(filepath.Join(data, "run.json"))
@@ -59,9 +63,9 @@ func (c *cluster) startSite(t *testing.T, bin, name, kubeconfig string, number i
 		}
 		return json.Unmarshal(b, &run)
 	})
-	process("proxy", filepath.Join(bin, "edgeproxy"), "--config", run.NATS, "--site", name, "--nats-token-file", run.TokenFile,
+	stop := process("proxy", filepath.Join(bin, "edgeproxy"), "--config", run.NATS, "--site", name, "--nats-token-file", run.TokenFile,
 		"--admin", "127.0.0.1:0", "--state-dir", t.TempDir())
-	return &site{name: name, gateway: fmt.Sprintf("10.98.%d.1", number)}
+	return &site{name: name, gateway: fmt.Sprintf("10.98.%d.1", number), stopProxy: stop}
 }
 
 // answer is what became of one request.

@@ -230,7 +230,7 @@ func (s *Server) conditionsWith(set *mesh.Objects) []mesh.Condition {
 			Gateways: set.Gateways, HTTPRoutes: set.HTTPRoutes, GRPCRoutes: set.GRPCRoutes, TCPRoutes: set.TCPRoutes, TLSRoutes: set.TLSRoutes, UDPRoutes: set.UDPRoutes, Sites: set.Sites,
 			Services: set.Services, TrafficPolicies: set.TrafficPolicies, LocalResponses: set.LocalResponses, ReferenceGrants: set.ReferenceGrants, GeoFences: set.GeoFences,
 			Certificates: set.Certificates, TrustBundles: set.TrustBundles,
-			NetworkFunctions: set.NetworkFunctions, ServiceChains: set.ServiceChains, ChainNodes: set.ChainNodes, Positions: set.Positions,
+			NetworkFunctions: set.NetworkFunctions, ServiceChains: set.ServiceChains, ChainNodes: set.ChainNodes, AfSfcRequirements: set.AfSfcRequirements, Positions: set.Positions,
 		}
 		for key := range set.All() {
 			named[key] = true
@@ -297,5 +297,7 @@ func add(all *mesh.Objects, o world.Object) {
 		all.ServiceChains = append(all.ServiceChains, d)
 	case *mesh.ChainNode:
 		all.ChainNodes = append(all.ChainNodes, d)
+	case *mesh.AfSfcRequirement:
+		all.AfSfcRequirements = append(all.AfSfcRequirements, d)
 	}
 }

@@ -46,12 +46,19 @@ type Config struct {
 	// operator's, which becomes the newest.
 	TrustDomain       string
 	RootCert, RootKey string
+	// SFC has application functions set AfSfcRequirements, where SFC.Listen says so.
+	SFC SFC
 	// Export has proxies that are not ours follow the site's weights.
 	Export Export
 	// Preload are documents that are applied at each start.
 	Preload []mesh.Source
 	Version string
 }
+
+// SFC is where and how AfSfcRequirements are taken from application functions. Listen is
+// host:port; TokenFile has the tokens that they bear, one a line; Cert and Key are PEM
+// files for TLS, which only loopback can do without.
+type SFC struct{ Listen, TokenFile, Cert, Key string }
 
 // Deps is what a controller needs from its process.
 type Deps struct {
@@ -106,6 +113,16 @@ func (c Config) complete() (Config, error) {
 	if !strings.HasPrefix(c.API, "unix:") && !loopback(c.API) {
 		// Whoever reaches the API may change the mesh.
 		bad("API address %q: only loopback (127.0.0.1:port, [::1]:port) or unix:/path, because it has no login", c.API)
+	}
+	switch f := c.SFC; {
+	case f.Listen == "" && f != SFC{}:
+		bad("a token file or a certificate for AfSfcRequirements is given, but no address to take them at")
+	case f.Listen != "" && f.TokenFile == "":
+		bad("AfSfcRequirements at %s need a file of tokens: whoever sets them steers traffic", f.Listen)
+	case (f.Cert == "") != (f.Key == ""):
+		bad("the listener for AfSfcRequirements needs its certificate and its key: one of the two is given")
+	case f.Listen != "" && f.Cert == "" && !loopback(f.Listen):
+		bad("AfSfcRequirements at %s: beyond loopback they need TLS, a certificate and its key", f.Listen)
 	}
 	return c, errors.Join(errs...)
 }

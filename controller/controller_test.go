@@ -30,6 +30,7 @@ type site struct {
 	t    *testing.T
 	cfg  controller.Config
 	run  siteapi.RunFile
+	srv  *controller.Server
 	api  *siteapi.Client
 	stop func()
 }
@@ -59,7 +60,7 @@ func start(t *testing.T, cfg controller.Config) *site {
 		cancel()
 		t.Fatalf("%s is not ready", cfg.Site)
 	}
-	s := &site{t: t, cfg: cfg, run: srv.RunFile()}
+	s := &site{t: t, cfg: cfg, run: srv.RunFile(), srv: srv}
 	var once atomic.Bool
 	s.stop = func() {
 		if once.Swap(true) {

@@ -24,8 +24,16 @@ const (
 // errStopped answers calls to a controller that ends.
 var errStopped = errors.New("the controller is stopping")
 
+// heard is the soft state that comes over the bus.
+type heard struct {
+	reports <-chan bus.Received[*mesh.Report]
+	nodes   <-chan bus.Received[*mesh.NodeReport]
+	traffic <-chan bus.Received[*mesh.TrafficReport]
+	flows   <-chan bus.Received[*mesh.NodeTraffic]
+}
+
 // loop owns the world: it is the only goroutine that touches it.
-func (s *Server) loop(ctx context.Context, reports <-chan bus.Received[*mesh.Report], nodes <-chan bus.Received[*mesh.NodeReport]) {
+func (s *Server) loop(ctx context.Context, from heard) {
 	defer close(s.stopped)
 	every := tickEvery
 	tick := time.NewTicker(every)
@@ -36,15 +44,20 @@ func (s *Server) loop(ctx context.Context, reports <-chan bus.Received[*mesh.Rep
 	for {
 		select {
 		case <-ctx.Done():
+			s.keepBudgets(time.Now())
 			return
 		case e := <-s.events:
 			s.configured(e)
-		case r := <-reports:
+		case r := <-from.reports:
 			s.count.reportsIn.Add(1)
 			s.world.Hear(r.Value, r.At)
-		case r := <-nodes:
+		case r := <-from.nodes:
 			s.count.nodeReportsIn.Add(1)
 			s.world.Tell(r.Value, r.At)
+		case r := <-from.traffic:
+			s.hearTraffic(r)
+		case r := <-from.flows:
+			s.hearFlows(r)
 		case f := <-s.calls:
 			f()
 		case o := <-s.fromBus:
@@ -156,6 +169,8 @@ func decodeObject(key mesh.Key, data []byte) (any, error) {
 		doc = one(&o.ServiceChains)
 	case mesh.KindChainNode:
 		doc = one(&o.ChainNodes)
+	case mesh.KindAfSfcRequirement:
+		doc = one(&o.AfSfcRequirements)
 	default:
 		return nil, fmt.Errorf("kind %s is not known to this build: upgrade it", key.Kind)
 	}

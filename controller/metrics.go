@@ -15,6 +15,7 @@ import (
 // counters are since the start.
 type counters struct {
 	reportsIn, nodeReportsIn, reportsOut, weightsOut, snapshots, objectFaults atomic.Uint64
+	trafficOut, trafficFaults                                                 atomic.Uint64
 	plans, planNS                                                             atomic.Uint64
 }
 
@@ -62,6 +63,20 @@ func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
 	metric("node_reports_received_total", "counter", "Reports of the site's nodes.", value(s.count.nodeReportsIn.Load()))
 	metric("site_reports_published_total", "counter", "Reports of this site.", value(s.count.reportsOut.Load()))
 	metric("weights_published_total", "counter", "Plans sent to the site's nodes.", value(s.count.weightsOut.Load()))
+	metric("traffic_reports_published_total", "counter", "Reports of who talks to whom at this site.", value(s.count.trafficOut.Load()))
+	metric("traffic_reports_refused_total", "counter", "Reports of nodes and sites whose traffic cannot be.", value(s.count.trafficFaults.Load()))
+	if len(st.Self.Budgets) > 0 {
+		perLink := func(of func(*siteapi.LinkBudget) float64) (out []string) {
+			for i := range st.Self.Budgets {
+				out = append(out, fmt.Sprintf("{site=%q} %v", st.Self.Budgets[i].Site, of(&st.Self.Budgets[i])))
+			}
+			return out
+		}
+		metric("link_budget_bytes", "gauge", "Daily budget of the link to a site.", perLink(func(b *siteapi.LinkBudget) float64 { return float64(b.Bytes) })...)
+		metric("link_budget_used_bytes", "gauge", "Part of it that is used today.", perLink(func(b *siteapi.LinkBudget) float64 { return float64(b.Used) })...)
+		metric("link_budget_price_seconds", "gauge", "What it adds to the price of a request that way.", perLink(func(b *siteapi.LinkBudget) float64 { return b.PriceMS / 1000 })...)
+		metric("link_budget_reset_time_seconds", "gauge", "When its next day begins, Unix time.", perLink(func(b *siteapi.LinkBudget) float64 { return float64(b.Turns.Unix()) })...)
+	}
 	metric("plan_duration_seconds", "summary", "Time to plan all shared services once.",
 		fmt.Sprintf("_sum %g", float64(s.count.planNS.Load())/1e9), fmt.Sprintf("_count %d", s.count.plans.Load()))
 	peers, nodes := map[membership.Status]int{}, map[membership.Status]int{}

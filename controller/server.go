@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/flows"
 	"github.com/meridian-mesh/meridian/controller/history"
 	"github.com/meridian-mesh/meridian/controller/join"
 	"github.com/meridian-mesh/meridian/controller/natsd"
@@ -47,6 +48,7 @@ type Server struct {
 
 	folder *store.Folder
 	key    ed25519.PrivateKey
+	sealer mesh.Sealer   // loop only
 	nats   *natsd.Server // nil with an external NATS
 	// members and authority are the embedded hub's: who may connect, and its
 	// certificates. joinAddr is where new sites ask (host:port).
@@ -76,6 +78,7 @@ type Server struct {
 	problem    string
 	newest     mesh.Generation
 	planners   map[mesh.ServiceKey]*plan.Planner
+	budgets    budgets
 	demand     history.Demand
 	curves     price.Curves
 	weights    *mesh.Weights
@@ -85,6 +88,7 @@ type Server struct {
 	reportSeq  uint64
 	planSeq    uint64
 	epoch      uint64 // of weights and reports, Unix ns
+	talk       talk
 
 	events  chan event
 	calls   chan func()
@@ -144,6 +148,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		ledgers:   map[string]*ledger{},
 		planners:  map[mesh.ServiceKey]*plan.Planner{},
 		brought:   map[string]bool{},
+		talk:      talk{here: flows.NewSite()},
 		events:    make(chan event, 256),
 		calls:     make(chan func()),
 		stopped:   make(chan struct{}),
@@ -198,7 +203,15 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	tasks.Go(func() { s.loop(ctx, reports, nodes) })
+	told, err := s.conn.Traffic(ctx, 1024)
+	if err != nil {
+		return err
+	}
+	flowing, err := s.conn.NodeTraffic(ctx, s.cfg.Site, 1024)
+	if err != nil {
+		return err
+	}
+	tasks.Go(func() { s.loop(ctx, heard{reports, nodes, told, flowing}) })
 	tasks.Go(func() { s.publish(ctx) })
 	tasks.Go(func() { s.watchLink(ctx, stop) })
 	if err := s.sync(ctx); err != nil {
@@ -227,7 +240,16 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		}
 		defer door.close()
 	}
-	if err := s.writeRunFile(api.url); err != nil {
+	requirements := ""
+	if s.cfg.SFC.Listen != "" {
+		sfc, err := s.serveSFC(stop)
+		if err != nil {
+			return err
+		}
+		defer sfc.close()
+		requirements = sfc.url
+	}
+	if err := s.writeRunFile(api.url, requirements); err != nil {
 		return err
 	}
 	defer func() { _ = os.Remove(s.folder.Path(siteapi.RunFileName)) }()
@@ -265,7 +287,7 @@ func (s *Server) openStore() (err error) {
 			s.newest = last.Generation
 		}
 	}
-	if err := s.recall(); err != nil {
+	if err := errors.Join(s.recall(), s.recallBudgets()); err != nil {
 		return err
 	}
 	if s.newest.Incarnation == 0 {
@@ -447,9 +469,9 @@ func (s *Server) lookAtHub(ctx context.Context) {
 	s.log.Warn("the hub does not answer: serving with the last known configuration")
 }
 
-func (s *Server) writeRunFile(api string) error {
+func (s *Server) writeRunFile(api, requirements string) error {
 	s.run = siteapi.RunFile{
-		Site: s.cfg.Site, PID: os.Getpid(), Version: s.cfg.Version, API: api,
+		Site: s.cfg.Site, PID: os.Getpid(), Version: s.cfg.Version, API: api, SFC: requirements,
 		NATS: s.cfg.NATSURL, TrustKey: s.folder.Path(trustKeyFile),
 	}
 	if s.nats != nil {

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"math"
 	"time"
 
@@ -26,11 +27,13 @@ func (s *Server) tick(now time.Time) {
 		return
 	}
 	begin := time.Now()
+	s.countBudgets(now)
 	s.weights = s.plan(now)
 	s.count.planned(time.Since(begin))
 	if !s.active(time.Now()) {
 		return
 	}
+	s.weights.Links = s.shareBudgets(now)
 	due := now.Sub(s.sentAt) >= reportEvery-tickEvery/2 || moved(s.sent, s.weights)
 	if due && now.Sub(s.started) >= listen {
 		s.planSeq++
@@ -40,6 +43,7 @@ func (s *Server) tick(now time.Time) {
 		}
 		s.sent, s.sentAt = s.weights, now
 	}
+	s.tellTraffic(now)
 	if now.Sub(s.reportAt) >= reportEvery-tickEvery/2 {
 		s.reportAt = now
 		if err := s.conn.PublishReport(s.report(now)); err == nil {
@@ -89,11 +93,12 @@ func (s *Server) input(sh world.Shared) plan.Input {
 	in.Options = make([]plan.Option, 0, len(sh.Options))
 	for i := range sh.Options {
 		o := &sh.Options[i]
+		scarce, closed := s.budgetOf(o.Site)
 		in.Options = append(in.Options, plan.Option{
 			Site: o.Site, Slots: o.Report.Slots, ServiceMS: o.Report.ServiceTimeMS,
 			ArrivalsPerS: o.Report.Arrivals, FromUsPerS: o.Report.From[s.cfg.Site],
 			InFlight: o.Report.InFlight, Spillers: o.Report.Spillers,
-			AgeMS: o.AgeMS, InBand: o.InBand, RTTMS: o.RTTMS, LinkPriceMS: o.PriceMS, MaxPerS: o.MaxRate, Excluded: o.Excluded,
+			AgeMS: o.AgeMS, InBand: o.InBand, RTTMS: o.RTTMS, LinkPriceMS: o.PriceMS + scarce, MaxPerS: o.MaxRate, Excluded: cmp.Or(o.Excluded, closed),
 		})
 	}
 	return in

@@ -1,9 +1,7 @@
 package controller
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -38,7 +36,7 @@ func (s *Server) compile() {
 	if s.snapshot == nil && objects.Len() == len(objects.TrustBundles) {
 		return // a site that was never configured has nothing to say
 	}
-	if s.snapshot != nil && sameObjects(&s.snapshot.Objects, &objects) {
+	if s.snapshot != nil && s.snapshot.Objects.Same(&objects) {
 		if s.published != s.snapshot.Generation {
 			s.hand(publication{s.snapshot, s.books()})
 		}
@@ -48,7 +46,7 @@ func (s *Server) compile() {
 		Generation: mesh.Generation{Incarnation: s.newest.Incarnation, Counter: s.newest.Counter + 1},
 		Origin:     s.cfg.Site, Site: s.cfg.Site, Objects: objects,
 	}
-	if err := snap.Seal(s.key); err != nil {
+	if err := s.sealer.Seal(snap, s.key); err != nil {
 		s.problem = err.Error()
 		s.log.Error("snapshot", "err", err)
 		return
@@ -56,14 +54,6 @@ func (s *Server) compile() {
 	s.newest, s.snapshot, s.snapshotAt = snap.Generation, snap, time.Now()
 	s.log.Info("new snapshot", "generation", snap.Generation.String(), "objects", objects.Len())
 	s.hand(publication{snap, s.books()})
-}
-
-// sameObjects compares what would go over the wire: positions in files, and
-// whether a list is nil or empty, say nothing.
-func sameObjects(a, b *mesh.Objects) bool {
-	x, errX := json.Marshal(a)
-	y, errY := json.Marshal(b)
-	return errX == nil && errY == nil && bytes.Equal(x, y)
 }
 
 // hand gives a snapshot to the publisher; one that still waits there is older

@@ -45,7 +45,7 @@ func (s *Server) self(now time.Time) siteapi.SiteStatus {
 		out.Objects = s.snapshot.Objects.Len()
 	}
 	out.Now, out.Disk, out.Certificates, out.Doubles = now, s.disk(), s.certificates, s.world.Doubles(now)
-	out.Identities = s.issuing.status()
+	out.Identities, out.Budgets = s.issuing.status(), s.linkBudgets(now)
 	if !s.snapshotAt.IsZero() {
 		out.SnapshotAt = &s.snapshotAt
 	}

@@ -27,10 +27,13 @@ type Hop struct {
 	SI             int // the service index with which requests come
 	Function, Kind string
 	Open           bool // requests go on when it fails
+	// Asks says what an external function asks, empty for others.
+	Asks string
 	// Passed, Answered and Failed are what it made of requests; Bypassed counts those
 	// failures after which they went on.
 	Passed, Answered, Failed, Bypassed uint64
-	// Timed counts the passages that were timed, about one in 64, and Took sums them.
+	// Timed counts the passages that were timed, about one in 64 and all of external
+	// functions, and Took sums them.
 	Timed uint64
 	Took  time.Duration
 }
@@ -56,8 +59,13 @@ func (s *Server) Chains() []Chain {
 		for i := range c.Hops {
 			h := &c.Hops[i]
 			sum := h.Counters.Sum()
+			asks := ""
+			if h.External != nil {
+				asks = h.External.String()
+			}
 			x.Hops = append(x.Hops, Hop{
-				SI: function.SI(h.Counters.Hop), Function: h.Name, Kind: h.Kind, Open: h.Open,
+				Asks: asks,
+				SI:   function.SI(h.Counters.Hop), Function: h.Name, Kind: h.Kind, Open: h.Open,
 				Passed: sum.Passed, Answered: sum.Answered, Failed: sum.Failed, Bypassed: sum.Bypassed,
 				Timed: sum.Timed, Took: time.Duration(sum.NS),
 			})

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/budget"
 	"github.com/meridian-mesh/meridian/controller/plan"
 	"github.com/meridian-mesh/meridian/controller/price"
 	"github.com/meridian-mesh/meridian/edgeproxy/inband"
@@ -56,6 +57,10 @@ type Cooperation struct {
 	changes  history
 	said     map[string]bool
 	mute     map[string]fault // by site, where the last probe failed
+	// alone keeps the budgets of a node that has no controller; began is the origin of
+	// its clock.
+	alone budget.Book
+	began time.Time
 
 	gatesMu sync.Mutex
 	// current serves; next is being applied, nil otherwise.
@@ -67,6 +72,7 @@ type Cooperation struct {
 type way struct {
 	share.Peer
 	addresses []string
+	budget    budget.Limit // where Budget says that there is one
 }
 
 // sharing is what one snapshot shares, as the loops use it.
@@ -101,7 +107,8 @@ func NewCooperation(cfg CooperationConfig) *Cooperation {
 		sites:             map[string]*siteState{},
 		current:           &sharing{},
 	}
-	id := share.Identity{Site: cfg.Site, Node: cfg.Node, Epoch: uint64(time.Now().UnixNano())}
+	c.began = time.Now()
+	id := share.Identity{Site: cfg.Site, Node: cfg.Node, Epoch: uint64(c.began.UnixNano())}
 	c.node = share.NewNode(id, new(price.Curves), &c.ledger)
 	return c
 }
@@ -269,6 +276,9 @@ func (c *Cooperation) tick(loads Loads, buf []ServiceLoad) []ServiceLoad {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.hearBoxes(now)
+	if c.Publish == nil {
+		c.budgetAlone(wall)
+	}
 	counters := c.counters(buf)
 	out := c.node.Tick(now, counters)
 	c.publishGates(out.Shares)
@@ -286,6 +296,24 @@ func (c *Cooperation) tick(loads Loads, buf []ServiceLoad) []ServiceLoad {
 		}
 	}
 	return buf
+}
+
+// budgetAlone grants a node without a controller what the budgets of its links leave, by
+// its own count since it started. It needs mu.
+func (c *Cooperation) budgetAlone(wall time.Time) {
+	limits := map[string]budget.Limit{}
+	for _, w := range c.ways {
+		if w.Budget {
+			limits[w.Site] = w.budget
+		}
+	}
+	clock := wall.Sub(c.began)
+	c.alone.Tick(wall, clock, limits)
+	for site := range limits {
+		c.alone.Note(clock, site, c.Node, uint64(c.began.UnixNano()), c.ledger.Meter(site).Carried(), nil)
+	}
+	links, _ := c.alone.Share(wall)
+	c.node.SetLinks(links)
 }
 
 // counters are the loads as the node takes them, in memory of the Cooperation's

@@ -15,6 +15,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/inband"
+	"github.com/meridian-mesh/meridian/edgeproxy/limit"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 )
 
@@ -33,6 +34,7 @@ func (d *decided) Gate(_ mesh.ServiceKey, remotes []string) upstream.Gate {
 	return d
 }
 
+func (d *decided) Meter(string) *limit.Meter              { return nil }
 func (d *decided) Report(mesh.ServiceKey) upstream.Report { return d }
 
 func (d *decided) AppendLoad(dst, source []byte, inFlight int) []byte {

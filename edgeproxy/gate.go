@@ -7,6 +7,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/inband"
+	"github.com/meridian-mesh/meridian/edgeproxy/limit"
 	"github.com/meridian-mesh/meridian/edgeproxy/share"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 )
@@ -91,7 +92,7 @@ func (p *gatePlan) tried(in upstream.Tried) share.Mask {
 // been heard of yet.
 func (g *gate) unplanned(planned []int, tried upstream.Tried) int {
 	for i := range g.remotes {
-		if !tried.Has(i) && !slices.Contains(planned, i) {
+		if !tried.Has(i) && !g.remotes[i].live.Spent() && !slices.Contains(planned, i) {
 			return i
 		}
 	}
@@ -213,6 +214,9 @@ func (c *Cooperation) Report(service mesh.ServiceKey) upstream.Report {
 	c.next.reports[service] = r
 	return r
 }
+
+// Meter implements upstream.Sharing.
+func (c *Cooperation) Meter(site string) *limit.Meter { return c.ledger.Meter(site) }
 
 // take puts a plan in force.
 func (g *gate) take(plan *share.Gate, up bool) {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/edgeproxy/limit"
 	"github.com/meridian-mesh/meridian/edgeproxy/resolve"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
@@ -107,6 +108,17 @@ type keptSharing struct{ view *view.View }
 func (k keptSharing) Gate(service mesh.ServiceKey, _ []string) upstream.Gate {
 	if s := k.view.Services[service]; s != nil {
 		return s.Gate
+	}
+	return nil
+}
+
+func (k keptSharing) Meter(site string) *limit.Meter {
+	for _, s := range k.view.Services {
+		for i := range s.Remotes {
+			if s.Remotes[i].Site == site {
+				return s.Remotes[i].Endpoint.Meter
+			}
+		}
 	}
 	return nil
 }

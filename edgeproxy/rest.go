@@ -20,7 +20,7 @@ import (
 
 const (
 	// restEvery is how often the process looks what it holds and does not need.
-	restEvery = 10 * time.Second
+	restEvery = 5 * time.Second
 	// restFirst is when it looks first: what starting needed is known not to be needed
 	// then.
 	restFirst = 500 * time.Millisecond
@@ -31,7 +31,7 @@ const (
 	// restProgram is how many bytes of the program a proxy at rest may keep mapped.
 	restProgram = 3 << 20
 	// restRequests is how many requests in restEvery a proxy at rest serves at most.
-	restRequests = 100
+	restRequests = 50
 )
 
 // giveBack gives memory back to the kernel that starting, a new configuration or

@@ -99,7 +99,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		Watermark: cfg.Watermark, Times: cfg.times,
 		MaxConnections: cfg.MaxConnections, MaxListenerConnections: cfg.MaxListenerConnections,
 		ClientMaxAge: cfg.ClientMaxAge, ClientMaxRequests: cfg.ClientMaxRequests,
-		Unrouted: s.registry.Service(""), AccessLog: deps.AccessLog, ConnectionIDs: datagram.NewIDs(),
+		Registry: s.registry, Unrouted: s.registry.Service(""), AccessLog: deps.AccessLog, ConnectionIDs: datagram.NewIDs(),
 		Handshakes: tlsio.NewHandshakes(s.tokens, tlsio.MostHandshakes),
 	}
 	for i := range cfg.Loops {

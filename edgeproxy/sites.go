@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/budget"
 	"github.com/meridian-mesh/meridian/controller/fence"
 	"github.com/meridian-mesh/meridian/controller/plan"
 	"github.com/meridian-mesh/meridian/edgeproxy/share"
@@ -97,7 +98,10 @@ func (c *Cooperation) waysTo(sites []*mesh.Site) []way {
 				if l.To != w.Site {
 					continue
 				}
-				w.PriceMS, w.MaxRate = l.Price, l.MaxRate
+				w.PriceMS, w.MaxRate, w.Budget = l.Price, l.MaxRate, l.Budget != nil
+				if w.Budget {
+					w.budget = budget.LimitOf(l.Budget)
+				}
 				if l.RTT != nil {
 					w.RTTMS = ms(l.RTT.D())
 				}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/edgeproxy/limit"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 	"github.com/meridian-mesh/meridian/edgeproxy/worker"
@@ -28,6 +29,7 @@ type books struct {
 }
 
 func (b *books) Gate(mesh.ServiceKey, []string) upstream.Gate { return b }
+func (b *books) Meter(string) *limit.Meter                    { return nil }
 func (b *books) Report(mesh.ServiceKey) upstream.Report       { return nil }
 func (b *books) Pick(_ int, _ int64, inFlight int, rnd uint64, tried upstream.Tried) int {
 	if inFlight < 0 {

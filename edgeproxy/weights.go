@@ -18,6 +18,20 @@ type WeightsView struct {
 	// and DroppedBefore says up to when older ones are gone (0: none).
 	History       []ShareChange `json:"history"`
 	DroppedBefore int64         `json:"droppedBeforeMs"`
+	// Links are the ways to other sites.
+	Links []LinkUse `json:"links,omitempty"`
+}
+
+// LinkUse is what went over the link to a site.
+type LinkUse struct {
+	Site string `json:"site"`
+	// Carried counts bytes of requests sent there and of the answers, since the start.
+	Carried uint64 `json:"carried"`
+	// Budget says that the link has a daily budget, Spent that this proxy's part of it is
+	// used up, and Most is the count at which it is.
+	Budget bool   `json:"budget,omitempty"`
+	Spent  bool   `json:"spent,omitempty"`
+	Most   uint64 `json:"most,omitempty"`
 }
 
 // ServiceSharesInForce are the shares in force for one service.
@@ -75,6 +89,12 @@ func (c *Cooperation) Weights(since time.Time) WeightsView {
 			continue // before the first tick
 		}
 		v.Services = append(v.Services, c.viewOf(&is, c.now()))
+	}
+	for _, w := range c.ways {
+		m := c.ledger.Meter(w.Site)
+		u := LinkUse{Site: w.Site, Carried: m.Carried(), Budget: w.Budget, Spent: m.Spent()}
+		u.Most, _ = m.Most()
+		v.Links = append(v.Links, u)
 	}
 	v.History, v.DroppedBefore = c.changes.since(since)
 	return v

@@ -238,6 +238,7 @@ var OwnKinds = []OwnKind{
 	{mesh.KindTrafficPolicy, "trafficpolicies", false},
 	{mesh.KindLocalResponse, "localresponses", false},
 	{mesh.KindCertificate, "certificates", false},
+	{mesh.KindGeoFence, "geofences", false},
 	{mesh.KindNetworkFunction, "networkfunctions", false},
 	{mesh.KindServiceChain, "servicechains", false},
 	{mesh.KindChainNode, "chainnodes", false},

@@ -140,6 +140,8 @@ type NetworkFunctionSpec struct {
 	Native *NativeFunction `json:"native,omitempty"`
 	// Wasm, in place of Native, makes it one that is a module.
 	Wasm *WasmFunction `json:"wasm,omitempty"`
+	// External, in place of Native, makes it one that is asked over HTTP.
+	External *ExternalFunction `json:"external,omitempty"`
 }
 
 // FunctionCapacity is what an instance can do, as an M/M/c queue.
@@ -295,6 +297,13 @@ func checkSlice(s string) (string, string) {
 	return "", ""
 }
 
+func checkSD(s string) (string, string) {
+	if _, err := strconv.ParseUint(s, 16, 24); err != nil || len(s) != 6 {
+		return fmt.Sprintf("%q is no slice differentiator", s), "six hexadecimal digits, such as 0000d1"
+	}
+	return "", ""
+}
+
 func checkMAC(s string) (string, string) {
 	hex := strings.ReplaceAll(s, ":", "")
 	if b, err := strconv.ParseUint(hex, 16, 48); err != nil || len(s) != 17 || b == 0 || b>>40&1 == 1 {
@@ -309,7 +318,7 @@ func functionRelations(s *NetworkFunctionSpec, fault faultFunc) {
 		return
 	}
 	if len(s.Instances) == 0 {
-		fault("instances", "is missing", "where packets are handed over; a function of requests has native or wasm instead")
+		fault("instances", "is missing", "where packets are handed over; a function of requests has native, wasm or external instead")
 	}
 	pairs := s.State == StateInterface
 	if pairs && s.Attach != "" && s.Attach != AttachPlain {
@@ -372,8 +381,11 @@ func chainNodeRelations(s *ChainNodeSpec, fault faultFunc) {
 
 // requestFunctionRelations refuses what a function of requests has no use for.
 func requestFunctionRelations(s *NetworkFunctionSpec, fault faultFunc) {
-	if s.Native != nil && s.Wasm != nil {
+	switch {
+	case s.Wasm != nil && s.Native != nil:
 		fault("wasm", "is there beside native", "make it a NetworkFunction of its own")
+	case s.External != nil && (s.Native != nil || s.Wasm != nil):
+		fault("external", "is there beside native or wasm", "make it a NetworkFunction of its own")
 	}
 	for _, f := range []struct {
 		field string

@@ -87,6 +87,7 @@ func Check(o *Objects) []Condition {
 	c.fences()
 	c.certificates()
 	c.chains()
+	c.requirements()
 	return c.found
 }
 

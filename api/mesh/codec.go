@@ -1,10 +1,8 @@
 package mesh
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"math"
 	"reflect"
 )
@@ -17,7 +15,7 @@ const (
 
 // message is soft state: it names its site, and none of its numbers is negative.
 type message interface {
-	*Weights | *Report | *NodeReport | *TrafficReport
+	*Weights | *Report | *NodeReport | *NodeTraffic | *TrafficReport
 	compat() Compat
 	site() string
 }
@@ -115,26 +113,4 @@ func numbers(v reflect.Value, p *path) error {
 		}
 	}
 	return nil
-}
-
-// canonical rewrites a JSON object with sorted keys, no white space and numbers
-// as they were written, without the named members. The same object gives the
-// same bytes whichever version wrote it, with fields this one does not know.
-func canonical(data []byte, without ...string) ([]byte, error) {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber()
-	var m map[string]any
-	if err := dec.Decode(&m); err != nil {
-		return nil, err
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return nil, fmt.Errorf("more follows after the object")
-	}
-	if m == nil {
-		return nil, fmt.Errorf("want an object, have null")
-	}
-	for _, k := range without {
-		delete(m, k)
-	}
-	return json.Marshal(m)
 }

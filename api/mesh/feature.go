@@ -13,13 +13,25 @@ type feature struct {
 // features are named for good: a name is never used again for something else, and
 // what every version that still runs knows may go.
 var features = []feature{
+	// A build that does not know requirements would serve chains without their traffic.
+	{"af-sfc-requirements", func(o *Objects) bool { return len(o.AfSfcRequirements) > 0 }},
 	{"cross-namespace", func(o *Objects) bool {
 		return len(o.ReferenceGrants) > 0 || slices.ContainsFunc(o.Gateways, func(g *Gateway) bool {
 			return slices.ContainsFunc(g.Spec.Listeners, func(l Listener) bool { return l.AllowedRoutes != nil })
 		})
 	}},
+	// A build that does not know them would refuse their chains' requests.
+	{"external-functions", func(o *Objects) bool {
+		return slices.ContainsFunc(o.NetworkFunctions, func(f *NetworkFunction) bool { return f.Spec.External != nil })
+	}},
 	// A build that does not know fences would send across them.
 	{"geo-fence", func(o *Objects) bool { return len(o.GeoFences) > 0 }},
+	// A build that does not count would spend without end.
+	{"link-budget", func(o *Objects) bool {
+		return slices.ContainsFunc(o.Sites, func(s *Site) bool {
+			return slices.ContainsFunc(s.Spec.Links, func(l SiteLink) bool { return l.Budget != nil })
+		})
+	}},
 	{"priority-classes", func(o *Objects) bool {
 		return slices.ContainsFunc(o.TrafficPolicies, func(p *TrafficPolicy) bool {
 			return p.Spec.SiteSharing != nil && len(p.Spec.SiteSharing.PriorityClasses) > 0

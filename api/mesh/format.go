@@ -48,6 +48,7 @@ var (
 	formatAddress   = format{`^(([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+(%.+)?\]):[0-9]{1,5}|` + srvName + `)$`, checkAddress}
 	formatInterface = format{`^[-A-Za-z0-9_.@]{1,15}$`, checkLength(1, 15)}
 	formatPortRange = format{`^[0-9]{1,5}(-[0-9]{1,5})?$`, checkPortRange}
+	formatSD        = format{`^[0-9A-Fa-f]{6}$`, checkSD}
 	formatSlice     = format{`^[0-9]{1,3}(-[0-9A-Fa-f]{6})?$`, checkSlice}
 	formatMAC       = format{`^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$`, checkMAC}
 	formatCIDR      = format{`^[0-9A-Fa-f:.]+/[0-9]{1,3}$`, checkCIDR}
@@ -72,6 +73,7 @@ var (
 	formatQueryValue   = format{`^.+$`, checkLength(1, 1024)}
 	formatBody         = format{``, checkLength(0, 64<<10)}
 	formatOrigin       = format{origin, checkOrigin}
+	formatDayTime      = format{`^` + dayTime + `$`, checkDayTime}
 )
 
 func checkLabel(s string) (string, string) {

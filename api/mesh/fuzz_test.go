@@ -69,6 +69,7 @@ func FuzzDecodeSnapshot(f *testing.F) {
 	f.Add([]byte(`{"generation":{"incarnation":1,"counter":18446744073709551615},"objects":{"sites":[{"spec":{"location":{"type":"Point","coordinates":[1,2,3]}}}]},"x":[1e400,{"y":null}]}`))
 	f.Add([]byte(`{"objects":{"gateways":[null]},"hash":"x"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
+		compareDecoded(t, data)
 		s, err := DecodeSnapshot(data)
 		if err != nil {
 			return

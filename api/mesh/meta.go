@@ -154,6 +154,8 @@ type Objects struct {
 	NetworkFunctions []*NetworkFunction `json:"networkFunctions,omitempty"`
 	ServiceChains    []*ServiceChain    `json:"serviceChains,omitempty"`
 	ChainNodes       []*ChainNode       `json:"chainNodes,omitempty"`
+
+	AfSfcRequirements []*AfSfcRequirement `json:"afSfcRequirements,omitempty"`
 	// Positions say where each object was read, for messages; objects from
 	// elsewhere have none.
 	Positions map[Key]Position `json:"-"`

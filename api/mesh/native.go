@@ -200,7 +200,9 @@ func taggerRelations(t *HostTagger, fault faultFunc) {
 
 // ForRequests reports whether the function is one of requests, which the proxy runs,
 // and not of packets.
-func (s *NetworkFunctionSpec) ForRequests() bool { return s.Native != nil || s.Wasm != nil }
+func (s *NetworkFunctionSpec) ForRequests() bool {
+	return s.Native != nil || s.Wasm != nil || s.External != nil
+}
 
 // ForRequests reports whether the chain is one of requests: it begins at a Gateway, or
 // where routes name it.
@@ -209,10 +211,12 @@ func (s *ServiceChainSpec) ForRequests() bool { return s.Ingress.Node == "" }
 // OfRoutes reports whether routes say what takes the chain.
 func (s *ServiceChainSpec) OfRoutes() bool { return s.Ingress == (ChainEnd{}) }
 
-// OfPackets is the part of the objects that chains of packets are made of.
+// OfPackets is the part of the objects that chains of packets are made of, with what
+// AfSfcRequirements add to the chains.
 func (o *Objects) OfPackets() *Objects {
 	out := *o
-	out.ServiceChains = slices.DeleteFunc(slices.Clone(o.ServiceChains), func(c *ServiceChain) bool { return c.Spec.ForRequests() })
+	out.ServiceChains = slices.DeleteFunc(slices.Clone(o.withRequirements()), func(c *ServiceChain) bool { return c.Spec.ForRequests() })
+	out.AfSfcRequirements = nil
 	out.NetworkFunctions = slices.DeleteFunc(slices.Clone(o.NetworkFunctions), func(f *NetworkFunction) bool { return f.Spec.ForRequests() })
 	return &out
 }
@@ -258,9 +262,6 @@ func packetChainRelations(s *ServiceChainSpec, fault faultFunc) {
 	if s.Egress.Node == "" {
 		fault("egress", "is missing", "name the ChainNode where the chain ends")
 	}
-	if len(s.Match) == 0 {
-		fault("match", "is missing", "what traffic the chain takes")
-	}
 	for i, m := range s.Match {
 		if m.requestMatch() {
 			fault(fmt.Sprintf("match[%d]", i), "names what requests have, and the chain is of packets", "name ingress.gateway in place of ingress.node")
@@ -286,6 +287,7 @@ func (c *checker) chains() {
 	functions := map[string]*NetworkFunction{}
 	for _, f := range c.o.NetworkFunctions {
 		functions[f.Metadata.Namespace+"/"+f.Metadata.Name] = f
+		c.external(f)
 	}
 	for _, s := range c.o.ServiceChains {
 		if !s.Spec.ForRequests() {

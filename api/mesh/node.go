@@ -67,6 +67,10 @@ type LinkReport struct {
 	// constants, and Probe says it in words; empty when it was answered.
 	Fault string `json:"fault,omitempty"`
 	Probe string `json:"probe,omitempty"`
+	// Carried counts the bytes of requests sent there and of the answers since the node
+	// started; Grant is the part of the link's budget in force, nil for none.
+	Carried uint64     `json:"carried,omitempty"`
+	Grant   *LinkGrant `json:"grant,omitempty"`
 }
 
 // MaxProblems bounds [NodeReport.Problems].

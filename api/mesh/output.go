@@ -1,18 +1,15 @@
 package mesh
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
-
-	"sigs.k8s.io/yaml"
 )
 
 // ToYAML prints objects as the documents that [ParseYAML] reads: sites, gateways,
 // routes, services, policies, each kind by namespace and name. The same objects
 // give the same bytes.
 func ToYAML(o *Objects) ([]byte, error) {
-	var buf bytes.Buffer
+	var out []byte
 	for _, k := range kinds {
 		type document struct {
 			key Key
@@ -28,15 +25,14 @@ func ToYAML(o *Objects) ([]byte, error) {
 			return byName(ObjectMeta{Namespace: a.key.Namespace, Name: a.key.Name}, ObjectMeta{Namespace: b.key.Namespace, Name: b.key.Name})
 		})
 		for _, d := range docs {
-			text, err := yaml.Marshal(d.doc)
-			if err != nil {
+			if len(out) > 0 {
+				out = append(out, "---\n"...)
+			}
+			var err error
+			if out, err = appendYAML(out, d.doc); err != nil {
 				return nil, fmt.Errorf("print %s: %w", d.key, err)
 			}
-			if buf.Len() > 0 {
-				buf.WriteString("---\n")
-			}
-			buf.Write(text)
 		}
 	}
-	return buf.Bytes(), nil
+	return out, nil
 }

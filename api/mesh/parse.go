@@ -48,6 +48,7 @@ var kinds = []struct {
 	{MeshAPIVersion, reflect.TypeFor[NetworkFunction]()},
 	{MeshAPIVersion, reflect.TypeFor[ServiceChain]()},
 	{MeshAPIVersion, reflect.TypeFor[ChainNode]()},
+	{MeshAPIVersion, reflect.TypeFor[AfSfcRequirement]()},
 }
 
 // unservedKinds are defined by the two API groups and refused by name.

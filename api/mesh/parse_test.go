@@ -204,7 +204,7 @@ func TestRulesFitTypes(t *testing.T) {
 		switch {
 		case t == reflect.TypeFor[Location]():
 			walk(reflect.TypeFor[geoPoint]())
-		case t.Kind() == reflect.Pointer, t.Kind() == reflect.Slice:
+		case t.Kind() == reflect.Pointer, t.Kind() == reflect.Slice, t.Kind() == reflect.Map:
 			walk(t.Elem())
 		case t.Kind() == reflect.Struct && !types[t.Name()]:
 			types[t.Name()] = true

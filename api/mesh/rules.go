@@ -205,6 +205,8 @@ var rules = map[string]rule{
 	"SiteLink.address":               {format: &formatHostPort, doc: "Address that reaches the site from here when its advertised one does not."},
 	"SiteLink.price":                 {span: notNegative, doc: "Cost of sending one request this way, in ms of delay."},
 	"SiteLink.maxRate":               {span: notNegative, doc: "Most requests per second of one service that a proxy sends this way; 0 is no limit."},
+	"LinkBudget.gigabytesPerDay":     {span: &span{lo: 1e-6, hi: 1e6}, doc: "What the site's proxies may carry over the link in a day, requests that they send and the answers, in 10^9 bytes."},
+	"LinkBudget.resetAt":             {format: &formatDayTime, def: "00:00", doc: "When a day begins: a time and its distance from UTC, such as 06:00+10:00; UTC where that is left out."},
 	"MeshServiceSpec.ports":          {minItems: 1, maxItems: 64, unique: "port"},
 	"MeshServiceSpec.endpoints":      {unique: "address,site,node"},
 	"MeshServiceSpec.objective":      {doc: "What the service's users are promised; meridian apply --prove refuses changes that would break it."},
@@ -420,7 +422,6 @@ var unserved = map[string][]string{
 	"HTTPRouteRule":     {"sessionPersistence"},
 	"HTTPRouteFilter":   {"externalAuth"},
 	"SiteSpec":          {"coverage", "capacity"},
-	"SiteLink":          {"budget"},
 	"SessionAffinity":   {"idleTimeout"},
 	"TrafficPolicySpec": {"rateLimit", "mirror", "circuitBreaker"},
 }

@@ -261,7 +261,7 @@ spec:
   location: {type: Point, coordinates: [-180, 90, 12]}
   parent: victoria
   gateways: [{address: "edge.example.com:15443"}, {address: "[2001:db8::1]:15443"}, {address: "10.0.0.1:1"}]
-  links: [{to: a, rtt: 0.8ms, price: 0.5, maxRate: 200, address: "10.0.0.1:15443"}, {to: c, rtt: 1h0m5s, price: 0}]
+  links: [{to: a, rtt: 0.8ms, price: 0.5, maxRate: 200, address: "10.0.0.1:15443"}, {to: c, rtt: 1h0m5s, price: 0, budget: {gigabytesPerDay: 1.5, resetAt: "06:30+10:00"}}]
   traffic: cordoned
   mtls: permissive
 ---
@@ -389,6 +389,21 @@ metadata: {name: module}
 spec: {wasm: {file: /opt/f.wasm, config: "a: b", memoryMiB: 32, budget: 500us}}
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
+kind: AfSfcRequirement
+metadata: {name: video}
+spec:
+  afSfcReq: {sfcIdUl: web, sfcIdDl: back, spVal: {presenceInfoList: {a: {praId: north}}}}
+  dnn: internet
+  sliceInfo: {sst: 1, sd: 0000D1}
+  ueIpv4: 10.60.0.7
+  ueIpv6: "2001:db8::7"
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: NetworkFunction
+metadata: {name: login}
+spec: {external: {service: {name: echo, port: 80}, timeout: 100ms, pathPrefix: /check, headers: [x-user], maxBody: 1024}}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
 kind: NetworkFunction
 metadata: {name: police}
 spec: {native: {policer: {requestsPerSecond: 0.5, burst: 3, per: client}}}
@@ -467,6 +482,7 @@ func TestSchemaAgreesWithParseYAML(t *testing.T) {
 	for _, change := range [][2]string{
 		{"sites: [melbourne]\n    parents", "sites: [melbourne, melbourne]\n    parents"}, {"parents: [victoria]", "parents: [Victoria]"}, {"- type: Polygon", "- type: MultiPolygon"},
 		{"[140, -39]]", "[140, x]]"}, {"[140, -39]]", "140]"}, {"kind: MeshService, name: echo}]\n  allow", "kind: Service, name: echo}]\n  allow"},
+		{"gigabytesPerDay: 1.5", "gigabytesPerDay: 0"}, {"06:30+10:00", "6:30"}, {"06:30+10:00", "24:00Z"}, {"06:30+10:00", "06:30 AEST"},
 		{"unit: requests", "unit: connections"}, {"header: X-Class", "header: \"X Class\""}, {"values: [batch, \"bulk mail\"]", "values: []"}, {"shedAfter: 20ms", "shedAfter: 0s"}, {"name: batch, header", "name: Batch, header"},
 		{"kind: Gateway", "kind: Gatway"}, {"kind: Site", "kind: Gateway"},
 		{"gateway.networking.k8s.io/v1\nkind: Gateway", "gateway.networking.k8s.io/v1beta1\nkind: Gateway"},

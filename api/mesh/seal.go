@@ -17,6 +17,11 @@ import (
 type received struct {
 	wire []byte            // canonical
 	own  [sha256.Size]byte // of the struct's own encoding, to see whether it changed
+
+	// kept says that a [Sealer] or [Decoder] made this: wire is looked at instead of
+	// the struct, and sum is its digest.
+	kept bool
+	sum  [sha256.Size]byte
 }
 
 // ErrTampered is wrapped by what [Snapshot.Verify] returns when hash or signature
@@ -26,6 +31,9 @@ var ErrTampered = errors.New("snapshot is damaged or not from its origin")
 // wire returns the snapshot's canonical encoding: what was received where the
 // struct came from there and is unchanged.
 func (s *Snapshot) wire() ([]byte, error) {
+	if s.received != nil && s.received.kept {
+		return s.received.wire, nil
+	}
 	data, err := json.Marshal(s)
 	if err != nil {
 		return nil, err
@@ -38,6 +46,9 @@ func (s *Snapshot) wire() ([]byte, error) {
 
 // digest is the SHA-256 of the canonical encoding without hash and signature.
 func (s *Snapshot) digest() (sum [sha256.Size]byte, err error) {
+	if s.received != nil && s.received.kept {
+		return s.received.sum, nil
+	}
 	data, err := s.wire()
 	if err != nil {
 		return sum, err
@@ -128,6 +139,6 @@ func DecodeSnapshot(data []byte) (*Snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decode snapshot: %w", err)
 	}
-	s.received = &received{wire, sha256.Sum256(own)}
+	s.received = &received{wire: wire, own: sha256.Sum256(own)}
 	return &s, nil
 }

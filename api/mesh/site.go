@@ -3,6 +3,9 @@ package mesh
 import (
 	"encoding/json"
 	"fmt"
+	"math"
+	"regexp"
+	"time"
 )
 
 // Site is a place with proxies and workloads.
@@ -96,4 +99,52 @@ type SiteLink struct {
 	// MaxRate is the most requests per second of one service that a proxy sends
 	// this way, 0 for no limit.
 	MaxRate float64 `json:"maxRate,omitempty"`
+	// Budget bounds what goes over the link in a day.
+	Budget *LinkBudget `json:"budget,omitempty"`
+}
+
+// LinkBudget is how much a site's proxies may carry over a link in a day: the requests
+// that they send there and the answers to them, as bytes of HTTP without what TLS adds.
+type LinkBudget struct {
+	// GigabytesPerDay is in units of 10^9 bytes.
+	GigabytesPerDay float64 `json:"gigabytesPerDay"`
+	// ResetAt is when a day begins: a time and its distance from UTC, such as
+	// 06:00+10:00; without a distance it is UTC.
+	ResetAt string `json:"resetAt,omitempty"`
+}
+
+// Bytes is the budget of one day, at least 1.
+func (b *LinkBudget) Bytes() uint64 { return uint64(max(1, math.Round(b.GigabytesPerDay*1e9))) }
+
+// Start is how long after midnight UTC a day of the budget begins, from 0 to less than 24
+// hours. A text that validation refuses begins at midnight.
+func (b *LinkBudget) Start() time.Duration {
+	d, _ := parseDayTime(b.ResetAt)
+	return d
+}
+
+const dayTime = `([01][0-9]|2[0-3]):[0-5][0-9](Z|[-+](0[0-9]|1[0-4]):[0-5][0-9])?`
+
+var reDayTime = regexp.MustCompile(`^` + dayTime + `$`)
+
+// parseDayTime returns the time after midnight UTC of HH:MM, HH:MMZ or HH:MM+HH:MM.
+func parseDayTime(s string) (time.Duration, bool) {
+	if !reDayTime.MatchString(s) {
+		return 0, false
+	}
+	at, err := time.Parse("15:04Z07:00", s)
+	if err != nil {
+		if at, err = time.Parse("15:04", s); err != nil {
+			return 0, false
+		}
+	}
+	at = at.UTC()
+	return time.Duration(at.Hour())*time.Hour + time.Duration(at.Minute())*time.Minute, true
+}
+
+func checkDayTime(s string) (string, string) {
+	if _, ok := parseDayTime(s); !ok {
+		return fmt.Sprintf("%q is no time of day", s), "hours and minutes and the distance from UTC, such as 06:00+10:00, or without it 06:00 for UTC"
+	}
+	return "", ""
 }

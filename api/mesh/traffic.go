@@ -29,7 +29,19 @@ type TrafficEdge struct {
 	To     Workload     `json:"to"`
 	Recent TrafficRates `json:"recent"`
 	Steady TrafficRates `json:"steady"`
+	// Across is the part of Steady that another site than the caller's served.
+	Across TrafficRates `json:"across,omitzero"`
 }
+
+// Callers and callees that are no workload of the mesh. A workload always has a
+// namespace, so none can have their names.
+var (
+	// External is who calls from an address and with a certificate that say nothing:
+	// a user, or a process that is in no MeshService.
+	External = Workload{Name: "external"}
+	// Others are workloads past the number that are told apart.
+	Others = Workload{Name: "others"}
+)
 
 // TrafficRest is the traffic of one workload that no edge tells of: it was too
 // little, or there were too many. As a caller it is in Out, as what is called in In.
@@ -39,9 +51,48 @@ type TrafficRest struct {
 	In       TrafficRates `json:"in"`
 }
 
+// NodeTraffic is what flowed through a node's proxy since its last one, every few
+// seconds: soft state for the controller of its site. A request is told of once, by
+// the proxy that took it from its caller; one that came from another site's proxy was
+// told of there.
+type NodeTraffic struct {
+	Compat
+	Site  string `json:"site"`
+	Node  string `json:"node"`
+	Epoch uint64 `json:"epoch"`
+	Seq   uint64 `json:"seq"`
+	// OverMS is the time in which it flowed.
+	OverMS float64 `json:"overMs"`
+	// Flows are at most [MaxNodeFlows]; what is past them is told of as of [Others].
+	Flows []NodeFlow `json:"flows"`
+}
+
+// NodeFlow counts what one workload asked of another.
+type NodeFlow struct {
+	From Workload `json:"from"`
+	To   Workload `json:"to"`
+	// Away says that another site served it.
+	Away          bool   `json:"away,omitempty"`
+	Requests      uint64 `json:"requests"`
+	RequestBytes  uint64 `json:"requestBytes"`
+	ResponseBytes uint64 `json:"responseBytes"`
+}
+
+// MaxNodeFlows bounds [NodeTraffic.Flows], by which a message stays far below
+// [MaxMessageBytes].
+const MaxNodeFlows = 1000
+
+func (r *NodeTraffic) site() string { return r.Site }
+
+// EncodeNodeTraffic is [EncodeWeights] for a NodeTraffic.
+func EncodeNodeTraffic(r *NodeTraffic) ([]byte, error) { return encode(r) }
+
+// DecodeNodeTraffic is [DecodeWeights] for a NodeTraffic.
+func DecodeNodeTraffic(data []byte) (*NodeTraffic, error) { return decode(data, new(NodeTraffic)) }
+
 // TrafficReport is what a site's proxies saw of the traffic between workloads. It
 // is soft state like [Report], sent every few seconds and never stored. Every
-// request is told of once, by the site where it met the workload that served it.
+// request is told of once, by the site where its caller is.
 type TrafficReport struct {
 	Compat
 	Site  string        `json:"site"`
@@ -65,6 +116,9 @@ func DecodeTrafficReport(data []byte) (*TrafficReport, error) {
 
 // String prints cluster/namespace/name, without a cluster that is not known.
 func (w Workload) String() string {
+	if w.Namespace == "" && w.Cluster == "" {
+		return w.Name
+	}
 	if w.Cluster == "" {
 		return w.Namespace + "/" + w.Name
 	}

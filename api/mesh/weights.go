@@ -49,6 +49,29 @@ type Weights struct {
 	ExpiresAt time.Time `json:"expiresAt"`
 	// Services has an entry for each service that is shared between sites.
 	Services []ServiceWeights `json:"services"`
+	// Links has an entry for each link with a daily budget.
+	Links []LinkState `json:"links,omitempty"`
+}
+
+// LinkState is what a budget leaves of a link, and what using it costs.
+type LinkState struct {
+	Site string `json:"site"`
+	// PriceMS is what a request over the link costs beside the link's declared price,
+	// in ms of delay: 0 while the day's budget lasts, more as it runs out.
+	PriceMS float64 `json:"priceMs,omitempty"`
+	// Grants are the parts of the nodes, by name. A node that is not in it keeps its last.
+	Grants map[string]LinkGrant `json:"grants,omitempty"`
+}
+
+// LinkGrant is how far one node may go over a link. It is a reading of the node's own
+// counter and no amount, so a message that is lost, late or repeated adds nothing.
+type LinkGrant struct {
+	// Epoch is the node's ([NodeReport.Epoch]): it is for no other process of the name.
+	Epoch uint64 `json:"epoch"`
+	// Serial is another one with each grant.
+	Serial uint64 `json:"serial"`
+	// Most is the reading of the node's counter of bytes at which it stops.
+	Most uint64 `json:"most"`
 }
 
 // ServiceWeights is the plan for one service.

@@ -30,7 +30,7 @@ func matchesOf(m *mesh.ChainMatch, node *mesh.ChainNode, ports bool) ([]path.Mat
 		byPort := base
 		byPort.Interfaces = nil
 		for _, p := range node.Spec.Ports {
-			if comesFrom(m, &p.ChainOrigin) && (len(base.Interfaces) == 0 || slices.Contains(base.Interfaces, p.Interface)) {
+			if m.ComesFrom(&p.ChainOrigin) && (len(base.Interfaces) == 0 || slices.Contains(base.Interfaces, p.Interface)) {
 				byPort.Interfaces = append(byPort.Interfaces, p.Interface)
 			}
 		}
@@ -41,7 +41,7 @@ func matchesOf(m *mesh.ChainMatch, node *mesh.ChainNode, ports bool) ([]path.Mat
 	byPool := base
 	byPool.Src = nil
 	for _, p := range node.Spec.Pools {
-		if !comesFrom(m, &p.ChainOrigin) {
+		if !m.ComesFrom(&p.ChainOrigin) {
 			continue
 		}
 		for _, text := range p.Prefixes {
@@ -59,13 +59,6 @@ func matchesOf(m *mesh.ChainMatch, node *mesh.ChainNode, ports bool) ([]path.Mat
 		return nil, fmt.Errorf("no port or pool of ChainNode %s that the rest of the match leaves is of %s", node.Metadata.Name, originText(m))
 	}
 	return out, nil
-}
-
-// comesFrom reports whether an origin has all that the match names.
-func comesFrom(m *mesh.ChainMatch, o *mesh.ChainOrigin) bool {
-	has := func(list []string, is string) bool { return len(list) == 0 || slices.Contains(list, is) }
-	sameSlice := func(s string) bool { return strings.EqualFold(s, o.Slice) } // hexadecimal digits
-	return has(m.SourceSites, o.SourceSite) && has(m.DNNs, o.DNN) && (len(m.Slices) == 0 || slices.ContainsFunc(m.Slices, sameSlice))
 }
 
 // within is the part of a prefix that lies in one of a list's; all of it where the

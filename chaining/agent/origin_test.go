@@ -113,6 +113,44 @@ func TestOrigins(t *testing.T) {
 	}
 }
 
+// What an AfSfcRequirement asks for stands in the table as a match of its chain would; one
+// that is not in force leaves the others as they are.
+func TestRequirementInTable(t *testing.T) {
+	o := parse(t, strings.ReplaceAll(origins, "MATCH", "sources: [10.1.0.0/16]")+`
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: AfSfcRequirement
+metadata: {name: voice}
+spec: {afSfcReq: {sfcIdUl: users}, dnn: ims, ueIpv4: 10.61.0.7}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: AfSfcRequirement
+metadata: {name: lost}
+spec: {afSfcReq: {sfcIdUl: users}, dnn: nowhere}
+`).OfPackets()
+	plan, err := makePlan(o, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := domainOf(o, nil, "edge", fakeMachine{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, err := path.Compile(&path.View{Plan: plan}, d, "edge")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range table.Rules {
+		if table.Classes[r.Class].Chain == "default/users" {
+			got = append(got, r.Src.Addr().Unmap().String())
+		}
+	}
+	if s := strings.Join(got, " "); s != "10.1.0.0 10.61.0.7" {
+		t.Errorf("users are classified by %q", s)
+	}
+}
+
 // A branch is a stop, a function of state interface has a pair for each place, and
 // its capacity is the plan's.
 func TestBranchesAndPairs(t *testing.T) {

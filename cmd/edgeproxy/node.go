@@ -181,6 +181,8 @@ func (n *node) run(stop context.Context) error {
 	if n.bus != nil {
 		part("identity", n.identity.Run)
 		part("weights", n.takeWeights)
+		told := edgeproxy.NewTraffic(edgeproxy.TrafficConfig{Site: n.opts.site, Node: n.opts.node, Publish: n.publishTraffic, Log: n.log})
+		part("traffic", func(ctx context.Context) error { return told.Run(ctx, n.proxy) })
 		if err := n.bus.Serve(ctx, n.opts.node, bus.VerbExplain, n.explain); err != nil {
 			return err
 		}
@@ -291,6 +293,10 @@ func (n *node) publish(r *mesh.NodeReport) error {
 	}
 	return nil
 }
+
+// publishTraffic tells the controller who talked to whom. What a process that hands
+// its sockets over still carries is told of by it alone, so it goes on.
+func (n *node) publishTraffic(r *mesh.NodeTraffic) error { return n.bus.PublishNodeTraffic(r) }
 
 // explain answers the controller where a request would go.
 func (n *node) explain(_ context.Context, request []byte) ([]byte, error) {

@@ -23,8 +23,10 @@ const (
 	// certificateSoon is how long before its end a certificate is spoken of.
 	certificateSoon = 30 * 24 * time.Hour
 	// A data folder that is nearly full: the last good state can no longer be kept.
-	lowBytes, lowPart     = 256 << 20, 0.05
-	fullBytes             = 32 << 20
+	lowBytes, lowPart = 256 << 20, 0.05
+	fullBytes         = 32 << 20
+	// lowBudget is the part of a link's daily budget from which its use is spoken of.
+	lowBudget             = 0.8
 	remedySites           = "see on that site: systemctl status sitecontroller; meridian --data DIR status"
 	remedyNetwork         = "see whether its hub address and port are reachable from there, and whether a firewall or NAT changed"
 	remedySnapshotRefused = "correct what it names (meridian get -o yaml, meridian apply); the node serves its last good generation until then"
@@ -182,6 +184,23 @@ func (c *checker) site(s *siteapi.SiteStatus) {
 	}
 	for i := range s.Links {
 		c.way(s.Site, &s.Links[i])
+	}
+	for i := range s.Budgets {
+		c.budget(s, &s.Budgets[i])
+	}
+}
+
+// budget speaks of a link whose budget is used up, or nearly and too early.
+func (c *checker) budget(s *siteapi.SiteStatus, b *siteapi.LinkBudget) {
+	const remedy = "see what goes there (meridian top), raise links[].budget of the Site, or give the site more capacity of its own"
+	until := b.Turns.UTC().Format("15:04Z")
+	switch part := float64(b.Used) / float64(max(1, b.Bytes)); {
+	case part >= 1:
+		c.add(siteapi.SeverityError, "budget-spent", s.Site, remedy,
+			"the budget of the link to site %s (%.3g GB a day) is used up: nothing new goes there until %s", b.Site, float64(b.Bytes)/1e9, until)
+	case part >= lowBudget && b.PriceMS > 0:
+		c.add(siteapi.SeverityWarning, "budget-low", s.Site, remedy,
+			"%.0f %% of the budget of the link to site %s (%.3g GB a day) is used, and the day lasts until %s", 100*part, b.Site, float64(b.Bytes)/1e9, until)
 	}
 }
 

@@ -77,6 +77,11 @@ func TestFindings(t *testing.T) {
 	}
 	self := func(f func(*siteapi.SiteStatus)) func(*Input) { return func(in *Input) { f(&in.Status.Self) } }
 	peer := func(f func(*siteapi.PeerStatus)) func(*Input) { return func(in *Input) { f(&in.Status.Peer[0]) } }
+	budget := func(used uint64, priceMS float64) func(*Input) {
+		return func(in *Input) {
+			in.Status.Self.Budgets = []siteapi.LinkBudget{{Site: "south", Bytes: 10e9, Used: used, PriceMS: priceMS, Turns: now.Add(time.Hour)}}
+		}
+	}
 	proxy := func(f func(*siteapi.NodeStatus)) func(*Input) {
 		return func(in *Input) { f(&in.Status.Self.Nodes[0]) }
 	}
@@ -132,6 +137,10 @@ func TestFindings(t *testing.T) {
 		{"no-route", "no way to the advertised address", "mend the route", link(mesh.ProbeNoRoute, "no route to host", "")},
 		{"no-gateway", "advertises no gateway", "give Site south", link("", "", "no route: the site advertises no gateway")},
 		{"link-suspect", "requests there fail (suspect: silent", "log of site south", link("", "", "suspect: silent with 4 requests outstanding")},
+		{"budget-low", "85 % of the budget of the link to site south (10 GB a day) is used, and the day lasts until", "raise links[].budget", budget(85e8, 12)},
+		{"", "", "", budget(85e8, 0)}, // late in the day
+		{"", "", "", budget(7e9, 12)},
+		{"budget-spent", "is used up: nothing new goes there until", "raise links[].budget", budget(10e9+5, 10_000)},
 		{"capacity-unknown", "default/shop is not shared", "declare capacity", func(in *Input) {
 			in.Weights.Rows[0].Services[0].Off = "capacity of this site is not known: declare capacity.concurrency"
 		}},

@@ -59,14 +59,14 @@ func (d *doorman) checkSite(c natsserver.ClientAuthentication) bool {
 	return true
 }
 
-// nodePermissions are what a node needs: to report, to read its site's weights
-// and to watch its site's snapshot bucket. It can neither configure the mesh nor
+// nodePermissions are what a node needs: to report, to read its site's weights and who
+// talks to whom, by which a scheduler of the site places pods, and to watch its site's snapshot bucket. It can neither configure the mesh nor
 // speak as a site.
 func nodePermissions(site string) *natsserver.Permissions {
 	stream := "KV_" + bus.SnapshotBucket(site)
 	return &natsserver.Permissions{
 		Publish: &natsserver.SubjectPermission{Allow: []string{
-			bus.NodesSubject(site), bus.LeafSubjects(site),
+			bus.NodesSubject(site), bus.AllFlows(site), bus.LeafSubjects(site),
 			"$JS.API.INFO",
 			"$JS.API.STREAM.INFO." + stream,
 			"$JS.API.CONSUMER.CREATE." + stream, "$JS.API.CONSUMER.CREATE." + stream + ".>",
@@ -75,7 +75,7 @@ func nodePermissions(site string) *natsserver.Permissions {
 			"$JS.API.STREAM.MSG.GET." + stream,
 			"$JS.ACK." + stream + ".>", "$JS.FC." + stream + ".>",
 		}},
-		Subscribe: &natsserver.SubjectPermission{Allow: []string{"_INBOX.>", bus.WeightsSubject(site), bus.NodeAPIs(site)}},
+		Subscribe: &natsserver.SubjectPermission{Allow: []string{"_INBOX.>", bus.WeightsSubject(site), bus.AllTraffic, bus.NodeAPIs(site)}},
 		// To who asked, and for a while only.
 		Response: &natsserver.ResponsePermission{MaxMsgs: 1, Expires: 15 * time.Second},
 	}
@@ -90,7 +90,7 @@ func sitePermissions(site string) *natsserver.Permissions {
 	api := "$JS." + bus.HubDomain + ".API."
 	return &natsserver.Permissions{
 		Publish: &natsserver.SubjectPermission{Allow: []string{
-			bus.ReportSubject(site), bus.IssuerSubject(site),
+			bus.ReportSubject(site), bus.TrafficSubject(site), bus.IssuerSubject(site),
 			bus.AnyAPISubject(siteapi.VerbStatus), bus.AnyAPISubject(siteapi.VerbWeights), bus.AnyAPISubject(siteapi.VerbExplain),
 			bus.AllInboxes, // answers to who asked
 			api + "INFO", api + "STREAM.INFO." + stream,
@@ -101,7 +101,7 @@ func sitePermissions(site string) *natsserver.Permissions {
 			"$JS.ACK." + stream + ".>", "$JS.FC." + stream + ".>",
 		}},
 		Subscribe: &natsserver.SubjectPermission{Allow: []string{
-			bus.AllReports,
+			bus.AllReports, bus.AllTraffic,
 			bus.APISubject(site, "*"), // only the hub may publish the verbs that change something
 			bus.Inboxes(site),
 			// Where the mirror of the hub's bucket is delivered.

@@ -95,6 +95,12 @@ func (c *Client) History(ctx context.Context) (*History, error) {
 	return out, c.get(ctx, PathHistory, nil, out)
 }
 
+// Traffic asks who talks to whom.
+func (c *Client) Traffic(ctx context.Context) (*Traffic, error) {
+	out := new(Traffic)
+	return out, c.get(ctx, PathFlows, nil, out)
+}
+
 // Get asks for objects.
 func (c *Client) Get(ctx context.Context, r GetRequest) (*Objects, error) {
 	q := url.Values{}

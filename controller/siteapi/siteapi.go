@@ -27,6 +27,8 @@ const (
 	PathPin     = "/api/v1/pin"
 	PathRotate  = "/api/v1/rotate"
 	PathHistory = "/api/v1/history"
+	// PathFlows is who talks to whom; beside /metrics, for what reads both.
+	PathFlows = "/traffic"
 )
 
 // Verbs of the API on the bus (see bus.APISubject). Those of one site answer for
@@ -173,7 +175,9 @@ type SiteStatus struct {
 	// NAME" and "node NAME".
 	Doubles []string `json:"doubles,omitempty"`
 	// Links are the ways to other sites that are not as they should be.
-	Links    []LinkTrouble   `json:"links,omitempty"`
+	Links []LinkTrouble `json:"links,omitempty"`
+	// Budgets are the links with a daily budget.
+	Budgets  []LinkBudget    `json:"budgets,omitempty"`
 	Nodes    []NodeStatus    `json:"nodes"`
 	Services []ServiceStatus `json:"services"`
 }
@@ -231,6 +235,17 @@ type Disk struct {
 type Certificate struct {
 	Name string    `json:"name"`
 	Ends time.Time `json:"ends"`
+}
+
+// LinkBudget is how much of a link's daily budget is used, by what the site's proxies said.
+type LinkBudget struct {
+	Site  string `json:"site"`
+	Bytes uint64 `json:"bytes"`
+	Used  uint64 `json:"used"`
+	// PriceMS is what it adds to the price of a request that way.
+	PriceMS float64 `json:"priceMs"`
+	// Turns is when the next day begins.
+	Turns time.Time `json:"turns"`
 }
 
 // LinkTrouble is what a node says of its way to another site.
@@ -347,6 +362,8 @@ type RunFile struct {
 	Leaf  string `json:"leaf,omitempty"`
 	Join  string `json:"join,omitempty"`
 	HubCA string `json:"hubCA,omitempty"`
+	// SFC is where application functions set AfSfcRequirements, empty where they do not.
+	SFC string `json:"sfc,omitempty"`
 }
 
 // TokenRequest asks a hub for a token that lets a site join.

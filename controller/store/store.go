@@ -90,6 +90,10 @@ func (f *Folder) save(name string, v any) error {
 	if err != nil {
 		return fmt.Errorf("store: encode %s: %w", name, err)
 	}
+	return f.write(name, body)
+}
+
+func (f *Folder) write(name string, body []byte) error {
 	sum := sha256.Sum256(body)
 	data := append(hex.AppendEncode([]byte(magic), sum[:]), '\n')
 	if err := WriteFile(f.Path(name), append(data, body...), 0o600); err != nil {
@@ -148,12 +152,16 @@ func (f *Folder) SaveGeneration(g mesh.Generation) error { return f.save(generat
 
 // SaveSnapshot makes s the last snapshot and keeps the one before it.
 func (f *Folder) SaveSnapshot(s *mesh.Snapshot) error {
+	body, err := mesh.EncodeSnapshot(s)
+	if err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
 	// A link and not a rename: until the new file stands, the old name must too.
 	_ = os.Remove(f.Path(prevSnapshotFile))
 	if err := os.Link(f.Path(snapshotFile), f.Path(prevSnapshotFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("store: %w", err)
 	}
-	return f.save(snapshotFile, s)
+	return f.write(snapshotFile, body)
 }
 
 // Snapshot returns the last snapshot, nil when there is none. When it is damaged

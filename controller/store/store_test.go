@@ -23,7 +23,11 @@ func open(t *testing.T, dir string) *Folder {
 }
 
 func snap(n uint64) *mesh.Snapshot {
-	return &mesh.Snapshot{Site: "a", Generation: mesh.Generation{Incarnation: 1, Counter: n}}
+	s := &mesh.Snapshot{Site: "a", Generation: mesh.Generation{Incarnation: 1, Counter: n}}
+	if err := s.Seal(nil); err != nil {
+		panic(err)
+	}
+	return s
 }
 
 func TestSnapshotAndItsDamage(t *testing.T) {

@@ -54,7 +54,7 @@ func (w *World) Compile(site string) mesh.Objects {
 			}
 		case *mesh.MeshService:
 			if here(d.Metadata, site) {
-				out.Services = append(out.Services, service(d, o.Owner, site))
+				out.Services = append(out.Services, w.service(d, o.Owner, site))
 			}
 		case *mesh.TrafficPolicy:
 			if here(d.Metadata, site) {
@@ -84,6 +84,8 @@ func (w *World) Compile(site string) mesh.Objects {
 			out.ServiceChains = append(out.ServiceChains, d)
 		case *mesh.ChainNode:
 			out.ChainNodes = append(out.ChainNodes, d)
+		case *mesh.AfSfcRequirement:
+			out.AfSfcRequirements = append(out.AfSfcRequirements, d)
 		}
 	}
 	return out
@@ -94,7 +96,35 @@ func here(m mesh.ObjectMeta, site string) bool {
 	return l == "" || l == site
 }
 
-func service(s *mesh.MeshService, owner, site string) *mesh.MeshService {
+// service is what a site needs of a service. While the service stays the object that
+// it is, the result for the own site is the same pointer, by which others see that
+// nothing changed.
+func (w *World) service(s *mesh.MeshService, owner, site string) *mesh.MeshService {
+	if site != w.site {
+		return narrowed(s, owner, site)
+	}
+	c, ok := w.narrow[s]
+	if !ok || c.owner != owner {
+		c = narrow{owner, narrowed(s, owner, site)}
+		w.narrow[s] = c
+	}
+	return c.service
+}
+
+// widen forgets what is known of a document that goes.
+func (w *World) widen(doc any) {
+	if s, ok := doc.(*mesh.MeshService); ok {
+		delete(w.narrow, s)
+	}
+}
+
+// narrow is a service as the own site needs it.
+type narrow struct {
+	owner   string
+	service *mesh.MeshService
+}
+
+func narrowed(s *mesh.MeshService, owner, site string) *mesh.MeshService {
 	local := slices.Clone(s.Spec.Endpoints)
 	if !exported(s) {
 		local = slices.DeleteFunc(local, func(e mesh.Endpoint) bool { return e.Site != "" && e.Site != site })

@@ -57,6 +57,17 @@ func priorRTT(here, there *mesh.Site) time.Duration {
 	return rtt.Prior(meters, rtt.DefaultAccess, rtt.DefaultAccess)
 }
 
+// Links are what the own Site says of the ways to others; the caller keeps them as they
+// are.
+func (w *World) Links() []mesh.SiteLink {
+	for _, s := range w.own().Sites {
+		if s.Metadata.Name == w.site {
+			return s.Spec.Links
+		}
+	}
+	return nil
+}
+
 // linkTo returns what a site says of the way to another, the zero link if nothing.
 func linkTo(s *mesh.Site, to string) mesh.SiteLink {
 	for _, l := range s.Spec.Links {

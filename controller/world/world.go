@@ -51,6 +51,7 @@ type World struct {
 	objects map[mesh.Key]map[string]any
 	version uint64
 	cache   compiled
+	narrow  map[*mesh.MeshService]narrow // of objects that are there
 
 	reports map[topic]map[string]info    // by reporter
 	rhythms map[string]membership.Rhythm // of the sites' controllers, over the bus
@@ -65,6 +66,7 @@ func New(site, owner string) *World {
 	return &World{
 		site: site, owner: owner,
 		objects: map[mesh.Key]map[string]any{},
+		narrow:  map[*mesh.MeshService]narrow{},
 		reports: map[topic]map[string]info{},
 		rhythms: map[string]membership.Rhythm{},
 		nodes:   map[string]node{},
@@ -89,6 +91,7 @@ func (w *World) Set(owner string, key mesh.Key, doc any) {
 		m = map[string]any{}
 		w.objects[key] = m
 	}
+	w.widen(m[owner])
 	m[owner] = doc
 	w.version++
 }
@@ -96,9 +99,11 @@ func (w *World) Set(owner string, key mesh.Key, doc any) {
 // Remove takes in that an owner no longer has an object.
 func (w *World) Remove(owner string, key mesh.Key) {
 	m := w.objects[key]
-	if _, ok := m[owner]; !ok {
+	doc, ok := m[owner]
+	if !ok {
 		return
 	}
+	w.widen(doc)
 	delete(m, owner)
 	if len(m) == 0 {
 		delete(w.objects, key)

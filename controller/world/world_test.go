@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -155,6 +156,39 @@ spec:
 
 // The order in which objects come must not show, or every restart would mint a
 // new generation.
+// While an object stays, so does the pointer to what a site gets of it: that tells
+// others what they need not encode again.
+func TestCompileKeepsWhatIsTheSame(t *testing.T) {
+	w := New("a", "a")
+	put(t, w, "a", shop)
+	before := w.Compile("a")
+	put(t, w, "a", `
+apiVersion: mesh.meridian.dev/v1alpha1
+kind: MeshService
+metadata: {name: another}
+spec:
+  ports: [{port: 80}]
+  endpoints: [{address: "127.0.0.1:9021"}]
+`)
+	after := w.Compile("a")
+	for _, s := range before.Services {
+		if !slices.Contains(after.Services, s) {
+			t.Errorf("%s is another object, although it did not change", s.Key())
+		}
+	}
+	put(t, w, "a", shop)
+	again := w.Compile("a")
+	for _, s := range before.Services {
+		if slices.Contains(again.Services, s) {
+			t.Errorf("%s is the object of before, although it was set again", s.Key())
+		}
+	}
+	w.Remove("a", mesh.Key{Kind: mesh.KindMeshService, Namespace: "default", Name: "another"})
+	if n := len(w.Compile("a").Services); len(w.narrow) != n {
+		t.Errorf("%d services are kept of %d", len(w.narrow), n)
+	}
+}
+
 func TestCompileDependsOnTheObjectsAlone(t *testing.T) {
 	docs, err := mesh.ParseYAML("test", []byte(siteYAML("b", 1, 1)+siteYAML("a", 0, 0)+siteYAML("c", 2, 2)+shop))
 	if err != nil {

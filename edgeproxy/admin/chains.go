@@ -23,6 +23,8 @@ type hopView struct {
 	Function string `json:"function"`
 	Kind     string `json:"kind"`
 	Open     bool   `json:"open,omitempty"`
+	// Asks is what an external function asks.
+	Asks     string `json:"asks,omitempty"`
 	Passed   uint64 `json:"passed"`
 	Answered uint64 `json:"answered"`
 	Failed   uint64 `json:"failed"`
@@ -39,7 +41,7 @@ func (n Node) chains(w http.ResponseWriter, _ *http.Request) {
 		for i := range c.Hops {
 			h := &c.Hops[i]
 			v.Hops = append(v.Hops, hopView{
-				SI: h.SI, Function: h.Function, Kind: h.Kind, Open: h.Open, Passed: h.Passed, Answered: h.Answered,
+				SI: h.SI, Function: h.Function, Kind: h.Kind, Open: h.Open, Asks: h.Asks, Passed: h.Passed, Answered: h.Answered,
 				Failed: h.Failed, Bypassed: h.Bypassed, MeanUS: float64(h.Mean().Nanoseconds()) / 1000, Timed: h.Timed,
 			})
 		}
@@ -74,6 +76,6 @@ func writeChains(t *Text, chains []edgeproxy.Chain) {
 		})
 	each("meridian_chain_hop_timed_seconds_total", counter, "Time that requests took at a hop of a chain, of those that were timed.",
 		func(h *edgeproxy.Hop, labels ...string) { t.Value(h.Took.Seconds(), labels...) })
-	each("meridian_chain_hop_timed_total", counter, "Requests that were timed at a hop of a chain, about one in 64.",
+	each("meridian_chain_hop_timed_total", counter, "Requests that were timed at a hop of a chain: about one in 64, and all of external functions.",
 		func(h *edgeproxy.Hop, labels ...string) { t.Count(h.Timed, labels...) })
 }

@@ -99,6 +99,16 @@ func (n Node) writeWeights(t *Text) {
 			t.Value(r.AgeMS/1000, "service", s.Service, "site", r.Site)
 		}
 	}
+	t.Family("meridian_remote_bytes_total", counter, "Bytes of requests sent to another site and of the answers.")
+	for _, l := range v.Links {
+		t.Value(float64(l.Carried), "site", l.Site)
+	}
+	t.Family("meridian_link_budget_spent", gauge, "Whether this proxy's part of a link's daily budget is used up.")
+	for _, l := range v.Links {
+		if l.Budget {
+			t.Bool(l.Spent, "site", l.Site)
+		}
+	}
 	t.Family("meridian_remote_suspect", gauge, "Whether nothing is sent to another site because it does not answer.")
 	for _, s := range v.Services {
 		for _, r := range s.Remotes {

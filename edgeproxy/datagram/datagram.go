@@ -104,6 +104,8 @@ type Session struct {
 	// loops' clock.
 	Seq  uint64
 	Born int64
+	// Flow is where the host counts by who sent it; nil before it does.
+	Flow *upstream.Flow
 	// FromClient and FromBackend are bytes passed on, Asked and Answered datagrams.
 	FromClient, FromBackend int64
 	Asked, Answered         int64

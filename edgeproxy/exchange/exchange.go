@@ -215,6 +215,13 @@ func (x *Exchange) Begin(cfg Config) {
 	*x = Exchange{cfg: cfg, gen: x.gen, winner: -1, credit: int64(cfg.ClientCredit)}
 }
 
+// Allow changes what the exchange is allowed, while its first attempt is not sent: of
+// MaxReplay and ClientCredit the old ones stay.
+func (x *Exchange) Allow(cfg Config) {
+	cfg.MaxReplay, cfg.ClientCredit = x.cfg.MaxReplay, x.cfg.ClientCredit
+	x.cfg = cfg
+}
+
 // Active reports whether an exchange has begun and not finished.
 func (x *Exchange) Active() bool { return x.active }
 

@@ -23,6 +23,9 @@ const (
 	Answered
 	// Failed: the function could not do its work; its failure mode says what follows.
 	Failed
+	// Asks: the function is not here. What it makes of the request comes later, see
+	// [Chain.Settle].
+	Asks
 )
 
 // Function handles requests. One is used by all loops at the same time, unless it says
@@ -61,7 +64,8 @@ type Hop struct {
 	Function Function
 	Responds Responder // nil where it does not
 	Name     string
-	Kind     string // of function: headers, policer, tagger, wasm
+	Kind     string    // of function: headers, policer, tagger, wasm, external
+	External *External // what is asked, nil where the function is here
 	// Open lets requests go on when the function fails.
 	Open     bool
 	Counters *Counters
@@ -89,12 +93,16 @@ type Chain struct {
 // Responds reports whether a hop handles responses.
 func (c *Chain) Responds() bool { return c.responds }
 
-// Request passes a request through the chain until a function stops it, and returns how
-// many hops it passed. Timed has every hop's time taken by q.Clock.
-func (c *Chain) Request(q *Request, timed bool) (v Verdict, passed int) {
+// Request passes a request through the chain, from the hop at on, until a function stops
+// it or has to be asked, and returns how many hops it passed. Timed has every hop's time
+// taken by q.Clock.
+func (c *Chain) Request(q *Request, at int, timed bool) (v Verdict, passed int) {
 	q.chain = c
-	for i := range c.Hops {
+	for i := at; i < len(c.Hops); i++ {
 		h := &c.Hops[i]
+		if h.External != nil {
+			return Asks, i
+		}
 		q.hop, q.at = h, i
 		cell := &h.Counters.Cells[q.Loop]
 		var began int64
@@ -120,6 +128,28 @@ func (c *Chain) Request(q *Request, timed bool) (v Verdict, passed int) {
 		}
 	}
 	return Passed, len(c.Hops)
+}
+
+// Settle counts what an external function at hop i made of a request, after so many ns,
+// and reports whether the request goes on.
+func (c *Chain) Settle(i, loop int, v Verdict, ns int64) (on bool) {
+	h := &c.Hops[i]
+	cell := &h.Counters.Cells[loop]
+	cell.took(ns)
+	switch v {
+	case Passed:
+		cell.Passed.Add(1)
+		return true
+	case Answered:
+		cell.Answered.Add(1)
+	default:
+		cell.Failed.Add(1)
+		if h.Open {
+			cell.Bypassed.Add(1)
+		}
+		return h.Open
+	}
+	return false
 }
 
 func (c *Cell) took(ns int64) {

@@ -78,7 +78,7 @@ func TestHeaders(t *testing.T) {
 			add: [{name: X-Hop, value: "${chain} ${chain.si} ${function}"}, {name: X-What, value: "${request.method} ${request.host} ${request.path} ${route} ${gateway}"}], remove: [x-gone]},
 		response: {set: [{name: X-Status, value: "${response.status} for ${request.header.X-Asked}"}]}}}`)
 	q := asked("x-id: forged", "x-old: 1", "X-Gone: 1", "x-kept: k", "x-hop: own")
-	if v, hops := c.Request(q, false); v != Passed || hops != 1 {
+	if v, hops := c.Request(q, 0, false); v != Passed || hops != 1 {
 		t.Fatal(v, hops)
 	}
 	want := "x-kept: k|x-hop: own|X-From: north 192.0.2.7 $|X-Old: was 1|X-Hop: default/c 255 f|X-What: GET Shop.Example.com:8080 /cart?x=1 default/r/0 default/g"
@@ -118,13 +118,13 @@ func TestGeo(t *testing.T) {
 		"x-geo: geo:" + strings.Repeat("1", 99): "geo:-37.8136,144.9631",
 	} {
 		q := asked(in)
-		c.Request(q, false)
+		c.Request(q, 0, false)
 		if got := string(valueOf(q.Fields, "geo")); got != want {
 			t.Errorf("%s: %q, want %q", in, got, want)
 		}
 	}
 	q := asked("x-lat: -1.5", "x-lon: 36.8")
-	c.Request(q, false)
+	c.Request(q, 0, false)
 	if got := string(valueOf(q.Fields, "geo")); got != "geo:-1.5,36.8" {
 		t.Errorf("latitude and longitude: %q", got)
 	}
@@ -138,7 +138,7 @@ func TestTagger(t *testing.T) {
 	} {
 		q := asked("x-app: forged", "a: b")
 		q.Host = []byte(host)
-		c.Request(q, false)
+		c.Request(q, 0, false)
 		if got := texts(q.Fields); got != "a: b|X-App: "+want {
 			t.Errorf("%q: %s, want %s", host, got, want)
 		}
@@ -161,7 +161,7 @@ func TestPolicer(t *testing.T) {
 		}
 		q := asked()
 		q.Address, q.Now, q.Loop = []byte(client), now, i%2
-		v, _ := c.Request(q, false)
+		v, _ := c.Request(q, 0, false)
 		if want := tokens >= 1-1e-6; (v == Passed) != want {
 			t.Fatalf("request %d of %s with %.3f tokens: verdict %d", i, client, tokens, v)
 		}
@@ -189,9 +189,9 @@ func TestPolicerKeys(t *testing.T) {
 		c := oneChain(t, `{policer: {requestsPerSecond: 0.1, burst: 1, per: `+per+`}}`)
 		same, other := asked(), asked()
 		change(other)
-		first, _ := c.Request(same, false)
-		second, _ := c.Request(same, false)
-		third, _ := c.Request(other, false)
+		first, _ := c.Request(same, 0, false)
+		second, _ := c.Request(same, 0, false)
+		third, _ := c.Request(other, 0, false)
 		if first != Passed || second != Answered || third != Passed {
 			t.Errorf("per %s: %d %d %d", per, first, second, third)
 		}
@@ -200,10 +200,10 @@ func TestPolicerKeys(t *testing.T) {
 		}
 	}
 	c := oneChain(t, `{policer: {requestsPerSecond: 0.1, burst: 1}}`)
-	c.Request(asked(), false)
+	c.Request(asked(), 0, false)
 	q := asked()
 	q.Address = []byte("192.0.2.8")
-	if v, _ := c.Request(q, false); v != Answered {
+	if v, _ := c.Request(q, 0, false); v != Answered {
 		t.Error("all do not share one bucket")
 	}
 }
@@ -242,7 +242,7 @@ func TestFailureModes(t *testing.T) {
 		q := asked()
 		now := int64(0)
 		q.Clock = func() int64 { now += 5; return now }
-		v, _ := c.Request(q, true)
+		v, _ := c.Request(q, 0, true)
 		s := c.Hops[0].Counters.Sum()
 		if v != want || (len(q.Fields) == 1) != open || s.Failed != 1 || (s.Bypassed == 1) != open || s.Timed != 1 || s.NS != 5 {
 			t.Errorf("open %v: verdict %d, fields %s, counted %+v", open, v, texts(q.Fields), s)
@@ -258,7 +258,7 @@ func TestReload(t *testing.T) {
 	}
 	ask := func(burst int) (Verdict, uint64) {
 		c := r.Chains(objects(t, text(burst)), "")["default/c"]
-		v, _ := c.Request(asked(), false)
+		v, _ := c.Request(asked(), 0, false)
 		return v, c.Hops[0].Counters.Sum().Passed
 	}
 	for i, want := range []struct {
@@ -303,7 +303,7 @@ func enriched(t testing.TB) (run func()) {
 	return func() {
 		memory.b = memory.b[:0]
 		q.Fields = append(work[:0], all...)
-		c.Request(q, false)
+		c.Request(q, 0, false)
 	}
 }
 
@@ -324,7 +324,7 @@ func TestAllocations(t *testing.T) {
 				memory.b = memory.b[:0]
 			}
 			q.Fields = append(q.Fields[:0], all...)
-			c.Request(q, false)
+			c.Request(q, 0, false)
 		}
 		run()
 		run()
@@ -348,6 +348,6 @@ func BenchmarkPolicer(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		q.Now += int64(time.Microsecond)
-		c.Request(q, false)
+		c.Request(q, 0, false)
 	}
 }

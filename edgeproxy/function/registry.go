@@ -74,6 +74,7 @@ func (r *Registry) Chains(o *mesh.Objects, site string) map[string]*Chain {
 			continue
 		}
 		c := &Chain{Key: s.Metadata.Namespace + "/" + s.Metadata.Name, Open: s.Spec.Failure == mesh.FailOpen}
+		c.SPI = spiOf(c.Key, s.Spec.Functions)
 		for i, name := range s.Spec.Functions {
 			key := s.Metadata.Namespace + "/" + name
 			f, err := r.function(key, documents[key], at)
@@ -87,10 +88,12 @@ func (r *Registry) Chains(o *mesh.Objects, site string) map[string]*Chain {
 			h := Hop{Function: f.Function, Name: name, Kind: kindOf(f.spec), Open: f.spec.Failure == mesh.FailOpen, Counters: counters}
 			h.Responds, _ = f.Function.(Responder)
 			h.si = strconv.AppendInt(nil, int64(SI(i)), 10)
+			if e, ok := f.Function.(*External); ok {
+				h.External = e.at(c.Key, c.SPI, i)
+			}
 			c.responds = c.responds || h.Responds != nil
 			c.Hops = append(c.Hops, h)
 		}
-		c.SPI = spiOf(c.Key, s.Spec.Functions)
 		c.spi = strconv.AppendUint(nil, uint64(c.SPI), 10)
 		chains[c.Key] = c
 	}
@@ -165,6 +168,9 @@ func (r *Registry) changed(in *instance) bool {
 }
 
 func (r *Registry) make(key string, f *mesh.NetworkFunction, site *mesh.Location) (Function, error) {
+	if f.Spec.External != nil {
+		return newExternal(f.Metadata.Namespace, f.Spec.External), nil
+	}
 	if f.Spec.Wasm == nil {
 		return native(f.Spec.Native, site)
 	}
@@ -189,6 +195,8 @@ func native(n *mesh.NativeFunction, site *mesh.Location) (Function, error) {
 // kindOf is the kind of a function in one word.
 func kindOf(s *mesh.NetworkFunctionSpec) string {
 	switch {
+	case s.External != nil:
+		return "external"
 	case s.Wasm != nil:
 		return "wasm"
 	case s.Native.Headers != nil:

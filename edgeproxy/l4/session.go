@@ -29,6 +29,8 @@ type Session struct {
 	// loops' clock.
 	Seq  uint64
 	Born int64
+	// Flow is where the host counts them by who sent them; nil before it does.
+	Flow *upstream.Flow
 	// FromClient and FromBackend are bytes passed on, for the host to count.
 	FromClient, FromBackend int64
 

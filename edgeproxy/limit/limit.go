@@ -1,5 +1,5 @@
 // Package limit bounds what a proxy takes on: [RetryBudget] keeps retries a small
-// share of the requests.
+// share of the requests, [Meter] what goes over a link within its budget.
 package limit
 
 // RetryBudget lets retries be a share of requests plus a steady trickle. A flat

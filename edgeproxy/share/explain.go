@@ -73,6 +73,8 @@ func (g *Gate) standing(r *remote, nowNS int64) (open bool, why string) {
 		return false, r.why
 	case suspect != "":
 		return false, suspect
+	case r.live.Spent():
+		return false, spentText
 	case r.live.early(nowNS):
 		return false, "the link is at its greatest rate"
 	case g.sessions && r.live.opened.Load() >= r.limit:

@@ -267,7 +267,7 @@ func (g *Gate) drawn(x float64) int {
 
 func (g *Gate) may(i int, nowNS int64, tried Mask) verdict {
 	r := &g.remotes[i]
-	if r.excluded || tried.Has(i) || r.live.early(nowNS) || g.sessions && r.live.opened.Load() >= r.limit {
+	if r.excluded || tried.Has(i) || r.live.early(nowNS) || r.live.Spent() || g.sessions && r.live.opened.Load() >= r.limit {
 		return no
 	}
 	return r.live.admits(nowNS, r.silentNS, r.limit)
@@ -345,12 +345,12 @@ func (g *Gate) overflow(nowNS int64, homeInFlight int, tried Mask) int {
 
 // anywhere is the last resort of a request that home cannot serve: the cheapest
 // remote, its limit and at last even suspicion set aside. Trying is better than
-// an error; only an exclusion and a link's greatest rate are final.
+// an error; only an exclusion and a link's greatest rate and budget are final.
 func (g *Gate) anywhere(nowNS int64, tried Mask) int {
 	best, bestPrice := None, math.Inf(1)
 	for i := range g.remotes {
 		r := &g.remotes[i]
-		if r.excluded || tried.Has(i) || r.live.early(nowNS) {
+		if r.excluded || tried.Has(i) || r.live.early(nowNS) || r.live.Spent() {
 			continue
 		}
 		p := r.price(nowNS)

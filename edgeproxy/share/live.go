@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/edgeproxy/limit"
 )
 
 const (
@@ -50,6 +51,7 @@ type Live struct {
 	why         atomic.Int32
 	broken      atomic.Int32
 	backoff     atomic.Int32
+	meter       *limit.Meter // of the link, shared by all services
 	_           [64]byte
 }
 
@@ -83,6 +85,9 @@ func (l *Live) pace(perS float64) {
 func (l *Live) early(nowNS int64) bool {
 	return l.gapNS.Load() > 0 && l.dueNS.Load()-nowNS > paceNS
 }
+
+// Spent reports whether the link's budget lets nothing more begin.
+func (l *Live) Spent() bool { return l.meter.Spent() }
 
 // Answer notes the head of a response, whatever its status: the site lives.
 // inFlight is the number in flight that its load report says, negative when it
@@ -212,6 +217,7 @@ func (l *Live) claimTest(nowNS int64) bool {
 type Ledger struct {
 	mu       sync.Mutex
 	services map[mesh.ServiceKey]*account
+	meters   map[string]*limit.Meter
 }
 
 type account struct {
@@ -219,11 +225,31 @@ type account struct {
 	sites map[string]*Live
 }
 
+// Meter returns what counts the bytes that go over the link to a site, always the same.
+func (b *Ledger) Meter(site string) *limit.Meter {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.meter(site)
+}
+
+// meter needs mu.
+func (b *Ledger) meter(site string) *limit.Meter {
+	m := b.meters[site]
+	if m == nil {
+		if b.meters == nil {
+			b.meters = map[string]*limit.Meter{}
+		}
+		m = new(limit.Meter)
+		b.meters[site] = m
+	}
+	return m
+}
+
 // Live returns the live state of one service at one site, always the same.
 func (b *Ledger) Live(service mesh.ServiceKey, site string) *Live {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.account(service).live(site)
+	return b.live(b.account(service), site)
 }
 
 func (b *Ledger) open(service mesh.ServiceKey, sites []string) (*account, []*Live) {
@@ -232,7 +258,7 @@ func (b *Ledger) open(service mesh.ServiceKey, sites []string) (*account, []*Liv
 	a := b.account(service)
 	lives := make([]*Live, len(sites))
 	for i, s := range sites {
-		lives[i] = a.live(s)
+		lives[i] = b.live(a, s)
 	}
 	return a, lives
 }
@@ -250,10 +276,11 @@ func (b *Ledger) account(service mesh.ServiceKey) *account {
 	return a
 }
 
-func (a *account) live(site string) *Live {
+// live needs mu.
+func (b *Ledger) live(a *account, site string) *Live {
 	l := a.sites[site]
 	if l == nil {
-		l = new(Live)
+		l = &Live{meter: b.meter(site)}
 		a.sites[site] = l
 	}
 	return l

@@ -73,6 +73,9 @@ type Peer struct {
 	// MaxRate is the most requests per second of a service that may go this way, 0
 	// for no limit.
 	MaxRate float64
+	// Budget says that the link has a daily budget: nothing goes over it but what is
+	// granted ([Node.SetLinks]).
+	Budget bool
 	// Excluded says why nothing may go there, empty when it may.
 	Excluded string
 }
@@ -153,6 +156,7 @@ type Node struct {
 	peers    []Peer
 	peer     map[string]*Peer
 	rtt      map[string]float64
+	budgets  map[string]budgeted // of peers whose link has one
 
 	epoch, order uint64 // of the controller's last plan
 	expiresNS    int64
@@ -172,7 +176,7 @@ type newsKey struct {
 func NewNode(id Identity, curves *price.Curves, ledger *Ledger) *Node {
 	return &Node{
 		id: id, curves: curves, ledger: ledger,
-		news: map[newsKey]struct{}{}, peer: map[string]*Peer{}, rtt: map[string]float64{},
+		news: map[newsKey]struct{}{}, peer: map[string]*Peer{}, rtt: map[string]float64{}, budgets: map[string]budgeted{},
 	}
 }
 
@@ -213,7 +217,9 @@ func (n *Node) Configure(services []Service, peers []Peer) error {
 		}
 		peer[p.Site] = p
 	}
+	was := n.peer
 	n.services, n.peers, n.peer = next, peers, peer
+	n.configureBudgets(was)
 	for site := range n.rtt {
 		if peer[site] == nil {
 			delete(n.rtt, site)
@@ -284,6 +290,7 @@ func (n *Node) SetWeights(nowNS int64, w *mesh.Weights) error {
 	}
 	n.have, n.epoch, n.order = true, w.Epoch, w.Seq
 	n.expiresNS = nowNS + min(max(int64(ttl), minTTLNS), maxTTLNS)
+	n.SetLinks(w.Links)
 	for _, s := range n.services {
 		s.planned = nil
 		for i := range w.Services {
@@ -385,7 +392,7 @@ func (n *Node) options(nowNS int64, s *service) []plan.Option {
 		if p == nil {
 			continue
 		}
-		o.RTTMS, o.LinkPriceMS, o.MaxPerS, o.Excluded = n.rttMS(p), p.PriceMS, p.MaxRate, cmp.Or(s.Barred[o.Site], p.Excluded)
+		o.RTTMS, o.LinkPriceMS, o.MaxPerS, o.Excluded = n.rttMS(p), p.PriceMS+n.budgets[p.Site].priceMS, p.MaxRate, cmp.Or(s.Barred[o.Site], p.Excluded, n.spent(p))
 		if o.Excluded == "" {
 			o.Excluded = n.ledger.Live(s.Key, o.Site).Suspect(nowNS)
 		}
@@ -402,7 +409,7 @@ func (n *Node) reachable(s *service, w mesh.ServiceWeights) mesh.ServiceWeights 
 		r := &w.Remotes[i]
 		why := "no route from this node"
 		if p := n.peer[r.Site]; p != nil {
-			why = cmp.Or(s.Barred[r.Site], p.Excluded)
+			why = cmp.Or(s.Barred[r.Site], p.Excluded, n.spent(p))
 		}
 		if why == "" || r.Excluded != "" {
 			continue
@@ -444,6 +451,7 @@ func (n *Node) links(nowNS int64) []mesh.LinkReport {
 				l.Suspect = why
 			}
 		}
+		n.carried(&l)
 		out = append(out, l)
 	}
 	return out

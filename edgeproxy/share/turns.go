@@ -83,7 +83,7 @@ func (g *Gate) turn(nowNS int64, home bool, tried Mask) int {
 			continue
 		}
 		r := &g.remotes[i]
-		if tried.Has(i) || r.live.early(nowNS) {
+		if tried.Has(i) || r.live.early(nowNS) || r.live.Spent() {
 			continue
 		}
 		switch r.live.admits(nowNS, r.silentNS, math.MaxInt64) {

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
@@ -53,10 +54,12 @@ func (s *Store) Save(snap *mesh.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	body, err := json.Marshal(saved{Source: s.source, Snapshot: wire})
+	name, err := json.Marshal(s.source)
 	if err != nil {
 		return fmt.Errorf("encode last good snapshot: %w", err)
 	}
+	// As json.Marshal of a saved, which would read and copy the snapshot once more.
+	body := slices.Concat([]byte(`{"source":`), name, []byte(`,"snapshot":`), wire, []byte("}"))
 	sum := sha256.Sum256(body)
 	data := make([]byte, 0, len(body)+128)
 	data = append(data, lastGoodMagic...)

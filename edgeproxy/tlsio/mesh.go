@@ -177,6 +177,9 @@ type Peer struct {
 	Mesh spiffe.ID
 	// Site is Mesh's, as it is compared.
 	Site []byte
+	// Account is the namespace and account of the certificate's SPIFFE ID, of
+	// whichever trust domain; zero where it has none of the mesh's form.
+	Account spiffe.ID
 	// URI is the certificate's first URI, for people; empty without one.
 	URI string
 	// Forwarded is what X-Forwarded-Client-Cert says of it.
@@ -224,6 +227,7 @@ func peerOf(c *x509.Certificate, mesh bool, by string) *Peer {
 		text := printable(u.String())
 		if i == 0 {
 			p.URI = text
+			p.Account, _ = spiffe.Parse(text)
 		}
 		add("URI", text)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/lb"
+	"github.com/meridian-mesh/meridian/edgeproxy/limit"
 )
 
 // MaxSources bounds the other sites whose requests are counted apart; those of
@@ -31,6 +32,9 @@ type Registry struct {
 	endpoints map[EndpointKey]*Endpoint
 	sources   map[string]int
 	names     []string
+
+	callers     map[mesh.Workload]int
+	callerNames []mesh.Workload
 }
 
 // NewRegistry makes a registry for a number of loops.
@@ -41,6 +45,9 @@ func NewRegistry(loops int) *Registry {
 		endpoints: map[EndpointKey]*Endpoint{},
 		sources:   map[string]int{},
 		names:     []string{""},
+
+		callers:     map[mesh.Workload]int{},
+		callerNames: []mesh.Workload{CallerExternal: mesh.External, CallerOther: mesh.Others},
 	}
 }
 
@@ -62,10 +69,26 @@ func (r *Registry) Service(key mesh.ServiceKey) *Service {
 func (r *Registry) Endpoint(key EndpointKey) *Endpoint {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.endpoint(key)
+}
+
+// endpoint needs mu.
+func (r *Registry) endpoint(key EndpointKey) *Endpoint {
 	e := r.endpoints[key]
 	if e == nil {
 		e = &Endpoint{EndpointKey: key, Authority: []byte(key.Addr.String()), Cells: make([]EndpointCell, r.loops)}
 		r.endpoints[key] = e
+	}
+	return e
+}
+
+// Gateway returns the handle of another site's gateway, whose bytes meter counts.
+func (r *Registry) Gateway(key EndpointKey, meter *limit.Meter) *Endpoint {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.endpoint(key)
+	if e.Meter == nil {
+		e.Meter = meter
 	}
 	return e
 }
@@ -79,6 +102,17 @@ func (r *Registry) Retain(used map[*Endpoint]bool) {
 			delete(r.endpoints, k)
 		}
 	}
+}
+
+// Endpoints appends all endpoints that are known to dst: those in force, and those at
+// which requests still are.
+func (r *Registry) Endpoints(dst []*Endpoint) []*Endpoint {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.endpoints {
+		dst = append(dst, e)
+	}
+	return dst
 }
 
 // Source returns the stable index of another site's name, 0 when there are too many.
@@ -135,7 +169,12 @@ type Endpoint struct {
 	Ejections    atomic.Uint64
 	EjectedUntil atomic.Int64
 	Watch        Watch
-	Cells        []EndpointCell // by loop
+	// Workload is who serves there, by the newest snapshot that names it.
+	Workload atomic.Pointer[mesh.Workload]
+	// Meter counts the bytes of a site's gateway; nil for endpoints. It is set before
+	// any loop knows the handle.
+	Meter *limit.Meter
+	Cells []EndpointCell // by loop
 }
 
 // EndpointCell is one loop's counters of an endpoint.
@@ -148,6 +187,7 @@ type EndpointCell struct {
 	// Latency and Load are the loop's own and of nobody else's concern.
 	Latency lb.Latency
 	Load    lb.Load
+	flows   atomic.Pointer[flows]
 	_       [64]byte
 }
 

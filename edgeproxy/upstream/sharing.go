@@ -1,6 +1,9 @@
 package upstream
 
-import "github.com/meridian-mesh/meridian/api/mesh"
+import (
+	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/edgeproxy/limit"
+)
 
 // What a Gate's Pick returns besides the index of a remote.
 const (
@@ -72,4 +75,7 @@ type Report interface {
 type Sharing interface {
 	Gate(service mesh.ServiceKey, remotes []string) Gate
 	Report(service mesh.ServiceKey) Report
+	// Meter counts what goes over the link to a site: always the same one for a site,
+	// nil where nobody asks.
+	Meter(site string) *limit.Meter
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/controller/fence"
 	"github.com/meridian-mesh/meridian/edgeproxy/lb"
+	"github.com/meridian-mesh/meridian/edgeproxy/limit"
 	"github.com/meridian-mesh/meridian/edgeproxy/route"
 	"github.com/meridian-mesh/meridian/edgeproxy/tlsio"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
@@ -31,6 +32,7 @@ type builder struct {
 	proxies  *tlsio.Mesh               // nil where nothing between proxies is encrypted
 	gateways map[string]netip.AddrPort // of other sites, by the way from here
 	weights  map[mesh.ServiceKey][]int // of the home endpoints
+	callers  map[mesh.Workload]*upstream.Caller
 	bound    map[SocketKey]string
 }
 
@@ -43,6 +45,7 @@ func (b *builder) problem(format string, args ...any) {
 func (b *builder) sites() {
 	b.gateways = map[string]netip.AddrPort{}
 	b.weights = map[mesh.ServiceKey][]int{}
+	b.callers = map[mesh.Workload]*upstream.Caller{}
 	b.bound = map[SocketKey]string{}
 	links := map[string]string{}
 	for _, s := range b.snap.Objects.Sites {
@@ -138,6 +141,9 @@ func (b *builder) endpoints(s *Service, m *mesh.MeshService) {
 			s.Home = append(s.Home, handle)
 			s.Slots = append(s.Slots, slots)
 			s.Hosts = append(s.Hosts, host)
+			w := workloadOf(m, e)
+			handle.Workload.Store(&w)
+			b.caller(t.Addr.Addr(), w)
 			s.IDs = append(s.IDs, endpointID(s.Key, b.site, t.Addr.String()))
 		}
 	}
@@ -167,12 +173,18 @@ func (b *builder) remotes(s *Service, m *mesh.MeshService, abroad map[string]boo
 			b.problem("MeshService/%s: site %q has no gateway address, nothing is sent there", s.Key, site)
 			continue
 		}
-		s.Remotes = append(s.Remotes, Remote{
-			Site:     site,
-			Endpoint: b.reg.Endpoint(upstream.EndpointKey{Service: s.Key, Site: site, Addr: gateway}),
-			TLS:      b.view.Peers[site],
-		})
+		handle := b.reg.Gateway(upstream.EndpointKey{Service: s.Key, Site: site, Addr: gateway}, b.meter(site))
+		w := workloadAt(m, site)
+		handle.Workload.Store(&w)
+		s.Remotes = append(s.Remotes, Remote{Site: site, Endpoint: handle, TLS: b.view.Peers[site]})
 	}
+}
+
+func (b *builder) meter(site string) *limit.Meter {
+	if b.sharing == nil {
+		return nil
+	}
+	return b.sharing.Meter(site)
 }
 
 // resolve finds what is behind an endpoint's address, and its DNS name if it is one.

@@ -56,8 +56,13 @@ type View struct {
 	// Problems are faults that cost their share of requests and nothing else.
 	Problems []string
 
-	named map[string]*Service
+	named   map[string]*Service
+	callers map[netip.Addr]*upstream.Caller
 }
+
+// Caller finds the workload of an address, nil where it is not known or several
+// share the address.
+func (v *View) Caller(a netip.Addr) *upstream.Caller { return v.callers[a.Unmap()] }
 
 // SocketKey identifies a listening socket: the same key of two snapshots is the
 // same socket, whichever gateway it serves. An invalid Addr is all addresses.
@@ -290,6 +295,7 @@ func Build(snap *mesh.Snapshot, with Deps) (*View, error) {
 			Sites:      map[string]int{},
 			Peers:      map[string]*tlsio.Client{},
 			named:      map[string]*Service{},
+			callers:    map[netip.Addr]*upstream.Caller{},
 		},
 	}
 	if with.Functions == nil {

@@ -23,7 +23,8 @@ type attempt struct {
 	speaks   *protocol
 	clients  *tlsio.Client // nil where the way there is plain
 	gate     upstream.Gate
-	name     []byte // of the service, for a remote
+	flow     *upstream.Flow // nil where it is not told of
+	name     []byte         // of the service, for a remote
 	connect  time.Duration
 	silence  time.Duration
 	slots    int
@@ -61,6 +62,11 @@ func (a *attempt) Expire(*loop.Timer, int64) {
 // start begins an attempt, a retry after the wait that its route asks for.
 func (w *Worker) start(r *request, act *exchange.Action) {
 	a := &r.attempts[act.Ref.Slot]
+	if r.asking != nil {
+		a.ref, a.up, a.endpoint, a.asked, a.how = act.Ref, nil, nil, false, upstream.Cancelled
+		r.asking.held = act.Ref
+		return
+	}
 	a.ref, a.up, a.sent, a.asked, a.how = act.Ref, nil, false, false, upstream.Cancelled
 	if act.Retry {
 		w.Counters.Retries.Add(1)
@@ -103,6 +109,7 @@ func (w *Worker) aim(r *request, a *attempt, fresh bool) {
 		r.tried[r.tries] = a.endpoint
 		r.tries++
 	}
+	a.flow = w.flow(r, a.endpoint)
 	n := a.endpoint.InFlight.Add(1)
 	a.unqueued = int(n) <= a.slots
 	if a.remote == upstream.Home {
@@ -169,13 +176,18 @@ func (w *Worker) sendHead(r *request, a *attempt) {
 	}
 	a.up.watch(a.silence)
 	w.out = stream.Event{Kind: stream.Head, Stream: a.stream, Head: &w.msg}
-	a.send(&w.out, roomFor(&w.msg))
+	room := roomFor(&w.msg)
+	a.countHead(room)
+	a.send(&w.out, room)
 }
 
 // sendBody sends bytes that were kept, the piece at hand, or the end of the one
 // and the beginning of the other.
 func (w *Worker) sendBody(r *request, a *attempt, act *exchange.Action) {
 	from, n := act.From, act.N
+	if a.flow != nil {
+		a.flow.RequestBytes.Add(uint64(n))
+	}
 	pieceFrom := r.received - int64(len(r.piece))
 	for n > 0 && a.up != nil {
 		var p []byte

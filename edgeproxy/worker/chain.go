@@ -25,13 +25,18 @@ func (r *request) Grab(n int) []byte { return r.store.grab(r.w, n) }
 
 var _ function.Memory = (*request)(nil)
 
-// chains passes a request through chains; where one ends it, it notes the answer and
-// reports false.
+// chains passes a request through chains. Where one ends it, it notes the answer and
+// reports false, as where it waits for an external function, which it notes too.
 func (w *Worker) chains(r *request, chains []route.Chain, rule string) bool {
+	return w.chainsFrom(r, chains, 0, 0, rule)
+}
+
+// chainsFrom is chains from a hop of the chain numbered i on.
+func (w *Worker) chainsFrom(r *request, chains []route.Chain, i, hop int, rule string) bool {
 	q := w.known(r)
 	q.Route = rule
 	timed := w.random()%timedShare == 0
-	for i := range chains {
+	for ; i < len(chains); i, hop = i+1, 0 {
 		c := chains[i].Chain
 		if c.Broken != "" {
 			if c.Open {
@@ -42,7 +47,7 @@ func (w *Worker) chains(r *request, chains []route.Chain, rule string) bool {
 		}
 		q.Fields = r.fields
 		q.Contexts = &r.ran[r.runs].contexts
-		v, hops := c.Request(q, timed)
+		v, hops := c.Request(q, hop, timed)
 		r.fields = q.Fields
 		r.head.Fields = r.fields
 		r.ran[r.runs].chain, r.ran[r.runs].hops = c, hops
@@ -59,6 +64,9 @@ func (w *Worker) chains(r *request, chains []route.Chain, rule string) bool {
 			return false
 		case function.Failed:
 			r.none = exchange.FunctionFailed
+			return false
+		case function.Asks:
+			w.waitFor(r, chains, i, hops, rule)
 			return false
 		}
 	}

@@ -51,7 +51,7 @@ func (w *Worker) target(r *request, a *attempt) exchange.Flag {
 		return exchange.NoHealthy // never passed on again
 	}
 	for i := range s.Remotes {
-		if !r.wasAt(s.Remotes[i].Endpoint) {
+		if e := s.Remotes[i].Endpoint; !r.wasAt(e) && !e.Meter.Spent() {
 			a.toRemote(s, i)
 			return exchange.OK
 		}
@@ -144,7 +144,7 @@ func (w *Worker) session(r *request, a *attempt, s *view.Service) bool {
 			r.token = token
 			a.toHome(s, place.Home)
 			return true
-		case place.Home == upstream.Home && !r.stays():
+		case place.Home == upstream.Home && !r.stays() && !s.Remotes[place.Remote].Endpoint.Meter.Spent():
 			a.toRemote(s, place.Remote)
 			return true
 		}

@@ -69,6 +69,7 @@ func (h *datagrams) adopt(s *datagram.Session, from *datagram.Handed) bool {
 	svc.Service.InFlight.Add(1)
 	s.Endpoint = svc.Home[i]
 	s.Endpoint.InFlight.Add(1)
+	s.Flow = s.Endpoint.Cells[w.id].Flow(w.callerAt(s.From.Addr()))
 	return true
 }
 
@@ -177,6 +178,9 @@ func (h *datagrams) picked(s *datagram.Session, svc *view.Service, i int) {
 	e.InFlight.Add(1)
 	e.Cells[w.id].Connects.Add(1)
 	w.Counters.Connects.Add(1)
+	// At once and not with an answer, which some services never give.
+	s.Flow = e.Cells[w.id].Flow(w.callerAt(s.From.Addr()))
+	s.Flow.Requests.Add(1)
 }
 
 // Stays implements [datagram.Host].
@@ -228,12 +232,18 @@ func (h *datagrams) Moved(s *datagram.Session, fromClient bool, datagrams, bytes
 		s.FromClient += int64(bytes)
 		c.DatagramsIn.Add(uint64(datagrams))
 		c.FromClients.Add(uint64(bytes))
+		if s.Flow != nil {
+			s.Flow.RequestBytes.Add(uint64(bytes))
+		}
 		w.Counters.Received.Add(uint64(bytes))
 		return
 	}
 	s.FromBackend += int64(bytes)
 	c.DatagramsOut.Add(uint64(datagrams))
 	c.FromBackend.Add(uint64(bytes))
+	if s.Flow != nil {
+		s.Flow.ResponseBytes.Add(uint64(bytes))
+	}
 	w.Counters.Sent.Add(uint64(bytes))
 }
 

@@ -33,6 +33,9 @@ type down struct {
 	unpaid   int32 // request bytes received and not passed on
 	from     netip.AddrPort
 
+	// caller is whose connection it is, one more than the index, 0 while that is not
+	// looked up.
+	caller    uint16
 	phase     phase
 	decoding  bool
 	many      bool // its codec carries many streams at a time

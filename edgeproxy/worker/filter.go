@@ -47,6 +47,11 @@ func (w *Worker) filter(r *request, f *route.Filters, q *route.Request) (on bool
 		}
 		q.Fields = r.fields
 	}
+	return w.filterOn(r, f, q)
+}
+
+// filterOn is filter behind the rule's chains.
+func (w *Worker) filterOn(r *request, f *route.Filters, q *route.Request) (on bool) {
 	if f.CORS != nil {
 		origin := value(r.fields, "origin")
 		if origin != nil && f.CORS.Allows(origin) {

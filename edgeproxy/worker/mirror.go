@@ -55,13 +55,22 @@ func (w *Worker) mirror(r *request, limit time.Duration) {
 
 // copyData gives the piece at hand of a request's body to its copies.
 func (w *Worker) copyData(r *request) {
+	w.handing = true
+	defer func() { w.handing = false }()
 	for c := r.copies; c != nil; {
 		next, life := c.sibling, c.life
+		if c.x.RequestDone() { // asked of the head only
+			c = next
+			continue
+		}
 		c.received += int64(len(r.piece))
 		c.piece = r.piece
 		w.step(c, &exchange.Event{Kind: exchange.RequestData, N: len(r.piece)})
 		c.piece = nil
-		if c.life == life && c.kept.Len() > maxReplay {
+		if c.life == life && c.asks && c.of != nil && c.received > r.asking.of().MaxBody {
+			r.asking.why = bodyTooLarge
+			w.stop(c, exchange.Overload, 0)
+		} else if c.life == life && c.kept.Len() > maxReplay {
 			w.Counters.MirrorsDropped.Add(1)
 			w.stop(c, exchange.Overload, 0)
 		}
@@ -71,6 +80,8 @@ func (w *Worker) copyData(r *request) {
 
 // copyEnd ends the copies' bodies.
 func (w *Worker) copyEnd(r *request) {
+	w.handing = true
+	defer func() { w.handing = false }()
 	for c := r.copies; c != nil; {
 		next := c.sibling
 		c.trailers = c.store.fields(w, c.trailers[:0], r.trailers)
@@ -87,7 +98,7 @@ func (w *Worker) endCopies(r *request) {
 	for r.copies != nil {
 		c := r.copies
 		r.copies, c.of, c.sibling = c.sibling, nil, nil
-		if !c.x.RequestDone() {
+		if !c.x.RequestDone() || c.asks {
 			w.stop(c, exchange.ClientDisconnected, 0)
 		}
 	}
@@ -95,7 +106,9 @@ func (w *Worker) endCopies(r *request) {
 
 // forgetCopy takes a copy that is over out of the books.
 func (w *Worker) forgetCopy(c *request) {
-	w.copying--
+	if !c.asks {
+		w.copying--
+	}
 	for p := &w.copies; *p != nil; p = &(*p).next {
 		if *p == c {
 			*p = c.next

@@ -63,8 +63,12 @@ type request struct {
 
 	filters *route.Filters // nil for none
 	// ran are the chains that it passed, as far as it did.
-	ran    [route.MaxChains]ran
-	runs   int
+	ran  [route.MaxChains]ran
+	runs int
+	// asking is the external function that it waits for, nil for none; of what such a
+	// function is asked, of is the request.
+	asking *asking
+	asks   bool
 	origin []byte // allowed to read the response (CORS), nil when not
 	local  local
 	// copies are this request's mirrors that are not over; of a copy, of is the
@@ -160,6 +164,10 @@ func (w *Worker) freeRequest(r *request) {
 	s := &w.Loop.Slabs
 	w.Loop.Wheel.Clear(&r.timer)
 	r.store.list.Free(s)
+	if r.asking != nil {
+		w.forgetAsking(r.asking)
+		r.asking = nil
+	}
 	w.Loop.Reserve(-r.kept.Len() - r.replyKept.Len())
 	r.kept.Free(s)
 	r.replyKept.Free(s)
@@ -175,9 +183,9 @@ func (w *Worker) freeRequest(r *request) {
 	r.client, r.clientText = netip.Addr{}, nil
 	r.retry, r.filters, r.origin, r.local = nil, nil, nil, local{}
 	clear(r.ran[:r.runs])
-	r.runs = 0
+	r.runs, r.asks = 0, false
 	for i := range r.attempts {
-		r.attempts[i].endpoint, r.attempts[i].gate = nil, nil
+		r.attempts[i].endpoint, r.attempts[i].gate, r.attempts[i].flow = nil, nil, nil
 	}
 	r.life++
 	r.next = w.freeReq
@@ -198,22 +206,7 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 		w.shared.Memory.Requests.Add(1)
 		r.none, r.log.details = exchange.Overload, "memory_limit"
 	} else if s, rule := w.find(r, head); s != nil {
-		found, r.service = s, s.Service
-		cfg.Retries = s.Retries
-		limit, r.idle = s.Request, s.Idle
-		if rule != nil {
-			r.bodyMax = rule.BackendRequest
-			limit = cmp.Or(rule.Request, limit)
-			w.retries(r, rule, &cfg)
-		}
-		if r.inbound {
-			s.Cells[w.id].From[r.source].Add(1)
-		} else {
-			s.Cells[w.id].Demand.Add(1)
-		}
-	}
-	if limit > 0 {
-		w.Loop.Wheel.Set(&r.timer, r.start+int64(limit))
+		found, limit = s, w.goesTo(r, s, rule, &cfg)
 	}
 	if d.carried++; d.span.over(r.start, int(d.carried)) {
 		_ = d.codec.Close(nil)
@@ -224,8 +217,35 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 		w.mirror(r, limit)
 	}
 	w.found = found
+	life := r.life
 	w.step(r, &exchange.Event{Kind: exchange.Request, More: head.Length != 0})
 	w.found = nil
+	if r.asking != nil && r.life == life {
+		w.ask(r)
+	}
+}
+
+// goesTo notes the service of a request, with what its rule, nil for none, says of it,
+// and returns the limit of its time, 0 for none.
+func (w *Worker) goesTo(r *request, s *view.Service, rule *route.Rule, cfg *exchange.Config) time.Duration {
+	r.service = s.Service
+	cfg.Retries = s.Retries
+	limit := s.Request
+	r.idle = s.Idle
+	if rule != nil {
+		r.bodyMax = rule.BackendRequest
+		limit = cmp.Or(rule.Request, limit)
+		w.retries(r, rule, cfg)
+	}
+	if r.inbound {
+		s.Cells[w.id].From[r.source].Add(1)
+	} else {
+		s.Cells[w.id].Demand.Add(1)
+	}
+	if limit > 0 {
+		w.Loop.Wheel.Set(&r.timer, r.start+int64(limit))
+	}
+	return limit
 }
 
 // statusMisdirected is 421 (RFC 9110 15.5.20): a client that asks again on a
@@ -299,17 +319,29 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 		r.none, r.local.status, r.log.details = exchange.NoRoute, statusMisdirected, "misdirected_request"
 		return nil, nil
 	}
-	q := &w.query
-	q.Host, q.Method, q.Path, q.Query, q.Fields = head.Authority, head.Method, path, nil, r.fields
-	if len(target) > len(path) {
-		q.Query = target[len(path)+1:]
-	}
+	q := w.queried(r, len(path))
 	if classes := r.d.socket.Classes; classes != nil {
 		if class, ok := classes.Match(q); ok && !w.chains(r, class.Filters.Chains, "") {
 			return nil, nil
 		}
 		q.Fields = r.fields
 	}
+	return w.routed(r, q)
+}
+
+// queried makes what is matched of a request, whose target begins with a path of n bytes.
+func (w *Worker) queried(r *request, n int) *route.Request {
+	q := &w.query
+	target := r.head.Path
+	q.Host, q.Method, q.Path, q.Query, q.Fields = r.head.Authority, r.head.Method, target[:n:n], nil, r.fields
+	if len(target) > n {
+		q.Query = target[n+1:]
+	}
+	return q
+}
+
+// routed finds the rule and the service of a request that is of this site's own users.
+func (w *Worker) routed(r *request, q *route.Request) (*view.Service, *route.Rule) {
 	rule, ok := r.d.socket.Routes.Match(q)
 	if !ok {
 		r.none = exchange.NoRoute
@@ -323,8 +355,17 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 	}
 	r.none = exchange.NoCluster
 	if filters != nil && !w.filter(r, filters, q) {
+		if r.asking != nil {
+			r.asking.rule, r.asking.backend = rule, backend
+		}
 		return nil, nil
 	}
+	return w.backend(r, rule, backend)
+}
+
+// backend finds the service of a rule's backend.
+func (w *Worker) backend(r *request, rule *route.Rule, backend *route.Backend) (*view.Service, *route.Rule) {
+	r.none = exchange.NoCluster
 	switch {
 	case backend == nil:
 		r.log.details = "route_has_no_backend"
@@ -333,7 +374,7 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 		r.log.details = "backend_reference_invalid"
 		return nil, nil
 	}
-	s := v.Backend(backend)
+	s := w.state.View.Backend(backend)
 	if s == nil {
 		return nil, nil
 	}
@@ -415,6 +456,8 @@ func (w *Worker) do(r *request, act *exchange.Action) {
 	default:
 		if r.d != nil {
 			w.toClient(r, act)
+		} else if r.asks && r.of != nil {
+			w.told(r, act)
 		}
 	}
 }
@@ -440,6 +483,11 @@ func (w *Worker) finish(r *request, act *exchange.Action) {
 			return
 		}
 		r.d.finished(r)
+	} else if of := r.of; r.asks && of != nil {
+		w.forgetCopy(r)
+		w.freeRequest(r)
+		w.settle(of)
+		return
 	} else {
 		w.forgetCopy(r)
 	}

@@ -87,6 +87,8 @@ func (h *streams) Connected(s *l4.Session, ok bool) {
 	if ok {
 		c.Requests.Add(1)
 		c.Good.Add(1)
+		s.Flow = c.Flow(w.callerAt(s.From.Addr()))
+		s.Flow.Requests.Add(1)
 		return
 	}
 	s.Endpoint.InFlight.Add(-1)
@@ -103,6 +105,10 @@ func (h *streams) Moved(s *l4.Session, fromClient, fromBackend int) {
 	c := &s.Service.Cells[w.id]
 	c.FromClients.Add(uint64(fromClient))
 	c.FromBackend.Add(uint64(fromBackend))
+	if s.Flow != nil {
+		s.Flow.RequestBytes.Add(uint64(fromClient))
+		s.Flow.ResponseBytes.Add(uint64(fromBackend))
+	}
 	w.Counters.Received.Add(uint64(fromClient))
 	w.Counters.Sent.Add(uint64(fromBackend))
 }

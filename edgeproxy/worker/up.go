@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
+	"github.com/meridian-mesh/meridian/edgeproxy/limit"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 	"github.com/meridian-mesh/meridian/edgeproxy/tlsio"
@@ -35,6 +36,7 @@ type up struct {
 	carried  int           // requests
 	unpaid   int           // response bytes received and not passed on
 	tls      *tlsio.Client // nil where the connection is plain
+	meter    *limit.Meter  // of the link it goes over; nil within the site
 	next     *up           // free
 }
 
@@ -77,7 +79,7 @@ func (w *Worker) connect(a *attempt, anew bool) {
 		w.freeUp[a.speaks.id] = u.next
 		*u = up{w: w, codec: u.codec, mux: u.mux, speaks: u.speaks, timer: u.timer, idle: upstream.Idle[*up]{Conn: u}}
 	}
-	u.key, u.dialing, u.tls = key, true, client
+	u.key, u.dialing, u.tls, u.meter = key, true, client, a.endpoint.Meter
 	u.span = w.spanOf(a.maxAge, a.maxRequests)
 	w.Counters.Connects.Add(1)
 	a.endpoint.Cells[w.id].Connects.Add(1)
@@ -257,6 +259,9 @@ func (u *up) Input(in []byte) int {
 		u.deadline = w.Loop.Now() + int64(a.silence)
 	}
 	used := u.decode(in)
+	if u.meter != nil {
+		u.meter.Add(used)
+	}
 	if u.mux != nil && !u.conn.Closed() {
 		w.say(&u.conn, u.mux)
 		if u.attempts == nil && !u.mux.Reusable() {
@@ -321,12 +326,16 @@ func (u *up) event(ev *stream.Event) {
 		if ev.Head.Status < 200 && len(ev.Head.Upgrade) == 0 {
 			kind = exchange.Informational
 		} else {
+			a.countReply(ev.Head)
 			w.heard(a, ev.Head)
 			again = w.again(r, a, ev.Head.Status)
 		}
 		w.step(r, &exchange.Event{Kind: kind, Ref: a.ref, Status: ev.Head.Status, Switch: len(ev.Head.Upgrade) > 0, Retry: again})
 		r.replyHead = nil
 	case stream.Data:
+		if a.flow != nil {
+			a.flow.ResponseBytes.Add(uint64(len(ev.Data)))
+		}
 		u.unpaid += len(ev.Data)
 		r.reply += int64(len(ev.Data))
 		r.replyPiece = ev.Data
@@ -376,6 +385,9 @@ func (u *up) credit(a *attempt, n int) {
 func (u *up) Written(n, left int) {
 	if n > 0 {
 		u.fresh = false
+		if u.meter != nil {
+			u.meter.Add(n)
+		}
 	}
 	if u.closing && left == 0 {
 		u.close()

@@ -69,6 +69,8 @@ type Shared struct {
 	// ClientMaxAge and ClientMaxRequests bound the life of a client's connection.
 	ClientMaxAge      time.Duration
 	ClientMaxRequests int
+	// Registry gives callers their places.
+	Registry *upstream.Registry
 	// Unrouted counts requests that reached no service.
 	Unrouted *upstream.Service
 	// Connections counts client connections now.
@@ -174,9 +176,12 @@ type Worker struct {
 	url     []byte // of redirects and rewrites
 	passing function.Request
 	address [maxAddress]byte
-	copies  *request // all mirrors under way
-	copying int      // their number
-	load    []byte   // for in-band reports
+	copies  *request // all mirrors under way, and what external functions are asked
+	copying int      // the number of mirrors
+	// handing says that copies are given a piece of a body.
+	handing    bool
+	freeAsking *asking
+	load       []byte // for in-band reports
 	// loadEnds are where each of several reports in load ends.
 	loadEnds []int
 	downEv   stream.Event
@@ -229,6 +234,7 @@ func (w *Worker) Serve(s *State) {
 		default:
 			d.socket = socket
 		}
+		d.caller = 0 // another workload may have the address now
 	}
 	kept := map[*Listener]bool{}
 	for _, l := range s.Listeners {

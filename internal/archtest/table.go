@@ -22,7 +22,7 @@ var vocabulary = []string{"api/mesh", "geo/..."}
 
 // decision are the pure rooms of the controller. The node imports them too: it
 // plans for itself when its controller is silent.
-var decision = []string{"controller/price", "controller/plan", "controller/world", "controller/membership", "controller/fence"}
+var decision = []string{"controller/price", "controller/plan", "controller/world", "controller/membership", "controller/fence", "controller/budget"}
 
 // rooms is the import table, top to bottom as in ARCHITECTURE.md:
 // cmd -> {edgeproxy, chaining/agent, controller, scheduler/plugin, testbed}
@@ -40,6 +40,7 @@ var rooms = []room{
 	{path: "edgeproxy/function", pure: true, may: with(vocabulary, "edgeproxy/stream")},
 	{path: "edgeproxy/function/guest"},
 	{path: "edgeproxy/function/wasm", may: with(vocabulary, "edgeproxy/stream", "edgeproxy/function")},
+	{path: "edgeproxy/function/wasm/wasmtest"},
 	{path: "edgeproxy/route", pure: true, may: with(vocabulary, "edgeproxy/stream", "edgeproxy/function")},
 	{path: "edgeproxy/lb", pure: true, may: with(with(vocabulary, decision...), "internal/maglev")},
 	{path: "edgeproxy/loadheader", pure: true},
@@ -49,7 +50,7 @@ var rooms = []room{
 	{path: "edgeproxy/limit", pure: true, may: vocabulary},
 	{path: "edgeproxy/exchange", pure: true, may: with(vocabulary, "edgeproxy/stream", "edgeproxy/route", "edgeproxy/lb", "edgeproxy/limit", "edgeproxy/outlier")},
 	{path: "edgeproxy/inband", pure: true, may: vocabulary},
-	{path: "edgeproxy/share", pure: true, may: with(with(vocabulary, decision...), "edgeproxy/inband")},
+	{path: "edgeproxy/share", pure: true, may: with(with(vocabulary, decision...), "edgeproxy/inband", "edgeproxy/limit")},
 	// Endpoint state and the bundle a request reads: shared memory, but no I/O.
 	// Idle connections are kept as a loop's handles.
 	{path: "edgeproxy/upstream", may: with(with(vocabulary, decision...), "edgeproxy/loop", "edgeproxy/lb", "edgeproxy/outlier", "edgeproxy/limit")},
@@ -76,12 +77,14 @@ var rooms = []room{
 	{path: "controller/fence", pure: true, may: vocabulary},
 	{path: "controller/world", pure: true, may: with(vocabulary, "controller/price", "controller/membership", "controller/fence")},
 	{path: "controller/membership", pure: true, may: vocabulary},
+	{path: "controller/budget", pure: true, may: vocabulary},
 	{path: "controller/history", pure: true, may: vocabulary},
 	// As pure rooms are, but for the client that stands beside the types it judges.
 	{path: "controller/check", may: with(vocabulary, "controller/membership", "controller/siteapi")},
 	{path: "controller/plan", pure: true, may: with(vocabulary, "controller/price", "controller/world", "controller/membership", "chaining/path", "scheduler/placement", "scheduler/traffic")},
 	{path: "controller/ca", pure: true, may: []string{"internal/spiffe"}},
-	{path: "controller", may: with(vocabulary, "api/kube", "controller/...", "internal/...")},
+	{path: "controller/flows", pure: true, may: with(vocabulary, "scheduler/traffic")},
+	{path: "controller", may: with(vocabulary, "api/kube", "controller/...", "scheduler/traffic", "internal/...")},
 
 	// Proof: simulators, emulators, load, the demo. Real processes are started as
 	// binaries, so nothing here imports edgeproxy but how load is told.

@@ -40,8 +40,9 @@ func (n *Node) WatchSnapshots(ctx context.Context, site string, take func(*mesh.
 	if site == "" {
 		return errors.New("bus: snapshots of which site?")
 	}
+	var decoder mesh.Decoder
 	go n.watchKey(ctx, SnapshotBucket(site), Token(site), func(b []byte) {
-		s, err := mesh.DecodeSnapshot(b)
+		s, err := decoder.Decode(b)
 		if err != nil {
 			n.faults.Add(1)
 		}

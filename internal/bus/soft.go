@@ -86,6 +86,18 @@ func (c *Conn) NodeReports(ctx context.Context, site string, depth int) (<-chan 
 		func(r *mesh.NodeReport) string { return NodeSubject(r.Site, r.Node) })
 }
 
+// Traffic delivers the traffic reports of every site, this one's too.
+func (c *Conn) Traffic(ctx context.Context, depth int) (<-chan Received[*mesh.TrafficReport], error) {
+	return subscribe(ctx, c, AllTraffic, depth, mesh.DecodeTrafficReport,
+		func(r *mesh.TrafficReport) string { return TrafficSubject(r.Site) })
+}
+
+// NodeTraffic delivers what the nodes of a site tell of who talks to whom.
+func (c *Conn) NodeTraffic(ctx context.Context, site string, depth int) (<-chan Received[*mesh.NodeTraffic], error) {
+	return subscribe(ctx, c, AllFlows(site), depth, mesh.DecodeNodeTraffic,
+		func(r *mesh.NodeTraffic) string { return FlowsSubject(r.Site, r.Node) })
+}
+
 // Weights delivers the plans for a site's nodes; one that was not read before the
 // next came is dropped.
 func (c *Conn) Weights(ctx context.Context, site string) (<-chan Received[*mesh.Weights], error) {
@@ -103,6 +115,18 @@ func (c *Conn) PublishReport(r *mesh.Report) error {
 func (c *Conn) PublishNodeReport(r *mesh.NodeReport) error {
 	b, err := mesh.EncodeNodeReport(r)
 	return c.publish(NodeSubject(r.Site, r.Node), b, err)
+}
+
+// PublishTraffic sends a site's traffic to every site.
+func (c *Conn) PublishTraffic(r *mesh.TrafficReport) error {
+	b, err := mesh.EncodeTrafficReport(r)
+	return c.publish(TrafficSubject(r.Site), b, err)
+}
+
+// PublishNodeTraffic sends a node's traffic to its site's controller.
+func (c *Conn) PublishNodeTraffic(r *mesh.NodeTraffic) error {
+	b, err := mesh.EncodeNodeTraffic(r)
+	return c.publish(FlowsSubject(r.Site, r.Node), b, err)
 }
 
 // PublishWeights sends a plan to the nodes of its site.

@@ -23,6 +23,8 @@ const (
 	weightsPrefix = "mesh.weights."
 	apiPrefix     = "mesh.api."
 	askPrefix     = "mesh.ask."
+	trafficPrefix = "mesh.traffic."
+	flowsPrefix   = "mesh.flows."
 )
 
 // AllReports matches the reports of every site.
@@ -49,6 +51,20 @@ func NodeSubject(site, node string) string {
 
 // NodesSubject matches the reports of all nodes of a site.
 func NodesSubject(site string) string { return nodePrefix + Token(site) + ".*" }
+
+// AllTraffic matches the traffic reports of every site.
+const AllTraffic = trafficPrefix + "*"
+
+// TrafficSubject carries the [mesh.TrafficReport] of a site, every few seconds.
+func TrafficSubject(site string) string { return trafficPrefix + Token(site) }
+
+// FlowsSubject carries the [mesh.NodeTraffic] of one node, every few seconds.
+func FlowsSubject(site, node string) string {
+	return flowsPrefix + Token(site) + "." + Token(node)
+}
+
+// AllFlows matches those of all nodes of a site.
+func AllFlows(site string) string { return flowsPrefix + Token(site) + ".*" }
 
 // WeightsSubject carries the [mesh.Weights] for a site's nodes.
 func WeightsSubject(site string) string { return weightsPrefix + Token(site) }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,6 +32,9 @@ type Args struct {
 	// DelaysFile says how far sites are apart (JSON): {"sites": [...], "oneWayMs":
 	// [[...]]}, read again when it changes.
 	DelaysFile string `json:"delaysFile,omitempty"`
+	// NATS is where the mesh's own controllers tell of traffic and, without a
+	// DelaysFile, of how far sites are apart.
+	NATS *NATS `json:"nats,omitempty"`
 	// Metrics are scraped for traffic that another mesh sees.
 	Metrics *Metrics `json:"metrics,omitempty"`
 	// MaxAge is how old the traffic may be; older is as good as none. 10m by default.
@@ -51,6 +55,18 @@ const (
 	EventsNotable = "Notable"
 	EventsNone    = "None"
 )
+
+// NATS is a site controller's server, or an external one that the mesh uses.
+type NATS struct {
+	// URL is nats://host:port or tls://host:port, several with commas.
+	URL string `json:"url"`
+	// TokenFile holds the site's node token, NKeyFile an NKey seed; one at most.
+	TokenFile string `json:"tokenFile,omitempty"`
+	NKeyFile  string `json:"nkeyFile,omitempty"`
+	// CAFile holds the certificates (PEM) that a tls:// server's must chain to; empty
+	// means the machine's own.
+	CAFile string `json:"caFile,omitempty"`
+}
 
 // Metrics are another mesh's metrics in the Prometheus text format.
 type Metrics struct {
@@ -106,11 +122,27 @@ func (a *Args) setDefaults() {
 
 func (a *Args) check() error {
 	var faults []error
-	if a.MatrixFile == "" && a.Metrics == nil {
-		faults = append(faults, errors.New("there is no source of traffic: set matrixFile or metrics"))
+	var sources []string
+	for _, s := range []struct {
+		name string
+		set  bool
+	}{{"matrixFile", a.MatrixFile != ""}, {"nats", a.NATS != nil}, {"metrics", a.Metrics != nil}} {
+		if s.set {
+			sources = append(sources, s.name)
+		}
 	}
-	if a.MatrixFile != "" && a.Metrics != nil {
-		faults = append(faults, errors.New("matrixFile and metrics are both set: choose one source of traffic"))
+	switch len(sources) {
+	case 0:
+		faults = append(faults, errors.New("there is no source of traffic: set matrixFile, nats or metrics"))
+	case 1:
+	default:
+		faults = append(faults, fmt.Errorf("%s are set together: choose one source of traffic", strings.Join(sources, " and ")))
+	}
+	if n := a.NATS; n != nil && n.URL == "" {
+		faults = append(faults, errors.New("nats.url is missing"))
+	}
+	if n := a.NATS; n != nil && n.TokenFile != "" && n.NKeyFile != "" {
+		faults = append(faults, errors.New("nats.tokenFile and nats.nkeyFile are both set: choose one"))
 	}
 	if a.Events != EventsAll && a.Events != EventsNotable && a.Events != EventsNone {
 		faults = append(faults, fmt.Errorf("events is %q: want %s, %s or %s", a.Events, EventsAll, EventsNotable, EventsNone))

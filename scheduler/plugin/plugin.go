@@ -66,7 +66,7 @@ func New(ctx context.Context, obj runtime.Object, h fwk.Handle) (fwk.Plugin, err
 		return nil, err
 	}
 	log := slog.Default().With("plugin", Name)
-	s, err := newSource(a, log)
+	s, err := newSource(ctx, a, log)
 	if err != nil {
 		return nil, err
 	}

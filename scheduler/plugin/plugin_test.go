@@ -387,9 +387,12 @@ func TestWorkloadOf(t *testing.T) {
 func TestArgsAreStrict(t *testing.T) {
 	for raw, want := range map[string]string{
 		`{}`: "no source of traffic",
-		`{"matrixFile":"m","metrics":{"dialect":"istio","url":"http://x"}}`: "both set",
+		`{"matrixFile":"m","metrics":{"dialect":"istio","url":"http://x"}}`: "matrixFile and metrics are set together",
 		`{"metrics":{"dialect":"consul","every":"1ms"}}`:                    "metrics.url is missing",
 		`{"metrics":{"dialect":"consul","url":"http://x"}}`:                 `dialect "consul" is not known`,
+		`{"nats":{"tokenFile":"x"}}`:                                        "nats.url is missing",
+		`{"nats":{"url":"nats://x","tokenFile":"a","nkeyFile":"b"}}`:        "nats.tokenFile and nats.nkeyFile are both set",
+		`{"nats":{"url":"nats://x","tokenFile":"/nowhere"}}`:                "nats: bus: token file: open /nowhere",
 		`{"matrixFile":"m","maxAge":"-1s"}`:                                 "maxAge is -1s",
 		`{"matrixFile":"m","events":"some"}`:                                `events is "some"`,
 		`{"matrixFile":"m","cohesion":2}`:                                   "cohesion is 2",

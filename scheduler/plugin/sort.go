@@ -49,7 +49,7 @@ func NewSort(ctx context.Context, obj runtime.Object, _ fwk.Handle) (fwk.Plugin,
 	if err != nil {
 		return nil, err
 	}
-	s, err := newSource(a, slog.Default().With("plugin", SortName))
+	s, err := newSource(ctx, a, slog.Default().With("plugin", SortName))
 	if err != nil {
 		return nil, err
 	}

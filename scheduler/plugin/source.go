@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/internal/bus"
 	"github.com/meridian-mesh/meridian/scheduler/args"
 	"github.com/meridian-mesh/meridian/scheduler/traffic"
 )
@@ -50,11 +52,19 @@ type source struct {
 	importer               *traffic.Importer
 	meter                  *traffic.Meter
 	began                  time.Time
+
+	told  <-chan bus.Received[*mesh.TrafficReport]
+	board traffic.Board
 }
 
-func newSource(a *args.Args, log *slog.Logger) (*source, error) {
+func newSource(ctx context.Context, a *args.Args, log *slog.Logger) (*source, error) {
 	s := &source{args: a, log: log, client: &http.Client{Timeout: fetchTimeout}, began: time.Now()}
 	s.now.Store(&reading{})
+	if n := a.NATS; n != nil {
+		if err := s.subscribe(ctx, n); err != nil {
+			return nil, err
+		}
+	}
 	if m := a.Metrics; m != nil {
 		var err error
 		if s.importer, err = traffic.NewImporter(traffic.ImportOptions{Dialect: m.Dialect, Cluster: a.Cluster, BytesPerRequest: m.BytesPerRequest}); err != nil {
@@ -100,8 +110,11 @@ func (s *source) refresh(ctx context.Context) {
 }
 
 func (s *source) readTraffic(ctx context.Context, r *reading) error {
-	if s.args.Metrics != nil {
+	switch {
+	case s.args.Metrics != nil:
 		return s.scrape(ctx, r)
+	case s.args.NATS != nil:
+		return s.listen(r)
 	}
 	info, err := os.Stat(s.args.MatrixFile)
 	if err != nil {
@@ -128,6 +141,9 @@ func (s *source) readTraffic(ctx context.Context, r *reading) error {
 func (s *source) prepare(m *traffic.Matrix) *traffic.Index {
 	named := &traffic.Matrix{}
 	for _, e := range m.Edges {
+		if e.From.Namespace == "" || e.To.Namespace == "" {
+			continue // who is not known has no pods
+		}
 		if e.From.Cluster == "" {
 			e.From.Cluster = s.args.Cluster
 		}

@@ -9,10 +9,14 @@
 // ([Merge]) to the same, in whatever order they come. [Delays] is the other half:
 // milliseconds one way between nodes, from those between their sites.
 //
+// In a mesh each site's controller tells what its proxies saw (mesh.TrafficReport); a
+// [Board] keeps what each site told last, and [Sum] and [Between] make of it the matrix
+// and the delays of the whole mesh.
+//
 // Figures also come from other meshes: [Importer] reads the metrics of Istio,
 // Linkerd and Cilium's Hubble in the Prometheus text format.
 //
 // Numbers that cannot be (NaN, negative, infinite) are refused with the name of
-// what carries them. The package is pure; a Meter and an Importer belong to one
+// what carries them. The package is pure; a Meter, a Board and an Importer belong to one
 // goroutine, everything else is a value.
 package traffic

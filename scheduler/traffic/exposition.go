@@ -123,6 +123,8 @@ func (m *Matrix) WritePrometheus(w io.Writer) error {
 		func(e Edge) float64 { return e.Recent.RequestBytesPerS })
 	edges("meridian_traffic_response_bytes_per_second", "Bytes back to the caller, mean over 5 minutes.",
 		func(e Edge) float64 { return e.Recent.ResponseBytesPerS })
+	edges("meridian_traffic_across_sites_bytes_per_second", "Bytes both ways that went to another site than the caller's, mean over 30 minutes.",
+		func(e Edge) float64 { return e.Across.BytesPerS() })
 	const rest = "meridian_traffic_rest_bytes_per_second"
 	fmt.Fprintf(b, "# HELP %s Bytes of a workload that no pair tells of, mean over 5 minutes.\n# TYPE %s gauge\n", rest, rest)
 	for _, r := range m.Rest {

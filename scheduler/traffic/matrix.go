@@ -87,6 +87,9 @@ func (m *Matrix) Check() error {
 		if err := checkRates(e.Steady); err != nil {
 			return fmt.Errorf("edges[%d] (%s to %s): steady.%w", i, e.From, e.To, err)
 		}
+		if err := checkRates(e.Across); err != nil {
+			return fmt.Errorf("edges[%d] (%s to %s): across.%w", i, e.From, e.To, err)
+		}
 	}
 	for i, r := range m.Rest {
 		if i > 0 && m.Rest[i-1].Workload.Compare(r.Workload) >= 0 {
@@ -140,10 +143,12 @@ func Merge(ms ...*Matrix) *Matrix {
 	out := &Matrix{Edges: make([]Edge, 0, len(edges))}
 	for _, k := range slices.SortedFunc(maps.Keys(edges), pair.compare) {
 		same := edges[k]
-		slices.SortFunc(same, func(a, b Edge) int { return cmp.Or(compareRates(a.Recent, b.Recent), compareRates(a.Steady, b.Steady)) })
+		slices.SortFunc(same, func(a, b Edge) int {
+			return cmp.Or(compareRates(a.Recent, b.Recent), compareRates(a.Steady, b.Steady), compareRates(a.Across, b.Across))
+		})
 		sum := Edge{From: k.from, To: k.to}
 		for _, e := range same {
-			sum.Recent, sum.Steady = sum.Recent.Plus(e.Recent), sum.Steady.Plus(e.Steady)
+			sum.Recent, sum.Steady, sum.Across = sum.Recent.Plus(e.Recent), sum.Steady.Plus(e.Steady), sum.Across.Plus(e.Across)
 		}
 		out.Edges = append(out.Edges, sum)
 	}
@@ -227,6 +232,15 @@ func (m *Matrix) Bound(k int) *Matrix {
 		}
 	}
 	return out
+}
+
+// Crossing returns the n edges that carry the most steady bytes both ways between
+// sites, as the proxies saw it, the heaviest first; edges that stay inside a site are
+// not among them.
+func (m *Matrix) Crossing(n int) []Edge {
+	out := slices.DeleteFunc(slices.Clone(m.Edges), func(e Edge) bool { return e.Across == (Rates{}) })
+	slices.SortStableFunc(out, func(a, b Edge) int { return cmp.Compare(b.Across.BytesPerS(), a.Across.BytesPerS()) })
+	return out[:min(n, len(out))]
 }
 
 // Heaviest returns the n edges of the most steady bytes both ways, the heaviest

@@ -29,7 +29,7 @@ func drawMatrix(t *rapid.T, label string) *Matrix {
 	for range rapid.IntRange(0, 12).Draw(t, label+"edges") {
 		m.Edges = append(m.Edges, Edge{
 			From: workload(names.Draw(t, label+"from")), To: workload(names.Draw(t, label+"to")),
-			Recent: drawRates(t, label+"recent"), Steady: drawRates(t, label+"steady"),
+			Recent: drawRates(t, label+"recent"), Steady: drawRates(t, label+"steady"), Across: drawRates(t, label+"across"),
 		})
 	}
 	for range rapid.IntRange(0, 3).Draw(t, label+"rest") {
@@ -126,6 +126,29 @@ func TestMeter(t *testing.T) {
 	}
 }
 
+func TestMeterTellsWhatCrosses(t *testing.T) {
+	m := NewMeter(10)
+	here, away := Counts{Requests: 10, RequestBytes: 100}, Counts{Requests: 20, RequestBytes: 10, ResponseBytes: 30}
+	for range 3 {
+		for _, to := range []string{"b", "c"} {
+			if err := m.Add(workload("a"), workload(to), here); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := m.AddAcross(workload("a"), workload("b"), away); err != nil {
+			t.Fatal(err)
+		}
+		m.Tick(10 * time.Second)
+	}
+	x := m.Matrix(10)
+	if e := x.Edges[0]; !near(e.Steady.RequestsPerS, 3) || !near(e.Across.RequestsPerS, 2) || !near(e.Across.BytesPerS(), 4) {
+		t.Errorf("%+v", e)
+	}
+	if got := x.Crossing(5); len(got) != 1 || got[0].To != workload("b") {
+		t.Errorf("crossing: %+v", got)
+	}
+}
+
 func TestMeterIsBounded(t *testing.T) {
 	m := NewMeter(3)
 	for i := range 20 {
@@ -192,7 +215,7 @@ func TestReadJSON(t *testing.T) {
 
 func TestWritePrometheusReadsBack(t *testing.T) {
 	m := &Matrix{
-		Edges: []Edge{{From: workload(`q"\`), To: workload("b"), Recent: rates(1.5, 2, 3)}},
+		Edges: []Edge{{From: workload(`q"\`), To: workload("b"), Recent: rates(1.5, 2, 3), Across: rates(0, 1, 2)}},
 		Rest:  []Rest{{Workload: workload("b"), In: rates(0, 7, 0)}},
 	}
 	var b bytes.Buffer
@@ -206,7 +229,8 @@ func TestWritePrometheusReadsBack(t *testing.T) {
 	})
 	want := map[string]float64{
 		`meridian_traffic_requests_per_second/q"\`: 1.5, `meridian_traffic_request_bytes_per_second/q"\`: 2, `meridian_traffic_response_bytes_per_second/q"\`: 3,
-		"meridian_traffic_rest_bytes_per_second/out": 0, "meridian_traffic_rest_bytes_per_second/in": 7,
+		`meridian_traffic_across_sites_bytes_per_second/q"\`: 3,
+		"meridian_traffic_rest_bytes_per_second/out":         0, "meridian_traffic_rest_bytes_per_second/in": 7,
 	}
 	if err != nil || !reflect.DeepEqual(found, want) {
 		t.Errorf("read back %v, %v; want %v", found, err, want)

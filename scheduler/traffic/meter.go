@@ -55,9 +55,9 @@ type Meter struct {
 }
 
 type metered struct {
-	pending        Counts
-	recent, steady mean
-	quiet          time.Duration
+	pending, across        Counts
+	recent, steady, abroad mean
+	quiet                  time.Duration
 }
 
 type restMetered struct {
@@ -74,7 +74,12 @@ func NewMeter(limit int) *Meter {
 
 // Add counts what flowed from a caller to what it calls since the last
 // [Meter.Tick]. It refuses what cannot be a count and workloads without names.
-func (m *Meter) Add(from, to mesh.Workload, c Counts) error {
+func (m *Meter) Add(from, to mesh.Workload, c Counts) error { return m.add(from, to, c, false) }
+
+// AddAcross is [Meter.Add] for what went to another site than the caller's.
+func (m *Meter) AddAcross(from, to mesh.Workload, c Counts) error { return m.add(from, to, c, true) }
+
+func (m *Meter) add(from, to mesh.Workload, c Counts, across bool) error {
 	if from.Name == "" || to.Name == "" {
 		return fmt.Errorf("traffic from %q to %q: a workload has no name", from, to)
 	}
@@ -96,16 +101,16 @@ func (m *Meter) Add(from, to mesh.Workload, c Counts) error {
 		return nil
 	}
 	p.pending = p.pending.plus(c)
+	if across {
+		p.across = p.across.plus(c)
+	}
 	return nil
 }
-
-// overflow gathers workloads past the limit.
-var overflow = mesh.Workload{Name: "others"}
 
 func (m *Meter) restOf(w mesh.Workload) *restMetered {
 	r := m.rest[w]
 	if r == nil && len(m.rest) >= m.limit {
-		w = overflow
+		w = mesh.Others
 		r = m.rest[w]
 	}
 	if r == nil {
@@ -127,9 +132,10 @@ func (m *Meter) Tick(dt time.Duration) {
 	for k, p := range m.pairs {
 		r := p.pending.over(dt)
 		p.quiet = quietFor(p.quiet, dt, p.pending)
-		p.pending = Counts{}
 		p.recent.add(ra, r)
 		p.steady.add(sa, r)
+		p.abroad.add(sa, p.across.over(dt))
+		p.pending, p.across = Counts{}, Counts{}
 		if math.Exp(-p.quiet.Seconds()/SteadyOver.Seconds()) < forgotten {
 			delete(m.pairs, k)
 		}
@@ -175,7 +181,7 @@ func (m *Meter) Matrix(k int) *Matrix {
 		p := m.pairs[key]
 		out.Edges = append(out.Edges, Edge{
 			From: key.from, To: key.to,
-			Recent: p.recent.value(m.recentWeight), Steady: p.steady.value(m.steadyWeight),
+			Recent: p.recent.value(m.recentWeight), Steady: p.steady.value(m.steadyWeight), Across: p.abroad.value(m.steadyWeight),
 		})
 	}
 	for _, w := range slices.SortedFunc(maps.Keys(m.rest), mesh.Workload.Compare) {

@@ -15,7 +15,7 @@ import (
 )
 
 // chainKinds are the kinds that chain apply takes.
-var chainKinds = []string{mesh.KindChainNode, mesh.KindNetworkFunction, mesh.KindServiceChain}
+var chainKinds = []string{mesh.KindChainNode, mesh.KindNetworkFunction, mesh.KindServiceChain, mesh.KindAfSfcRequirement}
 
 func chainApplyCommand(e *env, agent *string) *cobra.Command {
 	var files []string
@@ -24,8 +24,8 @@ func chainApplyCommand(e *env, agent *string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE|DIR|-",
 		Short: "Create or change chains, and see them in force",
-		Long: `Apply gives ChainNode, NetworkFunction and ServiceChain documents to a site's
-controller, as 'meridian apply' does, and refuses others. With --agent it then waits
+		Long: `Apply gives ChainNode, NetworkFunction, ServiceChain and AfSfcRequirement documents
+to a site's controller, as 'meridian apply' does, and refuses others. With --agent it then waits
 until that agent serves them, and fails with the agent's reason when it does not, or
 when a chain among them has no path.`,
 		Example: `  meridian chain apply -f web.yaml --data ./hub --agent http://127.0.0.1:15010

@@ -25,6 +25,7 @@ type requestHop struct {
 	Function string  `json:"function"`
 	Kind     string  `json:"kind"`
 	Open     bool    `json:"open,omitempty"`
+	Asks     string  `json:"asks,omitempty"`
 	Passed   uint64  `json:"passed"`
 	Answered uint64  `json:"answered"`
 	Failed   uint64  `json:"failed"`
@@ -127,6 +128,9 @@ func explainRequestChain(cmd *cobra.Command, proxy, name string) error {
 			failing = "when it fails, requests go on without it"
 		}
 		fmt.Fprintf(w, "%d %s (%s): %s\n", h.SI, h.Function, h.Kind, failing)
+		if h.Asks != "" {
+			fmt.Fprintf(w, "  asks %s\n", h.Asks)
+		}
 		if h.Failed > 0 {
 			fmt.Fprintf(w, "  failed %d times, %d of them bypassed\n", h.Failed, h.Bypassed)
 		}

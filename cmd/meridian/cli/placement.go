@@ -16,66 +16,25 @@ import (
 	"github.com/meridian-mesh/meridian/scheduler/traffic"
 )
 
-func placementCommand() *cobra.Command {
+func placementCommand(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "placement",
 		Short: "Say where pods should run, by what they say to each other",
 		Long: `Placement prices where pods run by traffic times delay: bytes per second times
-seconds, which are the bytes on the wire between nodes at any moment. It reads
-files, asks no cluster and changes nothing.
+seconds, which are the bytes on the wire between nodes at any moment.
 
---inventory (JSON) has the nodes with their capacity and the pods with their
-workload and node. --matrix is who talks to whom: JSON as the mesh writes it, or
-CSV with the columns from,to,requestBytesPerS,responseBytesPerS,requestsPerS.
---delays is ms one way between sites or nodes: the scheduler's delaysFile (JSON)
-or a square with names (CSV).`,
+Who talks to whom and how far sites are apart is asked of a controller, which knows
+it from the mesh's proxies, unless files say it: --matrix (JSON as /traffic of a
+controller has it, or CSV with the columns
+from,to,requestBytesPerS,responseBytesPerS,requestsPerS) and --delays (ms one way
+between sites or nodes: the scheduler's delaysFile (JSON) or a square with names
+(CSV)). --inventory (JSON) has the nodes with their capacity and the pods with their
+workload and node.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(placementAdvise(), placementExplain(), placementSimulate())
+	cmd.AddCommand(placementAdvise(e), placementExplain(e), placementSimulate(e))
 	return cmd
-}
-
-// placementFiles are the flags that name what to read.
-type placementFiles struct{ inventory, matrix, delays string }
-
-func (f *placementFiles) flags(cmd *cobra.Command) {
-	fs := cmd.Flags()
-	fs.StringVar(&f.inventory, "inventory", "", "nodes and pods, a JSON `file`")
-	fs.StringVar(&f.matrix, "matrix", "", "traffic between workloads, a JSON or CSV `file`")
-	fs.StringVar(&f.delays, "delays", "", "delays between sites or nodes, a JSON or CSV `file`")
-}
-
-// read makes the problem of the files and warns of what it leaves out.
-func (f *placementFiles) read(cmd *cobra.Command, w traffic.Window) (*placement.Problem, placement.Assignment, error) {
-	for _, x := range []struct{ flag, value string }{{"inventory", f.inventory}, {"matrix", f.matrix}, {"delays", f.delays}} {
-		if x.value == "" {
-			return nil, nil, errUsage{fmt.Errorf("--%s is missing", x.flag)}
-		}
-	}
-	inv, err := readWith(f.inventory, placement.ReadInventory)
-	if err != nil {
-		return nil, nil, err
-	}
-	m, err := readWith(f.matrix, byEnding(f.matrix, traffic.ReadCSV, traffic.ReadJSON))
-	if err != nil {
-		return nil, nil, err
-	}
-	d, err := readWith(f.delays, byEnding(f.delays, traffic.ReadMeasuredCSV, traffic.ReadMeasuredJSON))
-	if err != nil {
-		return nil, nil, err
-	}
-	p, at, outside, err := inv.Problem(m, w, d)
-	if err != nil {
-		return nil, nil, err
-	}
-	if outside > 0 {
-		fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s/s of the matrix are left out: an end is no pod's workload\n", placement.Bytes(outside))
-	}
-	if n := p.Delays.Unknown(); n > 0 {
-		fmt.Fprintf(cmd.ErrOrStderr(), "warning: %d delays are not known: the longest known one, %s, is taken for them\n", n, millis(p.Delays.MaxMS()))
-	}
-	return p, at, nil
 }
 
 func byEnding[T any](name string, csv, json func(io.Reader) (T, error)) func(io.Reader) (T, error) {
@@ -118,18 +77,21 @@ type adviseMove struct {
 }
 
 type adviseAnswer struct {
-	Before    placed               `json:"before"`
-	After     placed               `json:"after"`
-	Moves     []adviseMove         `json:"moves"`
-	Why       string               `json:"why,omitempty"`
+	// Before and After are missing where there is no inventory to price.
+	Before *placed      `json:"before,omitempty"`
+	After  *placed      `json:"after,omitempty"`
+	Moves  []adviseMove `json:"moves"`
+	Why    string       `json:"why,omitempty"`
+	// Crossings are reckoned from where pods run, Seen is what proxies saw cross.
 	Crossings []placement.Crossing `json:"crossings"`
+	Seen      []seenCrossing       `json:"seen,omitempty"`
 }
 
 // maxCrossings is how many pairs advice names.
 const maxCrossings = 5
 
-func placementAdvise() *cobra.Command {
-	var files placementFiles
+func placementAdvise(e *env) *cobra.Command {
+	files := placementFiles{env: e}
 	var output string
 	var o placement.AdviceOptions
 	cmd := &cobra.Command{
@@ -137,15 +99,29 @@ func placementAdvise() *cobra.Command {
 		Short: "Say which pods are worth moving, and which workloads talk most across sites",
 		Long: `Advise looks at where all pods run and at the traffic's mean over 30 minutes. It
 names the moves that save more over the horizon than they cost, in an order that
-never overfills a node, and the pairs of workloads that talk most across sites.`,
-		Example:           `  meridian placement advise --inventory cluster.json --matrix matrix.json --delays delays.json`,
+never overfills a node, and the pairs of workloads that talk most across sites: as
+the proxies saw it where the matrix has that, and by where pods run. Without an
+inventory it names the pairs only.`,
+		Example: `  meridian --server http://127.0.0.1:7470 placement advise
+  meridian placement advise --inventory cluster.json --matrix matrix.json --delays delays.json`,
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.Horizon <= 0 || o.Disruption <= 0 || !(o.MinGain > 0 && o.MinGain < 1) || o.MaxMoves < 0 {
 				return errUsage{errors.New("want --horizon and --disruption above 0, --min-gain between 0 and 1, --max-moves not negative")}
 			}
-			p, at, err := files.read(cmd, traffic.Steady)
+			seen, err := files.traffic(cmd)
+			if err != nil {
+				return err
+			}
+			if files.inventory == "" {
+				out := adviseAnswer{Moves: []adviseMove{}, Why: noInventory, Seen: seenOf(seen), Crossings: []placement.Crossing{}}
+				return print(cmd, output, out, func(w io.Writer) {
+					seenTable(w, out.Seen)
+					fmt.Fprintf(w, "\nno moves: %s\n", noInventory)
+				})
+			}
+			p, at, err := files.problem(cmd, seen, traffic.Steady)
 			if err != nil {
 				return err
 			}
@@ -157,14 +133,16 @@ never overfills a node, and the pairs of workloads that talk most across sites.`
 				return err
 			}
 			after := slices.Clone(at)
-			out := adviseAnswer{Before: priceOf(p, at), Moves: []adviseMove{}, Why: a.Why, Crossings: p.Crossings(at)}
+			before := priceOf(p, at)
+			out := adviseAnswer{Before: &before, Moves: []adviseMove{}, Why: a.Why, Crossings: p.Crossings(at), Seen: seenOf(seen)}
 			out.Crossings = out.Crossings[:min(maxCrossings, len(out.Crossings))]
 			nodes := p.Delays.Nodes()
 			for _, m := range a.Moves {
 				after[m.Unit] = m.To
 				out.Moves = append(out.Moves, adviseMove{p.Units[m.Unit].Name, nodes[m.From], nodes[m.To], m.Gain, m.Cost, m.Reason})
 			}
-			out.After = priceOf(p, after)
+			then := priceOf(p, after)
+			out.After = &then
 			return print(cmd, output, out, func(w io.Writer) { adviseTable(w, &out) })
 		},
 	}
@@ -180,7 +158,11 @@ never overfills a node, and the pairs of workloads that talk most across sites.`
 }
 
 func adviseTable(w io.Writer, a *adviseAnswer) {
-	priceTable(w, a.Before, a.After)
+	priceTable(w, *a.Before, *a.After)
+	if len(a.Seen) > 0 {
+		fmt.Fprintln(w)
+		seenTable(w, a.Seen)
+	}
 	if len(a.Crossings) > 0 {
 		fmt.Fprint(w, "\nACROSS SITES NOW\t\tBYTES/S\tON THE WIRE\n")
 	}
@@ -237,8 +219,8 @@ type explainAnswer struct {
 // bestPoints is kube-scheduler's highest score.
 const bestPoints = 100
 
-func placementExplain() *cobra.Command {
-	var files placementFiles
+func placementExplain(e *env) *cobra.Command {
+	files := placementFiles{env: e}
 	var output string
 	cmd := &cobra.Command{
 		Use:   "explain POD",
@@ -313,8 +295,8 @@ type simulateAnswer struct {
 	Pods  []simulatedPod `json:"pods"`
 }
 
-func placementSimulate() *cobra.Command {
-	var files placementFiles
+func placementSimulate(e *env) *cobra.Command {
+	files := placementFiles{env: e}
 	var output string
 	var o placement.Options
 	var newOnly bool

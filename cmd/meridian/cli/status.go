@@ -83,10 +83,12 @@ func statusTable(w io.Writer, st *siteapi.Status) {
 	}
 	trafficNote(note, st.Self.Site, st.Self.Traffic, st.Self.TrafficReason)
 	nodeNotes(note, &st.Self)
+	budgetNotes(note, &st.Self)
 	for _, p := range st.Peer {
 		trafficNote(note, p.Site, p.Traffic, p.TrafficReason)
 		if p.Said != nil {
 			nodeNotes(note, p.Said)
+			budgetNotes(note, p.Said)
 		} else if p.Status == membership.Alive {
 			note("site %s: its controller does not answer: %s", p.Site, p.Silence)
 		}
@@ -192,6 +194,26 @@ func siteLine(w io.Writer, name, status, age, from, rtt string, s *siteapi.SiteS
 	}
 	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d/%d\t%s\t%s\n", name, status, age, from, rtt, live, len(s.Nodes), generation, load)
 }
+
+// budgetNotes says how much the links with a budget carried today.
+func budgetNotes(note func(string, ...any), s *siteapi.SiteStatus) {
+	for i := range s.Budgets {
+		note("link %s to %s: %s", s.Site, s.Budgets[i].Site, budgetText(&s.Budgets[i]))
+	}
+}
+
+func budgetText(b *siteapi.LinkBudget) string {
+	out := fmt.Sprintf("%s of %s used today", gigabytes(b.Used), gigabytes(b.Bytes))
+	switch {
+	case b.Used >= b.Bytes:
+		out += ", closed until " + b.Turns.Local().Format("15:04")
+	case b.PriceMS > 0:
+		out += ", +" + millis(b.PriceMS) + " a request"
+	}
+	return out
+}
+
+func gigabytes(n uint64) string { return fmt.Sprintf("%.3g GB", float64(n)/1e9) }
 
 // nodeNotes names the nodes that are not as they should be.
 func nodeNotes(note func(string, ...any), s *siteapi.SiteStatus) {

@@ -208,6 +208,12 @@ func topWays(st *siteapi.Status, m *siteapi.Weights) sheet {
 			}
 		}
 	}
+	said(st, func(x *siteapi.SiteStatus) {
+		for i := range x.Budgets {
+			w := at(x.Site, x.Budgets[i].Site)
+			w.note = cmp.Or(w.note, budgetText(&x.Budgets[i]))
+		}
+	})
 	by := map[string]float64{}
 	for _, k := range slices.SortedFunc(maps.Keys(ways), func(a, b [2]string) int { return slices.Compare(a[:], b[:]) }) {
 		w := ways[k]

@@ -1,7 +1,6 @@
 package wasm
 
 import (
-	"bytes"
 	"fmt"
 	"log/slog"
 	"os"
@@ -13,92 +12,9 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/function"
+	"github.com/meridian-mesh/meridian/edgeproxy/function/wasm/wasmtest"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 )
-
-// section is one of a module's; vector prefixes items with their number.
-func section(id byte, content []byte) []byte {
-	return append(append([]byte{id}, leb(len(content))...), content...)
-}
-
-func vector(items ...[]byte) []byte {
-	return append(leb(len(items)), bytes.Join(items, nil)...)
-}
-
-func leb(n int) (b []byte) {
-	for ; n >= 0x80; n >>= 7 {
-		b = append(b, byte(n)|0x80)
-	}
-	return append(b, byte(n))
-}
-
-func name(s string) []byte { return append(leb(len(s)), s...) }
-
-// Instructions.
-func constant(n int) []byte { // of 7 bits at a time, signed
-	b := []byte{0x41}
-	for ; n >= 0x40; n >>= 7 {
-		b = append(b, byte(n)|0x80)
-	}
-	return append(b, byte(n))
-}
-
-func call(f byte, args ...int) (b []byte) {
-	for _, a := range args {
-		b = append(b, constant(a)...)
-	}
-	return append(b, 0x10, f)
-}
-
-// Functions that assembled modules import, by their index.
-const (
-	setHeader = iota
-	writeBody
-	setStatus
-	setURI
-	readBody
-)
-
-// next returns 1 with the context 7: go on. answer returns 0.
-var (
-	next        = []byte{0x42, 0x81, 0x80, 0x80, 0x80, 0xf0, 0x00} // i64.const 7<<32|1
-	answer      = []byte{0x42, 0x00}
-	forever     = []byte{0x03, 0x40, 0x0c, 0x00, 0x0b, 0x42, 0x01}       // loop br 0 end
-	unreachable = []byte{0x00, 0x42, 0x01}                               //
-	growing     = append(append([]byte{}, 0x41, 0x80, 0x10, 0x40, 0x00), // memory.grow 2048 pages
-		append([]byte{0x41, 0x7f, 0x47, 0x04, 0x40, 0x00, 0x0b}, next...)...) // trap where it worked
-	// setTier sets x-tier to gold (of the data below); setName to what of the data is at n.
-	setTier = call(setHeader, 0, 0, 6, 16, 4)
-)
-
-// assemble makes a module with the handler ABI; the code of handle_request leaves an
-// i64, that of handle_response nothing. Parameter 0 of the latter is the context.
-func assemble(request, response []byte) []byte {
-	const i32, i64 = 0x7f, 0x7e
-	types := [][]byte{
-		{0x60, 5, i32, i32, i32, i32, i32, 0}, {0x60, 3, i32, i32, i32, 0}, {0x60, 1, i32, 0}, {0x60, 2, i32, i32, 0},
-		{0x60, 3, i32, i32, i32, 1, i64}, {0x60, 0, 1, i64},
-	}
-	var imports [][]byte
-	for i, n := range []string{"set_header_value", "write_body", "set_status_code", "set_uri", "read_body"} {
-		imports = append(imports, append(append(append([]byte{}, name("http_handler")...), name(n)...), 0, byte(i)))
-	}
-	body := func(code []byte) []byte {
-		b := append(append([]byte{0}, code...), 0x0b)
-		return append(leb(len(b)), b...)
-	}
-	data := []byte("x-tier..........gold............content-length..host....a\nb...x-context7")
-	out := []byte("\x00asm\x01\x00\x00\x00")
-	out = append(out, section(1, vector(types...))...)
-	out = append(out, section(2, vector(imports...))...)
-	out = append(out, section(3, vector([]byte{5}, []byte{3}))...)
-	out = append(out, section(5, vector([]byte{0, 1}))...)
-	out = append(out, section(7, vector(append(name("memory"), 2, 0), append(name("handle_request"), 0, 5), append(name("handle_response"), 0, 6)))...)
-	out = append(out, section(10, vector(body(request), body(response)))...)
-	return append(out, section(11, vector(append(append([]byte{0, 0x41, 0, 0x0b}, leb(len(data))...), data...)))...)
-}
-
-func code(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 
 type arena struct{ b []byte }
 
@@ -158,7 +74,7 @@ func long() *mesh.Duration {
 }
 
 func TestPasses(t *testing.T) {
-	_, m := load(t, assemble(code(setTier, next), call(setHeader, 1, 62, 9, 71, 1)), mesh.WasmFunction{Budget: long()})
+	_, m := load(t, wasmtest.Assemble(wasmtest.Code(wasmtest.SetTier, wasmtest.Next), wasmtest.Call(wasmtest.SetHeader, 1, 62, 9, 71, 1)), mesh.WasmFunction{Budget: long()})
 	q := newRequest("X-Tier: forged", "a: b")
 	if v := m.Request(q); v != function.Passed || texts(q.Fields) != "a: b|x-tier: gold" || *q.Context() != 7 {
 		t.Errorf("verdict %d, fields %s, context %d", v, texts(q.Fields), *q.Context())
@@ -170,7 +86,7 @@ func TestPasses(t *testing.T) {
 }
 
 func TestAnswers(t *testing.T) {
-	_, m := load(t, assemble(code(call(setStatus, 403), call(setHeader, 1, 0, 6, 16, 4), call(writeBody, 1, 16, 4), answer), nil), mesh.WasmFunction{Budget: long()})
+	_, m := load(t, wasmtest.Assemble(wasmtest.Code(wasmtest.Call(wasmtest.SetStatus, 403), wasmtest.Call(wasmtest.SetHeader, 1, 0, 6, 16, 4), wasmtest.Call(wasmtest.WriteBody, 1, 16, 4), wasmtest.Answer), nil), mesh.WasmFunction{Budget: long()})
 	q := newRequest("a: b")
 	v := m.Request(q)
 	if v != function.Answered || q.Answer.Status != 403 || string(q.Answer.Body) != "gold" || texts(q.Answer.Fields) != "x-tier: gold" {
@@ -183,22 +99,22 @@ func TestAnswers(t *testing.T) {
 func TestFails(t *testing.T) {
 	short := mesh.Duration(time.Millisecond)
 	for what, c := range map[string]struct{ request, response []byte }{
-		"trap":                {code(setTier, unreachable), nil},
-		"overrun":             {code(setTier, forever), nil},
-		"a framing header":    {code(setTier, call(setHeader, 0, 32, 14, 16, 4), next), nil},
-		"a line break":        {code(setTier, call(setHeader, 0, 0, 6, 56, 3), next), nil},
-		"a pointer too far":   {code(setTier, call(setHeader, 0, 0, 6, 65535, 4), next), nil},
-		"the target":          {code(setTier, call(setURI, 0, 4), next), nil},
-		"the body":            {code(setTier, call(readBody, 0, 0, 4), []byte{0x1a}, next), nil},
-		"a status of nothing": {code(call(setStatus, 42), answer), nil},
-		"trailers":            {code(call(setHeader, 2, 0, 6, 16, 4), next), nil},
+		"trap":                {wasmtest.Code(wasmtest.SetTier, wasmtest.Unreachable), nil},
+		"overrun":             {wasmtest.Code(wasmtest.SetTier, wasmtest.Forever), nil},
+		"a framing header":    {wasmtest.Code(wasmtest.SetTier, wasmtest.Call(wasmtest.SetHeader, 0, 32, 14, 16, 4), wasmtest.Next), nil},
+		"a line break":        {wasmtest.Code(wasmtest.SetTier, wasmtest.Call(wasmtest.SetHeader, 0, 0, 6, 56, 3), wasmtest.Next), nil},
+		"a pointer too far":   {wasmtest.Code(wasmtest.SetTier, wasmtest.Call(wasmtest.SetHeader, 0, 0, 6, 65535, 4), wasmtest.Next), nil},
+		"the target":          {wasmtest.Code(wasmtest.SetTier, wasmtest.Call(wasmtest.SetURI, 0, 4), wasmtest.Next), nil},
+		"the body":            {wasmtest.Code(wasmtest.SetTier, wasmtest.Call(wasmtest.ReadBody, 0, 0, 4), []byte{0x1a}, wasmtest.Next), nil},
+		"a status of nothing": {wasmtest.Code(wasmtest.Call(wasmtest.SetStatus, 42), wasmtest.Answer), nil},
+		"trailers":            {wasmtest.Code(wasmtest.Call(wasmtest.SetHeader, 2, 0, 6, 16, 4), wasmtest.Next), nil},
 	} {
 		t.Run(what, func(t *testing.T) {
 			budget := long()
 			if what == "overrun" {
 				budget = &short
 			}
-			_, m := load(t, assemble(c.request, c.response), mesh.WasmFunction{Budget: budget})
+			_, m := load(t, wasmtest.Assemble(c.request, c.response), mesh.WasmFunction{Budget: budget})
 			for n := 1; n <= mostKills; n++ {
 				q := newRequest("a: b")
 				began := time.Now()
@@ -226,11 +142,11 @@ func TestFails(t *testing.T) {
 }
 
 func TestMemoryIsBounded(t *testing.T) {
-	_, m := load(t, assemble(growing, nil), mesh.WasmFunction{MemoryMiB: 1, Budget: long()})
+	_, m := load(t, wasmtest.Assemble(wasmtest.Growing, nil), mesh.WasmFunction{MemoryMiB: 1, Budget: long()})
 	if v := m.Request(newRequest()); v != function.Passed {
 		t.Errorf("verdict %d: it got 128 MiB", v)
 	}
-	_, m = load(t, assemble(growing, nil), mesh.WasmFunction{MemoryMiB: 256, Budget: long()})
+	_, m = load(t, wasmtest.Assemble(wasmtest.Growing, nil), mesh.WasmFunction{MemoryMiB: 256, Budget: long()})
 	if v := m.Request(newRequest()); v != function.Failed {
 		t.Errorf("verdict %d: the test sees no growth", v)
 	}
@@ -265,7 +181,7 @@ func TestReload(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write(assemble(next, nil), 3*time.Hour)
+	write(wasmtest.Assemble(wasmtest.Next, nil), 3*time.Hour)
 	l := &Loader{Log: slog.New(slog.DiscardHandler), Now: clock}
 	r := function.NewRegistry(1, l)
 	o, err := mesh.ParseYAML("f.yaml", fmt.Appendf(nil, `
@@ -290,13 +206,13 @@ spec: {functions: [f]}
 			return c.Broken
 		}
 		q := newRequest("a: b")
-		c.Request(q, false)
+		c.Request(q, 0, false)
 		return texts(q.Fields)
 	}
 	if got := ask(); got != "a: b" || r.Changed() {
 		t.Fatalf("at first %q, changed %v", got, r.Changed())
 	}
-	write(assemble(code(setTier, next), nil), 2*time.Hour)
+	write(wasmtest.Assemble(wasmtest.Code(wasmtest.SetTier, wasmtest.Next), nil), 2*time.Hour)
 	if !r.Changed() {
 		t.Error("a change is not seen")
 	}

@@ -478,14 +478,10 @@ func (c *candidate) gain(tickMS float64, stepped bool, far float64) float64 {
 // that gets something is the same, and no other is cheaper but those that get all
 // that may go there. When all of them do, the rest is left.
 func fill(all []candidate, perS float64) {
-	amount := func(nu float64) float64 {
-		sum := 0.0
-		for i := range all {
-			c := &all[i]
-			c.fill = clamp(c.RatePerS(nu-c.costMS)-c.others, 0, c.most)
-			sum += c.fill
-		}
-		return sum
+	var room [MaxRemotes + 1]*candidate
+	open := room[:0] // those that may get something below hi
+	for i := range all {
+		open = append(open, &all[i])
 	}
 	// Where not even the cheapest empty place is worth its cost, nobody gets anything.
 	cheapest := math.Inf(1)
@@ -496,11 +492,12 @@ func fill(all []candidate, perS float64) {
 	for hi*2 < cheapest && hi < dearestMS {
 		lo, hi = hi, hi*2
 	}
-	above := amount(hi) - perS
+	above := amount(open, hi) - perS
 	for above < 0 && hi < dearestMS {
 		lo, hi, below = hi, hi*2, above
-		above = amount(hi) - perS
+		above = amount(open, hi) - perS
 	}
+	open = worth(open)
 	// False position, every third time halving: amounts are nearly straight close to
 	// the root and flat far below it.
 	for i, over := 0, above; i < 60 && over > 1e-9*perS && hi-lo > 1e-13*hi; i++ {
@@ -508,18 +505,41 @@ func fill(all []candidate, perS float64) {
 		if i%3 == 2 || !(mid > lo && mid < hi) {
 			mid = (lo + hi) / 2
 		}
-		if now := amount(mid) - perS; now < 0 {
+		if now := amount(open, mid) - perS; now < 0 {
 			lo, below = mid, now
 			above /= 2 // Illinois: the end that stays must not hold the line
 		} else {
 			hi, above, over = mid, now, now
 			below /= 2
+			open = worth(open)
 		}
 	}
-	sum := amount(hi)
+	sum := amount(open, hi)
 	for i := range all {
 		all[i].fill *= math.Min(1, perS/sum)
 	}
+}
+
+// amount is what all of them get at a level of prices.
+func amount(all []*candidate, nu float64) float64 {
+	sum := 0.0
+	for _, c := range all {
+		c.fill = clamp(c.RatePerS(nu-c.costMS)-c.others, 0, c.most)
+		sum += c.fill
+	}
+	return sum
+}
+
+// worth leaves those out that got nothing at the level just looked at: below it they get
+// nothing either, and most of a city's sites are of these.
+func worth(all []*candidate) []*candidate {
+	out := all[:0]
+	for _, c := range all {
+		if c.fill > 0 {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // draws leaves in fill the rate by which the gate draws each remote: the plan's,

@@ -66,7 +66,7 @@ func (n *Node) configureBudgets(old map[string]*Peer) {
 // spent says in words why a link may carry nothing more, empty where it may.
 func (n *Node) spent(p *Peer) string {
 	switch {
-	case !n.ledger.Meter(p.Site).Spent():
+	case !p.meter.Spent():
 		return ""
 	case n.budgets[p.Site].grant == nil:
 		return "the link has a budget, and the controller has not said yet what is left of it for this proxy"
@@ -75,7 +75,9 @@ func (n *Node) spent(p *Peer) string {
 }
 
 // carried completes what is said of a link.
-func (n *Node) carried(l *mesh.LinkReport) {
-	l.Carried = n.ledger.Meter(l.Site).Carried()
-	l.Grant = n.budgets[l.Site].grant
+func (n *Node) carried(l *mesh.LinkReport, p *Peer) {
+	l.Carried = p.meter.Carried()
+	if p.Budget {
+		l.Grant = n.budgets[l.Site].grant
+	}
 }

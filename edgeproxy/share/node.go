@@ -11,6 +11,7 @@ import (
 	"github.com/meridian-mesh/meridian/controller/plan"
 	"github.com/meridian-mesh/meridian/controller/price"
 	"github.com/meridian-mesh/meridian/edgeproxy/inband"
+	"github.com/meridian-mesh/meridian/edgeproxy/limit"
 )
 
 // Sources of the plan in force (mesh.EffectiveWeights.Source).
@@ -78,6 +79,8 @@ type Peer struct {
 	Budget bool
 	// Excluded says why nothing may go there, empty when it may.
 	Excluded string
+
+	meter *limit.Meter // of the link, set by Configure
 }
 
 // Counters are one service's counts at this node since it started.
@@ -215,6 +218,7 @@ func (n *Node) Configure(services []Service, peers []Peer) error {
 		if peer[p.Site] != nil || p.Site == n.id.Site {
 			return fmt.Errorf("site %s appears twice or is this site", p.Site)
 		}
+		p.meter = n.ledger.Meter(p.Site)
 		peer[p.Site] = p
 	}
 	was := n.peer
@@ -392,7 +396,11 @@ func (n *Node) options(nowNS int64, s *service) []plan.Option {
 		if p == nil {
 			continue
 		}
-		o.RTTMS, o.LinkPriceMS, o.MaxPerS, o.Excluded = n.rttMS(p), p.PriceMS+n.budgets[p.Site].priceMS, p.MaxRate, cmp.Or(s.Barred[o.Site], p.Excluded, n.spent(p))
+		o.RTTMS, o.LinkPriceMS, o.MaxPerS, o.Excluded = n.rttMS(p), p.PriceMS, p.MaxRate, cmp.Or(s.Barred[o.Site], p.Excluded)
+		if p.Budget {
+			o.LinkPriceMS += n.budgets[p.Site].priceMS
+			o.Excluded = cmp.Or(o.Excluded, n.spent(p))
+		}
 		if o.Excluded == "" {
 			o.Excluded = n.ledger.Live(s.Key, o.Site).Suspect(nowNS)
 		}
@@ -451,7 +459,7 @@ func (n *Node) links(nowNS int64) []mesh.LinkReport {
 				l.Suspect = why
 			}
 		}
-		n.carried(&l)
+		n.carried(&l, p)
 		out = append(out, l)
 	}
 	return out

@@ -19,7 +19,7 @@ func filesFlag(cmd *cobra.Command, dst *[]string, use string) {
 }
 
 func applyCommand(e *env) *cobra.Command {
-	var files []string
+	var files, classes []string
 	var dryRun, proven bool
 	var output string
 	cmd := &cobra.Command{
@@ -46,6 +46,9 @@ answer, nothing is proven and nothing is changed.`,
 			if len(files) == 0 {
 				return errUsage{errors.New("what to apply? Give -f FILE, -f DIR or -f -")}
 			}
+			if len(classes) > 0 && !proven {
+				return errUsage{errors.New("--class is for --prove")}
+			}
 			sources, err := manifest.Read(files, cmd.InOrStdin())
 			if err != nil {
 				return err
@@ -55,7 +58,7 @@ answer, nothing is proven and nothing is changed.`,
 				req.Documents = append(req.Documents, siteapi.Document{Name: s.Name, YAML: string(s.Data)})
 			}
 			if proven {
-				if err := proveFirst(cmd, e, req, sources, output); err != nil {
+				if err := proveFirst(cmd, e, req, sources, output, classes); err != nil {
 					return err
 				}
 			}
@@ -68,13 +71,18 @@ answer, nothing is proven and nothing is changed.`,
 	}
 	filesFlag(cmd, &files, "what to apply")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check everything and say what would happen, change nothing")
+	cmd.Flags().StringSliceVar(&classes, "class", nil, "with --prove: `NAME=PART`, the part of the requests that is of a priority class")
 	cmd.Flags().BoolVar(&proven, "prove", false, "replay the last hour's load with the change first, and refuse what breaks an objective")
 	outputFlag(cmd, &output)
 	return cmd
 }
 
 // proveFirst returns nil when the change may be made.
-func proveFirst(cmd *cobra.Command, e *env, req siteapi.ApplyRequest, sources []mesh.Source, output string) error {
+func proveFirst(cmd *cobra.Command, e *env, req siteapi.ApplyRequest, sources []mesh.Source, output string, classes []string) error {
+	parts, err := parseParts(classes)
+	if err != nil {
+		return errUsage{err}
+	}
 	objects, err := parse(cmd, sources)
 	if err != nil {
 		return err
@@ -91,7 +99,7 @@ func proveFirst(cmd *cobra.Command, e *env, req siteapi.ApplyRequest, sources []
 	if err != nil {
 		return err
 	}
-	proofs, err := prove(&l, objects)
+	proofs, err := prove(&l, objects, parts)
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,7 @@ import (
 
 func whatifCommand(e *env) *cobra.Command {
 	var output, service string
-	var lose, cuts, files []string
+	var lose, cuts, files, classes []string
 	var scale float64
 	var seed uint64
 	cmd := &cobra.Command{
@@ -34,6 +34,10 @@ who may use a service, links, drained sites, sharing policies and pins. What was
 measured of a site's capacity counts on in the ratio of what is declared then and
 now. Of a site's own objects only those count that the asked controller has.
 
+Which requests are of a priority class is not known to a controller: --class says which
+part. Services that count open sessions, or share a machine with others (capacity.pool),
+are left out.
+
 BUSY is the part of a site's capacity in use, with what it serves for others. A
 site over 95 % would be overloaded.`,
 		Example: `  meridian --data ./hub whatif --lose-site north
@@ -45,6 +49,10 @@ site over 95 % would be overloaded.`,
 			change := whatif.Change{Lose: lose, Scale: scale}
 			if len(lose)+len(cuts)+len(files) == 0 && !cmd.Flags().Changed("scale") {
 				return errUsage{errors.New("what change? give --lose-site, --cut, --scale or -f")}
+			}
+			parts, err := parseParts(classes)
+			if err != nil {
+				return errUsage{err}
 			}
 			var set *mesh.Objects
 			if len(files) > 0 {
@@ -71,6 +79,9 @@ site over 95 % would be overloaded.`,
 			worlds, notes := l.worlds(was)
 			for _, n := range notes {
 				fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", n)
+			}
+			if err := classParts(parts, worlds, was, is); err != nil {
+				return errUsage{err}
 			}
 			answers := map[mesh.ServiceKey]*whatif.Answer{}
 			var keys []mesh.ServiceKey
@@ -111,6 +122,7 @@ site over 95 % would be overloaded.`,
 	fs.StringSliceVar(&lose, "lose-site", nil, "`sites` that are gone with all their endpoints")
 	fs.StringSliceVar(&cuts, "cut", nil, "`A-B`: sites that cannot reach each other")
 	fs.Float64Var(&scale, "scale", 1, "demand everywhere, times this")
+	fs.StringSliceVar(&classes, "class", nil, "`NAME=PART`: part of the requests that is of a priority class; others are of none")
 	filesFlag(cmd, &files, "documents to set first")
 	fs.StringVar(&service, "service", "", "only this service, `namespace/name`")
 	fs.Uint64Var(&seed, "seed", 1, "what arrivals and work are drawn from")
@@ -150,6 +162,13 @@ func whatifTable(w io.Writer, k mesh.ServiceKey, a *whatif.Answer) {
 	fmt.Fprintf(w, "p99\t%.1fms\t%.1fms\n", a.Before.P99MS, a.After.P99MS)
 	fmt.Fprintf(w, "errors\t%s\t%s\n", percent(a.Before.Errors), percent(a.After.Errors))
 	fmt.Fprintf(w, "served elsewhere\t%s\t%s\n", percent(a.Before.Away), percent(a.After.Away))
+	for _, c := range a.Classes {
+		name := c.Class
+		if name == "" {
+			name = "no class"
+		}
+		fmt.Fprintf(w, "%s: mean, errors\t%.1fms, %s\t%.1fms, %s\n", name, c.Before.MeanMS, percent(c.Before.Errors), c.After.MeanMS, percent(c.After.Errors))
+	}
 	for _, s := range a.Sites {
 		then := percent(s.After)
 		switch {

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
@@ -93,6 +95,10 @@ func (l *liveMesh) worlds(declared map[mesh.ServiceKey]*whatif.Declared) (map[me
 	out := map[mesh.ServiceKey]*whatif.World{}
 	for _, key := range slices.Sorted(maps.Keys(declared)) {
 		d := declared[key]
+		if why := d.Unknown(); why != "" {
+			notes = append(notes, fmt.Sprintf("service %s is left out: %s", key, why))
+			continue
+		}
 		w := &whatif.World{RTTMS: map[[2]string]float64{}, Declared: d}
 		for pair, way := range d.Ways {
 			w.RTTMS[pair] = way.RTTMS
@@ -162,6 +168,51 @@ func (l *liveMesh) remember(key mesh.ServiceKey, w *whatif.World) time.Duration 
 	return time.Duration(float64(steps) * stepS * float64(time.Second))
 }
 
+// parseParts reads NAME=PART of priority classes.
+func parseParts(flags []string) (map[string]float64, error) {
+	out, sum := map[string]float64{}, 0.0
+	for _, f := range flags {
+		name, text, _ := strings.Cut(f, "=")
+		part, err := strconv.ParseFloat(text, 64)
+		if _, twice := out[name]; err != nil || !(part >= 0 && part <= 1) || name == "" || twice {
+			return nil, fmt.Errorf("--class %q: want a priority class and its part of the requests from 0 to 1, such as batch=0.3, each once", f)
+		}
+		out[name] = part
+		sum += part
+	}
+	if sum > 1+1e-9 {
+		return nil, fmt.Errorf("--class: the parts are %.4g together, more than all requests", sum)
+	}
+	return out, nil
+}
+
+// classParts gives each world the parts of those classes that its documents have, before
+// or after the change. A class that no service has is an error.
+func classParts(parts map[string]float64, worlds map[mesh.ServiceKey]*whatif.World, was, is map[mesh.ServiceKey]*whatif.Declared) error {
+	found := map[string]bool{}
+	for key, w := range worlds {
+		for _, d := range []*whatif.Declared{was[key], is[key]} {
+			if d == nil {
+				continue
+			}
+			for _, c := range d.Sharing.PriorityClasses {
+				if part, ok := parts[c.Name]; ok {
+					if w.Classes == nil {
+						w.Classes = map[string]float64{}
+					}
+					w.Classes[c.Name], found[c.Name] = part, true
+				}
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(parts)) {
+		if !found[name] {
+			return fmt.Errorf("--class %s: no service that is looked at has a priority class of this name", name)
+		}
+	}
+	return nil
+}
+
 // proof is what prove found of one service.
 type proof struct {
 	service mesh.ServiceKey
@@ -172,7 +223,7 @@ type proof struct {
 // prove replays the last hour's demand with documents set, for every service of which
 // an objective is stated then. What cannot be known is an error: a proof is all or
 // nothing.
-func prove(l *liveMesh, set *mesh.Objects) ([]proof, error) {
+func prove(l *liveMesh, set *mesh.Objects, parts map[string]float64) ([]proof, error) {
 	const instead = "; nothing was changed: apply without --prove takes it as it is"
 	before, after, err := l.documents(set)
 	if err != nil {
@@ -192,9 +243,16 @@ func prove(l *liveMesh, set *mesh.Objects) ([]proof, error) {
 			return nil, fmt.Errorf("site %s has %d services more than it can remember the load of%s", row.Site, row.Missed, instead)
 		}
 	}
-	worlds, notes := l.worlds(was)
+	promised := maps.Clone(was)
+	maps.DeleteFunc(promised, func(key mesh.ServiceKey, d *whatif.Declared) bool {
+		return d.Objective == nil && (is[key] == nil || is[key].Objective == nil)
+	})
+	worlds, notes := l.worlds(promised)
 	if len(notes) > 0 {
 		return nil, fmt.Errorf("%s%s", notes[0], instead)
+	}
+	if err := classParts(parts, worlds, promised, is); err != nil {
+		return nil, err
 	}
 	var out []proof
 	for _, key := range slices.Sorted(maps.Keys(was)) {

@@ -16,6 +16,21 @@ type Declared struct {
 	Sites     map[string]DeclaredSite
 	// Ways are those from one site to another, by both names.
 	Ways map[[2]string]Way
+	// Sessions says that its load is open sessions, and Pool names a site where it shares
+	// a machine with other services, empty for none. The simulator knows neither.
+	Sessions bool
+	Pool     string
+}
+
+// Unknown says why the simulator cannot judge the service, empty where it can.
+func (d *Declared) Unknown() string {
+	switch {
+	case d.Sessions:
+		return "it counts open sessions, which the simulator does not know"
+	case d.Pool != "":
+		return "it shares a machine with other services at site " + d.Pool + " (capacity.pool), which the simulator does not know"
+	}
+	return ""
 }
 
 // Served reports whether there is a site that is to serve.
@@ -72,8 +87,11 @@ func Declare(objects []world.Object) map[mesh.ServiceKey]*Declared {
 		for _, sh := range w.Shared(now, true) {
 			d := out[sh.Service]
 			if d == nil {
-				d = &Declared{Service: sh.Service, Sharing: sh.Sharing, Sites: map[string]DeclaredSite{}, Ways: map[[2]string]Way{}}
+				d = &Declared{Service: sh.Service, Sessions: sh.Sessions, Sharing: sh.Sharing, Sites: map[string]DeclaredSite{}, Ways: map[[2]string]Way{}}
 				out[sh.Service] = d
+			}
+			if sh.Mates > 0 && d.Pool == "" {
+				d.Pool = name
 			}
 			d.Sites[name] = DeclaredSite{Serves: !sh.NoHome, Drained: sh.Drained, Slots: sh.Home.Slots, ServiceMS: sh.Home.ServiceTimeMS}
 			for _, o := range sh.Options {

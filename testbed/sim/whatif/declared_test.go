@@ -45,7 +45,11 @@ spec: {targetRefs: [{kind: MeshService, name: shop}], siteSharing: {policy: POLI
 // declare reads the documents with some words replaced.
 func declare(t *testing.T, words ...string) *Declared {
 	t.Helper()
-	text := strings.NewReplacer(append(words, "PRICE", "0", "TRAFFIC", "accept", "SLOTS", "4", "POLICY", "cooperative")...).Replace(documents)
+	return declareText(t, strings.NewReplacer(append(words, "PRICE", "0", "TRAFFIC", "accept", "SLOTS", "4", "POLICY", "cooperative")...).Replace(documents))
+}
+
+func declareText(t *testing.T, text string) *Declared {
+	t.Helper()
 	objects, err := mesh.ParseYAML("test", []byte(text))
 	if err != nil {
 		t.Fatal(err)

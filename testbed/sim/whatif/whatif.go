@@ -14,6 +14,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/meridian-mesh/meridian/controller/plan"
 	"github.com/meridian-mesh/meridian/edgeproxy/share"
 	"github.com/meridian-mesh/meridian/testbed/sim"
 	"github.com/meridian-mesh/meridian/testbed/sim/policy"
@@ -40,6 +41,8 @@ type World struct {
 	RTTMS map[[2]string]float64
 	// Declared is what documents say of it; nil for a plain service.
 	Declared *Declared
+	// Classes is the part of the requests that is of each priority class, by name.
+	Classes map[string]float64
 }
 
 // Change is what is asked about.
@@ -64,6 +67,16 @@ type Answer struct {
 	// Overloaded names the sites that would be asked for more than they can do even
 	// after sharing: over 95 % busy.
 	Overloaded []string `json:"overloaded"`
+	// Classes are the priority classes of which parts were given, then all other requests.
+	Classes []ClassOutcome `json:"classes,omitempty"`
+}
+
+// ClassOutcome is what the users of one priority class see; the class "" is that of all
+// other requests.
+type ClassOutcome struct {
+	Class  string  `json:"class"`
+	Before Outcome `json:"before"`
+	After  Outcome `json:"after"`
 }
 
 // Outcome is what users see.
@@ -122,16 +135,21 @@ func (w *World) answer(c Change, seed uint64, l load) (*Answer, error) {
 		}
 	}
 	ans := &Answer{Overloaded: []string{}}
-	was, outcome, err := w.run(old, seed)
+	was, outcome, before, err := w.run(old, seed)
 	if err != nil {
 		return nil, err
 	}
 	ans.Before = outcome
-	will, outcome, err := after.run(next, seed)
+	will, outcome, then, err := after.run(next, seed)
 	if err != nil {
 		return nil, err
 	}
 	ans.After = outcome
+	if len(w.Classes) > 0 {
+		for _, name := range append(slices.Sorted(maps.Keys(w.Classes)), "") {
+			ans.Classes = append(ans.Classes, ClassOutcome{name, before[name], then[name]})
+		}
+	}
 	for i := range w.Sites {
 		l := Load{Site: w.Sites[i].Name, Before: was[i]}
 		if k := after.index(l.Site); k >= 0 {
@@ -149,6 +167,17 @@ func (w *World) answer(c Change, seed uint64, l load) (*Answer, error) {
 
 // check says what is not known of a world.
 func (w *World) check() error {
+	sum := 0.0
+	for name, part := range w.Classes {
+		if sum += part; !(part >= 0 && sum <= 1+1e-9) {
+			return fmt.Errorf("priority class %q: a part of %v, or more than all together", name, part)
+		}
+	}
+	if w.Declared != nil {
+		if why := w.Declared.Unknown(); why != "" {
+			return errors.New(why)
+		}
+	}
 	if !slices.ContainsFunc(w.Sites, func(s Site) bool { return !s.Closed }) {
 		return errors.New("no site serves this")
 	}
@@ -188,7 +217,7 @@ func (w *World) changed(c Change) (*World, error) {
 	if c.Scale < 0 || math.IsNaN(c.Scale) || c.Scale > 1e3 {
 		return nil, fmt.Errorf("demand times %v", c.Scale)
 	}
-	out := &World{RTTMS: maps.Clone(w.RTTMS), Declared: w.Declared}
+	out := &World{RTTMS: maps.Clone(w.RTTMS), Declared: w.Declared, Classes: w.Classes}
 	for _, s := range w.Sites {
 		if c.Scale > 0 {
 			s.DemandPerS *= c.Scale
@@ -286,7 +315,20 @@ func (w *World) scenario(l load) (*sim.Scenario, error) {
 	if n > 32 {
 		sc.Neighbours = 24
 	}
+	sc.Classes = w.classes()
 	return sc, sc.Check()
+}
+
+// classes are the priority classes of the documents with their parts. One of which a part
+// is given and that the documents do not have is of requests without a class.
+func (w *World) classes() []sim.Class {
+	var out []sim.Class
+	if w.Declared != nil && len(w.Classes) > 0 {
+		for _, c := range plan.Classes(&w.Declared.Sharing) {
+			out = append(out, sim.Class{Name: c.Name, Part: w.Classes[c.Name], ShedAfterMS: c.ShedAfterMS})
+		}
+	}
+	return out
 }
 
 // rules are what the world's documents say of sharing.
@@ -310,14 +352,15 @@ func (w *World) rules() policy.Options {
 	return o
 }
 
-func (w *World) run(sc *sim.Scenario, seed uint64) ([]float64, Outcome, error) {
+// run returns how busy each site was, what users saw, and those of each priority class.
+func (w *World) run(sc *sim.Scenario, seed uint64) ([]float64, Outcome, map[string]Outcome, error) {
 	p, err := policy.New(policy.NameMeridian, w.rules())
 	if err != nil {
-		return nil, Outcome{}, err
+		return nil, Outcome{}, nil, err
 	}
 	m, err := sim.New(sc, p, seed)
 	if err != nil {
-		return nil, Outcome{}, err
+		return nil, Outcome{}, nil, err
 	}
 	s, _ := m.Run(nil)
 	n := math.Max(1, float64(s.Window.Requests))
@@ -333,5 +376,14 @@ func (w *World) run(sc *sim.Scenario, seed uint64) ([]float64, Outcome, error) {
 		}
 		loads[i] = sum / (sc.ForS - warmS) / sc.Network.Sites[i].CapacityPerS()
 	}
-	return loads, out, nil
+	classes := map[string]Outcome{}
+	for k := range s.Class {
+		t, name := &s.Class[k], ""
+		if k > 0 {
+			name = sc.Classes[k-1].Name
+		}
+		n := math.Max(1, float64(t.Requests))
+		classes[name] = Outcome{MeanMS: t.MeanMS(), Errors: float64(t.Errors()) / n}
+	}
+	return loads, out, classes, nil
 }

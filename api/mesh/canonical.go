@@ -5,8 +5,15 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 )
+
+// maxDepth bounds how deep a snapshot is nested, which bounds how often its bytes are
+// moved: an object whose keys have to be sorted is copied once more.
+const maxDepth = 200
+
+var errTooDeep = fmt.Errorf("more than %d levels of objects and lists", maxDepth)
 
 // canonical rewrites a JSON object with sorted keys, no white space and numbers
 // as they were written, without the named members. The same object gives the
@@ -37,6 +44,7 @@ type canonicalizer struct {
 	// members are those of the objects that are open, of the innermost last.
 	members []member
 	spare   []byte
+	depth   int
 }
 
 // member is one of an object, from out[begin] on.
@@ -54,6 +62,10 @@ func (c *canonicalizer) space() byte {
 }
 
 func (c *canonicalizer) value() error {
+	if c.depth++; c.depth > maxDepth {
+		return errTooDeep
+	}
+	defer func() { c.depth-- }()
 	switch c.space() {
 	case '{':
 		return c.object(nil)

@@ -91,7 +91,11 @@ cluster-down: ## end it
 
 .PHONY: test-cluster
 test-cluster: ## two real kubelets, our scheduler, two sites and their proxies: scale, rollout, drain and loss of a node under load
-	@go test -tags cluster -count=1 -timeout 20m -v $(TESTFLAGS) -run '^TestCluster$$' ./testbed/cluster
+	@go test -tags cluster -count=1 -timeout 20m -v $(AS_ROOT) $(TESTFLAGS) -run '^TestCluster$$' ./testbed/cluster
+
+.PHONY: conformance
+conformance: ## the Gateway API's conformance suite in that cluster; writes docs/conformance (ten minutes)
+	@go test -tags cluster -count=1 -timeout 60m -v $(AS_ROOT) $(TESTFLAGS) -run '^TestConformance$$' ./testbed/cluster
 
 .PHONY: sim-placement
 sim-placement: ## compare rules of placement on 200 cases (ten minutes): docs/benchmarks.md has the tables

@@ -107,6 +107,9 @@ func (s *Server) explainHere(ctx context.Context, r siteapi.ExplainRequest) (*me
 	err := s.do(ctx, func() {
 		var all []string
 		for _, n := range s.world.Nodes(time.Now()) {
+			if n.Report.Chains != nil {
+				continue // it forwards packets
+			}
 			all = append(all, n.Name)
 			if node == "" && n.Status == membership.Alive && (r.Node == "" || r.Node == n.Name) {
 				node = n.Name

@@ -51,11 +51,11 @@ func (s *Server) tellTraffic(now time.Time) {
 	if !s.talk.here.Due(now, s.talk.at) {
 		return
 	}
-	s.talk.at = now
 	r, ok := s.talk.here.Report(now)
 	if !ok {
 		return
 	}
+	s.talk.at = now
 	s.talk.seq++
 	r.Site, r.Epoch, r.Seq, r.RTTMS = s.cfg.Site, s.epoch, s.talk.seq, map[string]float64{}
 	for _, p := range s.world.Peers(now, s.reachable()) {

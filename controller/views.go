@@ -52,7 +52,7 @@ func (s *Server) self(now time.Time) siteapi.SiteStatus {
 	for _, n := range s.world.Nodes(now) {
 		st := siteapi.NodeStatus{
 			Node: n.Name, Status: n.Status, AgeMS: ms(now.Sub(n.At)), Applied: n.Report.Applied,
-			Refused: n.Report.Refused, RefusedWhy: n.Report.RefusedWhy, Problems: n.Report.Problems, Identity: n.Report.Identity,
+			Refused: n.Report.Refused, RefusedWhy: n.Report.RefusedWhy, Problems: n.Report.Problems, Identity: n.Report.Identity, Chains: n.Report.Chains,
 		}
 		for _, l := range n.Report.Links {
 			if n.Status != membership.Dead && (l.Fault != "" || l.Suspect != "") && len(out.Links) < maxTroubles {
@@ -117,7 +117,7 @@ func (s *Server) row(now time.Time) siteapi.WeightsRow {
 		out.Services, out.AgeMS = s.weights.Services, ms(now.Sub(s.weights.IssuedAt))
 	}
 	for _, n := range s.world.Nodes(now) {
-		if n.Status != membership.Dead {
+		if n.Status != membership.Dead && n.Report.Chains == nil {
 			out.Nodes[n.Name] = n.Report.InForce
 		}
 	}

@@ -32,7 +32,9 @@ type listener struct {
 	resolved judgement
 	conflict judgement
 	attached int
-	mesh     *mesh.Listener // nil where it is not served
+	// taken says that a route has a listener that only one can have.
+	taken bool
+	mesh  *mesh.Listener // nil where it is not served
 }
 
 // protocolKinds are the kinds of routes that a protocol's listeners take.
@@ -62,7 +64,7 @@ func (t *translation) claimListeners() {
 		}
 	}
 	t.addresses()
-	taken := map[int][]claimed{}
+	taken := map[transport][]claimed{}
 	for _, g := range t.gateways {
 		if g.Unserved != "" {
 			reason := "Invalid"
@@ -79,6 +81,12 @@ func (t *translation) claimListeners() {
 	}
 }
 
+// transport is a port of TCP or of UDP, which have nothing to do with each other.
+type transport struct {
+	port    int
+	packets bool
+}
+
 // claimed is a port that a listener has.
 type claimed struct {
 	g *gateway
@@ -86,7 +94,7 @@ type claimed struct {
 }
 
 // conflicts gives the port to a listener, or says who has it.
-func (t *translation) conflicts(g *gateway, l *listener, taken map[int][]claimed) {
+func (t *translation) conflicts(g *gateway, l *listener, taken map[transport][]claimed) {
 	l.conflict = judgement{Conflicted, false, "NoConflicts", "no other listener is in its way"}
 	refuse := func(reason, format string, args ...any) {
 		message := fmt.Sprintf(format, args...)
@@ -96,7 +104,8 @@ func (t *translation) conflicts(g *gateway, l *listener, taken map[int][]claimed
 		}
 		l.mesh = nil
 	}
-	for _, c := range taken[l.Port] {
+	at := transport{l.Port, l.Protocol == mesh.ProtocolUDP}
+	for _, c := range taken[at] {
 		switch {
 		case c.g != g && g.serves() && shareAddress(c.g, g):
 			refuse(mesh.ReasonPortUnavailable, "port %d is taken by listener %s of Gateway %s, which is older", l.Port, c.l.Name, c.g.key())
@@ -111,7 +120,7 @@ func (t *translation) conflicts(g *gateway, l *listener, taken map[int][]claimed
 		}
 	}
 	if l.accepted.holds {
-		taken[l.Port] = append(taken[l.Port], claimed{g, l})
+		taken[at] = append(taken[at], claimed{g, l})
 	}
 }
 
@@ -192,6 +201,7 @@ func (t *translation) listenerTLS(g *gateway, l *listener, m *mesh.Listener) {
 	m.TLS = &mesh.ListenerTLS{Mode: cmp.Or(l.TLS.Mode, mesh.TLSTerminate), Options: l.TLS.Options}
 	if l.Protocol == mesh.ProtocolTLS && m.TLS.Mode == mesh.TLSTerminate {
 		unserved("tls.mode Terminate is not served for protocol TLS by this version: use protocol HTTPS, or mode Passthrough")
+		l.kinds = []RouteKind{}
 		return
 	}
 	if m.TLS.Mode == mesh.TLSPassthrough {

@@ -29,11 +29,18 @@ type reference struct {
 
 func (t *translation) routes() {
 	for _, r := range slices.SortedFunc(slices.Values(t.in.Routes), func(a, b *Route) int {
+		if a.Kind == b.Kind && a.whole() {
+			return oldestFirst(&a.Meta, &b.Meta)
+		}
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.key(), b.key()))
 	}) {
 		t.route(r)
 	}
 }
+
+// whole reports whether a listener's traffic cannot be shared among routes of the kind:
+// the oldest has all of it, and the others are accepted and wait.
+func (r *Route) whole() bool { return r.Kind == mesh.KindTCPRoute || r.Kind == mesh.KindUDPRoute }
 
 func (t *translation) route(r *Route) {
 	type parent struct {
@@ -52,12 +59,19 @@ func (t *translation) route(r *Route) {
 			continue // somebody else's, or not there
 		}
 		list, j := t.attach(r, &ref, g)
+		waits := len(list) > 0 && !slices.ContainsFunc(list, func(l *listener) bool { return !l.taken })
+		if waits {
+			j.message = "accepted, and without traffic: an older " + r.Kind + " has the listener"
+		}
 		parents = append(parents, parent{ref, j})
 		for _, l := range list {
 			if attached[l] {
 				continue
 			}
 			attached[l] = true
+			if l.taken {
+				continue
+			}
 			if l.mesh != nil && g.serves() {
 				joined = append(joined, mesh.ParentRef{Namespace: g.Namespace, Name: g.Name, SectionName: l.Name})
 			}
@@ -85,6 +99,7 @@ func (t *translation) route(r *Route) {
 	if fault == "" {
 		for l := range attached {
 			l.attached++
+			l.taken = l.taken || r.whole()
 		}
 	}
 	have = slices.DeleteFunc(have, func(p ParentStatus) bool { return !ours(p) })
@@ -173,30 +188,43 @@ func (r *routing) emit(parents []mesh.ParentRef) (fault string) {
 	return ""
 }
 
-func (r *routing) httpRules() []mesh.HTTPRouteRule {
-	rules := slices.Clone(r.HTTP)
-	for i := range rules {
-		rule := &rules[i]
-		path := fmt.Sprintf("spec.rules[%d]", i)
-		rule.Filters = r.httpFilters(path, rule.Filters)
-		rule.BackendRefs = slices.Clone(rule.BackendRefs)
-		for j := range rule.BackendRefs {
-			b := &rule.BackendRefs[j]
-			at := fmt.Sprintf("%s.backendRefs[%d]", path, j)
-			to := r.resolve(reference{at, ObjectRef{b.Group, b.Kind, b.Namespace, b.Name}, b.Port})
-			b.Group, b.Kind, b.Namespace, b.Name = to.Group, to.Kind, to.Namespace, to.Name
-			b.Filters = r.httpFilters(at, b.Filters)
-		}
-	}
-	return rules
-}
-
-func (r *routing) httpFilters(path string, list []mesh.HTTPRouteFilter) []mesh.HTTPRouteFilter {
+// each is a copy of a list with something done to each item at its path.
+func each[T any](path string, list []T, do func(at string, item *T)) []T {
 	list = slices.Clone(list)
 	for i := range list {
-		list[i].RequestMirror = r.mirror(fmt.Sprintf("%s.filters[%d]", path, i), list[i].RequestMirror)
+		do(fmt.Sprintf("%s[%d]", path, i), &list[i])
 	}
 	return list
+}
+
+func (r *routing) httpRules() []mesh.HTTPRouteRule {
+	mirror := func(at string, f *mesh.HTTPRouteFilter) { f.RequestMirror = r.mirror(at, f.RequestMirror) }
+	return each("spec.rules", r.HTTP, func(at string, rule *mesh.HTTPRouteRule) {
+		rule.Filters = each(at+".filters", rule.Filters, mirror)
+		rule.BackendRefs = each(at+".backendRefs", rule.BackendRefs, func(at string, b *mesh.BackendRef) {
+			r.lead(at, &b.Group, &b.Kind, &b.Namespace, &b.Name, b.Port)
+			b.Filters = each(at+".filters", b.Filters, mirror)
+		})
+	})
+}
+
+func (r *routing) grpcRules() []mesh.GRPCRouteRule {
+	mirror := func(at string, f *mesh.GRPCRouteFilter) { f.RequestMirror = r.mirror(at, f.RequestMirror) }
+	return each("spec.rules", r.GRPC, func(at string, rule *mesh.GRPCRouteRule) {
+		rule.Filters = each(at+".filters", rule.Filters, mirror)
+		rule.BackendRefs = each(at+".backendRefs", rule.BackendRefs, func(at string, b *mesh.GRPCBackendRef) {
+			r.lead(at, &b.Group, &b.Kind, &b.Namespace, &b.Name, b.Port)
+			b.Filters = each(at+".filters", b.Filters, mirror)
+		})
+	})
+}
+
+func (r *routing) streamRules() []mesh.StreamRouteRule {
+	return each("spec.rules", r.Stream, func(at string, rule *mesh.StreamRouteRule) {
+		rule.BackendRefs = each(at+".backendRefs", rule.BackendRefs, func(at string, b *mesh.BackendRef) {
+			r.lead(at, &b.Group, &b.Kind, &b.Namespace, &b.Name, b.Port)
+		})
+	})
 }
 
 func (r *routing) mirror(path string, m *mesh.RequestMirror) *mesh.RequestMirror {
@@ -205,48 +233,14 @@ func (r *routing) mirror(path string, m *mesh.RequestMirror) *mesh.RequestMirror
 	}
 	c := *m
 	b := &c.BackendRef
-	to := r.resolve(reference{path + ".requestMirror.backendRef", ObjectRef{b.Group, b.Kind, b.Namespace, b.Name}, b.Port})
-	b.Group, b.Kind, b.Namespace, b.Name = to.Group, to.Kind, to.Namespace, to.Name
+	r.lead(path+".requestMirror.backendRef", &b.Group, &b.Kind, &b.Namespace, &b.Name, b.Port)
 	return &c
 }
 
-func (r *routing) grpcRules() []mesh.GRPCRouteRule {
-	rules := slices.Clone(r.GRPC)
-	for i := range rules {
-		rule := &rules[i]
-		path := fmt.Sprintf("spec.rules[%d]", i)
-		rule.Filters = r.grpcFilters(path, rule.Filters)
-		rule.BackendRefs = slices.Clone(rule.BackendRefs)
-		for j := range rule.BackendRefs {
-			b := &rule.BackendRefs[j]
-			at := fmt.Sprintf("%s.backendRefs[%d]", path, j)
-			to := r.resolve(reference{at, ObjectRef{b.Group, b.Kind, b.Namespace, b.Name}, b.Port})
-			b.Group, b.Kind, b.Namespace, b.Name = to.Group, to.Kind, to.Namespace, to.Name
-			b.Filters = r.grpcFilters(at, b.Filters)
-		}
-	}
-	return rules
-}
-
-func (r *routing) grpcFilters(path string, list []mesh.GRPCRouteFilter) []mesh.GRPCRouteFilter {
-	list = slices.Clone(list)
-	for i := range list {
-		list[i].RequestMirror = r.mirror(fmt.Sprintf("%s.filters[%d]", path, i), list[i].RequestMirror)
-	}
-	return list
-}
-
-func (r *routing) streamRules() []mesh.StreamRouteRule {
-	rules := slices.Clone(r.Stream)
-	for i := range rules {
-		rules[i].BackendRefs = slices.Clone(rules[i].BackendRefs)
-		for j := range rules[i].BackendRefs {
-			b := &rules[i].BackendRefs[j]
-			to := r.resolve(reference{fmt.Sprintf("spec.rules[%d].backendRefs[%d]", i, j), ObjectRef{b.Group, b.Kind, b.Namespace, b.Name}, b.Port})
-			b.Group, b.Kind, b.Namespace, b.Name = to.Group, to.Kind, to.Namespace, to.Name
-		}
-	}
-	return rules
+// lead makes a reference of any type lead to a MeshService.
+func (r *routing) lead(path string, group, kind, namespace, name *string, port int) {
+	to := r.resolve(reference{path, ObjectRef{*group, *kind, *namespace, *name}, port})
+	*group, *kind, *namespace, *name = to.Group, to.Kind, to.Namespace, to.Name
 }
 
 // resolve turns a reference to a Service or MeshService into one to a MeshService.

@@ -119,7 +119,7 @@ func (c *checker) listeners() {
 		g *Gateway
 		l *Listener
 	}
-	claims := map[int][]claim{}
+	claims := map[transport][]claim{}
 	for _, g := range slices.SortedStableFunc(slices.Values(c.o.Gateways), func(a, b *Gateway) int { return byName(a.Metadata, b.Metadata) }) {
 		for i := range g.Spec.Listeners {
 			l := &g.Spec.Listeners[i]
@@ -127,7 +127,7 @@ func (c *checker) listeners() {
 				continue
 			}
 			path := fmt.Sprintf("spec.listeners[%d]", i)
-			for _, x := range claims[l.Port] {
+			for _, x := range claims[transportOf(l)] {
 				if x.g != g {
 					if shareAddress(x.g, g) {
 						c.add(KindGateway, g.Metadata, path+".port", ReasonPortUnavailable, "port %d is taken by listener %s of Gateway %s/%s",
@@ -145,10 +145,18 @@ func (c *checker) listeners() {
 					break
 				}
 			}
-			claims[l.Port] = append(claims[l.Port], claim{g, l})
+			claims[transportOf(l)] = append(claims[transportOf(l)], claim{g, l})
 		}
 	}
 }
+
+// transport is a port of TCP or of UDP, which have nothing to do with each other.
+type transport struct {
+	port    int
+	packets bool
+}
+
+func transportOf(l *Listener) transport { return transport{l.Port, l.Protocol == ProtocolUDP} }
 
 func shareAddress(a, b *Gateway) bool {
 	if len(a.Spec.Addresses) == 0 || len(b.Spec.Addresses) == 0 {

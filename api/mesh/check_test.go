@@ -31,7 +31,7 @@ metadata: {name: c}
 spec:
   gatewayClassName: meridian
   addresses: [{value: 127.0.0.1}]
-  listeners: [{name: http, port: 8080, protocol: HTTP}]
+  listeners: [{name: http, port: 8080, protocol: HTTP}, {name: packets, port: 8080, protocol: UDP}]
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute

@@ -2,7 +2,7 @@ package mesh
 
 import "time"
 
-// NodeReport is what a node (proxy) tells its own site's controller, every
+// NodeReport is what a node (proxy, or the agent of its chains) tells its own site's controller, every
 // 100 ms while anything changes and at least every 500 ms. Soft state.
 type NodeReport struct {
 	Compat
@@ -24,6 +24,20 @@ type NodeReport struct {
 	Heard    []HeardReport       `json:"heard,omitempty"`
 	Links    []LinkReport        `json:"links,omitempty"`
 	InForce  []EffectiveWeights  `json:"inForce,omitempty"`
+	// Chains is there when the report is an agent's, of chains, and no proxy's.
+	Chains *NodeChains `json:"chains,omitempty"`
+}
+
+// NodeChains is what the agent of a ChainNode's chains says.
+type NodeChains struct {
+	Node string `json:"node"`
+	// Chains have paths, of which Paths are all; what has none is a problem.
+	Chains int `json:"chains"`
+	Paths  int `json:"paths"`
+	// Instances are the functions' on this node, Down those that do not answer, with
+	// the reason, the first [MaxProblems] of them.
+	Instances int               `json:"instances"`
+	Down      map[string]string `json:"down,omitempty"`
 }
 
 // NodeIdentity is a node's certificate.

@@ -99,6 +99,8 @@ type Status struct {
 	View   string        `json:"view,omitempty"`
 	Chains []ChainStatus `json:"chains"`
 	Paths  []path.Path   `json:"paths"`
+	// Instances are those of functions on this node.
+	Instances int `json:"instances"`
 	// Down are this node's instances that do not answer, with the reason.
 	Down    map[string]string `json:"down,omitempty"`
 	Applied uint64            `json:"applied"` // tables, since the agent's start
@@ -334,6 +336,14 @@ func (r *run) apply(v *path.View) error {
 	r.status.Ready, r.status.Fault, r.status.View = true, "", v.Name
 	r.status.Applied++
 	r.status.Paths = v.Plan.Paths
+	r.status.Instances = 0
+	for _, f := range r.objects.NetworkFunctions {
+		for i := range f.Spec.Instances {
+			if f.Spec.Instances[i].Node == r.cfg.Node {
+				r.status.Instances++
+			}
+		}
+	}
 	r.status.Chains = nil
 	for i := range v.Plan.Chains {
 		c := &v.Plan.Chains[i]

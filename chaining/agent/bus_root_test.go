@@ -84,6 +84,21 @@ func TestRootController(t *testing.T) {
 	if out, err := apply("20s"); err != nil || !strings.Contains(out, "chain default/web is in force on node edge: 1 path, ok") {
 		t.Fatalf("apply: %v\n%s", err, out)
 	}
+	// The controller knows the agent, and what it says.
+	said := func(want string) {
+		t.Helper()
+		var out string
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+			out, _ = s.node.Run(t.Context(), meridian, "--data", data, "status")
+			if strings.Contains(out, want) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("status does not say %q:\n%s", want, out)
+			}
+		}
+	}
+	said("node edge-site/chainagent edge: 1 chain with 2 paths, 1 of 1 instance up")
 	stream := nstest.StartStream(t, s.client, s.server, "10.2.0.2:0", 2*time.Millisecond)
 
 	// One function more, whose port is not there yet.
@@ -96,6 +111,7 @@ func TestRootController(t *testing.T) {
 	s.until("the agent says why", func(st *Status) bool {
 		return !st.Ready && strings.Contains(st.Configuration.Refused, "interface f2r") && len(st.Paths) > 0 && len(st.Paths[0].Stops) == 1
 	})
+	said("node edge-site/chainagent edge: refuses generation")
 	s.node.IP("link set later name f2r")
 	s.node.IP("addr replace 10.9.2.5/30 dev f2r")
 	s.node.IP("link set f2r up")

@@ -47,6 +47,9 @@ func findDevice(name string) (device, error) {
 		return device{}, err
 	}
 	d := device{index: uint32(ifc.Index)}
+	if d.peer, err = toPeer(ifc.Index, name); err != nil {
+		return device{}, err
+	}
 	addrs, err := ifc.Addrs()
 	if err != nil {
 		return device{}, err

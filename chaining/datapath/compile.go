@@ -17,6 +17,7 @@ const (
 	hopRemember = 1
 	hopMAC      = 2
 	hopLive     = 4
+	hopPeer     = 8
 
 	portClassify = 1
 	portTunnel   = 2
@@ -53,6 +54,9 @@ type device struct {
 	// addresses are the node's there: what is sent to them is not for a chain. A
 	// table's Port.Address goes first.
 	addresses []netip.Addr
+	// peer says that it is one end of a veth whose other end is in another namespace, with
+	// all offloads on: frames may go straight to that end.
+	peer bool
 }
 
 // compile writes a table in the programs' terms; find looks an interface up.
@@ -65,6 +69,7 @@ func compile(t *path.Table, find func(name string) (device, error)) (*image, err
 			return nil, fmt.Errorf("port %s: %w", p.Interface, err)
 		}
 		c.ifindex = append(c.ifindex, dev.index)
+		c.peers = append(c.peers, dev.peer)
 		if err := c.port(dev, p); err != nil {
 			return nil, err
 		}
@@ -101,6 +106,7 @@ type compiler struct {
 	table    *path.Table
 	im       *image
 	ifindex  []uint32 // by port
+	peers    []bool   // by port
 	slots    []span   // by class
 	branches []span
 }
@@ -235,6 +241,9 @@ func (c *compiler) hop(at path.Hop, next path.NextHop) error {
 	case path.KindEther, path.KindEnd:
 	default:
 		return fmt.Errorf("hop %s: kind %d is unknown", pathString(key), next.Kind)
+	}
+	if (next.Kind == path.KindPlain || next.Kind == path.KindGPE) && next.Port != path.NoPort && c.peers[next.Port] {
+		out.Flags |= hopPeer
 	}
 	if next.Port == path.NoPort && next.Kind != path.KindEnd && next.Kind != path.KindBranch {
 		return fmt.Errorf("hop %s: no port to send to", pathString(key))

@@ -45,6 +45,31 @@ func TestCompile(t *testing.T) {
 	}
 }
 
+// Only functions' ports are gone through to the other end of their veth: others have a
+// guard, and whatever else there is, on the way out.
+func TestCompilePeer(t *testing.T) {
+	table := packetgrammar.Table()
+	number := numbered(table)
+	im, err := compile(table, func(name string) (device, error) {
+		d, err := number(name)
+		d.peer = true
+		return d, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[uint32]int{}
+	for at, h := range im.hops {
+		if want := h.Kind == uint32(path.KindPlain) || h.Kind == uint32(path.KindGPE); h.Flags&hopPeer != 0 != want {
+			t.Errorf("hop %s of kind %d: flags %d", pathString(at), h.Kind, h.Flags)
+		}
+		kinds[h.Kind]++
+	}
+	if kinds[uint32(path.KindPlain)] == 0 || kinds[uint32(path.KindGPE)] == 0 || len(kinds) < 4 {
+		t.Errorf("the table has hops of kinds %v", kinds)
+	}
+}
+
 func TestCompileRefuses(t *testing.T) {
 	for want, spoil := range map[string]func(*path.Table){
 		"no such interface": func(t *path.Table) { t.Ports = append(t.Ports, path.Port{Interface: "", Role: path.RoleIngress}) },

@@ -9,6 +9,9 @@ import (
 
 // ethtool commands (include/uapi/linux/ethtool.h).
 const (
+	ethtoolGetTxCsum = 0x16
+	ethtoolGetTSO    = 0x1e
+	ethtoolGetGSO    = 0x23
 	ethtoolSetTxCsum = 0x17
 	ethtoolSetTSO    = 0x1f
 	ethtoolSetGSO    = 0x24
@@ -29,9 +32,21 @@ func SetOffload(device string, on bool) error {
 }
 
 func setOffloads(device string, on bool, commands ...uint32) error {
+	_, err := ethtool(device, on, commands...)
+	return err
+}
+
+// offloads reports whether a device's segmentation and checksum offload are all on.
+func offloads(device string) (bool, error) {
+	return ethtool(device, false, ethtoolGetTSO, ethtoolGetGSO, ethtoolGetTxCsum)
+}
+
+// ethtool carries out commands, and reports whether all said on.
+func ethtool(device string, on bool, commands ...uint32) (all bool, err error) {
+	all = true
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("socket for ethtool: %w", err)
+		return false, fmt.Errorf("socket for ethtool: %w", err)
 	}
 	defer unix.Close(fd)
 	for _, cmd := range commands {
@@ -41,7 +56,7 @@ func setOffloads(device string, on bool, commands ...uint32) error {
 		}
 		req, err := unix.NewIfreq(device)
 		if err != nil {
-			return fmt.Errorf("device %s: %w", device, err)
+			return false, fmt.Errorf("device %s: %w", device, err)
 		}
 		type ifreqData struct {
 			name [unix.IFNAMSIZ]byte
@@ -51,10 +66,11 @@ func setOffloads(device string, on bool, commands ...uint32) error {
 		raw := ifreqData{data: unsafe.Pointer(&value)}
 		copy(raw.name[:], req.Name())
 		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&raw))); errno != 0 {
-			return fmt.Errorf("offload of %s: %w", device, errno)
+			return false, fmt.Errorf("offload of %s: %w", device, errno)
 		}
+		all = all && value.data != 0
 	}
-	return nil
+	return all, nil
 }
 
 // What a tunnel's headers take of a packet, in bytes: outer IP, UDP, VXLAN-GPE and

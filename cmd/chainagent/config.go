@@ -21,9 +21,9 @@ import (
 // alone: a proxy may have the same --state-dir, and its own last good copy there.
 const stateFolder = "chains"
 
-// openSource is where the agent's documents come from. close lets go of the
-// controller, and must be called when nothing of the source runs any more.
-func openSource(o *options, apply source.Apply, log *slog.Logger) (src source.Source, closeBus func(), err error) {
+// openSource is where the agent's documents come from. controller is nil of files, and
+// must be closed when nothing of the source runs any more.
+func openSource(o *options, apply source.Apply, log *slog.Logger) (src source.Source, controller *bus.Node, err error) {
 	state := ""
 	if o.stateDir != "" {
 		state = filepath.Join(o.stateDir, stateFolder)
@@ -33,7 +33,7 @@ func openSource(o *options, apply source.Apply, log *slog.Logger) (src source.So
 	}
 	if !o.fromBus() {
 		src, err = source.NewFiles(o.config, o.site, state, apply, log)
-		return src, func() {}, err
+		return src, nil, err
 	}
 	if state == "" {
 		log.Warn("without --state-dir this agent cannot start while its controller is away; what forwards goes on")
@@ -48,7 +48,7 @@ func openSource(o *options, apply source.Apply, log *slog.Logger) (src source.So
 	if p.Node, err = bus.DialNode(bus.Options{URL: o.config, Name: "chainagent " + o.agent.Node, TokenFile: o.tokenFile, Log: log}, o.site); err != nil {
 		return nil, nil, err
 	}
-	return source.NewBus(b), p.Close, nil
+	return source.NewBus(b), p.Node, nil
 }
 
 // askAgain is how often a snapshot that this node could not serve is tried again:

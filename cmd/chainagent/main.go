@@ -95,11 +95,13 @@ func serve(ctx context.Context, opts *options, log *slog.Logger) error {
 	defer closeForwarder()
 	opts.agent.Log = log
 	var a *agent.Agent
-	src, closeBus, err := openSource(opts, func(s *mesh.Snapshot) error { return take(a, s) }, log)
+	src, controller, err := openSource(opts, func(s *mesh.Snapshot) error { return take(a, s) }, log)
 	if err != nil {
 		return err
 	}
-	defer closeBus()
+	if controller != nil {
+		defer controller.Close()
+	}
 	opts.agent.Configuration = func() agent.Configuration { return configuration(src.State()) }
 	a = agent.New(opts.agent, forwarder)
 	if opts.admin != "" {
@@ -114,6 +116,9 @@ func serve(ctx context.Context, opts *options, log *slog.Logger) error {
 	defer parts.Wait()
 	defer cancel()
 	parts.Go(func() { a.Run(ctx) })
+	if controller != nil {
+		parts.Go(func() { report(ctx, controller, opts.site, a, src, log) })
+	}
 	if err := src.Start(ctx); err != nil && ctx.Err() == nil {
 		return err
 	}

@@ -95,6 +95,7 @@ func TestScheduler(t *testing.T) {
 
 	t.Run("LandsWhereTheScoreSays", func(t *testing.T) { landsWhereTheScoreSays(t, c) })
 	t.Run("WithoutTraffic", func(t *testing.T) { withoutTraffic(t, c) })
+	t.Run("PlacementApply", func(t *testing.T) { placementApply(t, c) })
 }
 
 func median(v []float64) float64 {

@@ -176,7 +176,7 @@ func (c *checker) site(s *siteapi.SiteStatus) {
 		c.add(siteapi.SeverityError, "duplicate-id", s.Site, "stop one of them: a data folder is for one process, and a copy of it is no new site (meridian token create, meridian join; for proxies another --node)",
 			"several processes report as %s", name)
 	}
-	if len(s.Nodes) == 0 && s.Generation != nil && s.Objects > 0 && s.Role != "hub" {
+	if !slices.ContainsFunc(s.Nodes, func(n siteapi.NodeStatus) bool { return n.Chains == nil }) && s.Generation != nil && s.Objects > 0 && s.Role != "hub" {
 		c.add(siteapi.SeverityWarning, "no-proxy", s.Site, "start an edgeproxy with --config nats://… of this site (run.json has it)", "no proxy reports")
 	}
 	for i := range s.Nodes {

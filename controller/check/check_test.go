@@ -77,6 +77,13 @@ func TestFindings(t *testing.T) {
 	}
 	self := func(f func(*siteapi.SiteStatus)) func(*Input) { return func(in *Input) { f(&in.Status.Self) } }
 	peer := func(f func(*siteapi.PeerStatus)) func(*Input) { return func(in *Input) { f(&in.Status.Peer[0]) } }
+	chains := func(f func(*siteapi.NodeStatus)) func(*Input) {
+		return func(in *Input) {
+			s := &in.Status.Self
+			s.Nodes = append(s.Nodes, siteapi.NodeStatus{Node: "chainagent upf", Status: membership.Alive, Applied: *s.Generation, Chains: &mesh.NodeChains{Node: "upf", Chains: 1, Paths: 2, Instances: 3}})
+			f(&s.Nodes[len(s.Nodes)-1])
+		}
+	}
 	budget := func(used uint64, priceMS float64) func(*Input) {
 		return func(in *Input) {
 			in.Status.Self.Budgets = []siteapi.LinkBudget{{Site: "south", Bytes: 10e9, Used: used, PriceMS: priceMS, Turns: now.Add(time.Hour)}}
@@ -124,6 +131,15 @@ func TestFindings(t *testing.T) {
 			in.Status.Self.SnapshotAt = &at
 		}},
 		{"snapshot-refused", "needs feature x", "correct", proxy(func(n *siteapi.NodeStatus) { n.Behind, n.RefusedWhy = true, "needs feature x" })},
+		{"function-down", "instance fw-1 does not answer: no echo", "failureMode", chains(func(n *siteapi.NodeStatus) { n.Chains.Down = map[string]string{"fw-1": "no echo"} })},
+		{"chain-not-served", "the chain agent of node upf: chain default/web: no room", "chain explain", chains(func(n *siteapi.NodeStatus) { n.Problems = []string{"chain default/web: no room"} })},
+		{"chain-agent-silent", "upf is dead", "systemctl status chainagent", chains(func(n *siteapi.NodeStatus) { n.Status = membership.Dead })},
+		{"snapshot-refused", "the chain agent of node upf refuses", "readyz", chains(func(n *siteapi.NodeStatus) { n.Behind, n.RefusedWhy = true, "no port" })},
+		{"", "", "", chains(func(*siteapi.NodeStatus) {})}, // an agent needs no certificate
+		{"no-proxy", "no proxy reports", "start an edgeproxy", func(in *Input) {
+			chains(func(*siteapi.NodeStatus) {})(in)
+			in.Status.Self.Nodes = in.Status.Self.Nodes[1:]
+		}},
 		{"capability", "permission denied", "CAP_NET_BIND_SERVICE", proxy(func(n *siteapi.NodeStatus) { n.Problems = []string{bindError(syscall.EACCES)} })},
 		{"port-blocked", "address already in use", "ss -ltnp", proxy(func(n *siteapi.NodeStatus) { n.Problems = []string{bindError(syscall.EADDRINUSE)} })},
 		{"listen-address", "cannot assign", "spec.addresses", proxy(func(n *siteapi.NodeStatus) { n.Problems = []string{bindError(syscall.EADDRNOTAVAIL)} })},

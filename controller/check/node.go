@@ -12,8 +12,12 @@ import (
 	"github.com/meridian-mesh/meridian/controller/siteapi"
 )
 
-// node judges one proxy.
+// node judges one proxy, or one agent of chains.
 func (c *checker) node(s *siteapi.SiteStatus, n *siteapi.NodeStatus) {
+	if n.Chains != nil {
+		c.chains(s, n)
+		return
+	}
 	who := "proxy " + n.Node
 	if n.Status != membership.Alive {
 		c.add(siteapi.SeverityError, "proxy-silent", s.Site, "see on that node: systemctl status edgeproxy; curl -s http://127.0.0.1:15000/readyz?verbose",
@@ -31,6 +35,29 @@ func (c *checker) node(s *siteapi.SiteStatus, n *siteapi.NodeStatus) {
 	for _, p := range n.Problems {
 		code, remedy := problem(p)
 		c.add(siteapi.SeverityError, code, s.Site, remedy, "%s: %s", who, p)
+	}
+}
+
+// chains judges the agent of a node's chains. What it has put into the kernel goes on
+// without it.
+func (c *checker) chains(s *siteapi.SiteStatus, n *siteapi.NodeStatus) {
+	who := "the chain agent of node " + n.Chains.Node
+	const remedy = "see on that node: curl -s http://127.0.0.1:15010/readyz?verbose; meridian chain explain says why a path is missing"
+	if n.Status != membership.Alive {
+		c.add(siteapi.SeverityError, "chain-agent-silent", s.Site, "see on that node: systemctl status chainagent", "%s is %s: nothing was heard of it for %s; what it put into the kernel goes on, and nobody watches the functions", who, n.Status, age(n.AgeMS))
+		return
+	}
+	switch {
+	case n.RefusedWhy != "":
+		c.add(siteapi.SeverityError, "snapshot-refused", s.Site, remedy, "%s refuses the newest generation and serves %d: %s", who, n.Applied.Counter, n.RefusedWhy)
+	case n.Behind && s.Generation != nil && !(s.SnapshotAt != nil && s.Now.Sub(*s.SnapshotAt) < settling):
+		c.add(siteapi.SeverityError, "snapshot-stale", s.Site, remedy, "%s serves generation %d, the newest is %d", who, n.Applied.Counter, s.Generation.Counter)
+	}
+	for _, p := range n.Problems {
+		c.add(siteapi.SeverityError, "chain-not-served", s.Site, remedy, "%s: %s", who, p)
+	}
+	for _, name := range slices.Sorted(maps.Keys(n.Chains.Down)) {
+		c.add(siteapi.SeverityWarning, "function-down", s.Site, "start it again, or mend the way to it; flows pass other instances meanwhile, or what failureMode says", "%s: instance %s does not answer: %s", who, name, n.Chains.Down[name])
 	}
 }
 

@@ -196,6 +196,8 @@ type NodeStatus struct {
 	Problems []string `json:"problems,omitempty"`
 	// Identity is who the node is among the proxies of the mesh; nil where it is nobody.
 	Identity *mesh.NodeIdentity `json:"identity,omitempty"`
+	// Chains is of agents of chains, nil of proxies.
+	Chains *mesh.NodeChains `json:"chains,omitempty"`
 }
 
 // Identities is what a site issues, and whom it believes.

@@ -178,11 +178,8 @@ func (s *Session) judge(in []byte) bool {
 	return ok
 }
 
-// TLS alerts (RFC 8446 6.2) for what cannot be passed on.
-const (
-	alertDecode       = 50
-	alertUnrecognized = 112
-)
+// alertDecode is the TLS alert (RFC 8446 6.2) for what cannot be passed on.
+const alertDecode = 50
 
 // alert tells a TLS client why there is no session; whether it hears it does not matter.
 func (s *Session) alert(code byte) {
@@ -193,10 +190,9 @@ func (s *Session) alert(code byte) {
 
 func (s *Session) route(name []byte) {
 	if f := s.e.host.Route(s, name); f != exchange.OK {
-		if s.wantName {
-			s.alert(alertUnrecognized)
-		}
-		s.end(f, !s.wantName)
+		// The alert unrecognized_name would say more, but it is the server's to send, and
+		// the Gateway API's conformance suite takes nothing for a refusal but the end.
+		s.end(f, true)
 		return
 	}
 	s.wantName = false

@@ -71,6 +71,7 @@ var rooms = []room{
 	// Placement.
 	{path: "scheduler/traffic", pure: true, may: vocabulary},
 	{path: "scheduler/placement", pure: true, may: with(vocabulary, "scheduler/traffic", "controller/price")},
+	{path: "scheduler/cluster", may: with(vocabulary, "api/kube", "scheduler/placement")},
 	{path: "scheduler", may: with(vocabulary, "scheduler/...", "internal/...")},
 
 	// The site controller: pure rooms first.

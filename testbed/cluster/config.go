@@ -189,6 +189,10 @@ func (p *place) apiserver(port int) []string {
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 		"--service-account-signing-key-file=" + pki("tokens.key"), "--service-account-key-file=" + pki("tokens.key"),
 		"--authorization-mode=Node,RBAC", "--allow-privileged",
+		// Nobody stands before the API server and vouches for others; without an authority
+		// for such the others complain that it is missing.
+		"--requestheader-client-ca-file=" + pki("ca.crt"), "--requestheader-allowed-names=nobody",
+		"--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group", "--requestheader-extra-headers-prefix=X-Remote-Extra-",
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -76,6 +77,7 @@ const (
 // and real proxies that bring requests to its pods, while pods and nodes come and go.
 func TestCluster(t *testing.T) {
 	c := start(t, "test")
+	c.writeTraffic(t)
 	bin := t.TempDir()
 	goBuild(t, nil, bin+"/", "./cmd/sitecontroller", "./cmd/edgeproxy")
 	goBuild(t, []string{"CGO_ENABLED=0"}, filepath.Join(bin, "echo"), "./examples/echo")
@@ -124,7 +126,7 @@ func TestCluster(t *testing.T) {
 	t.Run("Placement", func(t *testing.T) { placement(t, c) })
 
 	// From here on endpoints change and nothing that a status speaks of.
-	quiet := map[string]string{}
+	writes, quiet := c.statusWrites(t), map[string]string{}
 	for _, at := range []string{
 		objectPath(gatewayVersion, "GatewayClass", "meridian"), objectPath(gatewayVersion, "Gateway", "gw"),
 		objectPath(gatewayVersion, "HTTPRoute", "web"), objectPath(gatewayVersion, "HTTPRoute", "other"), objectPath(gatewayVersion, "HTTPRoute", "broken"),
@@ -138,6 +140,7 @@ func TestCluster(t *testing.T) {
 		c.answeredBy(t, webs[0], c.ready(t, "web", 8))
 		c.merge(t, at, `{"spec": {"replicas": 2}}`)
 		c.answeredBy(t, webs[1], c.ready(t, "web", 2))
+		c.gone(t, "web")
 		c.merge(t, at, `{"spec": {"replicas": 4}}`)
 		c.answeredBy(t, webs[0], c.ready(t, "web", 4))
 		none(t, "4 pods, 8, 2, 4", l.stop())
@@ -161,6 +164,7 @@ func TestCluster(t *testing.T) {
 		})
 		c.answeredBy(t, webs[0], after)
 		c.answeredBy(t, webs[1], after)
+		c.gone(t, "web")
 		none(t, "rollout", l.stop())
 	})
 	lost := c.Nodes[1].Name
@@ -178,6 +182,7 @@ func TestCluster(t *testing.T) {
 			return nil
 		})
 		c.answeredBy(t, webs[0], left)
+		c.gone(t, "web")
 		none(t, "drain of "+lost, l.stop())
 		c.merge(t, objectPath("v1", "Node", lost), `{"spec": {"unschedulable": false}}`)
 	})
@@ -241,39 +246,65 @@ func TestCluster(t *testing.T) {
 				t.Errorf("%s was written although its status did not change: version %s, was %s", at, v, version)
 			}
 		}
+		// A write of what is there already makes no new version, but is one.
+		if n := c.statusWrites(t); writes == 0 || n != writes {
+			t.Errorf("%d requests to write a status, %d before endpoints changed", n, writes)
+		}
 	})
 }
 
-// placement has the scheduler put pods beside those that they talk to, against the
-// spread that it would give them without.
-func placement(t *testing.T, c *cluster) {
-	node := c.Nodes[1].Name
-	c.apply(t, deployment("front", 1, "nodeSelector: {kubernetes.io/hostname: "+node+"}"))
-	c.ready(t, "front", 1)
+// backs are services that talk to front and to nobody else. Each has one pod, so
+// nothing else draws them together.
+var backs = []string{"back-1", "back-2", "back-3", "back-4"}
+
+// writeTraffic tells the scheduler so. Its plugin looks every two seconds whether the
+// file has changed.
+func (c *cluster) writeTraffic(t *testing.T) {
+	t.Helper()
 	rates := traffic.Rates{RequestsPerS: 500, RequestBytesPerS: 1e6, ResponseBytesPerS: 1e6}
-	matrix := traffic.Merge(&traffic.Matrix{Edges: []traffic.Edge{{
-		From: mesh.Workload{Namespace: "default", Name: "front"}, To: mesh.Workload{Namespace: "default", Name: "back"}, Recent: rates, Steady: rates,
-	}}})
-	b, err := json.Marshal(matrix)
+	matrix := &traffic.Matrix{}
+	for _, back := range backs {
+		matrix.Edges = append(matrix.Edges, traffic.Edge{
+			From: mesh.Workload{Namespace: "default", Name: "front"}, To: mesh.Workload{Namespace: "default", Name: back}, Recent: rates, Steady: rates,
+		})
+	}
+	b, err := json.Marshal(traffic.Merge(matrix))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(c.state.Scheduler, "matrix.json"), b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// The plugin looks every few seconds whether its file has changed: pods that came
-	// before that are placed as if nobody talked.
-	eventually(t, "all pods of back on "+node, func() error {
-		c.apply(t, deployment("back", 4, ""))
-		list := c.ready(t, "back", 4)
-		if len(on(list, node)) == 4 {
-			return nil
+}
+
+// placement has the scheduler put pods beside those that they talk to, now on one
+// node and now on the other.
+func placement(t *testing.T, c *cluster) {
+	// round says on which nodes the pods come to be.
+	round := func(node string) (at []string) {
+		c.apply(t, deployment("front", 1, "nodeSelector: {kubernetes.io/hostname: "+node+"}"))
+		c.ready(t, "front", 1)
+		for _, back := range backs {
+			c.apply(t, deployment(back, 1, ""))
 		}
-		c.merge(t, objectPath("apps/v1", "Deployment", "back"), `{"spec": {"replicas": 0}}`)
-		c.ready(t, "back", 0)
-		return fmt.Errorf("%v", list)
-	})
-	for _, app := range []string{"front", "back"} {
-		c.merge(t, objectPath("apps/v1", "Deployment", app), `{"spec": {"replicas": 0}}`)
+		for _, back := range backs {
+			at = append(at, c.ready(t, back, 1)[0].Node)
+		}
+		for _, app := range append(backs, "front") {
+			c.merge(t, objectPath("apps/v1", "Deployment", app), `{"spec": {"replicas": 0}}`)
+		}
+		for _, app := range append(backs, "front") {
+			c.ready(t, app, 0)
+		}
+		c.gone(t, "front") // until then it is on its old node, too
+		return at
+	}
+	same := func(at []string, node string) bool {
+		return len(at) == len(backs) && strings.Count(strings.Join(at, " "), node) == len(backs)
+	}
+	for _, n := range []node{c.Nodes[1], c.Nodes[0]} {
+		if at := round(n.Name); !same(at, n.Name) {
+			t.Errorf("front is on %s, and those that it talks to on %v", n.Name, at)
+		}
 	}
 }

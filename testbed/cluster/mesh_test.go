@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -27,18 +28,19 @@ import (
 type site struct {
 	name string
 	// gateway is the first address of its pool.
-	gateway string
+	gateway   string
+	stopProxy func() error
 }
 
-func (c *cluster) startSite(t *testing.T, bin, name, kubeconfig string, number int) *site {
+func (c *cluster) startSite(t *testing.T, bin, name, kubeconfig string, number int, flags ...string) *site {
 	t.Helper()
 	data := t.TempDir()
-	process := func(what string, args ...string) {
+	process := func(what string, args ...string) (stop func() error) {
 		cmd := c.cmd("exec", args...)
 		log := &bytes.Buffer{}
 		cmd.Stdout, cmd.Stderr = log, log
 		cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
-		stop := owned(t, cmd)
+		stop = owned(t, cmd)
 		t.Cleanup(func() {
 			if err := stop(); err != nil {
 				t.Errorf("%s of site %s: %v", what, name, err)
@@ -47,10 +49,13 @@ func (c *cluster) startSite(t *testing.T, bin, name, kubeconfig string, number i
 				t.Logf("%s of site %s:\n%s", what, name, log)
 			}
 		})
+		return stop
 	}
-	process("controller", filepath.Join(bin, "sitecontroller"), "--site", name, "--data", data, "--kube="+kubeconfig,
+	process("controller", append([]string{
+		filepath.Join(bin, "sitecontroller"), "--site", name, "--data", data, "--kube=" + kubeconfig,
 		"--listen", fmt.Sprintf("127.0.0.1:%d", 7500+10*number), "--api", fmt.Sprintf("127.0.0.1:%d", 7501+10*number),
-		"--kube-addresses", fmt.Sprintf("10.98.%d.0/28", number))
+		"--kube-addresses", fmt.Sprintf("10.98.%d.0/24", number),
+	}, flags...)...)
 	var run struct{ NATS, TokenFile string }
 	eventually(t, "the controller's run file", func() error {
 		b, err := os.ReadFile(filepath.Join(data, "run.json"))
@@ -59,9 +64,9 @@ func (c *cluster) startSite(t *testing.T, bin, name, kubeconfig string, number i
 		}
 		return json.Unmarshal(b, &run)
 	})
-	process("proxy", filepath.Join(bin, "edgeproxy"), "--config", run.NATS, "--site", name, "--nats-token-file", run.TokenFile,
+	stop := process("proxy", filepath.Join(bin, "edgeproxy"), "--config", run.NATS, "--site", name, "--nats-token-file", run.TokenFile,
 		"--admin", "127.0.0.1:0", "--state-dir", t.TempDir())
-	return &site{name: name, gateway: fmt.Sprintf("10.98.%d.1", number)}
+	return &site{name: name, gateway: fmt.Sprintf("10.98.%d.1", number), stopProxy: stop}
 }
 
 // answer is what became of one request.
@@ -186,7 +191,24 @@ func none(t *testing.T, what string, list []answer) {
 type pod struct{ Name, IP, Node string }
 
 // pods are those of a label that are ready and do not end.
-func (c *cluster) pods(t *testing.T, app string) (list []pod) {
+func (c *cluster) pods(t *testing.T, app string) []pod {
+	t.Helper()
+	ready, _ := c.allPods(t, app)
+	return ready
+}
+
+// gone waits until those that were to end have.
+func (c *cluster) gone(t *testing.T, app string) {
+	t.Helper()
+	eventually(t, "the end of pods of "+app, func() error {
+		if _, ending := c.allPods(t, app); ending > 0 {
+			return fmt.Errorf("%d still end", ending)
+		}
+		return nil
+	})
+}
+
+func (c *cluster) allPods(t *testing.T, app string) (ready []pod, ending int) {
 	t.Helper()
 	var o struct {
 		Items []struct {
@@ -203,13 +225,17 @@ func (c *cluster) pods(t *testing.T, app string) (list []pod) {
 	}
 	c.get(t, objectPath("v1", "Pod", ""), &o, "labelSelector", "app="+app)
 	for _, p := range o.Items {
+		if p.Metadata.DeletionTimestamp != nil {
+			ending++
+			continue
+		}
 		for _, x := range p.Status.Conditions {
-			if x.Type == "Ready" && x.Status == "True" && p.Metadata.DeletionTimestamp == nil {
-				list = append(list, pod{p.Metadata.Name, p.Status.PodIP, p.Spec.NodeName})
+			if x.Type == "Ready" && x.Status == "True" {
+				ready = append(ready, pod{p.Metadata.Name, p.Status.PodIP, p.Spec.NodeName})
 			}
 		}
 	}
-	return list
+	return ready, ending
 }
 
 // ready waits until that many pods are, and no more.
@@ -299,6 +325,28 @@ func (c *cluster) version(t *testing.T, at string) string {
 	}
 	c.get(t, at, &o)
 	return o.Metadata.ResourceVersion
+}
+
+// statusWrites is how many requests to write a status of the Gateway API's objects
+// the API server has answered.
+func (c *cluster) statusWrites(t *testing.T) (n int) {
+	t.Helper()
+	b, err := c.api.Get().AbsPath("/metrics").DoRaw(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		series, value, ok := strings.Cut(strings.TrimSpace(line), "} ")
+		if !ok || !strings.HasPrefix(series, "apiserver_request_total{") || !strings.Contains(series, `group="gateway.networking.k8s.io"`) || !strings.Contains(series, `subresource="status"`) {
+			continue
+		}
+		count, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		n += int(count)
+	}
+	return n
 }
 
 // nodeReady says whether the control plane believes a node is.

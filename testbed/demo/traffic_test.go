@@ -175,6 +175,8 @@ func TestProxiesSeeWhoTalksToWhom(t *testing.T) {
 		if err := within(ctx, startLimit, "advice at "+run.Site, func() error {
 			if pairs, said := advise(run.API); fmt.Sprint(pairs) != want {
 				return fmt.Errorf("want %s in:\n%s", want, said)
+			} else {
+				t.Logf("at %s:\n%s", run.Site, said)
 			}
 			return nil
 		}); err != nil {

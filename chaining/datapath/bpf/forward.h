@@ -178,6 +178,12 @@ INLINE int send(struct __sk_buff *skb, const struct hop *hop)
 		return bpf_redirect_neigh(hop->ifindex, NULL, 0, 0);
 	if (bpf_skb_store_bytes(skb, 0, hop->dmac, 12, 0)) /* smac follows */
 		return refuse(skb, hop, 0, REASON_HELPER);
+	if (hop->flags & HOP_PEER) {
+		/* Straight to where the function receives: no queue of the veth, no softirq of its
+		 * own. The mark is this node's, and no kernel before 6.16 takes it off on this way. */
+		skb->mark = 0;
+		return bpf_redirect_peer(hop->ifindex, 0);
+	}
 	return bpf_redirect(hop->ifindex, 0);
 }
 

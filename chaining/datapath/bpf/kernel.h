@@ -150,6 +150,8 @@ struct redir_neigh {
 
 static long (*bpf_redirect_neigh)(__u32 ifindex, struct redir_neigh *params, int size, __u64 flags) = (void *)152;
 
+static long (*bpf_redirect_peer)(__u32 ifindex, __u64 flags) = (void *)155;
+
 #define AF_INET 2
 #define AF_INET6 10
 

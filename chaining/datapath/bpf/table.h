@@ -30,6 +30,7 @@ enum kind {
 #define HOP_REMEMBER 1 /* the function's port finds the path by the flow */
 #define HOP_MAC 2 /* the function's port finds the path in the source address */
 #define HOP_LIVE 4 /* flows may start here: Table.Paths has the SPI */
+#define HOP_PEER 8 /* the port is one end of a veth whose other end is a function's, elsewhere */
 
 struct hop {
 	struct tunnel tunnel;

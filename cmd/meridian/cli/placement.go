@@ -33,7 +33,7 @@ workload and node.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(placementAdvise(e), placementExplain(e), placementSimulate(e))
+	cmd.AddCommand(placementAdvise(e), placementExplain(e), placementSimulate(e), placementApply(e))
 	return cmd
 }
 
@@ -107,8 +107,8 @@ inventory it names the pairs only.`,
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.Horizon <= 0 || o.Disruption <= 0 || !(o.MinGain > 0 && o.MinGain < 1) || o.MaxMoves < 0 {
-				return errUsage{errors.New("want --horizon and --disruption above 0, --min-gain between 0 and 1, --max-moves not negative")}
+			if err := checkAdvice(&o); err != nil {
+				return err
 			}
 			seen, err := files.traffic(cmd)
 			if err != nil {
@@ -147,14 +147,25 @@ inventory it names the pairs only.`,
 		},
 	}
 	files.flags(cmd)
+	adviceFlags(cmd, &o)
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+func adviceFlags(cmd *cobra.Command, o *placement.AdviceOptions) {
 	fs := cmd.Flags()
 	fs.DurationVar(&o.Horizon, "horizon", time.Hour, "how long things are expected to stay as they are")
 	fs.DurationVar(&o.Disruption, "disruption", 30*time.Second, "how long a pod that moves counts as far from all its peers")
 	fs.Float64Var(&o.MinGain, "min-gain", 0.02, "the least part of the cost that is worth acting on")
 	fs.IntVar(&o.MaxMoves, "max-moves", 0, "at most so many moves, the best first; 0: any number")
 	fs.Uint64Var(&o.Seed, "seed", 1, "what the search draws from")
-	outputFlag(cmd, &output)
-	return cmd
+}
+
+func checkAdvice(o *placement.AdviceOptions) error {
+	if o.Horizon <= 0 || o.Disruption <= 0 || !(o.MinGain > 0 && o.MinGain < 1) || o.MaxMoves < 0 {
+		return errUsage{errors.New("want --horizon and --disruption above 0, --min-gain between 0 and 1, --max-moves not negative")}
+	}
+	return nil
 }
 
 func adviseTable(w io.Writer, a *adviseAnswer) {

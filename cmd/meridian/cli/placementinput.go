@@ -25,8 +25,12 @@ type placementFiles struct {
 }
 
 func (f *placementFiles) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.inventory, "inventory", "", "nodes and pods, a JSON `file`")
+	f.trafficFlags(cmd)
+}
+
+func (f *placementFiles) trafficFlags(cmd *cobra.Command) {
 	fs := cmd.Flags()
-	fs.StringVar(&f.inventory, "inventory", "", "nodes and pods, a JSON `file`")
 	fs.StringVar(&f.matrix, "matrix", "", "traffic between workloads, a JSON or CSV `file`; without it the controller is asked")
 	fs.StringVar(&f.delays, "delays", "", "delays between sites or nodes, a JSON or CSV `file`; without it the controller is asked")
 }

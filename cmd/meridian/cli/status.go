@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -228,6 +230,15 @@ func nodeNotes(note func(string, ...any), s *siteapi.SiteStatus) {
 			note("node %s/%s: refuses generation %s, serves %d: %s", s.Site, n.Node, refused(n), n.Applied.Counter, n.RefusedWhy)
 		case n.Behind:
 			note("node %s/%s: serves generation %d", s.Site, n.Node, n.Applied.Counter)
+		}
+		if c := n.Chains; c != nil && n.Status == membership.Alive {
+			note("node %s/%s: %s with %s, %d of %s up", s.Site, n.Node, count(c.Chains, "chain"), count(c.Paths, "path"), c.Instances-len(c.Down), count(c.Instances, "instance"))
+			for _, p := range n.Problems {
+				note("node %s/%s: %s", s.Site, n.Node, p)
+			}
+			for _, name := range slices.Sorted(maps.Keys(c.Down)) {
+				note("node %s/%s: instance %s is down: %s", s.Site, n.Node, name, c.Down[name])
+			}
 		}
 	}
 }

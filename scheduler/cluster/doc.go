@@ -1,0 +1,10 @@
+// Package cluster is a Kubernetes cluster as placement sees it: its nodes and pods as
+// an inventory ([Cluster.Inventory]), and pods that are moved by eviction, one at a
+// time ([Cluster.Move]). A move is the pod's own controller's and scheduler's work: an
+// eviction only asks for it, and the API server refuses one that a
+// PodDisruptionBudget does not allow.
+//
+// It speaks to the API server in JSON over net/http: what placement reads of a pod is a
+// tenth of it, and a clientset would make the command line half as large again
+// (ADR 0028).
+package cluster

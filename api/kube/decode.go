@@ -280,6 +280,14 @@ func decodeOwn(kind string, meta *rawMeta, data []byte) (*Own, error) {
 	if !ok {
 		return nil, fmt.Errorf("no kind of the mesh has that name")
 	}
+	defer func() {
+		if own.Doc != nil || kind != mesh.KindAuthorizationPolicy {
+			return
+		}
+		if p := closed(o.Spec, mesh.ObjectMeta{Name: meta.Name, Namespace: cmp.Or(meta.Namespace, mesh.DefaultNamespace), Labels: own.Labels}); p != nil {
+			own.Instead = p
+		}
+	}()
 	text, err := json.Marshal(map[string]any{
 		"apiVersion": mesh.MeshAPIVersion, "kind": kind, "spec": o.Spec,
 		"metadata": mesh.ObjectMeta{Name: meta.Name, Namespace: cmp.Or(meta.Namespace, mesh.DefaultNamespace), Labels: own.Labels},

@@ -221,6 +221,8 @@ type Own struct {
 	Kind    string
 	Doc     any
 	Problem string
+	// Instead is in force where Doc is nil; nil is nothing.
+	Instead any
 	Status  OwnStatus
 }
 

@@ -195,6 +195,10 @@ func (t *translation) ownKinds() {
 		j := judgement{Accepted, true, "Accepted", "in force"}
 		if o.Doc == nil {
 			j = judgement{Accepted, false, "Invalid", o.Problem}
+			if o.Instead != nil {
+				j.message += "; until it is put right, what it is for lets nobody in"
+				appendDocument(&t.out.Objects, o.Instead)
+			}
 		} else {
 			appendDocument(&t.out.Objects, o.Doc)
 		}

@@ -125,7 +125,7 @@ func TestMissingLines(t *testing.T) {
 // TestMarks asks every block for what its language needs.
 func TestMarks(t *testing.T) {
 	known := map[string]func(mark string) bool{
-		"sh":   func(m string) bool { return m == "run" || strings.HasPrefix(m, "shown: ") },
+		"sh":   func(m string) bool { return m == runs || m == runsAsRoot || strings.HasPrefix(m, "shown: ") },
 		"yaml": func(m string) bool { return m == "" || m == "fault" },
 		"text": func(m string) bool { return m == "output" },
 	}

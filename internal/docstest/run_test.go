@@ -31,31 +31,14 @@ func TestRun(t *testing.T) {
 	ran := 0
 	for _, page := range pages(t) {
 		all := blocks(page, read(t, page))
-		script := script(all)
+		script := script(all, runs)
 		if script == "" {
 			continue
 		}
 		ran++
 		t.Run(page, func(t *testing.T) {
 			t.Parallel()
-			said := run(t, script)
-			var last string
-			for i, b := range all {
-				switch b.mark {
-				case "run":
-					_, last, _ = strings.Cut(said, mark(i))
-					last, _, _ = strings.Cut(last, markPrefix)
-				case "output":
-					if last == "" {
-						continue // of a fault: TestYAML
-					}
-					for _, line := range missingLines(b.text, last) {
-						t.Errorf("%s: not in the output: %s\n%s", b, line, last)
-					}
-				default:
-					last = ""
-				}
-			}
+			compare(t, all, runs, run(t, script))
 		})
 	}
 	if ran == 0 {
@@ -63,15 +46,44 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// Marks of the examples that are executed.
+const (
+	runs       = "run"
+	runsAsRoot = "run as root" // in namespaces, by TestRootRun
+)
+
+// compare looks for the outputs that a page shows in what its examples said.
+func compare(t *testing.T, all []block, executed, said string) {
+	t.Helper()
+	var last string
+	for i, b := range all {
+		switch b.mark {
+		case executed:
+			_, last, _ = strings.Cut(said, mark(i))
+			last, _, _ = strings.Cut(last, markPrefix)
+		case "output":
+			if last == "" {
+				continue // of a fault (TestYAML), or of the other kind of example
+			}
+			for _, line := range missingLines(b.text, last) {
+				t.Errorf("%s: not in the output: %s\n%s", b, line, last)
+			}
+		default:
+			last = ""
+		}
+	}
+}
+
 const markPrefix = "\n@@@ example "
 
 func mark(i int) string { return fmt.Sprintf("%s%d\n", markPrefix, i) }
 
-// script strings a page's examples together, each after its mark.
-func script(all []block) string {
+// script strings the examples of a page that bear a mark together, each after a line of
+// its own.
+func script(all []block, executed string) string {
 	var b strings.Builder
 	for i, blk := range all {
-		if blk.mark == "run" {
+		if blk.mark == executed {
 			fmt.Fprintf(&b, "printf '%%s' '%s'\n%s\n", mark(i), blk.text)
 		}
 	}

@@ -72,11 +72,11 @@ func FuzzYAML(f *testing.F) {
 		// of documents are.
 		var v map[string]any
 		if json.Unmarshal(data, &v) != nil || v == nil || strings.ContainsAny(string(data), "eE") && strings.ContainsAny(string(data), "0123456789") {
-			t.Skip()
+			return
 		}
 		again, err := json.Marshal(v)
 		if err != nil {
-			t.Skip()
+			return
 		}
 		compareYAML(t, again)
 	})

@@ -208,7 +208,7 @@ func (a *Agent) metrics(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintf(&b, "meridian_chain_ready %d\n", ready)
 	family("meridian_chain_tables_total", "counter", "Tables put in force since the agent's start.")
 	fmt.Fprintf(&b, "meridian_chain_tables_total %d\n", s.Applied)
-	family("meridian_chain_instances_down", "gauge", "Instances of this node that do not answer.")
+	family("meridian_chain_instances_down", "gauge", "Instances of this node that do not answer, and of nodes that cannot be reached.")
 	fmt.Fprintf(&b, "meridian_chain_instances_down %d\n", len(s.Down))
 	if f := s.Configuration; f != nil && f.Generation != nil {
 		family("meridian_config_generation_incarnation", "gauge", "Incarnation of the generation in force.")

@@ -101,7 +101,8 @@ type Status struct {
 	Paths  []path.Path   `json:"paths"`
 	// Instances are those of functions on this node.
 	Instances int `json:"instances"`
-	// Down are this node's instances that do not answer, with the reason.
+	// Down are the instances that no path has, with the reason: this node's that do not
+	// answer, and those of nodes that cannot be reached.
 	Down    map[string]string `json:"down,omitempty"`
 	Applied uint64            `json:"applied"` // tables, since the agent's start
 	// Configuration is absent where nobody asked for it.
@@ -175,8 +176,11 @@ type run struct {
 	*Agent
 	ctx     context.Context
 	objects *mesh.Objects
-	before  *mesh.Objects // those whose paths may still be in force; nil when none are
-	down    map[string]string
+	before  *mesh.Objects        // those whose paths may still be in force; nil when none are
+	down    map[string]string    // this node's instances that do not answer, with the reason
+	cut     map[string]string    // other nodes that cannot be reached, with the reason
+	nodes   map[string]*watching // the others that are asked
+	reached chan nodeEvent
 	plan    *path.Plan
 	view    *path.View // in force
 	next    []path.View
@@ -196,7 +200,8 @@ type watching struct {
 // return.
 func (a *Agent) Run(ctx context.Context) {
 	inner, cancel := context.WithCancel(ctx)
-	r := &run{Agent: a, ctx: inner, down: map[string]string{}, watches: map[string]*watching{}, echoes: map[netip.Addr]int{}}
+	r := &run{Agent: a, ctx: inner, down: map[string]string{}, watches: map[string]*watching{},
+		cut: map[string]string{}, nodes: map[string]*watching{}, reached: make(chan nodeEvent), echoes: map[netip.Addr]int{}}
 	defer close(a.ended)
 	defer r.wg.Wait()
 	defer cancel()
@@ -214,6 +219,8 @@ func (a *Agent) Run(ctx context.Context) {
 			w.done <- r.take(w.objects)
 		case e := <-a.events:
 			r.health(e)
+		case e := <-r.reached:
+			r.reach(e)
 		case <-step:
 			r.advance()
 		case <-tick.C:
@@ -238,7 +245,10 @@ func (r *run) take(o *mesh.Objects) error {
 		r.objects, r.before = last, before
 		return err
 	}
-	r.watchInstances()
+	nodes, instances := r.watchNodes(), r.watchInstances()
+	if nodes || instances {
+		r.changed()
+	}
 	return nil
 }
 
@@ -258,7 +268,7 @@ func (a *Agent) fault(err error) {
 // replan plans for the documents and the instances' health, and begins the change.
 func (r *run) replan() error {
 	down := map[string]bool{}
-	for name := range r.down {
+	for name := range r.unusable() {
 		down[name] = true
 	}
 	plan, err := makePlan(r.objects, down)
@@ -375,17 +385,12 @@ func (r *run) health(e healthEvent) {
 		delete(r.down, e.instance)
 		r.cfg.Log.Info("instance is up", "instance", e.instance)
 	}
-	r.mu.Lock()
-	r.status.Down = maps.Clone(r.down)
-	r.mu.Unlock()
-	if err := r.replan(); err != nil {
-		r.fault(err)
-		r.cfg.Log.Error("no plan without what is down", "err", err)
-	}
+	r.changed()
 }
 
-// watchInstances probes this node's instances as the documents say.
-func (r *run) watchInstances() {
+// watchInstances probes this node's instances as the documents say, and reports whether
+// one that was down is none any more.
+func (r *run) watchInstances() (gone bool) {
 	wanted := map[string]bool{}
 	for _, f := range r.objects.NetworkFunctions {
 		if f.Spec.Health == nil {
@@ -419,7 +424,6 @@ func (r *run) watchInstances() {
 			})
 		}
 	}
-	gone := false
 	for name, w := range r.watches {
 		if !wanted[name] {
 			w.cancel()
@@ -431,11 +435,7 @@ func (r *run) watchInstances() {
 			}
 		}
 	}
-	if gone {
-		if err := r.replan(); err != nil {
-			r.fault(err)
-		}
-	}
+	return gone
 }
 
 // Check says whether documents could be served on the node, as far as that can be

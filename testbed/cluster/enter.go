@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -27,7 +29,7 @@ func (p *place) enter(nodeName string, argv []string) error {
 			return fmt.Errorf("no node %q: there are %s", nodeName, strings.Join(namesOf(s.Nodes), ", "))
 		}
 		// Processes of the cluster have their numbers in its own /proc.
-		proc = fmt.Sprintf("%s/root/proc/%d", proc, s.Nodes[i].Process)
+		proc = filepath.Join(proc, "root", "proc", strconv.Itoa(s.Nodes[i].Process))
 		kinds["mnt"], kinds["uts"] = unix.CLONE_NEWNS, unix.CLONE_NEWUTS
 	}
 	path, err := exec.LookPath(argv[0])

@@ -71,7 +71,7 @@ func decode(kind string, meta *rawMeta, data []byte) (any, error) {
 	case KindNode:
 		return decodeNode(meta, data)
 	case KindPod:
-		return &Pod{meta.keep(), meta.workload()}, nil
+		return decodePod(meta, data)
 	case KindSecret:
 		var o struct {
 			Data map[string][]byte `json:"data"`
@@ -147,6 +147,26 @@ func (m *rawMeta) workload() string {
 		return o.Name
 	}
 	return cmp.Or(m.Labels["app.kubernetes.io/name"], m.Labels["app"], m.Name)
+}
+
+func decodePod(meta *rawMeta, data []byte) (*Pod, error) {
+	var o struct {
+		Spec struct {
+			NodeName    string `json:"nodeName"`
+			HostNetwork bool   `json:"hostNetwork"`
+		} `json:"spec"`
+		Status struct {
+			Phase string `json:"phase"`
+			PodIP string `json:"podIP"`
+		} `json:"status"`
+	}
+	err := json.Unmarshal(data, &o)
+	p := &Pod{Meta: meta.keep(), Workload: meta.workload()}
+	p.Labels, p.Created = nil, time.Time{}
+	if o.Status.Phase == "Running" && !o.Spec.HostNetwork {
+		p.Node, p.Address = o.Spec.NodeName, o.Status.PodIP
+	}
+	return p, err
 }
 
 func decodeService(meta *rawMeta, data []byte) (*Service, error) {

@@ -58,10 +58,11 @@ type Node struct {
 	Addresses []string
 }
 
-// Pod is what tells a pod's workload: its metadata.
+// Pod is what tells a pod's workload. Node and Address, where it runs and what it calls
+// from, are those of a pod that runs and has a network of its own.
 type Pod struct {
 	Meta
-	Workload string
+	Workload, Node, Address string
 }
 
 // Secret is a Secret of type kubernetes.io/tls. Problem says why it cannot be used.

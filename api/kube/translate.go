@@ -93,6 +93,8 @@ type translation struct {
 //     API says of attachment is decided here, so a proxy need not.
 //   - A port of a Service becomes a MeshService, if a route leads there or the Service
 //     is exported ([ExportAnnotation]): nodes are not told of what they do not serve.
+//   - A workload whose pods are no endpoints of these becomes a Caller, one for each site
+//     where they run, so that it has a name where it calls.
 //   - What a route refers to and may not, or is not there, leads nowhere, which the
 //     proxies answer with 500.
 //   - Objects of the mesh's own kinds stay as they are.
@@ -104,6 +106,7 @@ func Translate(in *Input, now time.Time) *Output {
 	t.routes()
 	t.finishGateways()
 	t.meshServices()
+	t.callers()
 	t.grants()
 	t.ownKinds()
 	t.label()

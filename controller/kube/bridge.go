@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -48,6 +49,9 @@ type Config struct {
 const (
 	// gather is how long changes are collected before they are translated.
 	gather = 20 * time.Millisecond
+	// lazily is how long a pod that comes, goes or changes may wait: the endpoints that it
+	// has come apart. A cluster of many short jobs has its mesh told once in that time.
+	lazily = 2 * time.Second
 	// lookAgain is how often the rest is looked at: the mesh's sites, kinds that were
 	// installed since, what could not be written.
 	lookAgain = 10 * time.Second
@@ -64,6 +68,7 @@ type Bridge struct {
 
 	kinds map[string]resource
 	poked chan struct{}
+	later atomic.Bool
 
 	mu       sync.Mutex
 	watches  map[string]*watching // by kind
@@ -181,6 +186,16 @@ func (b *Bridge) poke() {
 	}
 }
 
+// pokeLater has it looked at within lazily: what changes meanwhile is one change.
+func (b *Bridge) pokeLater() {
+	if b.later.CompareAndSwap(false, true) {
+		time.AfterFunc(lazily, func() {
+			b.later.Store(false)
+			b.poke()
+		})
+	}
+}
+
 func (b *Bridge) drain() {
 	select {
 	case <-b.poked:
@@ -262,11 +277,18 @@ func (b *Bridge) start(ctx context.Context, r resource, spawn func(func())) erro
 		b.say(subject, nil)
 		b.poke()
 	}
+	changed := poke
+	if r.lazy {
+		changed = func() {
+			b.say(subject, nil)
+			b.pokeLater()
+		}
+	}
 	_, err = w.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { poke() }, DeleteFunc: func(any) { poke() },
+		AddFunc: func(any) { changed() }, DeleteFunc: func(any) { changed() },
 		UpdateFunc: func(was, is any) {
 			if was.(*object).ResourceVersion != is.(*object).ResourceVersion {
-				poke()
+				changed()
 			}
 		},
 	})

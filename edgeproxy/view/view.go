@@ -325,6 +325,9 @@ func Build(snap *mesh.Snapshot, with Deps) (*View, error) {
 	for _, s := range snap.Objects.Services {
 		b.service(s)
 	}
+	for _, c := range snap.Objects.Callers {
+		b.named(c)
+	}
 	b.pools()
 	for _, p := range snap.Objects.TrafficPolicies {
 		b.targets(p)

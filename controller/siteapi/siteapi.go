@@ -172,6 +172,9 @@ type SiteStatus struct {
 	Certificates []Certificate `json:"certificates,omitempty"`
 	// Identities is what the site issues; nil where the mesh has none.
 	Identities *Identities `json:"identities,omitempty"`
+	// Peers are what requests of other sites need here, by the configuration in force;
+	// empty where the mesh has no identities.
+	Peers []mesh.PeerScope `json:"peers,omitempty"`
 	// Doubles are the names under which several processes report here now: "site
 	// NAME" and "node NAME".
 	Doubles []string `json:"doubles,omitempty"`

@@ -40,7 +40,7 @@ func (c *cluster) meshed(t *testing.T, host string, addresses []string) {
 	route("httproutes", "wild", `{"name": "mesh"}`, `{"backendRefs": [`+to("wild", 1)+`]}`)
 	for _, address := range addresses {
 		at := fmt.Sprintf("%s:%d", address, port)
-		c.says(t, at, "basket.default", "/", "", "wild")                          // no route makes it a service of the mesh
+		c.says(t, at, "basket.default", "/", "", "wild")                         // no route makes it a service of the mesh
 		c.says(t, at, "cart.default.svc.cluster.local", "/anywhere", "", "cart") // its label does
 	}
 	// Two parents; a header, a path, and shares of the rest of /cart.

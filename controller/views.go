@@ -43,6 +43,9 @@ func (s *Server) self(now time.Time) siteapi.SiteStatus {
 		g := s.snapshot.Generation
 		out.Generation, out.Hash, out.Published = &g, s.snapshot.Hash, s.published == g
 		out.Objects = s.snapshot.Objects.Len()
+		if s.snapshot.Objects.Trust() != nil {
+			out.Peers = s.snapshot.Objects.PeerScopes(s.cfg.Site)
+		}
 	}
 	out.Now, out.Disk, out.Certificates, out.Doubles = now, s.disk(), s.certificates, s.world.Doubles(now)
 	out.Identities, out.Budgets = s.issuing.status(), s.linkBudgets(now)

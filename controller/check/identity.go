@@ -3,6 +3,7 @@ package check
 import (
 	"time"
 
+	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/controller/siteapi"
 )
 
@@ -19,6 +20,7 @@ const (
 const (
 	CodeCertificate = "certificate"
 	CodeIdentity    = "identity"
+	CodePlaintext   = "plaintext"
 )
 
 // identities judges what a site issues.
@@ -38,6 +40,15 @@ func (c *checker) identities(s *siteapi.SiteStatus) {
 	}
 	if len(i.Roots) > 0 && i.Roots[0].NotAfter.Sub(s.Now) < rootSoon {
 		c.add(siteapi.SeverityWarning, CodeIdentity, s.Site, "at the hub: meridian cert rotate root", "the mesh's newest root ends on %s", i.Roots[0].NotAfter.Format(time.DateOnly))
+	}
+}
+
+// peers finds what may come from other sites without TLS.
+func (c *checker) peers(s *siteapi.SiteStatus) {
+	for _, p := range s.Peers {
+		if p.MTLS == mesh.MTLSPermissive {
+			c.add(siteapi.SeverityWarning, CodePlaintext, s.Site, "when meridian_eastwest_plaintext_requests_total of its proxies stands still, make it strict", "requests of other sites need no TLS for %s: mtls is permissive by %s", p, p.From)
+		}
 	}
 }
 

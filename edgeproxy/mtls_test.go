@@ -117,12 +117,21 @@ func newWire(t *testing.T, to string) *wire {
 				in.Close()
 				continue
 			}
-			pass := func(i int, dst, src net.Conn) {
-				defer dst.Close()
-				io.Copy(dst, io.TeeReader(src, tap{w, i}))
+			pass := func(i int, dst, src net.Conn) { // an end of one direction is no end of the other
+				if _, err := io.Copy(dst, io.TeeReader(src, tap{w, i})); err != nil {
+					dst.Close()
+					src.Close()
+				}
+				dst.(*net.TCPConn).CloseWrite()
 			}
-			wg.Go(func() { pass(0, out, in) })
-			wg.Go(func() { pass(1, in, out) })
+			wg.Go(func() {
+				var both sync.WaitGroup
+				both.Go(func() { pass(0, out, in) })
+				pass(1, in, out)
+				both.Wait()
+				in.Close()
+				out.Close()
+			})
 		}
 	})
 	return w
@@ -172,22 +181,34 @@ type pair struct {
 
 func newPair(t *testing.T, deps Deps) *pair {
 	t.Helper()
-	p := &pair{family: newFamily(t, "mesh.example")}
+	p := &pair{}
 	there := backend(t, func(w http.ResponseWriter, r *http.Request) {
 		p.served.Add(1)
 		h := r.Header.Clone()
 		p.seen.Store(&h)
 		io.WriteString(w, "b")
 	})
+	p.build(t, deps, there, mesh.PortHTTP)
+	return p
+}
+
+// build starts both sites' proxies; b's backend is there and is spoken to in a protocol.
+func (p *pair) build(t *testing.T, deps Deps, there, protocol string) {
+	t.Helper()
+	p.family = newFamily(t, "mesh.example")
+	objects := func(endpoints, gateways map[string]string, trust *mesh.TrustBundle) mesh.Objects {
+		o := siteObjects(endpoints, gateways)
+		o.Services[0].Spec.Ports[0].Protocol = protocol
+		return trusting(o, trust)
+	}
 	endpoints := map[string]string{"a": named(t, "a"), "b": there}
-	p.objectsB = func(trust *mesh.TrustBundle) mesh.Objects { return trusting(siteObjects(endpoints, nil), trust) }
+	p.objectsB = func(trust *mesh.TrustBundle) mesh.Objects { return objects(endpoints, nil, trust) }
 	deps.Sharing = &decided{pick: upstream.Home}
 	p.b = startProxy(t, Config{Site: "b", Loops: 1}, deps, p.objectsB(p.trust()))
 	p.wire = newWire(t, p.b.addr("eastwest").String())
 	gateways := map[string]string{"b": p.wire.l.Addr().String(), "c": refused(t)}
-	p.objectsA = func(trust *mesh.TrustBundle) mesh.Objects { return trusting(siteObjects(endpoints, gateways), trust) }
+	p.objectsA = func(trust *mesh.TrustBundle) mesh.Objects { return objects(endpoints, gateways, trust) }
 	p.a = startProxy(t, Config{Site: "a"}, Deps{Sharing: &decided{pick: 0, then: []int{upstream.Home, upstream.None}}}, p.objectsA(p.trust()))
-	return p
 }
 
 func (p *pair) identify(proxy *proxy, c tls.Certificate) {

@@ -155,6 +155,9 @@ type Config struct {
 	MaxReplay int
 	// ClientCredit is the client's credit for response body at the start.
 	ClientCredit int
+	// Tunnel says that the request asks for a tunnel and has no body: what the client
+	// sends before a backend has agreed, be it an end, is kept and given no credit.
+	Tunnel bool
 	// CountStale has an attempt for a connection that the other side had closed count
 	// as one of Retries.
 	CountStale bool
@@ -201,6 +204,7 @@ type Exchange struct {
 	failure  Flag
 	status   int
 	tunnel   bool
+	early    bool // the client ended its direction of a tunnel before there was one
 	replied  bool // ReplyEnd was said
 
 	req    body
@@ -216,9 +220,9 @@ func (x *Exchange) Begin(cfg Config) {
 }
 
 // Allow changes what the exchange is allowed, while its first attempt is not sent: of
-// MaxReplay and ClientCredit the old ones stay.
+// MaxReplay, ClientCredit and Tunnel the old ones stay.
 func (x *Exchange) Allow(cfg Config) {
-	cfg.MaxReplay, cfg.ClientCredit = x.cfg.MaxReplay, x.cfg.ClientCredit
+	cfg.MaxReplay, cfg.ClientCredit, cfg.Tunnel = x.cfg.MaxReplay, x.cfg.ClientCredit, x.cfg.Tunnel
 	x.cfg = cfg
 }
 
@@ -273,8 +277,8 @@ func (x *Exchange) Step(ev *Event, out []Action) []Action {
 			return out
 		}
 		x.active = true
-		x.replay = ev.More
-		x.req.done = !ev.More
+		more := ev.More && !x.cfg.Tunnel
+		x.replay, x.req.done = more, !more
 		return x.start(false, false, out)
 	}
 	if !x.active {
@@ -294,6 +298,7 @@ func (x *Exchange) client(ev *Event, out []Action) []Action {
 	case RequestData:
 		return x.requestData(ev.N, out)
 	case RequestEnd:
+		x.early = x.cfg.Tunnel && !x.tunnel
 		x.req.done = true
 		for i := range x.attempts {
 			out = x.pump(&x.attempts[i], out)
@@ -366,9 +371,12 @@ func (x *Exchange) backend(a *attempt, ev *Event, out []Action) []Action {
 			}
 		}
 		if ev.Switch {
-			x.tunnel, x.req.done, a.ended = true, false, false
+			x.tunnel, x.req.done, a.ended = true, x.early, false
 		}
 		out = append(out, Action{Kind: ReplyHead, Ref: a.ref, Status: ev.Status})
+		if x.tunnel {
+			out = x.pump(a, out) // what came before there was one
+		}
 		return x.tidy(0, out)
 	case ResponseData:
 		x.resp.end += int64(ev.N)
@@ -410,6 +418,10 @@ func (x *Exchange) requestData(n int, out []Action) []Action {
 func (x *Exchange) pump(a *attempt, out []Action) []Action {
 	if a.state != sending || a.ended {
 		return out
+	}
+	if x.cfg.Tunnel && !x.tunnel {
+		a.ended = true // there is no more of the request
+		return append(out, Action{Kind: SendEnd, Ref: a.ref})
 	}
 	if n := min(x.req.end-a.sent, a.credit); n > 0 {
 		out = append(out, Action{Kind: SendData, Ref: a.ref, From: a.sent, N: int(n)})

@@ -164,6 +164,7 @@ func (d *down) lookAround(now int64) {
 	for r := d.requests; r != nil && !d.conn.Closed(); {
 		next := r.next
 		switch {
+		case r.x.Tunnel(): // which has a timer of its own
 		case r.out.waits() && now-r.out.since >= int64(t.Stall):
 			d.w.Counters.SlowReaders.Add(1)
 			if !r.over {

@@ -29,6 +29,7 @@ type request struct {
 	none    exchange.Flag     // why none was found
 	inbound bool              // from another site: served at home or not at all
 	http2   bool              // the service's port speaks it
+	connect bool              // the client asked by CONNECT: it takes any success for a tunnel
 	idle    time.Duration     // bounds a tunnel's silence
 	took    time.Duration     // until a tunnel was there
 	demand  bool              // of this site's own users
@@ -175,7 +176,7 @@ func (w *Worker) freeRequest(r *request) {
 	r.replyKept.Free(s)
 	r.out.drop(s)
 	r.d, r.service, r.none, r.bodyMax = nil, nil, exchange.OK, 0
-	r.inbound, r.demand, r.continued, r.over, r.http2 = false, false, false, false, false
+	r.inbound, r.demand, r.continued, r.over, r.http2, r.connect = false, false, false, false, false, false
 	r.log = logged{response: r.log.response[:0]}
 	r.head = stream.Message{}
 	r.fields, r.trailers, r.replyTrailers = r.fields[:0], r.trailers[:0], r.replyTrailers[:0]
@@ -210,12 +211,15 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	} else if s, rule := w.admitted(r, head); s != nil {
 		found, limit = s, w.goesTo(r, s, rule, &cfg)
 	}
+	if r.asksTunnel() {
+		cfg.Tunnel, cfg.Idempotent = true, true // whichever method asked for it
+	}
 	if d.carried++; d.span.over(r.start, int(d.carried)) {
 		_ = d.codec.Close(nil)
 	}
 	w.budget.Request(r.start)
 	r.x.Begin(cfg)
-	if r.filters != nil && r.service != nil && len(r.head.Upgrade) == 0 { // a tunnel has no copy
+	if r.filters != nil && r.service != nil && !r.asksTunnel() { // a tunnel has no copy
 		w.mirror(r, limit)
 	}
 	w.found = found
@@ -296,14 +300,14 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 		Length: head.Length, Expect100: head.Expect100, TrailersOK: head.TrailersOK,
 	}
 	r.log.authority, r.log.path = r.head.Authority, r.head.Path
-	if mayTunnel(head) {
-		r.head.Upgrade = r.store.copy(w, head.Upgrade)
+	if !w.switching(r, head) {
+		return nil, nil
 	}
 	if r.inbound {
 		service, source := w.inbound(r, head)
 		s := v.Named(service)
 		r.source, r.from = v.Sites[string(source)], r.store.copy(w, source)
-		if r.probe = string(path) == LoadPath; r.probe {
+		if r.probe = string(path) == LoadPath && !r.connect; r.probe {
 			r.none = exchange.OK
 			return nil, nil
 		}
@@ -401,8 +405,14 @@ func idempotent(method []byte) bool {
 	return false
 }
 
-// Expire ends a request that took longer than its route allows.
-func (r *request) Expire(*loop.Timer, int64) { r.w.stop(r, exchange.UpstreamTimeout, 0) }
+// Expire ends a request that took longer than its route allows, or a tunnel that rests.
+func (r *request) Expire(_ *loop.Timer, now int64) {
+	if r.x.Tunnel() {
+		r.w.quiet(r, now)
+		return
+	}
+	r.w.stop(r, exchange.UpstreamTimeout, 0)
+}
 
 // stop ends a request for a reason of the proxy's own.
 func (w *Worker) stop(r *request, f exchange.Flag, status int) {

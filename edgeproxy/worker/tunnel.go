@@ -3,18 +3,24 @@ package worker
 import (
 	"time"
 
+	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 )
 
 // mayTunnel reports whether a request to switch protocols is passed on. Only
-// WebSocket is (RFC 6455): h2c in particular would let requests by that nothing
-// here has judged.
+// WebSocket is (RFC 6455, RFC 8441): h2c in particular would let requests by that
+// nothing here has judged.
 func mayTunnel(head *stream.Message) bool {
-	return head.Length == 0 && string(head.Method) == "GET" && stream.Field{Name: head.Upgrade}.Is("websocket")
+	return stream.Field{Name: head.Upgrade}.Is(protocolWebSocket) &&
+		(string(head.Method) == "CONNECT" || head.Length == 0 && string(head.Method) == "GET")
 }
 
-// tunnel makes two connections whose streams became a tunnel carry bytes until
-// both directions have ended or nothing came for too long.
+// asksTunnel reports whether the request asks for a tunnel that is passed on.
+func (r *request) asksTunnel() bool { return len(r.head.Upgrade) > 0 }
+
+// tunnel makes two streams that became a tunnel carry bytes until both directions have
+// ended or nothing came for too long. A connection that carries no other stream ends
+// with it.
 func (w *Worker) tunnel(r *request, a *attempt) {
 	d := r.d
 	now := w.Loop.Now()
@@ -23,19 +29,35 @@ func (w *Worker) tunnel(r *request, a *attempt) {
 	r.took = time.Duration(now - r.start)
 	w.Loop.Wheel.Clear(&r.timer)
 	w.Loop.Wheel.Clear(&a.timer)
-	w.Loop.Wheel.Clear(&a.up.timer)
+	if a.up.mux == nil {
+		w.Loop.Wheel.Clear(&a.up.timer)
+	}
 	if d.conn.Closed() {
 		return
 	}
-	d.socket = nil // nothing is routed any more, so no old routes are kept
-	if !d.many {   // as is the backend's: nobody else is asked to switch
-		d.unpaid = 0
-		d.pace.held = false
+	if a.up.mux == nil {
 		a.up.conn.HalfClosable()
-		d.conn.HalfClosable()
 	}
+	if d.many {
+		r.moved = now
+		w.Loop.Wheel.Set(&r.timer, now+int64(r.idle))
+		return
+	}
+	d.socket = nil // nothing is routed any more, so no old routes are kept
+	d.unpaid = 0
+	d.pace.held = false
+	d.conn.HalfClosable()
 	d.await(tunnelling, r.idle)
 	d.conn.Resume()
+}
+
+// quiet ends a tunnel among other streams that carried nothing for too long.
+func (w *Worker) quiet(r *request, now int64) {
+	if until := max(r.moved, r.out.since) + int64(r.idle); now < until {
+		w.Loop.Wheel.Set(&r.timer, until)
+		return
+	}
+	w.stop(r, exchange.IdleTimeout, 0)
 }
 
 // endTunnel closes the backend's side: by a reset where the tunnel was cut, else

@@ -72,8 +72,12 @@ type Event struct {
 	Flag   Flag
 	More   bool // Request
 	Reused bool // Ready
+	// Holds, of Ready: what is sent may wait for a window of the stream's own, so that a
+	// tunnel is not over before all credit has come back.
+	Holds bool
 	// Switch, of Response: the head turns the stream into a tunnel. From here both
-	// directions carry Data until each is ended on its own.
+	// directions carry Data until each is ended on its own. A request that came without
+	// More goes on; the end of one with More is that of its direction, also before.
 	Switch bool
 	// Unsent, of Failed: the peer certainly has not processed the request.
 	Unsent bool
@@ -177,8 +181,10 @@ type attempt struct {
 	fresh    bool
 	answered bool // a byte of an answer came
 	ended    bool // SendEnd was said
+	holds    bool
 	sent     int64
 	credit   int64
+	granted  int64 // credit at the start
 }
 
 // body is one direction's progress, in offsets from the body's start.
@@ -201,6 +207,7 @@ type Exchange struct {
 	failure  Flag
 	status   int
 	tunnel   bool
+	open     bool // the request's head was not all of it
 	replied  bool // ReplyEnd was said
 
 	req    body
@@ -273,7 +280,7 @@ func (x *Exchange) Step(ev *Event, out []Action) []Action {
 			return out
 		}
 		x.active = true
-		x.replay = ev.More
+		x.replay, x.open = ev.More, ev.More
 		x.req.done = !ev.More
 		return x.start(false, false, out)
 	}
@@ -319,7 +326,7 @@ func (x *Exchange) backend(a *attempt, ev *Event, out []Action) []Action {
 		if a.state != starting {
 			return out
 		}
-		a.state, a.reused, a.credit = sending, ev.Reused, int64(ev.N)
+		a.state, a.reused, a.holds, a.credit, a.granted = sending, ev.Reused, ev.Holds, int64(ev.N), int64(ev.N)
 		out = append(out, Action{Kind: SendHead, Ref: a.ref})
 		out = x.pump(a, out)
 		return x.tidy(0, out)
@@ -365,8 +372,8 @@ func (x *Exchange) backend(a *attempt, ev *Event, out []Action) []Action {
 				out = x.release(b, false, out)
 			}
 		}
-		if ev.Switch {
-			x.tunnel, x.req.done, a.ended = true, false, false
+		if x.tunnel = ev.Switch; ev.Switch && !x.open {
+			x.req.done, a.ended = false, false
 		}
 		out = append(out, Action{Kind: ReplyHead, Ref: a.ref, Status: ev.Status})
 		return x.tidy(0, out)
@@ -425,7 +432,7 @@ func (x *Exchange) pump(a *attempt, out []Action) []Action {
 
 // closed finishes a tunnel whose two directions have ended.
 func (x *Exchange) closed(out []Action) []Action {
-	if a := &x.attempts[x.winner]; x.replied && a.ended {
+	if a := &x.attempts[x.winner]; x.replied && a.ended && (!a.holds || a.credit == a.granted) {
 		return x.finish(x.status, OK, x.release(a, true, out))
 	}
 	return out

@@ -326,6 +326,7 @@ func (d *down) event(ev *stream.Event) {
 		r.out.drop(&w.Loop.Slabs)
 		w.step(r, &exchange.Event{Kind: exchange.ClientGone})
 	case stream.Window:
+		r.carries()
 		d.pumpOne(r)
 	}
 }

@@ -55,7 +55,7 @@ type request struct {
 	out           sending
 	continued     bool  // the client was told to send the body
 	over          bool  // the exchange is, while out waits for the client's window
-	moved         int64 // when a piece of the body came last
+	moved         int64 // when a piece of the body came last; of a tunnel, of either side
 
 	// client is who is behind a trusted peer, else invalid; clientText is its text.
 	client     netip.Addr
@@ -401,8 +401,18 @@ func idempotent(method []byte) bool {
 	return false
 }
 
-// Expire ends a request that took longer than its route allows.
-func (r *request) Expire(*loop.Timer, int64) { r.w.stop(r, exchange.UpstreamTimeout, 0) }
+// Expire ends a request that took longer than its route allows, or a tunnel that has
+// carried nothing for too long.
+func (r *request) Expire(_ *loop.Timer, now int64) {
+	switch left := r.moved + int64(r.idle) - now; {
+	case !r.x.Tunnel():
+		r.w.stop(r, exchange.UpstreamTimeout, 0)
+	case left > 0:
+		r.w.Loop.Wheel.Set(&r.timer, now+left)
+	default:
+		r.w.stop(r, exchange.IdleTimeout, 0)
+	}
+}
 
 // stop ends a request for a reason of the proxy's own.
 func (w *Worker) stop(r *request, f exchange.Flag, status int) {

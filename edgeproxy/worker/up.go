@@ -152,7 +152,7 @@ func (u *up) ready(a *attempt) {
 	reused := u.used
 	u.used, u.fresh = true, true
 	u.conn.Bound(0)
-	u.w.step(a.r, &exchange.Event{Kind: exchange.Ready, Ref: a.ref, Reused: reused, N: u.w.shared.Watermark})
+	u.w.step(a.r, &exchange.Event{Kind: exchange.Ready, Ref: a.ref, Reused: reused, Holds: u.mux != nil, N: u.w.shared.Watermark})
 }
 
 // Connected goes on to the handshake of TLS, or to the first stream.
@@ -235,7 +235,7 @@ func (u *up) Expire(_ *loop.Timer, now int64) {
 	switch {
 	case u.closing:
 		u.close()
-	case u.attempts == nil || u.attempts.r.x.Tunnel(): // at rest, or timed by the client's side
+	case u.attempts == nil || u.mux == nil && u.attempts.r.x.Tunnel(): // at rest, or timed by the client's side
 	case u.conn.Paused():
 		u.deadline = now + int64(u.attempts.silence)
 		u.w.Loop.Wheel.Set(&u.timer, u.deadline)
@@ -336,6 +336,7 @@ func (u *up) event(ev *stream.Event) {
 		if a.flow != nil {
 			a.flow.ResponseBytes.Add(uint64(len(ev.Data)))
 		}
+		r.carries()
 		u.unpaid += len(ev.Data)
 		r.reply += int64(len(ev.Data))
 		r.replyPiece = ev.Data
@@ -351,6 +352,7 @@ func (u *up) event(ev *stream.Event) {
 	case stream.Reset:
 		w.lostStream(a, ev.Reason)
 	case stream.Window:
+		r.carries()
 		u.pumpOne(a)
 	}
 }

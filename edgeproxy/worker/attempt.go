@@ -174,6 +174,9 @@ func (w *Worker) sendHead(r *request, a *attempt) {
 	if r.bodyMax > 0 {
 		w.Loop.Wheel.Set(&a.timer, now+int64(r.bodyMax))
 	}
+	if a.up.mux != nil {
+		w.msg.Upgrade = nil
+	}
 	a.up.watch(a.silence)
 	w.out = stream.Event{Kind: stream.Head, Stream: a.stream, Head: &w.msg}
 	room := roomFor(&w.msg)

@@ -95,6 +95,18 @@ type wire struct {
 	mu   sync.Mutex
 	seen [2][]byte
 	l    net.Listener
+	open []net.Conn
+}
+
+// cut ends all connections by a reset, and takes no more.
+func (w *wire) cut() {
+	w.l.Close()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.open {
+		c.(*net.TCPConn).SetLinger(0)
+		c.Close()
+	}
 }
 
 func newWire(t *testing.T, to string) *wire {
@@ -117,6 +129,9 @@ func newWire(t *testing.T, to string) *wire {
 				in.Close()
 				continue
 			}
+			w.mu.Lock()
+			w.open = append(w.open, in, out)
+			w.mu.Unlock()
 			pass := func(i int, dst, src net.Conn) {
 				defer dst.Close()
 				io.Copy(dst, io.TeeReader(src, tap{w, i}))

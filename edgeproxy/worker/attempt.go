@@ -36,6 +36,7 @@ type attempt struct {
 	maxRequests int
 	cookie      *view.Cookie
 	token       uint64
+	sendProxy   int // version of the PROXY header that the endpoint gets
 	sent        bool
 	asked       bool             // the gate was told of it
 	how         upstream.Outcome // what the gate will be told
@@ -102,7 +103,10 @@ func (w *Worker) aim(r *request, a *attempt, fresh bool) {
 		}
 	}
 	a.speaks = w.speaks.serial
-	if a.remote == upstream.Home && r.http2 {
+	switch {
+	case r.connects && a.remote == upstream.Home:
+		a.speaks, a.clients = w.speaks.plain, nil
+	case r.connects || a.remote == upstream.Home && r.http2:
 		a.speaks = w.speaks.mux
 	}
 	if r.tries < len(r.tried) {
@@ -111,7 +115,7 @@ func (w *Worker) aim(r *request, a *attempt, fresh bool) {
 	}
 	a.flow = w.flow(r, a.endpoint)
 	n := a.endpoint.InFlight.Add(1)
-	a.unqueued = int(n) <= a.slots
+	a.unqueued = int(n) <= a.slots && !r.connects
 	if a.remote == upstream.Home {
 		r.service.InFlight.Add(1)
 		if a.unqueued {
@@ -153,6 +157,14 @@ func (w *Worker) sendHead(r *request, a *attempt) {
 	now := w.Loop.Now()
 	a.sent, a.sentAt, a.heard = true, now, now
 	a.endpoint.Cells[w.id].Requests.Add(1)
+	if r.connects {
+		if a.speaks.bytes {
+			w.greets(r, a)
+		} else {
+			w.sendConnect(r, a)
+		}
+		return
+	}
 	w.msg = r.head
 	if a.clients != nil {
 		w.msg.Scheme = valueHTTPS
@@ -191,6 +203,7 @@ func (w *Worker) sendBody(r *request, a *attempt, act *exchange.Action) {
 	if a.flow != nil {
 		a.flow.RequestBytes.Add(uint64(n))
 	}
+	w.carried(r, n, 0)
 	pieceFrom := r.received - int64(len(r.piece))
 	for n > 0 && a.up != nil {
 		var p []byte
@@ -218,7 +231,7 @@ func (a *attempt) end() {
 	}
 	w.out = stream.Event{Kind: stream.End, Stream: a.stream}
 	a.send(&w.out, framing)
-	if a.up != nil && a.up.mux == nil && r.x.Tunnel() {
+	if a.up != nil && a.up.mux == nil && (r.x.Tunnel() || a.speaks.bytes) {
 		a.up.conn.CloseWrite()
 	}
 }

@@ -43,7 +43,9 @@ func (w *Worker) toClient(r *request, act *exchange.Action) {
 		if !r.x.RequestDone() && !d.many {
 			_ = d.codec.Close(nil)
 		}
-		if r.probe {
+		if d.plain {
+			d.abort(r.stream)
+		} else if r.probe {
 			w.replyLoads(r)
 		} else {
 			w.replyLocal(r, act)
@@ -114,6 +116,7 @@ func (w *Worker) replyBody(r *request, act *exchange.Action) bool {
 	}
 	from, n := act.From, act.N
 	r.log.sent += int64(n)
+	w.carried(r, 0, n)
 	pieceFrom := r.reply - int64(len(r.replyPiece))
 	for n > 0 {
 		var p []byte

@@ -77,9 +77,19 @@ type request struct {
 	// request while that is not over, and d is nil.
 	copies, of, sibling *request
 
-	source   int          // of an inbound request
-	from     []byte       // its name, as the other site says it
-	probe    bool         // another site asks for the loads of this one
+	source int    // of an inbound request
+	from   []byte // its name, as the other site says it
+	probe  bool   // another site asks for the loads of this one
+	// connects says that it is a whole connection: of a client here that another site
+	// serves, or of another site's that is served here. port is the service's, preset
+	// where the first attempt goes, counted that the service counts it among those that
+	// are open, holds the listener that counts it, behind the client of another site.
+	connects bool
+	counted  bool
+	preset   int
+	port     int
+	holds    *Listener
+	behind   netip.AddrPort
 	retry    *route.Retry // nil for none
 	tried    [maxTries]*upstream.Endpoint
 	tries    int
@@ -150,7 +160,7 @@ func (w *Worker) newRequest(d *down, id stream.ID) *request {
 	} else {
 		w.freeReq = r.next
 	}
-	r.d, r.stream = d, id
+	r.d, r.stream, r.preset = d, id, upstream.Home
 	list := &w.copies
 	if d != nil {
 		list = &d.requests
@@ -186,6 +196,7 @@ func (w *Worker) freeRequest(r *request) {
 	r.retry, r.filters, r.origin, r.local = nil, nil, nil, local{}
 	clear(r.ran[:r.runs])
 	r.runs, r.asks = 0, false
+	r.connects, r.counted, r.preset, r.port, r.holds, r.behind = false, false, upstream.Home, 0, nil, netip.AddrPort{}
 	for i := range r.attempts {
 		r.attempts[i].endpoint, r.attempts[i].gate, r.attempts[i].flow = nil, nil, nil
 	}
@@ -207,7 +218,9 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	if w.full() {
 		w.shared.Memory.Requests.Add(1)
 		r.none, r.log.details = exchange.Overload, "memory_limit"
-	} else if s, rule := w.admitted(r, head); s != nil {
+	} else if s, rule := w.admitted(r, head); s != nil && r.connects && !w.takes(r, s) {
+		r.none = exchange.Overload
+	} else if s != nil {
 		found, limit = s, w.goesTo(r, s, rule, &cfg)
 	}
 	if d.carried++; d.span.over(r.start, int(d.carried)) {
@@ -280,6 +293,10 @@ func (w *Worker) again(r *request, a *attempt, status int) bool {
 func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.Rule) {
 	v := w.state.View
 	w.admission = admission{}
+	if r.d.many && r.d.socket.EastWest() && string(head.Method) == "CONNECT" {
+		s, _ := w.connectFrom(r, head)
+		return s, nil
+	}
 	target, path, ok := route.Normalize(head.Path, w.path[:0])
 	if !ok {
 		r.none, r.log.details = exchange.ClientProtocol, "path_invalid"
@@ -490,7 +507,11 @@ func (w *Worker) finish(r *request, act *exchange.Action) {
 		w.Counters.Tunnels.Add(-1)
 		took = r.took
 	}
-	w.count(s, act.Status, act.Flag, took)
+	if r.connects {
+		w.countSession(r, act.Flag)
+	} else {
+		w.count(s, act.Status, act.Flag, took)
+	}
 	w.endCopies(r)
 	if r.d != nil {
 		w.logRequest(r, act.Status, act.Flag)

@@ -15,7 +15,7 @@ func mayTunnel(head *stream.Message) bool {
 
 // asksTunnel reports whether the request is for a stream of bytes either way: its
 // client owes no body.
-func (r *request) asksTunnel() bool { return len(r.head.Upgrade) > 0 }
+func (r *request) asksTunnel() bool { return r.connects || len(r.head.Upgrade) > 0 }
 
 // tunnel makes two streams carry bytes until both directions have ended or nothing
 // came for too long.

@@ -149,10 +149,13 @@ func (u *up) open(a *attempt) bool {
 }
 
 func (u *up) ready(a *attempt) {
-	reused := u.used
+	reused, ref := u.used, a.ref
 	u.used, u.fresh = true, true
 	u.conn.Bound(0)
 	u.w.step(a.r, &exchange.Event{Kind: exchange.Ready, Ref: a.ref, Reused: reused, Holds: u.mux != nil, N: u.w.shared.Watermark})
+	if a.speaks.bytes && a.ref == ref {
+		u.w.agrees(a.r, a)
+	}
 }
 
 // Connected goes on to the handshake of TLS, or to the first stream.
@@ -323,6 +326,12 @@ func (u *up) event(ev *stream.Event) {
 	case stream.Head:
 		r.replyHead = ev.Head
 		kind, again := exchange.Response, false
+		if r.connects && ev.Head.Status >= 300 && !r.inbound {
+			w.heard(a, ev.Head)
+			w.step(r, &exchange.Event{Kind: exchange.Failed, Ref: a.ref, Flag: refusal(ev.Head.Status), Unsent: true})
+			r.replyHead = nil
+			return
+		}
 		if ev.Head.Status < 200 && len(ev.Head.Upgrade) == 0 {
 			kind = exchange.Informational
 		} else {

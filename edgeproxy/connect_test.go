@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -390,5 +391,44 @@ func TestConnectSlowReader(t *testing.T) {
 	got, err := io.ReadAll(c)
 	if err != nil || !bytes.Equal(got, payload) {
 		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
+// TestConnectAllocatesNothing carries many small messages through two proxies, in the
+// clear: crypto/tls allocates for each record that it reads.
+func TestConnectAllocatesNothing(t *testing.T) {
+	p := relaying(t, nil, func(c *net.TCPConn) {
+		buf := make([]byte, 1024)
+		for {
+			n, err := c.Read(buf)
+			if err != nil {
+				return
+			}
+			c.Write(buf[:n])
+		}
+	}, Deps{}, Deps{})
+	p.b.apply(siteStreams(p.endpoints, nil))
+	p.a.apply(siteStreams(p.endpoints, map[string]string{"b": p.wire.l.Addr().String()}))
+	c := p.a.stream("tcp")
+	buf := make([]byte, 1024)
+	const messages = 3000
+	send := func() {
+		for range messages {
+			if _, err := c.Write(buf); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(c, buf); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	send()
+	p.wire.quiet.Store(true)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	send()
+	runtime.ReadMemStats(&after)
+	if n := after.Mallocs - before.Mallocs; !raceEnabled && n > messages/5 {
+		t.Errorf("%d allocations in %d messages", n, messages)
 	}
 }

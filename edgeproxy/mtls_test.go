@@ -90,71 +90,6 @@ func trusting(o mesh.Objects, b *mesh.TrustBundle) mesh.Objects {
 	return o
 }
 
-// wire is a relay that notes what went over it, in each direction.
-type wire struct {
-	mu   sync.Mutex
-	seen [2][]byte
-	l    net.Listener
-	open []net.Conn
-}
-
-// cut ends all connections by a reset, and takes no more.
-func (w *wire) cut() {
-	w.l.Close()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, c := range w.open {
-		c.(*net.TCPConn).SetLinger(0)
-		c.Close()
-	}
-}
-
-func newWire(t *testing.T, to string) *wire {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &wire{l: l}
-	var wg sync.WaitGroup
-	t.Cleanup(func() { l.Close(); wg.Wait() })
-	wg.Go(func() {
-		for {
-			in, err := l.Accept()
-			if err != nil {
-				return
-			}
-			out, err := net.Dial("tcp", to)
-			if err != nil {
-				in.Close()
-				continue
-			}
-			w.mu.Lock()
-			w.open = append(w.open, in, out)
-			w.mu.Unlock()
-			pass := func(i int, dst, src net.Conn) {
-				defer dst.Close()
-				io.Copy(dst, io.TeeReader(src, tap{w, i}))
-			}
-			wg.Go(func() { pass(0, out, in) })
-			wg.Go(func() { pass(1, in, out) })
-		}
-	})
-	return w
-}
-
-type tap struct {
-	w *wire
-	i int
-}
-
-func (t tap) Write(p []byte) (int, error) {
-	t.w.mu.Lock()
-	defer t.w.mu.Unlock()
-	t.w.seen[t.i] = append(t.w.seen[t.i], p...)
-	return len(p), nil
-}
-
 // records reads a capture of one connection as TLS records and returns how many are
 // of application data; anything else than records is an error.
 func records(b []byte) (application int, err error) {
@@ -421,7 +356,7 @@ func TestStrangersAreRefused(t *testing.T) {
 		{"self-signed, no SPIFFE ID", "tls_certificate_wrong_name", with(self)},
 		{"denied", "tls_certificate_denied", with(denied)},
 		{"TLS 1.2", "tls_unsupported_version", &tls.Config{Certificates: []tls.Certificate{good}, MaxVersion: tls.VersionTLS12}},
-		{"another protocol", "tls_nothing_in_common", &tls.Config{Certificates: []tls.Certificate{good}, NextProtos: []string{"h2"}}},
+		{"another protocol", "tls_nothing_in_common", &tls.Config{Certificates: []tls.Certificate{good}, NextProtos: []string{"h3"}}},
 	} {
 		if status, err := p.askEastWest(c.config); err == nil {
 			t.Errorf("%s: answered by %d", c.name, status)

@@ -233,7 +233,9 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	}
 	w.found = found
 	life := r.life
-	w.step(r, &exchange.Event{Kind: exchange.Request, More: head.Length != 0})
+	// The end that a client of HTTP/2 says is one of its direction, also with its head.
+	more := head.Length != 0 || d.many && r.asksTunnel()
+	w.step(r, &exchange.Event{Kind: exchange.Request, More: more})
 	w.found = nil
 	if r.asking != nil && r.life == life {
 		w.ask(r)

@@ -51,6 +51,14 @@ type Stats struct {
 	Sessions                 []SessionCount
 	Listeners                []ListenerCount
 	Authorization            []PolicyCount
+	Plaintext                []PlaintextCount
+}
+
+// PlaintextCount counts requests of other sites that came without TLS to a proxy that
+// has it.
+type PlaintextCount struct {
+	Service           mesh.ServiceKey // empty where they named none
+	Accepted, Refused uint64
 }
 
 // PolicyCount counts what a policy in force decided, or would as no dry run.
@@ -164,6 +172,7 @@ func (s *Server) Stats() Stats {
 		st.add(h)
 		st.addStreams(h)
 		st.addSessions(h)
+		st.addPlaintext(h)
 	}
 	return st
 }
@@ -211,6 +220,17 @@ func (st *Stats) addStreams(h *upstream.Service) {
 	}
 	if c.Open != 0 || len(c.Ended) > 0 {
 		st.Streams = append(st.Streams, c)
+	}
+}
+
+func (st *Stats) addPlaintext(h *upstream.Service) {
+	c := PlaintextCount{Service: h.Key}
+	for i := range h.Cells {
+		c.Accepted += h.Cells[i].Plain.Load()
+		c.Refused += h.Cells[i].PlainRefused.Load()
+	}
+	if c.Accepted+c.Refused > 0 {
+		st.Plaintext = append(st.Plaintext, c)
 	}
 }
 

@@ -281,6 +281,9 @@ func decodeOwn(kind string, meta *rawMeta, data []byte) (*Own, error) {
 		return nil, fmt.Errorf("no kind of the mesh has that name")
 	}
 	defer func() {
+		if own.Doc == nil && kind == mesh.KindPeerAuthentication {
+			own.Instead = strict(mesh.ObjectMeta{Name: meta.Name, Namespace: cmp.Or(meta.Namespace, mesh.DefaultNamespace), Labels: own.Labels})
+		}
 		if own.Doc != nil || kind != mesh.KindAuthorizationPolicy {
 			return
 		}

@@ -242,6 +242,7 @@ var OwnKinds = []OwnKind{
 	{mesh.KindCertificate, "certificates", false},
 	{mesh.KindGeoFence, "geofences", false},
 	{mesh.KindAuthorizationPolicy, "authorizationpolicies", false},
+	{mesh.KindPeerAuthentication, "peerauthentications", false},
 	{mesh.KindNetworkFunction, "networkfunctions", false},
 	{mesh.KindServiceChain, "servicechains", false},
 	{mesh.KindChainNode, "chainnodes", false},

@@ -86,6 +86,7 @@ func Check(o *Objects) []Condition {
 	c.policies()
 	c.fences()
 	c.authorization()
+	c.peers()
 	c.certificates()
 	c.chains()
 	c.requirements()

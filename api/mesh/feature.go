@@ -28,6 +28,8 @@ var features = []feature{
 	{"geo-fence", func(o *Objects) bool { return len(o.GeoFences) > 0 }},
 	// A build that does not know them would let everybody pass.
 	{"authorization", func(o *Objects) bool { return len(o.AuthorizationPolicies) > 0 }},
+	// A build that does not know them would take in the clear what is to be strict.
+	{"peer-authentication", func(o *Objects) bool { return len(o.PeerAuthentications) > 0 }},
 	// A build that does not count would spend without end.
 	{"link-budget", func(o *Objects) bool {
 		return slices.ContainsFunc(o.Sites, func(s *Site) bool {

@@ -18,7 +18,7 @@ func TestRequires(t *testing.T) {
 	shared.TrafficPolicies = nil
 	for want, o := range map[string]*Objects{
 		"": mustParse(t, smallest),
-		"af-sfc-requirements,cross-namespace,external-functions,geo-fence,authorization,link-budget,request-chains,route-retry,tls": shared,
+		"af-sfc-requirements,cross-namespace,external-functions,geo-fence,authorization,peer-authentication,link-budget,request-chains,route-retry,tls": shared,
 		"trusted-hops": hops(1),
 	} {
 		if got := strings.Join(o.Requires(), ","); got != want {

@@ -296,6 +296,10 @@ var rules = map[string]rule{
 	"CookieConfig.path":                    {format: &formatPath, def: "/"},
 	"CookieConfig.sameSite":                {enum: []string{"Lax", "Strict", "None"}, def: "Lax", doc: "None makes the cookie Secure too, as browsers ask."},
 
+	"PeerAuthenticationSpec.mtls":         {enum: []string{MTLSStrict, MTLSPermissive}, doc: "What requests of other sites for the namespace's services need: strict the identity of a proxy, permissive none. Absent says nothing: the site's mtls holds, which alone can be disabled."},
+	"PeerAuthenticationSpec.ports":        {maxItems: 64, unique: "port", doc: "Ports of the namespace's services for which something else holds."},
+	"PortAuthentication.port":             {span: realPort, doc: "Port of MeshServices."},
+	"PortAuthentication.mtls":             {enum: []string{MTLSStrict, MTLSPermissive}, doc: "As mtls of the namespace, which it goes before."},
 	"AuthorizationPolicySpec.targetRefs":  {maxItems: 64, doc: "What is protected; none is all that comes into the site."},
 	"AuthorizationPolicySpec.action":      {enum: []string{ActionAllow, ActionDeny, ActionAudit}, doc: "allow, beside which a target takes nothing else; deny, which wins; audit, which counts only."},
 	"AuthorizationPolicySpec.dryRun":      {doc: "Count what the policy would decide, and decide nothing."},

@@ -143,6 +143,7 @@ func writeRequests(t *Text, s edgeproxy.Stats) {
 	for _, r := range s.Shed {
 		t.Count(r.N, "service", string(r.Service), "priority", r.Priority)
 	}
+	writePlaintext(t, s.Plaintext)
 	t.Family("meridian_authorization_decisions_total", counter, "Requests, connections and sessions by what an AuthorizationPolicy decided, or would (dryRun); denied of action allow: none of the target matched.")
 	for _, p := range s.Authorization {
 		for _, d := range slices.Sorted(maps.Keys(p.Decisions)) {

@@ -52,6 +52,8 @@ type View struct {
 	// Peers are what connections to the proxies of each other site need; nil where
 	// they are plain.
 	Peers map[string]*tlsio.Client
+	// PeerMode is what requests of other sites need that are for no service.
+	PeerMode mesh.PeerMode
 	// TrustDomain is that of the own mesh, empty where it has none.
 	TrustDomain string
 	// Policies say who may call what.
@@ -195,6 +197,9 @@ type Service struct {
 
 	// TLS is what connections to the endpoints at home need; nil where they are plain.
 	TLS *tlsio.Client
+
+	// Peers are what requests of other sites need, by port.
+	Peers map[int]mesh.PeerMode
 
 	// Guard is the policies of the service, nil without any.
 	Guard *authz.Set

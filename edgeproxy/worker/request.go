@@ -323,6 +323,13 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 		s := v.Named(service)
 		r.source, r.from = v.Sites[string(source)], r.store.copy(w, source)
 		if r.probe = string(path) == LoadPath; r.probe {
+			s = nil // it is for the site
+		}
+		if w.inTheClear(r, s) {
+			r.probe = false
+			return nil, nil
+		}
+		if r.probe {
 			r.none = exchange.OK
 			return nil, nil
 		}

@@ -290,3 +290,22 @@ func TestConnectIsJudged(t *testing.T) {
 	p.b.streamCount("", "AD", denied)
 	p.a.streamCount("default/echo", "AD", denied)
 }
+
+// TestConnectInTheClear: whether a CONNECT has to come from a proxy by its identity is said
+// by the port that it names.
+func TestConnectInTheClear(t *testing.T) {
+	p := relaying(t, nil, echoTCP, Deps{}, Deps{})
+	o := p.objectsB()
+	o.Sites[1].Spec.MTLS = mesh.MTLSPermissive
+	o.Services[0].Spec.Ports = append(o.Services[0].Spec.Ports, mesh.ServicePort{Name: "admin", Port: 81, Protocol: mesh.PortTCP})
+	o.PeerAuthentications = []*mesh.PeerAuthentication{peerAuthentication("default", "", 81, "strict")}
+	p.b.apply(o)
+	h := p.b.rawH2("eastwest")
+	for authority, want := range map[string]string{"echo.default._tcp:80": "200", "echo.default._tcp:81": "403", "no.default._tcp:81": "404"} {
+		if got := h.status(h.connect(authority)); got != want {
+			t.Errorf("%s: %s, want %s", authority, got, want)
+		}
+	}
+	h.c.Close()
+	p.b.atRest()
+}

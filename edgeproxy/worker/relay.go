@@ -138,8 +138,9 @@ func (w *Worker) tellClient(r *request, a *attempt) {
 	a.up.conn.Dirty()
 }
 
-// connectFrom finds the service of a CONNECT that came on an east-west listener.
-func (w *Worker) connectFrom(r *request, head *stream.Message) (*view.Service, bool) {
+// connectFrom finds the service of a CONNECT that came on an east-west listener, nil where
+// there is none or it may not be asked for in this way.
+func (w *Worker) connectFrom(r *request, head *stream.Message) *view.Service {
 	v := w.state.View
 	r.inbound, r.connects = true, true
 	r.head = stream.Message{Method: r.store.copy(w, head.Method), Authority: r.store.copy(w, head.Authority), Length: head.Length}
@@ -147,14 +148,15 @@ func (w *Worker) connectFrom(r *request, head *stream.Message) (*view.Service, b
 	_, source := w.inbound(r, head)
 	r.source, r.from = v.Sites[string(source)], r.store.copy(w, source)
 	r.clientText, r.behind = splitClient(r.clientText)
-	w.admission.judged = true
 	t, ok := v.Tunnel(head.Authority)
+	if w.inTheClear(r, t.Service, t.Port) {
+		return nil
+	}
+	w.admission.judged, w.admission.port = true, t.Port
 	if !ok {
 		r.none = exchange.NoRoute
-		return nil, false
 	}
-	w.admission.port = t.Port
-	return t.Service, true
+	return t.Service
 }
 
 // splitClient takes a client's address and port apart, as another site's proxy tells

@@ -296,8 +296,7 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 	v := w.state.View
 	w.admission = admission{}
 	if r.d.many && r.d.socket.EastWest() && string(head.Method) == "CONNECT" {
-		s, _ := w.connectFrom(r, head)
-		return s, nil
+		return w.connectFrom(r, head), nil
 	}
 	target, path, ok := route.Normalize(head.Path, w.path[:0])
 	if !ok {
@@ -325,7 +324,7 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 		if r.probe = string(path) == LoadPath; r.probe {
 			s = nil // it is for the site
 		}
-		if w.inTheClear(r, s) {
+		if w.inTheClear(r, s, 0) {
 			r.probe = false
 			return nil, nil
 		}

@@ -348,7 +348,7 @@ func TestStrangersAreRefused(t *testing.T) {
 		{"self-signed, no SPIFFE ID", "tls_certificate_wrong_name", with(self)},
 		{"denied", "tls_certificate_denied", with(denied)},
 		{"TLS 1.2", "tls_unsupported_version", &tls.Config{Certificates: []tls.Certificate{good}, MaxVersion: tls.VersionTLS12}},
-		{"another protocol", "tls_nothing_in_common", &tls.Config{Certificates: []tls.Certificate{good}, NextProtos: []string{"h2"}}},
+		{"another protocol", "tls_nothing_in_common", &tls.Config{Certificates: []tls.Certificate{good}, NextProtos: []string{"h3"}}},
 	} {
 		if status, err := p.askEastWest(c.config); err == nil {
 			t.Errorf("%s: answered by %d", c.name, status)

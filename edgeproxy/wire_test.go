@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -14,6 +15,20 @@ type wire struct {
 	mu   sync.Mutex
 	seen [2][]byte
 	l    net.Listener
+	open []net.Conn
+	// quiet has nothing noted.
+	quiet atomic.Bool
+}
+
+// cut ends all connections by a reset, and takes no more.
+func (w *wire) cut() {
+	w.l.Close()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.open {
+		c.(*net.TCPConn).SetLinger(0)
+		c.Close()
+	}
 }
 
 func newWire(t *testing.T, to string) *wire {
@@ -36,6 +51,9 @@ func newWire(t *testing.T, to string) *wire {
 				in.Close()
 				continue
 			}
+			w.mu.Lock()
+			w.open = append(w.open, in, out)
+			w.mu.Unlock()
 			pass := func(i int, dst, src net.Conn) { // an end of one direction is no end of the other
 				if _, err := io.Copy(dst, io.TeeReader(src, tap{w, i})); err != nil {
 					dst.Close()
@@ -62,6 +80,9 @@ type tap struct {
 }
 
 func (t tap) Write(p []byte) (int, error) {
+	if t.w.quiet.Load() {
+		return len(p), nil
+	}
 	t.w.mu.Lock()
 	defer t.w.mu.Unlock()
 	t.w.seen[t.i] = append(t.w.seen[t.i], p...)

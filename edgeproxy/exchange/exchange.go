@@ -72,8 +72,12 @@ type Event struct {
 	Flag   Flag
 	More   bool // Request
 	Reused bool // Ready
+	// Holds, of Ready: what is sent may wait for a window of the stream's own, so that a
+	// tunnel is not over before all credit has come back.
+	Holds bool
 	// Switch, of Response: the head turns the stream into a tunnel. From here both
-	// directions carry Data until each is ended on its own.
+	// directions carry Data until each is ended on its own. A request that came without
+	// More goes on; the end of one with More is that of its direction, also before.
 	Switch bool
 	// Unsent, of Failed: the peer certainly has not processed the request.
 	Unsent bool
@@ -180,8 +184,10 @@ type attempt struct {
 	fresh    bool
 	answered bool // a byte of an answer came
 	ended    bool // SendEnd was said
+	holds    bool
 	sent     int64
 	credit   int64
+	granted  int64 // credit at the start
 }
 
 // body is one direction's progress, in offsets from the body's start.
@@ -205,6 +211,7 @@ type Exchange struct {
 	status   int
 	tunnel   bool
 	early    bool // the client ended its direction of a tunnel before there was one
+	open     bool // the request's head was not all of it
 	replied  bool // ReplyEnd was said
 
 	req    body
@@ -278,7 +285,7 @@ func (x *Exchange) Step(ev *Event, out []Action) []Action {
 		}
 		x.active = true
 		more := ev.More && !x.cfg.Tunnel
-		x.replay, x.req.done = more, !more
+		x.replay, x.open, x.req.done = more, more, !more
 		return x.start(false, false, out)
 	}
 	if !x.active {
@@ -324,7 +331,7 @@ func (x *Exchange) backend(a *attempt, ev *Event, out []Action) []Action {
 		if a.state != starting {
 			return out
 		}
-		a.state, a.reused, a.credit = sending, ev.Reused, int64(ev.N)
+		a.state, a.reused, a.holds, a.credit, a.granted = sending, ev.Reused, ev.Holds, int64(ev.N), int64(ev.N)
 		out = append(out, Action{Kind: SendHead, Ref: a.ref})
 		out = x.pump(a, out)
 		return x.tidy(0, out)
@@ -370,8 +377,8 @@ func (x *Exchange) backend(a *attempt, ev *Event, out []Action) []Action {
 				out = x.release(b, false, out)
 			}
 		}
-		if ev.Switch {
-			x.tunnel, x.req.done, a.ended = true, x.early, false
+		if x.tunnel = ev.Switch; ev.Switch && !x.open {
+			x.req.done, a.ended = x.early, false
 		}
 		out = append(out, Action{Kind: ReplyHead, Ref: a.ref, Status: ev.Status})
 		if x.tunnel {
@@ -437,7 +444,7 @@ func (x *Exchange) pump(a *attempt, out []Action) []Action {
 
 // closed finishes a tunnel whose two directions have ended.
 func (x *Exchange) closed(out []Action) []Action {
-	if a := &x.attempts[x.winner]; x.replied && a.ended {
+	if a := &x.attempts[x.winner]; x.replied && a.ended && (!a.holds || a.credit == a.granted) {
 		return x.finish(x.status, OK, x.release(a, true, out))
 	}
 	return out

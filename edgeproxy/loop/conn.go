@@ -170,6 +170,17 @@ func (c *Conn) Arrived(in []byte) {
 	}
 }
 
+// Precede has what somebody else read from the socket come before what is read next.
+func (c *Conn) Precede(read *List) {
+	c.rest.Move(read)
+	if c.rest.Len() > 0 {
+		c.Again()
+	}
+}
+
+// FD is the socket, negative once it is closed.
+func (c *Conn) FD() int { return c.fd }
+
 // lastWords sends, where the socket takes it at once, what the transport has to say
 // before the end.
 func (c *Conn) lastWords() {
@@ -480,6 +491,9 @@ func (c *Conn) flush() {
 	wire := c.t.Wire()
 	if wire.Len() == 0 {
 		wire.Free(&c.loop.Slabs) // an end of no bytes may have taken a slab
+		if c.Out.Len() == 0 {
+			c.Out.Free(&c.loop.Slabs) // also where the transport leaves it
+		}
 		c.end()
 		return
 	}

@@ -36,6 +36,7 @@ type attempt struct {
 	maxRequests int
 	cookie      *view.Cookie
 	token       uint64
+	sendProxy   int // version of the PROXY header that the endpoint gets
 	sent        bool
 	asked       bool             // the gate was told of it
 	how         upstream.Outcome // what the gate will be told
@@ -109,7 +110,10 @@ func (w *Worker) aim(r *request, a *attempt, fresh bool) {
 		}
 	}
 	a.speaks = w.speaks.serial
-	if a.remote == upstream.Home && r.http2 {
+	switch {
+	case r.connects && a.remote == upstream.Home:
+		a.speaks, a.clients = w.speaks.plain, nil
+	case r.connects || a.remote == upstream.Home && r.http2:
 		a.speaks = w.speaks.mux
 	}
 	if !r.answerable(a) {
@@ -123,7 +127,7 @@ func (w *Worker) aim(r *request, a *attempt, fresh bool) {
 	}
 	a.flow = w.flow(r, a.endpoint)
 	n := a.endpoint.InFlight.Add(1)
-	a.unqueued = int(n) <= a.slots
+	a.unqueued = int(n) <= a.slots && !r.connects
 	if a.remote == upstream.Home {
 		r.service.InFlight.Add(1)
 		if a.unqueued {
@@ -165,6 +169,14 @@ func (w *Worker) sendHead(r *request, a *attempt) {
 	now := w.Loop.Now()
 	a.sent, a.sentAt, a.heard = true, now, now
 	a.endpoint.Cells[w.id].Requests.Add(1)
+	if r.connects {
+		if a.speaks.bytes {
+			w.greets(r, a)
+		} else {
+			w.sendConnect(r, a)
+		}
+		return
+	}
 	w.msg = r.head
 	if a.clients != nil {
 		w.msg.Scheme = valueHTTPS
@@ -186,7 +198,7 @@ func (w *Worker) sendHead(r *request, a *attempt) {
 	if r.bodyMax > 0 {
 		w.Loop.Wheel.Set(&a.timer, now+int64(r.bodyMax))
 	}
-	if r.asksTunnel() {
+	if r.upgrades() {
 		w.askBackend(r, a)
 	}
 	a.up.watch(a.silence)
@@ -203,6 +215,7 @@ func (w *Worker) sendBody(r *request, a *attempt, act *exchange.Action) {
 	if a.flow != nil {
 		a.flow.RequestBytes.Add(uint64(n))
 	}
+	w.carried(r, n, 0)
 	pieceFrom := r.received - int64(len(r.piece))
 	for n > 0 && a.up != nil {
 		var p []byte
@@ -224,7 +237,7 @@ func (w *Worker) sendBody(r *request, a *attempt, act *exchange.Action) {
 // end sends the trailers and the end of the request.
 func (a *attempt) end() {
 	w, r := a.r.w, a.r
-	if a.up != nil && a.up.mux != nil && r.asksTunnel() && !r.x.Tunnel() {
+	if a.up != nil && a.up.mux != nil && r.upgrades() && !r.x.Tunnel() {
 		return // of its request; the tunnel that it asks for has another end
 	}
 	if len(r.trailers) > 0 {
@@ -233,7 +246,7 @@ func (a *attempt) end() {
 	}
 	w.out = stream.Event{Kind: stream.End, Stream: a.stream}
 	a.send(&w.out, framing)
-	if a.up != nil && a.up.mux == nil && r.x.Tunnel() {
+	if a.up != nil && a.up.mux == nil && (r.x.Tunnel() || a.speaks.bytes) {
 		a.up.conn.CloseWrite()
 	}
 }

@@ -3,7 +3,6 @@ package worker
 import (
 	"time"
 
-	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 )
 
@@ -15,12 +14,16 @@ func mayTunnel(head *stream.Message) bool {
 		(string(head.Method) == "CONNECT" || head.Length == 0 && string(head.Method) == "GET")
 }
 
-// asksTunnel reports whether the request asks for a tunnel that is passed on.
-func (r *request) asksTunnel() bool { return len(r.head.Upgrade) > 0 }
+// asksTunnel reports whether the request is for a stream of bytes either way: its
+// client owes no body.
+func (r *request) asksTunnel() bool { return r.connects || r.upgrades() }
 
-// tunnel makes two streams that became a tunnel carry bytes until both directions have
-// ended or nothing came for too long. A connection that carries no other stream ends
-// with it.
+// upgrades reports whether it asks to switch to a protocol, so that a backend has to agree
+// first.
+func (r *request) upgrades() bool { return len(r.head.Upgrade) > 0 }
+
+// tunnel makes two streams carry bytes until both directions have ended or nothing
+// came for too long.
 func (w *Worker) tunnel(r *request, a *attempt) {
 	d := r.d
 	now := w.Loop.Now()
@@ -29,13 +32,13 @@ func (w *Worker) tunnel(r *request, a *attempt) {
 	r.took = time.Duration(now - r.start)
 	w.Loop.Wheel.Clear(&r.timer)
 	w.Loop.Wheel.Clear(&a.timer)
-	if a.up.mux == nil {
+	if a.up.mux == nil { // else it is the timer of the other streams, too
 		w.Loop.Wheel.Clear(&a.up.timer)
 	}
 	if d.conn.Closed() {
 		return
 	}
-	if a.up.mux == nil {
+	if a.up.mux == nil { // nobody else is asked to switch
 		a.up.conn.HalfClosable()
 	}
 	if d.many {
@@ -51,13 +54,11 @@ func (w *Worker) tunnel(r *request, a *attempt) {
 	d.conn.Resume()
 }
 
-// quiet ends a tunnel among other streams that carried nothing for too long.
-func (w *Worker) quiet(r *request, now int64) {
-	if until := max(r.moved, r.out.since) + int64(r.idle); now < until {
-		w.Loop.Wheel.Set(&r.timer, until)
-		return
+// carries notes that a tunnel has carried something, or was taken something from.
+func (r *request) carries() {
+	if r.x.Tunnel() {
+		r.moved = r.w.Loop.Now()
 	}
-	w.stop(r, exchange.IdleTimeout, 0)
 }
 
 // endTunnel closes the backend's side: by a reset where the tunnel was cut, else

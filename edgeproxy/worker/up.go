@@ -167,10 +167,13 @@ func (u *up) open(a *attempt) bool {
 }
 
 func (u *up) ready(a *attempt) {
-	reused := u.used
+	reused, ref := u.used, a.ref
 	u.used, u.fresh = true, true
 	u.conn.Bound(0)
-	u.w.step(a.r, &exchange.Event{Kind: exchange.Ready, Ref: a.ref, Reused: reused, N: u.w.shared.Watermark})
+	u.w.step(a.r, &exchange.Event{Kind: exchange.Ready, Ref: a.ref, Reused: reused, Holds: u.mux != nil, N: u.w.shared.Watermark})
+	if a.speaks.bytes && a.ref == ref {
+		u.w.agrees(a.r, a)
+	}
 }
 
 // Connected goes on to the handshake of TLS, or to the first stream.
@@ -348,11 +351,17 @@ func (u *up) event(ev *stream.Event) {
 	case stream.Head:
 		r.replyHead = ev.Head
 		kind, again := exchange.Response, false
+		if r.connects && ev.Head.Status >= 300 && !r.inbound {
+			w.heard(a, ev.Head)
+			w.step(r, &exchange.Event{Kind: exchange.Failed, Ref: a.ref, Flag: refusal(ev.Head.Status), Unsent: true})
+			r.replyHead = nil
+			return
+		}
 		if ev.Head.Status < 200 && len(ev.Head.Upgrade) == 0 {
 			kind = exchange.Informational
 		} else {
-			if r.asksTunnel() {
-				if wrong := w.agrees(r, a, ev.Head); wrong != "" {
+			if r.upgrades() {
+				if wrong := w.tunnelFault(r, a, ev.Head); wrong != "" {
 					r.log.declined = wrong
 					a.broke()
 					w.stop(r, exchange.UpstreamProtocol, 0)
@@ -369,9 +378,7 @@ func (u *up) event(ev *stream.Event) {
 		if a.flow != nil {
 			a.flow.ResponseBytes.Add(uint64(len(ev.Data)))
 		}
-		if r.x.Tunnel() {
-			r.moved = a.heard
-		}
+		r.carries()
 		u.unpaid += len(ev.Data)
 		r.reply += int64(len(ev.Data))
 		r.replyPiece = ev.Data
@@ -387,6 +394,7 @@ func (u *up) event(ev *stream.Event) {
 	case stream.Reset:
 		w.lostStream(a, ev.Reason)
 	case stream.Window:
+		r.carries()
 		u.pumpOne(a)
 	}
 }

@@ -158,6 +158,7 @@ type Objects struct {
 	AfSfcRequirements []*AfSfcRequirement `json:"afSfcRequirements,omitempty"`
 
 	AuthorizationPolicies []*AuthorizationPolicy `json:"authorizationPolicies,omitempty"`
+	PeerAuthentications   []*PeerAuthentication  `json:"peerAuthentications,omitempty"`
 	Callers               []*Caller              `json:"callers,omitempty"`
 	// Positions say where each object was read, for messages; objects from
 	// elsewhere have none.

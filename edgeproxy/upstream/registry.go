@@ -243,6 +243,9 @@ type ServiceCell struct {
 	UnqueuedNS     atomic.Uint64
 	UnqueuedSq     atomic.Uint64 // us^2
 	From           [MaxSources]atomic.Uint64
+	// Plain counts requests of other sites that came without TLS where that may be,
+	// PlainRefused those where it may not.
+	Plain, PlainRefused atomic.Uint64
 	// Streams counts TCP connections that ended, by flag; StreamsOpen is how many
 	// there are.
 	Streams                  [Outcomes]atomic.Uint64

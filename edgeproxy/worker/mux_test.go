@@ -172,7 +172,7 @@ func TestManyStreams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.speaks = protocols{muxCodecs, muxCodecs}
+	w.speaks = protocols{muxCodecs, muxCodecs, nil}
 	shared.Workers = []*Worker{w}
 	v, err := view.Build(&mesh.Snapshot{Objects: muxObjects(backend.Addr().String())}, view.Deps{Registry: reg, Loops: 1})
 	if err != nil {

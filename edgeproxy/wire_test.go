@@ -1,6 +1,8 @@
 package edgeproxy
 
 import (
+	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -52,12 +54,21 @@ func newWire(t *testing.T, to string) *wire {
 			w.mu.Lock()
 			w.open = append(w.open, in, out)
 			w.mu.Unlock()
-			pass := func(i int, dst, src net.Conn) {
-				defer dst.Close()
-				io.Copy(dst, io.TeeReader(src, tap{w, i}))
+			pass := func(i int, dst, src net.Conn) { // an end of one direction is no end of the other
+				if _, err := io.Copy(dst, io.TeeReader(src, tap{w, i})); err != nil {
+					dst.Close()
+					src.Close()
+				}
+				dst.(*net.TCPConn).CloseWrite()
 			}
-			wg.Go(func() { pass(0, out, in) })
-			wg.Go(func() { pass(1, in, out) })
+			wg.Go(func() {
+				var both sync.WaitGroup
+				both.Go(func() { pass(0, out, in) })
+				pass(1, in, out)
+				both.Wait()
+				in.Close()
+				out.Close()
+			})
 		}
 	})
 	return w
@@ -76,4 +87,23 @@ func (t tap) Write(p []byte) (int, error) {
 	defer t.w.mu.Unlock()
 	t.w.seen[t.i] = append(t.w.seen[t.i], p...)
 	return len(p), nil
+}
+
+// records reads a capture of one connection as TLS records and returns how many are
+// of application data; anything else than records is an error.
+func records(b []byte) (application int, err error) {
+	for len(b) > 0 {
+		if len(b) < 5 || b[0] < 20 || b[0] > 23 || b[1] != 3 {
+			return 0, fmt.Errorf("no TLS record: %q", b[:min(len(b), 40)])
+		}
+		n := 5 + int(binary.BigEndian.Uint16(b[3:]))
+		if b[0] == 23 {
+			application++
+		}
+		if n > len(b) {
+			return application, nil // the rest is under way
+		}
+		b = b[n:]
+	}
+	return application, nil
 }

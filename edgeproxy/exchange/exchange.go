@@ -159,6 +159,9 @@ type Config struct {
 	MaxReplay int
 	// ClientCredit is the client's credit for response body at the start.
 	ClientCredit int
+	// Tunnel says that the request asks for a tunnel and has no body: what the client
+	// sends before a backend has agreed, be it an end, is kept and given no credit.
+	Tunnel bool
 	// CountStale has an attempt for a connection that the other side had closed count
 	// as one of Retries.
 	CountStale bool
@@ -208,6 +211,7 @@ type Exchange struct {
 	status   int
 	tunnel   bool
 	open     bool // the request's head was not all of it
+	early    bool // the client ended its direction of a tunnel before there was one
 	replied  bool // ReplyEnd was said
 
 	req    body
@@ -223,9 +227,9 @@ func (x *Exchange) Begin(cfg Config) {
 }
 
 // Allow changes what the exchange is allowed, while its first attempt is not sent: of
-// MaxReplay and ClientCredit the old ones stay.
+// MaxReplay, ClientCredit and Tunnel the old ones stay.
 func (x *Exchange) Allow(cfg Config) {
-	cfg.MaxReplay, cfg.ClientCredit = x.cfg.MaxReplay, x.cfg.ClientCredit
+	cfg.MaxReplay, cfg.ClientCredit, cfg.Tunnel = x.cfg.MaxReplay, x.cfg.ClientCredit, x.cfg.Tunnel
 	x.cfg = cfg
 }
 
@@ -280,8 +284,8 @@ func (x *Exchange) Step(ev *Event, out []Action) []Action {
 			return out
 		}
 		x.active = true
-		x.replay, x.open = ev.More, ev.More
-		x.req.done = !ev.More
+		x.open = ev.More && !x.cfg.Tunnel
+		x.replay, x.req.done = x.open, !x.open
 		return x.start(false, false, out)
 	}
 	if !x.active {
@@ -301,6 +305,7 @@ func (x *Exchange) client(ev *Event, out []Action) []Action {
 	case RequestData:
 		return x.requestData(ev.N, out)
 	case RequestEnd:
+		x.early = x.cfg.Tunnel && !x.tunnel
 		x.req.done = true
 		for i := range x.attempts {
 			out = x.pump(&x.attempts[i], out)
@@ -373,9 +378,12 @@ func (x *Exchange) backend(a *attempt, ev *Event, out []Action) []Action {
 			}
 		}
 		if x.tunnel = ev.Switch; ev.Switch && !x.open {
-			x.req.done, a.ended = false, false
+			x.req.done, a.ended = x.early, false
 		}
 		out = append(out, Action{Kind: ReplyHead, Ref: a.ref, Status: ev.Status})
+		if x.tunnel {
+			out = x.pump(a, out) // what came before there was one
+		}
 		return x.tidy(0, out)
 	case ResponseData:
 		x.resp.end += int64(ev.N)
@@ -417,6 +425,10 @@ func (x *Exchange) requestData(n int, out []Action) []Action {
 func (x *Exchange) pump(a *attempt, out []Action) []Action {
 	if a.state != sending || a.ended {
 		return out
+	}
+	if x.cfg.Tunnel && !x.tunnel {
+		a.ended = true // there is no more of the request
+		return append(out, Action{Kind: SendEnd, Ref: a.ref})
 	}
 	if n := min(x.req.end-a.sent, a.credit); n > 0 {
 		out = append(out, Action{Kind: SendData, Ref: a.ref, From: a.sent, N: int(n)})

@@ -46,7 +46,9 @@ func (c *Codec) Encode(dst []byte, ev *stream.Event) ([]byte, error) {
 		return c.Say(dst), nil
 	case stream.Reset:
 		if i >= 0 {
-			c.ctl = appendReset(c.ctl, c.ids[i], codes[ev.Reason])
+			if c.server || c.flows[i].headOut { // else the peer knows nothing of it
+				c.ctl = appendReset(c.ctl, c.ids[i], codes[ev.Reason])
+			}
 			c.drop(i, true)
 		}
 		return c.Say(dst), nil

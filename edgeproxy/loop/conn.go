@@ -2,6 +2,7 @@ package loop
 
 import (
 	"errors"
+	"io"
 	"net/netip"
 	"syscall"
 	"unsafe"
@@ -441,7 +442,7 @@ func (c *Conn) received(k, n int) {
 	plain, err := c.t.Feed(in)
 	if err != nil {
 		c.over, c.readable = true, true // told when what is left is taken
-		if wire := c.t.Wire(); c.secure && wire.Len() > 0 {
+		if wire := c.t.Wire(); c.secure && err != io.EOF && wire.Len() > 0 {
 			// The alert that says why, before the owner resets the connection.
 			_, _, _ = c.write(wire)
 			wire.Free(&l.Slabs)

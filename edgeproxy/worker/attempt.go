@@ -45,7 +45,9 @@ type attempt struct {
 	out         sending
 	heard       int64 // when the backend said something last
 	timer       loop.Timer
-	waits       bool // until the timer expires, before it starts
+	waits       bool   // until the timer expires, before it starts
+	settling    bool   // waits for the settings of its connection's other end
+	key         []byte // of WebSocket, made here; nil for none
 }
 
 // Expire ends an attempt that took longer than its route allows, or a wait before one.
@@ -54,6 +56,11 @@ func (a *attempt) Expire(*loop.Timer, int64) {
 	if a.waits {
 		a.waits = false
 		w.aim(a.r, a, false)
+		return
+	}
+	if a.settling {
+		a.r.log.declined = "settings_timeout"
+		w.failed(a, exchange.UpstreamProtocol)
 		return
 	}
 	a.broke()
@@ -104,10 +111,15 @@ func (w *Worker) aim(r *request, a *attempt, fresh bool) {
 	}
 	a.speaks = w.speaks.serial
 	switch {
-	case r.connects && a.remote == upstream.Home:
+	case r.relays && a.remote == upstream.Home:
 		a.speaks, a.clients = w.speaks.plain, nil
-	case r.connects || a.remote == upstream.Home && r.http2:
+	case r.relays || a.remote == upstream.Home && r.http2:
 		a.speaks = w.speaks.mux
+	}
+	if !r.answerable(a) {
+		a.endpoint, r.log.details = nil, "websocket_key_invalid"
+		w.stop(r, exchange.ClientProtocol, 0)
+		return
 	}
 	if r.tries < len(r.tried) {
 		r.tried[r.tries] = a.endpoint
@@ -115,7 +127,7 @@ func (w *Worker) aim(r *request, a *attempt, fresh bool) {
 	}
 	a.flow = w.flow(r, a.endpoint)
 	n := a.endpoint.InFlight.Add(1)
-	a.unqueued = int(n) <= a.slots && !r.connects
+	a.unqueued = int(n) <= a.slots && !r.relays
 	if a.remote == upstream.Home {
 		r.service.InFlight.Add(1)
 		if a.unqueued {
@@ -157,7 +169,7 @@ func (w *Worker) sendHead(r *request, a *attempt) {
 	now := w.Loop.Now()
 	a.sent, a.sentAt, a.heard = true, now, now
 	a.endpoint.Cells[w.id].Requests.Add(1)
-	if r.connects {
+	if r.relays {
 		if a.speaks.bytes {
 			w.greets(r, a)
 		} else {
@@ -186,8 +198,8 @@ func (w *Worker) sendHead(r *request, a *attempt) {
 	if r.bodyMax > 0 {
 		w.Loop.Wheel.Set(&a.timer, now+int64(r.bodyMax))
 	}
-	if a.up.mux != nil {
-		w.msg.Upgrade = nil
+	if r.asksTunnel() {
+		w.askBackend(r, a)
 	}
 	a.up.watch(a.silence)
 	w.out = stream.Event{Kind: stream.Head, Stream: a.stream, Head: &w.msg}
@@ -225,6 +237,9 @@ func (w *Worker) sendBody(r *request, a *attempt, act *exchange.Action) {
 // end sends the trailers and the end of the request.
 func (a *attempt) end() {
 	w, r := a.r.w, a.r
+	if a.up != nil && a.up.mux != nil && r.asksTunnel() && !r.x.Tunnel() {
+		return // of its request; the tunnel that it asks for has another end
+	}
 	if len(r.trailers) > 0 {
 		w.out = stream.Event{Kind: stream.Trailers, Stream: a.stream, Fields: r.trailers}
 		a.send(&w.out, roomForFields(r.trailers))
@@ -264,7 +279,7 @@ func (w *Worker) release(a *attempt, ok bool) {
 	r := a.r
 	now := w.Loop.Now()
 	w.Loop.Wheel.Clear(&a.timer)
-	a.waits = false
+	a.waits, a.settling = false, false
 	a.out.drop(&w.Loop.Slabs)
 	if a.endpoint != nil {
 		a.endpoint.InFlight.Add(-1)

@@ -24,6 +24,9 @@ type muxCodec interface {
 	// Sendable is how many bytes of Data Encode takes on a stream now. A decoded
 	// Window event says that it may have grown, for all streams when it names none.
 	Sendable(id stream.ID) int
+	// Extended reports whether the peer takes requests for a tunnel to a protocol, and
+	// whether that is known yet.
+	Extended() (takes, known bool)
 }
 
 // serverCodec is a client connection's codec.
@@ -53,7 +56,9 @@ const protocolCount = 3
 // newProtocols makes a loop's protocols. The codecs of HTTP/2, which cannot be shared
 // among connections at rest, share the memory that heads are decoded into.
 func newProtocols() protocols {
-	two := http2.NewScratch(http2.DefaultLimits)
+	limits := http2.DefaultLimits
+	limits.Extended = true
+	two := http2.NewScratch(limits)
 	return protocols{
 		serial: &protocol{
 			server: func() serverCodec { return http1.NewServer(http1.DefaultLimits) },

@@ -338,7 +338,7 @@ func (d *down) event(ev *stream.Event) {
 		if r.copies != nil {
 			w.copyEnd(r)
 		}
-		if !r.x.RequestDone() {
+		if !r.x.RequestDone() || r.connect {
 			w.step(r, &exchange.Event{Kind: exchange.RequestEnd})
 		}
 	case stream.Reset:

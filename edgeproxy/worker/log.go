@@ -19,6 +19,7 @@ type logged struct {
 	route     string
 	details   string // overrides the flag's
 	unsecured string // why the last TLS handshake with a backend failed
+	declined  string // why there was no tunnel
 	// As the client sent them: filters rewrite what is sent on.
 	authority, path []byte
 	response        [][]byte // values of the response's fields, kept
@@ -51,6 +52,9 @@ func (w *Worker) logRequest(r *request, status int, f exchange.Flag) {
 	}
 	if f == exchange.ConnectFailure && r.log.unsecured != "" {
 		e.Details = r.log.unsecured
+	}
+	if f == exchange.UpstreamProtocol && r.log.declined != "" {
+		e.Details = r.log.declined
 	}
 	if p := r.d.peer(); p != nil {
 		e.Identity = p.URI

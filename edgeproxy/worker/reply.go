@@ -78,6 +78,9 @@ func (w *Worker) takeInBand(r *request, a *attempt) {
 // for another site.
 func (w *Worker) replyHead(r *request, a *attempt) {
 	w.takeInBand(r, a)
+	if r.x.Tunnel() && !r.relays {
+		w.agree(r, a)
+	}
 	if r.filters != nil || r.runs > 0 {
 		w.msg.Fields = w.edited(r, w.msg.Status, w.msg.Fields)
 	}

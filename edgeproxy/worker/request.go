@@ -29,6 +29,7 @@ type request struct {
 	none    exchange.Flag     // why none was found
 	inbound bool              // from another site: served at home or not at all
 	http2   bool              // the service's port speaks it
+	connect bool              // the client asked by CONNECT: it takes any success for a tunnel
 	idle    time.Duration     // bounds a tunnel's silence
 	took    time.Duration     // until a tunnel was there
 	demand  bool              // of this site's own users
@@ -80,11 +81,11 @@ type request struct {
 	source int    // of an inbound request
 	from   []byte // its name, as the other site says it
 	probe  bool   // another site asks for the loads of this one
-	// connects says that it is a whole connection: of a client here that another site
+	// relays says that it is a whole connection: of a client here that another site
 	// serves, or of another site's that is served here. port is the service's, preset
 	// where the first attempt goes, counted that the service counts it among those that
 	// are open, holds the listener that counts it, behind the client of another site.
-	connects bool
+	relays   bool
 	counted  bool
 	preset   int
 	port     int
@@ -185,7 +186,7 @@ func (w *Worker) freeRequest(r *request) {
 	r.replyKept.Free(s)
 	r.out.drop(s)
 	r.d, r.service, r.none, r.bodyMax = nil, nil, exchange.OK, 0
-	r.inbound, r.demand, r.continued, r.over, r.http2 = false, false, false, false, false
+	r.inbound, r.demand, r.continued, r.over, r.http2, r.connect = false, false, false, false, false, false
 	r.log = logged{response: r.log.response[:0]}
 	r.head = stream.Message{}
 	r.fields, r.trailers, r.replyTrailers = r.fields[:0], r.trailers[:0], r.replyTrailers[:0]
@@ -196,7 +197,7 @@ func (w *Worker) freeRequest(r *request) {
 	r.retry, r.filters, r.origin, r.local = nil, nil, nil, local{}
 	clear(r.ran[:r.runs])
 	r.runs, r.asks = 0, false
-	r.connects, r.counted, r.preset, r.port, r.holds, r.behind = false, false, upstream.Home, 0, nil, netip.AddrPort{}
+	r.relays, r.counted, r.preset, r.port, r.holds, r.behind = false, false, upstream.Home, 0, nil, netip.AddrPort{}
 	for i := range r.attempts {
 		r.attempts[i].endpoint, r.attempts[i].gate, r.attempts[i].flow = nil, nil, nil
 	}
@@ -218,23 +219,26 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	if w.full() {
 		w.shared.Memory.Requests.Add(1)
 		r.none, r.log.details = exchange.Overload, "memory_limit"
-	} else if s, rule := w.admitted(r, head); s != nil && r.connects && !w.takes(r, s) {
+	} else if s, rule := w.admitted(r, head); s != nil && r.relays && !w.takes(r, s) {
 		r.none = exchange.Overload
 	} else if s != nil {
 		found, limit = s, w.goesTo(r, s, rule, &cfg)
+	}
+	if r.asksTunnel() {
+		cfg.Tunnel, cfg.Idempotent = true, true // whichever method asked for it
 	}
 	if d.carried++; d.span.over(r.start, int(d.carried)) {
 		_ = d.codec.Close(nil)
 	}
 	w.budget.Request(r.start)
 	r.x.Begin(cfg)
-	if r.filters != nil && r.service != nil && len(r.head.Upgrade) == 0 { // a tunnel has no copy
+	if r.filters != nil && r.service != nil && !r.asksTunnel() { // a tunnel has no copy
 		w.mirror(r, limit)
 	}
 	w.found = found
 	life := r.life
 	// The end that a client of HTTP/2 says is one of its direction, also with its head.
-	more := head.Length != 0 || d.many && r.asksTunnel()
+	more := head.Length != 0 || r.relays
 	w.step(r, &exchange.Event{Kind: exchange.Request, More: more})
 	w.found = nil
 	if r.asking != nil && r.life == life {
@@ -314,14 +318,14 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 		Length: head.Length, Expect100: head.Expect100, TrailersOK: head.TrailersOK,
 	}
 	r.log.authority, r.log.path = r.head.Authority, r.head.Path
-	if mayTunnel(head) {
-		r.head.Upgrade = r.store.copy(w, head.Upgrade)
+	if !w.switching(r, head) {
+		return nil, nil
 	}
 	if r.inbound {
 		service, source := w.inbound(r, head)
 		s := v.Named(service)
 		r.source, r.from = v.Sites[string(source)], r.store.copy(w, source)
-		if r.probe = string(path) == LoadPath; r.probe {
+		if r.probe = string(path) == LoadPath && !r.connect; r.probe {
 			s = nil // it is for the site
 		}
 		if w.inTheClear(r, s, 0) {
@@ -515,7 +519,7 @@ func (w *Worker) finish(r *request, act *exchange.Action) {
 		w.Counters.Tunnels.Add(-1)
 		took = r.took
 	}
-	if r.connects {
+	if r.relays {
 		w.countSession(r, act.Flag)
 	} else {
 		w.count(s, act.Status, act.Flag, took)

@@ -7,18 +7,23 @@ import (
 )
 
 // mayTunnel reports whether a request to switch protocols is passed on. Only
-// WebSocket is (RFC 6455): h2c in particular would let requests by that nothing
-// here has judged.
+// WebSocket is (RFC 6455, RFC 8441): h2c in particular would let requests by that
+// nothing here has judged.
 func mayTunnel(head *stream.Message) bool {
-	return head.Length == 0 && string(head.Method) == "GET" && stream.Field{Name: head.Upgrade}.Is("websocket")
+	return stream.Field{Name: head.Upgrade}.Is(protocolWebSocket) &&
+		(string(head.Method) == "CONNECT" || head.Length == 0 && string(head.Method) == "GET")
 }
 
-// asksTunnel reports whether the request is for a stream of bytes either way: its
-// client owes no body.
-func (r *request) asksTunnel() bool { return r.connects || len(r.head.Upgrade) > 0 }
+// asksTunnel reports whether the request asks for a tunnel that is passed on.
+func (r *request) asksTunnel() bool { return len(r.head.Upgrade) > 0 }
 
-// tunnel makes two streams carry bytes until both directions have ended or nothing
-// came for too long.
+// owesNothing reports whether the request is for bytes either way, so that its client
+// may be silent.
+func (r *request) owesNothing() bool { return r.relays || r.asksTunnel() }
+
+// tunnel makes two streams that became a tunnel carry bytes until both directions have
+// ended or nothing came for too long. A connection that carries no other stream ends
+// with it.
 func (w *Worker) tunnel(r *request, a *attempt) {
 	d := r.d
 	now := w.Loop.Now()

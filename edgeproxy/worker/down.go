@@ -34,7 +34,9 @@ type down struct {
 	from     netip.AddrPort
 
 	// caller is whose connection it is, one more than the index, 0 while that is not
-	// looked up.
+	// looked up. It is so until the registry's epoch is another than callerEpoch.
+	callerEpoch uint32
+
 	caller    uint16
 	phase     phase
 	decoding  bool

@@ -165,7 +165,7 @@ func TestStatusIsWrittenOncePerVersion(t *testing.T) {
 	b := s.bridge(t)
 	e := &elector{}
 	e.until.Store(time.Now().Add(time.Hour).UnixNano())
-	w := &statusWriter{bridge: b, lease: e, next: make(chan []kube.Status, 1), written: map[mesh.Key]string{}}
+	w := &statusWriter{bridge: b, lease: e, next: make(chan writing, 1), written: map[mesh.Key]string{}, redirected: map[string]string{}}
 	const route = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes/r"
 	s.objects[route] = map[string]any{"metadata": map[string]any{"resourceVersion": "7"}, "spec": "kept"}
 	status := func(name, version string) []kube.Status {

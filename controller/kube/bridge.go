@@ -116,7 +116,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("kube: name for the lease: %w", err)
 	}
-	writer := &statusWriter{bridge: b, next: make(chan writing, 1), written: map[mesh.Key]string{}, redirected: map[string]string{}}
+	writer := &statusWriter{bridge: b, next: make(chan writing, 1), written: map[mesh.Key]string{}, redirected: map[string]redirected{}}
 	writer.lease = &elector{
 		c: b.c, namespace: b.c.namespace, identity: fmt.Sprintf("%s_%s_%d", host, b.cfg.Site, os.Getpid()),
 		won: func() {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -43,6 +44,7 @@ func (w *statusWriter) redirects(ctx context.Context, list []kube.Redirect, stal
 		err := r.Delete().Resource("endpointslices").Namespace(m.Namespace).Name(m.Name).
 			Body(&metav1.DeleteOptions{Preconditions: &metav1.Preconditions{ResourceVersion: &version}}).Do(call).Error()
 		done()
+		delete(w.redirected, m.Namespace+"/"+m.Name)
 		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 			faults = append(faults, fmt.Errorf("remove EndpointSlice %s/%s: %w", m.Namespace, m.Name, err))
 		}
@@ -82,8 +84,11 @@ func (w *statusWriter) redirect(ctx context.Context, c *rest.RESTClient, r *kube
 		return fmt.Errorf("kube: encode EndpointSlice: %w", err)
 	}
 	key, text := r.Namespace+"/"+r.Name, r.Version+" "+string(body)
-	if w.redirected[key] == text {
-		return nil // the watch has yet to bring it
+	if was := w.redirected[key]; was.text == text && time.Since(was.at) < retryAfter {
+		// The watch has yet to bring it. Should it not, because somebody has taken it
+		// away at once, it is written again.
+		time.AfterFunc(retryAfter, w.bridge.poke)
+		return nil
 	}
 	call, done := context.WithTimeout(ctx, statusTimeout)
 	defer done()
@@ -92,6 +97,12 @@ func (w *statusWriter) redirect(ctx context.Context, c *rest.RESTClient, r *kube
 	if err != nil {
 		return fmt.Errorf("EndpointSlice %s, which has Service %s lead to its Gateway: %w", key, r.Service, err)
 	}
-	w.redirected[key] = text
+	w.redirected[key] = redirected{text, time.Now()}
 	return nil
+}
+
+// redirected is an EndpointSlice that was written, and over which version.
+type redirected struct {
+	text string
+	at   time.Time
 }

@@ -30,11 +30,10 @@ type writing struct {
 // statusWriter writes the newest statuses there are, and EndpointSlices, while it holds
 // the lease.
 type statusWriter struct {
-	bridge *Bridge
-	lease  *elector
-	next   chan writing
-	// redirected is what was written last of EndpointSlices, and over which version.
-	redirected map[string]string
+	bridge     *Bridge
+	lease      *elector
+	next       chan writing
+	redirected map[string]redirected // by namespace/name
 
 	mu sync.Mutex
 	// written are the versions of objects for which a status was written: until the

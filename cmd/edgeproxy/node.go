@@ -39,6 +39,8 @@ type node struct {
 	reopen   chan os.Signal
 	replace  chan os.Signal
 	requests *accesslog.Log // nil without --access-log
+	// unverified says that nobody's signature is asked of the configuration.
+	unverified bool
 
 	program    string // for an upgrade
 	inherited  *inheritance
@@ -123,11 +125,10 @@ func (n *node) openSource() (source.Source, error) {
 		Wanted: func() bool { return n.proxy.TrustDomain() != "" && !n.handedOver.Load() },
 	})
 	b := source.BusConfig{Name: o.config, Site: o.site, StateDir: o.stateDir, Controller: n.bus, Apply: n.apply, Log: n.log}
-	if o.trustKey != "" {
-		if b.Trust, err = source.ReadTrustKey(o.trustKey); err != nil {
-			return nil, fmt.Errorf("--trust-key: %w", err)
-		}
+	if b.Trust, err = source.OpenTrustKey(o.trustKey, o.natsTokenFile, n.log); err != nil {
+		return nil, fmt.Errorf("--trust-key: %w", err)
 	}
+	n.unverified = b.Trust == nil
 	return source.NewBus(b), nil
 }
 
@@ -286,6 +287,7 @@ func (n *node) publish(r *mesh.NodeReport) error {
 	if c := n.proxy.Identity(); c != nil && n.proxy.TrustDomain() != "" {
 		r.Identity = &mesh.NodeIdentity{ID: c.URIs[0].String(), Serial: c.SerialNumber.Text(16), NotAfter: c.NotAfter}
 	}
+	r.Unverified = n.unverified
 	r.Problems = n.proxy.Problems()
 	r.Problems = r.Problems[:min(len(r.Problems), mesh.MaxProblems)]
 	if err := n.bus.PublishReport(r); !errors.Is(err, bus.ErrNotConnected) {

@@ -21,6 +21,7 @@ const (
 	CodeCertificate = "certificate"
 	CodeIdentity    = "identity"
 	CodePlaintext   = "plaintext"
+	CodeUnverified  = "unverified"
 )
 
 // identities judges what a site issues.
@@ -49,6 +50,13 @@ func (c *checker) peers(s *siteapi.SiteStatus) {
 		if p.MTLS == mesh.MTLSPermissive {
 			c.add(siteapi.SeverityWarning, CodePlaintext, s.Site, "when meridian_eastwest_plaintext_requests_total of its proxies stands still, make it strict", "requests of other sites need no TLS for %s: mtls is permissive by %s", p, p.From)
 		}
+	}
+}
+
+// unverified finds nodes that take configuration from whoever can write it.
+func (c *checker) unverified(s *siteapi.SiteStatus, n *siteapi.NodeStatus) {
+	if n.Unverified {
+		c.add(siteapi.SeverityWarning, CodeUnverified, s.Site, "copy site.pub of the controller's data folder beside the node's token file, or name it by --trust-key, and restart it", "proxy %s verifies no signature of its configuration", n.Node)
 	}
 }
 

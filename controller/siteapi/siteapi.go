@@ -196,6 +196,8 @@ type NodeStatus struct {
 	Behind     bool             `json:"behind,omitempty"`
 	Refused    *mesh.Generation `json:"refused,omitempty"`
 	RefusedWhy string           `json:"refusedWhy,omitempty"`
+	// Unverified says that the node cannot tell who signed its configuration.
+	Unverified bool `json:"unverified,omitempty"`
 	// Problems are parts of the generation in force that the node cannot serve.
 	Problems []string `json:"problems,omitempty"`
 	// Identity is who the node is among the proxies of the mesh; nil where it is nobody.

@@ -149,6 +149,7 @@ type Worker struct {
 	// madeWay is the turn in which connections were last given up for a new one.
 	madeWay int64
 	accepts uint64
+	webText []byte // a piece of gRPC-Web, decoded or encoded
 	rnd     rand.PCG
 
 	downs   *down // all client connections with a codec
@@ -187,11 +188,12 @@ type Worker struct {
 	freeAsking *asking
 	load       []byte // for in-band reports
 	// loadEnds are where each of several reports in load ends.
-	loadEnds []int
-	downEv   stream.Event
-	upEv     stream.Event
-	out      stream.Event
-	msg      stream.Message
+	loadEnds  []int
+	downEv    stream.Event
+	upEv      stream.Event
+	out       stream.Event
+	msg       stream.Message
+	agreement stream.Message // of an endpoint that nobody asks
 }
 
 // New makes the worker with the index id. It serves once its loop runs and

@@ -41,10 +41,11 @@ func (r *Redirect) Labels() map[string]string {
 }
 
 // redirectable reports whether a Service's address can lead to a Gateway: to the oldest
-// with [MeshLabel], from a Service for which nobody else says where it leads.
+// with [MeshLabel], from a Service for which nobody else says where it leads. A Gateway
+// of one site does not count: the site that writes may be another.
 func (t *translation) redirectable(g *gateway, s *Service) bool {
-	i := slices.IndexFunc(t.gateways, func(g *gateway) bool { return g.isEntry() && g.serves() })
-	return s.Alone && len(t.slices[s.key()]) == 0 && t.gateways[i] == g && slices.ContainsFunc(g.addresses, func(a GatewayAddress) bool { return family(a.Value) != "" })
+	i := slices.IndexFunc(t.gateways, func(g *gateway) bool { return g.isEntry() && g.serves() && g.Labels[SiteLabel] == "" })
+	return i >= 0 && s.Alone && len(t.slices[s.key()]) == 0 && t.gateways[i] == g && slices.ContainsFunc(g.addresses, func(a GatewayAddress) bool { return family(a.Value) != "" })
 }
 
 // family is the addressType of an address, empty for one that an EndpointSlice may not

@@ -100,6 +100,10 @@ func TestRedirects(t *testing.T) {
 // TestNoRedirect: nobody's endpoints are taken from him.
 func TestNoRedirect(t *testing.T) {
 	route := ofService("HTTPRoute", "r", "name: front", to("{name: web, port: 80}"))
+	of := strings.Replace(meshed, `labels: {mesh.meridian.dev/mesh: "true"}`, `labels: {mesh.meridian.dev/mesh: "true", mesh.meridian.dev/site: south}`, 1)
+	if out := Translate(read(t, of+alone+route), noon); len(out.Redirects) != 0 || !slices.Contains(frontendNames(out), "service.shop.front.80") {
+		t.Errorf("a Gateway of one site: %+v, names %v", out.Redirects, frontendNames(out))
+	}
 	for _, c := range []struct{ name, text string }{
 		{"a Service that selects pods", strings.Replace(alone, "clusterIP:", "selector: {app: front}, clusterIP:", 1)},
 		{"one without an address", strings.Replace(alone, "10.96.0.9", "None", 1)},

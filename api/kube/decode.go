@@ -172,12 +172,15 @@ func decodePod(meta *rawMeta, data []byte) (*Pod, error) {
 func decodeService(meta *rawMeta, data []byte) (*Service, error) {
 	var o struct {
 		Spec struct {
-			Type  string        `json:"type"`
-			Ports []ServicePort `json:"ports"`
+			Type      string            `json:"type"`
+			ClusterIP string            `json:"clusterIP"`
+			Selector  map[string]string `json:"selector"`
+			Ports     []ServicePort     `json:"ports"`
 		} `json:"spec"`
 	}
 	err := json.Unmarshal(data, &o)
-	return &Service{Meta: meta.keep(), External: o.Spec.Type == "ExternalName", Ports: o.Spec.Ports, Export: meta.Annotations[ExportAnnotation]}, err
+	external := o.Spec.Type == "ExternalName"
+	return &Service{Meta: meta.keep(), External: external, Alone: !external && len(o.Spec.Selector) == 0 && o.Spec.ClusterIP != "None", Ports: o.Spec.Ports, Export: meta.Annotations[ExportAnnotation]}, err
 }
 
 func decodeSlice(meta *rawMeta, data []byte) (*EndpointSlice, error) {
@@ -197,7 +200,7 @@ func decodeSlice(meta *rawMeta, data []byte) (*EndpointSlice, error) {
 		} `json:"ports"`
 	}
 	err := json.Unmarshal(data, &o)
-	s := &EndpointSlice{Meta: meta.keep(), Service: meta.Labels[serviceLabel]}
+	s := &EndpointSlice{Meta: meta.keep(), Service: meta.Labels[serviceLabel], Ours: meta.Labels[managedLabel] == manager}
 	for _, p := range o.Ports {
 		s.Ports = append(s.Ports, SlicePort{p.Name, p.Port})
 	}

@@ -471,7 +471,7 @@ func (t *translation) finishGateways() {
 			slices.SortFunc(g.frontends, func(a, b *frontend) int { return cmp.Compare(a.name, b.name) })
 			for _, f := range g.frontends {
 				if f.routed {
-					m.Spec.Listeners = append(m.Spec.Listeners, f.listener())
+					m.Spec.Listeners = append(m.Spec.Listeners, f.listeners()...)
 				}
 			}
 			t.out.Objects.Gateways = append(t.out.Objects.Gateways, m)

@@ -80,8 +80,11 @@ type Service struct {
 	Meta
 	// External is a Service of type ExternalName, which has no endpoints.
 	External bool
-	Ports    []ServicePort
-	Export   string
+	// Alone is a Service of type ClusterIP, NodePort or LoadBalancer that selects no
+	// pods: what its address leads to somebody has to say.
+	Alone  bool
+	Ports  []ServicePort
+	Export string
 }
 
 // ServicePort is one port of a Service.
@@ -98,6 +101,8 @@ type EndpointSlice struct {
 	Service   string
 	Ports     []SlicePort
 	Endpoints []Endpoint
+	// Ours is one that a bridge keeps; see [Redirect].
+	Ours bool
 }
 
 // SlicePort is the port that the endpoints of a slice have for a Service's port of

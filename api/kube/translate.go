@@ -52,6 +52,10 @@ type Output struct {
 	// Statuses are those of all objects that are served here, whether they changed
 	// or not.
 	Statuses []Status
+	// Redirects are the EndpointSlices that are to be there, Stale those that are and are
+	// not to be.
+	Redirects []Redirect
+	Stale     []Meta
 	// Notices are faults of objects that have no status to say them in.
 	Notices []string
 }
@@ -79,6 +83,7 @@ type translation struct {
 	secrets    map[string]*Secret
 	services   map[string]*Service
 	slices     map[string][]*EndpointSlice // by namespace/service
+	ours       []*EndpointSlice
 	own        map[mesh.Key]*Own
 	sites      map[string]bool
 
@@ -112,6 +117,7 @@ func Translate(in *Input, now time.Time) *Output {
 	t.entries()
 	t.routes()
 	t.plainServices()
+	t.redirects()
 	t.finishGateways()
 	t.meshServices()
 	t.callers()
@@ -143,6 +149,10 @@ func (t *translation) index() {
 	t.slices = map[string][]*EndpointSlice{}
 	for _, s := range slices.SortedFunc(slices.Values(in.Slices), func(a, b *EndpointSlice) int { return cmp.Compare(a.key(), b.key()) }) {
 		key := s.Namespace + "/" + s.Service
+		if s.Ours {
+			t.ours = append(t.ours, s) // it leads to the proxies
+			continue
+		}
 		t.slices[key] = append(t.slices[key], s)
 	}
 	t.own = map[mesh.Key]*Own{}

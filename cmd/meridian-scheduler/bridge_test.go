@@ -93,7 +93,7 @@ func TestBridge(t *testing.T) {
 		if !apierrors.IsInvalid(err) {
 			t.Errorf("a protocol that there is none of is taken: %v", err)
 		}
-		c.post(t, meshPath+"/meshservices", `{"metadata": {"name": "wrong"}, "spec": {"ports": [{"port": 80}], "export": {"scope": "site", "sites": ["a"]}}}`)
+		c.post(t, meshPath+"/meshservices", `{"metadata": {"name": "wrong"}, "spec": {"ports": [{"port": 80}], "endpoints": [{"address": "10.0.0.1:99999"}]}}`)
 		eventually(t, "the condition of a service that only the mesh can refuse", func() string {
 			var o struct {
 				Status struct {
@@ -102,13 +102,14 @@ func TestBridge(t *testing.T) {
 			}
 			c.get(t, meshPath+"/meshservices/wrong", &o)
 			for _, x := range o.Status.Conditions {
-				if x.Type == "Accepted" && x.Status == "False" && strings.Contains(x.Message, "spec.export") {
+				if x.Type == "Accepted" && x.Status == "False" && strings.Contains(x.Message, "spec.endpoints") {
 					return ""
 				}
 			}
 			return fmt.Sprintf("%+v", o.Status)
 		})
 	})
+	t.Run("Validations", func(t *testing.T) { c.validations(t) })
 	t.Run("Streams", func(t *testing.T) { c.streams(t, host, []string{"127.0.1.2", "127.0.2.2"}) })
 	t.Run("Meshed", func(t *testing.T) { c.meshed(t, host, []string{"127.0.1.3", "127.0.2.3"}) })
 	t.Run("Caller", func(t *testing.T) { c.caller(t, a, proxies[0].addr) })
@@ -292,7 +293,8 @@ func kindOf(path string) (apiVersion, kind string) {
 	}
 	for plural, kind := range map[string]string{"services": "Service", "pods": "Pod", "endpointslices": "EndpointSlice", "gateways": "Gateway",
 		"gatewayclasses": "GatewayClass", "httproutes": "HTTPRoute", "grpcroutes": "GRPCRoute", "tcproutes": "TCPRoute", "tlsroutes": "TLSRoute", "udproutes": "UDPRoute", "customresourcedefinitions": "CustomResourceDefinition",
-		"meshservices": "MeshService", "geofences": "GeoFence"} {
+		"meshservices": "MeshService", "geofences": "GeoFence", "trafficpolicies": "TrafficPolicy", "authorizationpolicies": "AuthorizationPolicy",
+		"peerauthentications": "PeerAuthentication", "sites": "Site"} {
 		if slices.Contains(parts, plural) {
 			return apiVersion, kind
 		}

@@ -121,7 +121,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("kube: name for the lease: %w", err)
 	}
-	writer := &statusWriter{bridge: b, next: make(chan []kube.Status, 1), written: map[mesh.Key]string{}}
+	writer := &statusWriter{bridge: b, next: make(chan writing, 1), written: map[mesh.Key]string{}, redirected: map[string]redirected{}}
 	writer.lease = &elector{
 		c: b.c, namespace: b.c.namespace, identity: fmt.Sprintf("%s_%s_%d", host, b.cfg.Site, os.Getpid()),
 		won: func() {
@@ -369,7 +369,10 @@ func (b *Bridge) pass(ctx context.Context, to *statusWriter) error {
 	}
 	b.say("objects", errors.Join(texts...))
 	b.sweepFiles(out.Files)
-	to.hand(slices.DeleteFunc(out.Statuses, func(s kube.Status) bool { return !s.Changed }))
+	to.hand(writing{
+		slices.DeleteFunc(out.Statuses, func(s kube.Status) bool { return !s.Changed }),
+		slices.DeleteFunc(out.Redirects, func(r kube.Redirect) bool { return !r.Changed }), out.Stale,
+	})
 	return nil
 }
 

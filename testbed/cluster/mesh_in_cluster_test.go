@@ -123,6 +123,7 @@ func TestCluster(t *testing.T) {
 			c.answeredBy(t, "http://"+s.gateway+"/web", web)
 		}
 	})
+	t.Run("Services", func(t *testing.T) { services(t, c) })
 	t.Run("Placement", func(t *testing.T) { placement(t, c) })
 
 	// From here on endpoints change and nothing that a status speaks of.

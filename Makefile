@@ -35,8 +35,9 @@ ARCHS ?= amd64 arm64
 # The same commit gives the same bytes: times are the commit's, or SOURCE_DATE_EPOCH's.
 .PHONY: packages
 packages: build ## Debian packages of the binaries for ARCHS='amd64 arm64', in bin/packages
-	@for arch in $(ARCHS); do for b in $(BINARIES); do \
-		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/$$arch/$$b ./cmd/$$b; \
+	@for arch in $(ARCHS); do mkdir -p bin/$$arch; for b in $(BINARIES); do \
+		if [[ $$arch == $$(go env GOARCH) ]]; then ln -f bin/$$b bin/$$arch/$$b; else \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/$$arch/$$b ./cmd/$$b; fi; \
 	done; done
 	@rm -rf bin/packages
 	@go build -C deploy/packages -o $(CURDIR)/bin/packaging .

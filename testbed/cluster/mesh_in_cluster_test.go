@@ -252,6 +252,7 @@ func TestCluster(t *testing.T) {
 			t.Errorf("%d requests to write a status, %d before endpoints changed", n, writes)
 		}
 	})
+	t.Run("Chart", func(t *testing.T) { c.chart(t, c.pods(t, "web")) })
 }
 
 // backs are services that talk to front and to nobody else. Each has one pod, so

@@ -18,6 +18,7 @@ import (
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/controller/ca"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
+	"github.com/meridian-mesh/meridian/internal/spiffe"
 )
 
 // family is a mesh with an authority and one issuer for each site.
@@ -59,11 +60,17 @@ func (f *family) issuer(site string) *ca.Issuer {
 // leaf is a new identity of a node, made at a time.
 func (f *family) leaf(site, node string, at time.Time) tls.Certificate {
 	f.t.Helper()
+	return f.leafOf(site, spiffe.NodeNamespace, node, at)
+}
+
+// leafOf is leaf of any account.
+func (f *family) leafOf(site, namespace, account string, at time.Time) tls.Certificate {
+	f.t.Helper()
 	key, req, err := ca.Key()
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	chain, err := f.issuer(site).Issue("meridian", node, req, at)
+	chain, err := f.issuer(site).Issue(namespace, account, req, at)
 	if err != nil {
 		f.t.Fatal(err)
 	}

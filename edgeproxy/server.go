@@ -478,6 +478,16 @@ func (s *Server) LookAtCertificates() { s.certs.Look() }
 // SetIdentity says who this proxy is among those of its mesh.
 func (s *Server) SetIdentity(c tls.Certificate) error { return s.certs.SetIdentity(c) }
 
+// ActAsWorkload has other sites see the workload that this proxy is beside, or nobody
+// before [Server.SetWorkload]. It is called before Run.
+func (s *Server) ActAsWorkload() { s.certs.ActAsWorkload() }
+
+// SetWorkload says who that workload is among those of its mesh.
+func (s *Server) SetWorkload(c tls.Certificate) error { return s.certs.SetWorkload(c) }
+
+// Workload is who it is, by its certificate; nil where it is nobody.
+func (s *Server) Workload() *x509.Certificate { return s.certs.Workload() }
+
 // Identity is who this proxy is among those of its mesh, by its certificate; nil before
 // it is anybody.
 func (s *Server) Identity() *x509.Certificate { return s.certs.Identity() }

@@ -139,7 +139,7 @@ func TestKeptForTheNextStart(t *testing.T) {
 	if err := New(config(s, u, dir)).turn(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, fileName)
+	path := filepath.Join(dir, File)
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Fatalf("%v %v", info, err)
 	}

@@ -88,6 +88,9 @@ func ReasonOf(err error) Reason {
 	case errors.Is(err, errNoIdentity):
 		return NoIdentity
 	case errors.As(err, &peer):
+		if peer.id.Site == peer.want {
+			return WrongName // a workload
+		}
 		return WrongSite
 	case errors.As(err, &identity):
 		return judged[identity.Reason]

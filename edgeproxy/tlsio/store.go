@@ -53,6 +53,9 @@ type Store struct {
 	made    uint32
 
 	own atomic.Pointer[identity] // among the proxies of the mesh
+	// acts says that other sites see the workload that this proxy is beside, or nobody.
+	acts     atomic.Bool
+	workload atomic.Pointer[identity]
 }
 
 // pair is what the files of a KeyPair hold. What cannot be used leaves what was

@@ -293,7 +293,10 @@ func (n *node) publish(r *mesh.NodeReport) error {
 		r.Refused, r.RefusedWhy = s.Refused.Generation, s.Refused.Why
 	}
 	if c := n.proxy.Identity(); c != nil && n.proxy.TrustDomain() != "" {
-		r.Identity = &mesh.NodeIdentity{ID: c.URIs[0].String(), Serial: c.SerialNumber.Text(16), NotAfter: c.NotAfter}
+		r.Identity = identityOf(c)
+	}
+	if n.workload != nil && n.proxy.TrustDomain() != "" {
+		r.Workload = &mesh.NodeWorkload{Name: n.opts.workload, Identity: identityOf(n.proxy.Workload())}
 	}
 	r.Unverified = n.unverified
 	r.Problems = n.proxy.Problems()

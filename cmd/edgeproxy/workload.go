@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
 
+	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/identity"
 	"github.com/meridian-mesh/meridian/internal/bus"
 	"github.com/meridian-mesh/meridian/internal/spiffe"
@@ -49,4 +51,12 @@ func (n *node) actAsWorkload() {
 			return n.bus.Workload(ctx, o.node, &r)
 		},
 	})
+}
+
+// identityOf is a certificate as it is reported, nil where there is none.
+func identityOf(c *x509.Certificate) *mesh.NodeIdentity {
+	if c == nil {
+		return nil
+	}
+	return &mesh.NodeIdentity{ID: c.URIs[0].String(), Serial: c.SerialNumber.Text(16), NotAfter: c.NotAfter}
 }

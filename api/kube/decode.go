@@ -227,9 +227,9 @@ func decodeGateway(meta *rawMeta, data []byte) (*Gateway, error) {
 func decodeRoute(kind string, meta *rawMeta, data []byte) (*Route, error) {
 	var o struct {
 		Spec struct {
-			ParentRefs []mesh.ParentRef `json:"parentRefs"`
-			Hostnames  []string         `json:"hostnames"`
-			Rules      json.RawMessage  `json:"rules"`
+			ParentRefs []ParentRef     `json:"parentRefs"`
+			Hostnames  []string        `json:"hostnames"`
+			Rules      json.RawMessage `json:"rules"`
 		} `json:"spec"`
 		Status RouteStatus `json:"status"`
 	}

@@ -36,6 +36,12 @@ var features = []feature{
 			return slices.ContainsFunc(s.Spec.Links, func(l SiteLink) bool { return l.Budget != nil })
 		})
 	}},
+	// A build that does not know them would take every host for the listener's.
+	{"listener-hostnames", func(o *Objects) bool {
+		return slices.ContainsFunc(o.Gateways, func(g *Gateway) bool {
+			return slices.ContainsFunc(g.Spec.Listeners, func(l Listener) bool { return len(l.Hostnames) > 0 })
+		})
+	}},
 	{"priority-classes", func(o *Objects) bool {
 		return slices.ContainsFunc(o.TrafficPolicies, func(p *TrafficPolicy) bool {
 			return p.Spec.SiteSharing != nil && len(p.Spec.SiteSharing.PriorityClasses) > 0

@@ -76,11 +76,12 @@ var rules = map[string]rule{
 
 	"GatewaySpec.gatewayClassName": {enum: []string{GatewayClass}, doc: "The class of gateways that Meridian serves."},
 	"GatewaySpec.addresses":        {maxItems: 16, unique: "value", doc: "Addresses to bind. None means all addresses of both families."},
-	"GatewaySpec.listeners":        {minItems: 1, maxItems: 64, unique: "name"},
+	"GatewaySpec.listeners":        {minItems: 1, maxItems: 1024, unique: "name"},
 	"GatewayAddress.type":          {enum: []string{"IPAddress"}, unserved: []string{"Hostname", "NamedAddress"}, def: "IPAddress"},
 	"GatewayAddress.value":         {format: &formatIP},
 	"Listener.name":                {format: &formatSubdomain},
 	"Listener.hostname":            {format: &formatHostname, doc: "Host that requests must name; *.example.com matches all below it. Absent matches every host."},
+	"Listener.hostnames":           {format: &formatHostname, maxItems: 16, unique: ".", doc: "Several hosts instead of hostname, for protocol HTTP: requests for any of them are the listener's, and no other listener's of the port."},
 	"Listener.port":                {span: anyPort, doc: "TCP port; 0 asks the kernel for a free one."},
 	"Listener.protocol": {enum: []string{ProtocolHTTP, ProtocolHTTPS, ProtocolTCP, ProtocolTLS, ProtocolUDP, ProtocolEastWest},
 		doc: "HTTP or HTTPS from users, TCP for whole connections, TLS for whole connections by the server name they ask for, UDP for datagrams, or mesh.meridian.dev/EastWest from other sites' proxies: what arrives there is served at this site and never passed on."},

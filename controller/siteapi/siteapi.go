@@ -27,6 +27,7 @@ const (
 	PathPin     = "/api/v1/pin"
 	PathRotate  = "/api/v1/rotate"
 	PathHistory = "/api/v1/history"
+	PathPast    = "/api/v1/past"
 	// PathFlows is who talks to whom; beside /metrics, for what reads both.
 	PathFlows = "/traffic"
 )
@@ -348,6 +349,13 @@ type HistoryRow struct {
 	Services []history.Series `json:"services"`
 	// Missed is how many services are not recorded because there are too many.
 	Missed int `json:"missed,omitempty"`
+}
+
+// Past is when the mesh was looked at from a site, the oldest first; how it looked then
+// is a [history.Moment].
+type Past struct {
+	Site  string      `json:"site"`
+	Times []time.Time `json:"times"`
 }
 
 // Effective is what a node really uses for a service.

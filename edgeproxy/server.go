@@ -93,7 +93,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		chains:        function.NewRegistry(cfg.Loops, &wasm.Loader{Log: deps.Log, Now: loop.Now}),
 		tokens:        loop.NewTokens(usable - cfg.Loops),
 		names:         resolve.New(cfg.Resolver),
-		certs:         tlsio.NewStore(deps.Log),
+		certs:         tlsio.NewStore(deps.Log, deps.Now),
 		health:        newHealth(deps.Log),
 		started:       make(chan struct{}),
 		stopped:       make(chan struct{}),

@@ -54,7 +54,7 @@ func TestWorkloadIdentities(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if life := chain[0].NotAfter.Sub(time.Now()); life < 23*time.Hour || life > ca.LeafLife {
+		if life := time.Until(chain[0].NotAfter); life < 23*time.Hour || life > ca.LeafLife {
 			t.Errorf("%s lives for %s", id, life)
 		}
 		return id.String(), nil

@@ -52,6 +52,7 @@ type Server struct {
 	nats   *natsd.Server // nil with an external NATS
 	// members and authority are the embedded hub's: who may connect, and its
 	// certificates. joinAddr is where new sites ask (host:port).
+	accounts  Accounts // nil without a cluster
 	issuing   *issuing
 	members   *join.Registry
 	authority *natsd.Authority

@@ -93,7 +93,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		chains:        function.NewRegistry(cfg.Loops, &wasm.Loader{Log: deps.Log, Now: loop.Now}),
 		tokens:        loop.NewTokens(usable - cfg.Loops),
 		names:         resolve.New(cfg.Resolver),
-		certs:         tlsio.NewStore(deps.Log),
+		certs:         tlsio.NewStore(deps.Log, deps.Now),
 		health:        newHealth(deps.Log),
 		started:       make(chan struct{}),
 		stopped:       make(chan struct{}),
@@ -477,6 +477,16 @@ func (s *Server) LookAtCertificates() { s.certs.Look() }
 
 // SetIdentity says who this proxy is among those of its mesh.
 func (s *Server) SetIdentity(c tls.Certificate) error { return s.certs.SetIdentity(c) }
+
+// ActAsWorkload has other sites see the workload that this proxy is beside, or nobody
+// before [Server.SetWorkload]. It is called before Run.
+func (s *Server) ActAsWorkload() { s.certs.ActAsWorkload() }
+
+// SetWorkload says who that workload is among those of its mesh.
+func (s *Server) SetWorkload(c tls.Certificate) error { return s.certs.SetWorkload(c) }
+
+// Workload is who it is, by its certificate; nil where it is nobody.
+func (s *Server) Workload() *x509.Certificate { return s.certs.Workload() }
 
 // Identity is who this proxy is among those of its mesh, by its certificate; nil before
 // it is anybody.

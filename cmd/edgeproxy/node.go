@@ -34,7 +34,8 @@ type node struct {
 	source   source.Source
 	bus      *bus.Node // nil without a controller
 	identity *identity.Agent
-	admin    *admin.Server // nil with --admin off
+	workload *identity.Agent // nil beside no workload
+	admin    *admin.Server   // nil with --admin off
 	draining atomic.Bool
 	hangup   chan os.Signal
 	reopen   chan os.Signal
@@ -130,6 +131,7 @@ func (n *node) openSource() (source.Source, error) {
 		return nil, fmt.Errorf("--trust-key: %w", err)
 	}
 	n.unverified = b.Trust == nil
+	n.actAsWorkload()
 	return source.NewBus(b), nil
 }
 
@@ -147,6 +149,9 @@ func (n *node) apply(s *mesh.Snapshot) error {
 	}
 	if n.identity != nil {
 		n.identity.Look()
+	}
+	if n.workload != nil {
+		n.workload.Look()
 	}
 	for _, p := range n.proxy.Problems() {
 		n.log.Warn("part of the configuration cannot be served", "generation", s.Generation, "problem", p)
@@ -182,6 +187,9 @@ func (n *node) run(stop context.Context) error {
 	part("cooperation", func(ctx context.Context) error { return n.coop.Run(ctx, n.proxy) })
 	if n.bus != nil {
 		part("identity", n.identity.Run)
+		if n.workload != nil {
+			part("workload identity", n.workload.Run)
+		}
 		part("weights", n.takeWeights)
 		told := edgeproxy.NewTraffic(edgeproxy.TrafficConfig{Site: n.opts.site, Node: n.opts.node, Publish: n.publishTraffic, Log: n.log})
 		part("traffic", func(ctx context.Context) error { return told.Run(ctx, n.proxy) })
@@ -286,7 +294,10 @@ func (n *node) publish(r *mesh.NodeReport) error {
 		r.Refused, r.RefusedWhy = s.Refused.Generation, s.Refused.Why
 	}
 	if c := n.proxy.Identity(); c != nil && n.proxy.TrustDomain() != "" {
-		r.Identity = &mesh.NodeIdentity{ID: c.URIs[0].String(), Serial: c.SerialNumber.Text(16), NotAfter: c.NotAfter}
+		r.Identity = identityOf(c)
+	}
+	if n.workload != nil && n.proxy.TrustDomain() != "" {
+		r.Workload = &mesh.NodeWorkload{Name: n.opts.workload, Identity: identityOf(n.proxy.Workload())}
 	}
 	r.Unverified = n.unverified
 	r.Problems = n.proxy.Problems()

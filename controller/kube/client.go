@@ -175,7 +175,7 @@ func connect(kubeconfig, kubecontext string) (*client, error) {
 	c.base.UserAgent = "meridian-sitecontroller"
 	c.base.ContentType = runtime.ContentTypeJSON
 	s := runtime.NewScheme()
-	for _, r := range append(resources(true), resource{group: "coordination.k8s.io", version: "v1", kind: "Lease"}) {
+	for _, r := range append(resources(true), resource{group: "coordination.k8s.io", version: "v1", kind: "Lease"}, resource{group: reviewGroup.Group, version: reviewGroup.Version, kind: "TokenReview"}) {
 		metav1.AddToGroupVersion(s, r.gv())
 		s.AddKnownTypeWithName(r.gv().WithKind(r.kind), &object{})
 		s.AddKnownTypeWithName(r.gv().WithKind(r.kind+"List"), &objectList{})

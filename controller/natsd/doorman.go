@@ -66,7 +66,7 @@ func nodePermissions(site string) *natsserver.Permissions {
 	stream := "KV_" + bus.SnapshotBucket(site)
 	return &natsserver.Permissions{
 		Publish: &natsserver.SubjectPermission{Allow: []string{
-			bus.NodesSubject(site), bus.AllFlows(site), bus.LeafSubjects(site),
+			bus.NodesSubject(site), bus.AllFlows(site), bus.LeafSubjects(site), bus.WorkloadSubjects(site),
 			"$JS.API.INFO",
 			"$JS.API.STREAM.INFO." + stream,
 			"$JS.API.CONSUMER.CREATE." + stream, "$JS.API.CONSUMER.CREATE." + stream + ".>",

@@ -202,6 +202,8 @@ type NodeStatus struct {
 	Problems []string `json:"problems,omitempty"`
 	// Identity is who the node is among the proxies of the mesh; nil where it is nobody.
 	Identity *mesh.NodeIdentity `json:"identity,omitempty"`
+	// Workload is who other sites see in the node's place; nil where that is nobody else.
+	Workload *mesh.NodeWorkload `json:"workload,omitempty"`
 	// Chains is of agents of chains, nil of proxies.
 	Chains *mesh.NodeChains `json:"chains,omitempty"`
 }

@@ -22,6 +22,7 @@ type Proxy interface {
 	Handshakes() []tlsio.Count
 	Certificates() []tlsio.Held
 	Identity() *x509.Certificate
+	Workload() *x509.Certificate
 	Loads(dst []edgeproxy.ServiceLoad) []edgeproxy.ServiceLoad
 	Connections(most int) []edgeproxy.Connection
 	Connection(id uint64) (edgeproxy.Connection, bool)

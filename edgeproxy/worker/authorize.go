@@ -113,6 +113,10 @@ func (w *Worker) whoAsks(r *request) authz.Caller {
 	c := authz.Caller{Address: r.d.from.Addr()}
 	p := r.d.peer()
 	member := p != nil && p.Mesh.Site != ""
+	if member && !p.Mesh.Node() { // it speaks for itself alone
+		c.Peer, c.Client, c.Site = p.Identity, p.Identity, p.Site
+		return c
+	}
 	switch {
 	case member:
 		c.Peer, c.Site = p.Identity, p.Site

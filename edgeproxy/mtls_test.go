@@ -119,7 +119,7 @@ func newWire(t *testing.T, to string) *wire {
 			}
 			pass := func(i int, dst, src net.Conn) {
 				defer dst.Close()
-				io.Copy(dst, io.TeeReader(src, tap{w, i}))
+				io.Copy(dst, io.TeeReader(src, overhear{w, i}))
 			}
 			wg.Go(func() { pass(0, out, in) })
 			wg.Go(func() { pass(1, in, out) })
@@ -128,12 +128,12 @@ func newWire(t *testing.T, to string) *wire {
 	return w
 }
 
-type tap struct {
+type overhear struct {
 	w *wire
 	i int
 }
 
-func (t tap) Write(p []byte) (int, error) {
+func (t overhear) Write(p []byte) (int, error) {
 	t.w.mu.Lock()
 	defer t.w.mu.Unlock()
 	t.w.seen[t.i] = append(t.w.seen[t.i], p...)

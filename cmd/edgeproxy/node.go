@@ -183,8 +183,10 @@ func (n *node) run(stop context.Context) error {
 		part("weights", n.takeWeights)
 		told := edgeproxy.NewTraffic(edgeproxy.TrafficConfig{Site: n.opts.site, Node: n.opts.node, Publish: n.publishTraffic, Log: n.log})
 		part("traffic", func(ctx context.Context) error { return told.Run(ctx, n.proxy) })
-		if err := n.bus.Serve(ctx, n.opts.node, bus.VerbExplain, n.explain); err != nil {
-			return err
+		for verb, answer := range map[string]bus.Verb{bus.VerbExplain: answers(n.proxy.Explain), bus.VerbTap: answers(n.proxy.Tap), bus.VerbFailed: answers(n.proxy.Failed)} {
+			if err := n.bus.Serve(ctx, n.opts.node, verb, answer); err != nil {
+				return err
+			}
 		}
 	}
 	// A stopping node takes no new configuration, which could open listeners.
@@ -298,17 +300,19 @@ func (n *node) publish(r *mesh.NodeReport) error {
 // its sockets over still carries is told of by it alone, so it goes on.
 func (n *node) publishTraffic(r *mesh.NodeTraffic) error { return n.bus.PublishNodeTraffic(r) }
 
-// explain answers the controller where a request would go.
-func (n *node) explain(_ context.Context, request []byte) ([]byte, error) {
-	var q mesh.ExplainQuery
-	if err := json.Unmarshal(request, &q); err != nil {
-		return nil, fmt.Errorf("request cannot be read: %w", err)
+// answers is a question of the controller's, of JSON in and out.
+func answers[In, Out any](f func(*In) (*Out, error)) bus.Verb {
+	return func(_ context.Context, request []byte) ([]byte, error) {
+		var q In
+		if err := json.Unmarshal(request, &q); err != nil {
+			return nil, fmt.Errorf("request cannot be read: %w", err)
+		}
+		out, err := f(&q)
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(out)
 	}
-	x, err := n.proxy.Explain(&q)
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(x)
 }
 
 // takeWeights hands the controller's plans on until ctx ends.

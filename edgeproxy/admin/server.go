@@ -220,6 +220,8 @@ func routes(n Node) http.Handler {
 	mux.HandleFunc("GET /config", n.config)
 	mux.HandleFunc("GET /connections", n.connections)
 	mux.HandleFunc("GET /explain", n.explain)
+	mux.HandleFunc("GET /failed", n.failed)
+	mux.HandleFunc("GET /tap", n.tap)
 	mux.HandleFunc("GET /upstreams", n.upstreams)
 	mux.HandleFunc("GET /weights", n.weights)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
@@ -239,6 +241,8 @@ const indexText = `edgeproxy
 /config             the snapshot in force and the last one refused (?format=yaml), ?history lists those before
 /connections        clients' connections, ?id=N for the state of one
 /explain            where a request would go and why (?host=, path=, method=, header=, or service=)
+/failed             requests that failed or took long, and why (?q= a query in JSON, such as {"id":"..."})
+/tap                requests as they end (?q= a query in JSON, such as {"session":"me"}, asked again and again)
 /upstreams          endpoints: health, requests, connections (?format=text)
 /weights            shares between sites in force, and their history (?format=text, ?since=<Unix ms>)
 /debug/pprof/       Go profiles

@@ -228,7 +228,7 @@ func (s *Server) conditionsWith(set *mesh.Objects) []mesh.Condition {
 	if set != nil {
 		*all = mesh.Objects{
 			Gateways: set.Gateways, HTTPRoutes: set.HTTPRoutes, GRPCRoutes: set.GRPCRoutes, TCPRoutes: set.TCPRoutes, TLSRoutes: set.TLSRoutes, UDPRoutes: set.UDPRoutes, Sites: set.Sites,
-			Services: set.Services, TrafficPolicies: set.TrafficPolicies, LocalResponses: set.LocalResponses, ReferenceGrants: set.ReferenceGrants, GeoFences: set.GeoFences, AuthorizationPolicies: set.AuthorizationPolicies,
+			Services: set.Services, TrafficPolicies: set.TrafficPolicies, LocalResponses: set.LocalResponses, ReferenceGrants: set.ReferenceGrants, GeoFences: set.GeoFences, AuthorizationPolicies: set.AuthorizationPolicies, PeerAuthentications: set.PeerAuthentications,
 			Certificates: set.Certificates, TrustBundles: set.TrustBundles,
 			NetworkFunctions: set.NetworkFunctions, ServiceChains: set.ServiceChains, ChainNodes: set.ChainNodes, AfSfcRequirements: set.AfSfcRequirements, Positions: set.Positions,
 		}
@@ -293,6 +293,8 @@ func add(all *mesh.Objects, o world.Object) {
 		all.GeoFences = append(all.GeoFences, d)
 	case *mesh.AuthorizationPolicy:
 		all.AuthorizationPolicies = append(all.AuthorizationPolicies, d)
+	case *mesh.PeerAuthentication:
+		all.PeerAuthentications = append(all.PeerAuthentications, d)
 	case *mesh.NetworkFunction:
 		all.NetworkFunctions = append(all.NetworkFunctions, d)
 	case *mesh.ServiceChain:

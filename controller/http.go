@@ -124,6 +124,7 @@ func (s *Server) routes() (http.Handler, error) {
 	m.HandleFunc("GET "+siteapi.PathHistory, func(w http.ResponseWriter, r *http.Request) {
 		answer(w, r, s.meshHistory)
 	})
+	m.HandleFunc("GET "+siteapi.PathPast, s.servePast)
 	m.HandleFunc("GET "+siteapi.PathFlows, s.serveTraffic)
 	m.HandleFunc("GET "+siteapi.PathObjects, func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()

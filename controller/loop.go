@@ -165,6 +165,8 @@ func decodeObject(key mesh.Key, data []byte) (any, error) {
 		doc = one(&o.GeoFences)
 	case mesh.KindAuthorizationPolicy:
 		doc = one(&o.AuthorizationPolicies)
+	case mesh.KindPeerAuthentication:
+		doc = one(&o.PeerAuthentications)
 	case mesh.KindNetworkFunction:
 		doc = one(&o.NetworkFunctions)
 	case mesh.KindServiceChain:

@@ -80,6 +80,7 @@ type Server struct {
 	planners   map[mesh.ServiceKey]*plan.Planner
 	budgets    budgets
 	demand     history.Demand
+	past       history.Past
 	curves     price.Curves
 	weights    *mesh.Weights
 	sentAt     time.Time // weights

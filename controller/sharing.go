@@ -30,6 +30,7 @@ func (s *Server) tick(now time.Time) {
 	s.countBudgets(now)
 	s.weights = s.plan(now)
 	s.count.planned(time.Since(begin))
+	s.notePast(now)
 	if !s.active(time.Now()) {
 		return
 	}

@@ -43,6 +43,9 @@ func (s *Server) self(now time.Time) siteapi.SiteStatus {
 		g := s.snapshot.Generation
 		out.Generation, out.Hash, out.Published = &g, s.snapshot.Hash, s.published == g
 		out.Objects = s.snapshot.Objects.Len()
+		if s.snapshot.Objects.Trust() != nil {
+			out.Peers = s.snapshot.Objects.PeerScopes(s.cfg.Site)
+		}
 	}
 	out.Now, out.Disk, out.Certificates, out.Doubles = now, s.disk(), s.certificates, s.world.Doubles(now)
 	out.Identities, out.Budgets = s.issuing.status(), s.linkBudgets(now)
@@ -52,7 +55,7 @@ func (s *Server) self(now time.Time) siteapi.SiteStatus {
 	for _, n := range s.world.Nodes(now) {
 		st := siteapi.NodeStatus{
 			Node: n.Name, Status: n.Status, AgeMS: ms(now.Sub(n.At)), Applied: n.Report.Applied,
-			Refused: n.Report.Refused, RefusedWhy: n.Report.RefusedWhy, Problems: n.Report.Problems, Identity: n.Report.Identity, Chains: n.Report.Chains,
+			Refused: n.Report.Refused, RefusedWhy: n.Report.RefusedWhy, Unverified: n.Report.Unverified, Problems: n.Report.Problems, Identity: n.Report.Identity, Chains: n.Report.Chains,
 		}
 		for _, l := range n.Report.Links {
 			if n.Status != membership.Dead && (l.Fault != "" || l.Suspect != "") && len(out.Links) < maxTroubles {

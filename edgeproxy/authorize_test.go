@@ -326,6 +326,40 @@ func TestAuthorizationRefusesConfiguration(t *testing.T) {
 	}
 }
 
+// A policy of a listener is for the names of services too that a bridge has added at its
+// port, and there is none for those names alone.
+func TestAuthorizationOfListenerWithServices(t *testing.T) {
+	base := routeText("  - "+toEcho) + serviceText("echo", asked(t))
+	p := startProxy(t, Config{}, Deps{}, parsed(t, base))
+	apply := func(section string, counter uint64, more ...mesh.Listener) error {
+		o := parsed(t, base+policyText("p", "{targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: ingress, sectionName: "+section+"}], action: deny, rules: [{}]}"))
+		l := &o.Gateways[0].Spec.Listeners
+		(*l)[0].Port = freePorts(t, 1)[0]
+		*l = append(*l, mesh.Listener{Name: "service", Port: (*l)[0].Port, Protocol: mesh.ProtocolHTTP, Hostnames: []string{"a.shop", "localhost"}})
+		for _, m := range more {
+			m.Port = freePorts(t, 1)[0]
+			(*l)[0].Port, (*l)[1].Port = freePorts(t, 1)[0], m.Port
+			*l = append(*l, m)
+		}
+		return p.Apply(&mesh.Snapshot{Generation: mesh.Generation{Incarnation: 1, Counter: counter}, Objects: o})
+	}
+	if err := apply("service", 1<<40); err == nil || !strings.Contains(err.Error(), "shares its port") {
+		t.Errorf("%v", err)
+	}
+	if err := apply("service", 1<<40, mesh.Listener{Name: "another", Protocol: mesh.ProtocolHTTP, Hostnames: []string{"b.shop"}}); err == nil || !strings.Contains(err.Error(), "shares its port") {
+		t.Errorf("beside another service's: %v", err)
+	}
+	if err := apply("http", 1<<40+1); err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{"127.0.0.1", "localhost"} {
+		u := strings.Replace(p.url("/"), "127.0.0.1", host, 1)
+		if status, _ := get(t, u); status != 403 {
+			t.Errorf("%s: %d, want 403", u, status)
+		}
+	}
+}
+
 // TestAuthorizationBehindFunctions: an external function's word is judged as the backend
 // will get it, by the policies that are in force when it has been given.
 func TestAuthorizationBehindFunctions(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -188,6 +189,7 @@ func answered(f *route.Filters) string {
 // backend lists sites and endpoints for a request of the site's own users.
 func (x *explainer) backend(e *mesh.ExplainedBackend, svc *view.Service) {
 	e.Policies = mesh.PolicyOrigins(&x.snap.Objects, svc.Key)
+	x.peers(e, svc)
 	serves := x.endpoints(e, svc)
 	defer x.fenced(e, svc)
 	if class := svc.Class(x.fields); class > 0 {
@@ -229,11 +231,22 @@ func (x *explainer) fenced(e *mesh.ExplainedBackend, svc *view.Service) {
 // served here or not at all.
 func (x *explainer) handedIn(e *mesh.ExplainedBackend, svc *view.Service) {
 	e.Policies = mesh.PolicyOrigins(&x.snap.Objects, svc.Key)
+	x.peers(e, svc)
 	home := mesh.ExplainedSite{Site: string(x.v.Site), Home: true, Chance: 1, InFlight: svc.Busy(), Why: "handed in by another site: served here, never passed on"}
 	if !x.endpoints(e, svc) {
 		home.Chance, home.Why = 0, "handed in by another site, but "+cmp.Or(svc.Fenced, "no endpoint here can serve")
 	}
 	e.Sites = append(e.Sites, home)
+}
+
+// peers says what requests of other sites need.
+func (x *explainer) peers(e *mesh.ExplainedBackend, svc *view.Service) {
+	if x.v.TrustDomain == "" {
+		return
+	}
+	for _, port := range slices.Sorted(maps.Keys(svc.Peers)) {
+		e.Peers = append(e.Peers, mesh.ExplainedPeer{Port: port, PeerMode: svc.Peers[port]})
+	}
 }
 
 // endpoints lists those of this site, and reports whether one can serve.

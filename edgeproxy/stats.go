@@ -35,7 +35,7 @@ type Stats struct {
 	BytesReceived, BytesSent                          uint64 // client side
 	UpstreamConnects, UpstreamConnectFailures         uint64
 	UpstreamReused, Retries                           uint64
-	Tunnels                                           int // now: connections that switched protocols
+	Tunnels                                           int // now: connections and streams that switched protocols
 	TunnelsTotal                                      uint64
 	// SlowBodies and SlowReaders are client connections closed for a request's body
 	// that came, or a response that was taken, too slowly.
@@ -51,6 +51,14 @@ type Stats struct {
 	Sessions                 []SessionCount
 	Listeners                []ListenerCount
 	Authorization            []PolicyCount
+	Plaintext                []PlaintextCount
+}
+
+// PlaintextCount counts requests of other sites that came without TLS to a proxy that
+// has it.
+type PlaintextCount struct {
+	Service           mesh.ServiceKey // empty where they named none
+	Accepted, Refused uint64
 }
 
 // PolicyCount counts what a policy in force decided, or would as no dry run.
@@ -164,6 +172,7 @@ func (s *Server) Stats() Stats {
 		st.add(h)
 		st.addStreams(h)
 		st.addSessions(h)
+		st.addPlaintext(h)
 	}
 	return st
 }
@@ -211,6 +220,17 @@ func (st *Stats) addStreams(h *upstream.Service) {
 	}
 	if c.Open != 0 || len(c.Ended) > 0 {
 		st.Streams = append(st.Streams, c)
+	}
+}
+
+func (st *Stats) addPlaintext(h *upstream.Service) {
+	c := PlaintextCount{Service: h.Key}
+	for i := range h.Cells {
+		c.Accepted += h.Cells[i].Plain.Load()
+		c.Refused += h.Cells[i].PlainRefused.Load()
+	}
+	if c.Accepted+c.Refused > 0 {
+		st.Plaintext = append(st.Plaintext, c)
 	}
 }
 

@@ -36,3 +36,9 @@ func closed(spec json.RawMessage, meta mesh.ObjectMeta) *mesh.AuthorizationPolic
 	}
 	return p
 }
+
+// strict stands for a PeerAuthentication that cannot be read as it is: until it is put
+// right its namespace takes nothing from other sites without TLS.
+func strict(meta mesh.ObjectMeta) *mesh.PeerAuthentication {
+	return &mesh.PeerAuthentication{Metadata: meta, Spec: mesh.PeerAuthenticationSpec{MTLS: mesh.MTLSStrict}}
+}

@@ -37,3 +37,20 @@ func TestInvalidPolicyCloses(t *testing.T) {
 		}
 	}
 }
+
+// What cannot be read of who must show an identity asks for one.
+func TestInvalidPeerAuthenticationIsStrict(t *testing.T) {
+	for spec, want := range map[string]string{
+		`{"mtls":"permissive"}`: mesh.MTLSPermissive, `{"mtls":"disabled"}`: mesh.MTLSStrict, `{"mode":"PERMISSIVE"}`: mesh.MTLSStrict, `{"ports":[{"port":80}]}`: mesh.MTLSStrict,
+	} {
+		text := `{"apiVersion":"mesh.meridian.dev/v1alpha1","kind":"PeerAuthentication","metadata":{"name":"p","namespace":"team"},"spec":` + spec + `}`
+		doc, err := Decode(mesh.KindPeerAuthentication, []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := Translate(&Input{Cluster: "c", Own: []*Own{doc.(*Own)}}, time.Unix(0, 0))
+		if p := out.Objects.PeerAuthentications; len(p) != 1 || p[0].Spec.MTLS != want || p[0].Metadata.Namespace != "team" {
+			t.Errorf("%s: %+v", spec, p)
+		}
+	}
+}

@@ -227,9 +227,9 @@ func decodeGateway(meta *rawMeta, data []byte) (*Gateway, error) {
 func decodeRoute(kind string, meta *rawMeta, data []byte) (*Route, error) {
 	var o struct {
 		Spec struct {
-			ParentRefs []mesh.ParentRef `json:"parentRefs"`
-			Hostnames  []string         `json:"hostnames"`
-			Rules      json.RawMessage  `json:"rules"`
+			ParentRefs []ParentRef     `json:"parentRefs"`
+			Hostnames  []string        `json:"hostnames"`
+			Rules      json.RawMessage `json:"rules"`
 		} `json:"spec"`
 		Status RouteStatus `json:"status"`
 	}
@@ -281,6 +281,9 @@ func decodeOwn(kind string, meta *rawMeta, data []byte) (*Own, error) {
 		return nil, fmt.Errorf("no kind of the mesh has that name")
 	}
 	defer func() {
+		if own.Doc == nil && kind == mesh.KindPeerAuthentication {
+			own.Instead = strict(mesh.ObjectMeta{Name: meta.Name, Namespace: cmp.Or(meta.Namespace, mesh.DefaultNamespace), Labels: own.Labels})
+		}
 		if own.Doc != nil || kind != mesh.KindAuthorizationPolicy {
 			return
 		}

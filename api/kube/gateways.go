@@ -22,6 +22,7 @@ type gateway struct {
 	addresses         []GatewayAddress // of its status
 	bind              []mesh.GatewayAddress
 	listeners         []*listener
+	frontends         []*frontend // of Services
 }
 
 // listener is one of its listeners.
@@ -467,6 +468,12 @@ func (t *translation) finishGateways() {
 		want.Conditions = settle(g.Status.Conditions, g.Generation, t.now, accepted, programmed)
 		t.status(mesh.KindGateway, g.Meta, &want, &g.Status)
 		if len(m.Spec.Listeners) > 0 && g.serves() {
+			slices.SortFunc(g.frontends, func(a, b *frontend) int { return cmp.Compare(a.name, b.name) })
+			for _, f := range g.frontends {
+				if f.routed {
+					m.Spec.Listeners = append(m.Spec.Listeners, f.listener())
+				}
+			}
 			t.out.Objects.Gateways = append(t.out.Objects.Gateways, m)
 		}
 	}

@@ -14,6 +14,9 @@ const (
 	ClusterLabel = mesh.MeshGroup + "/cluster"
 	// SiteLabel is a Node's site; on a Gateway or route it limits the object to a site.
 	SiteLabel = mesh.MeshGroup + "/site"
+	// MeshLabel of a Gateway, with the value "true", says that requests between services
+	// come in there; of a Service that it takes its own there even without a route.
+	MeshLabel = mesh.MeshGroup + "/mesh"
 	// ExportAnnotation of a Service says who beyond the site may use it: "mesh", or
 	// the names of sites with commas between them.
 	ExportAnnotation = mesh.MeshGroup + "/export"
@@ -199,7 +202,7 @@ type RouteKind struct {
 type Route struct {
 	Meta
 	Kind      string
-	Parents   []mesh.ParentRef
+	Parents   []ParentRef
 	Hostnames []string
 	HTTP      []mesh.HTTPRouteRule
 	GRPC      []mesh.GRPCRouteRule
@@ -242,6 +245,7 @@ var OwnKinds = []OwnKind{
 	{mesh.KindCertificate, "certificates", false},
 	{mesh.KindGeoFence, "geofences", false},
 	{mesh.KindAuthorizationPolicy, "authorizationpolicies", false},
+	{mesh.KindPeerAuthentication, "peerauthentications", false},
 	{mesh.KindNetworkFunction, "networkfunctions", false},
 	{mesh.KindServiceChain, "servicechains", false},
 	{mesh.KindChainNode, "chainnodes", false},

@@ -44,14 +44,25 @@ func (r *Route) whole() bool { return r.Kind == mesh.KindTCPRoute || r.Kind == m
 
 func (t *translation) route(r *Route) {
 	type parent struct {
-		ref    mesh.ParentRef
+		ref    ParentRef
 		judged judgement
 	}
 	var parents []parent
 	attached := map[*listener]bool{}
 	var joined []mesh.ParentRef
+	var frontends []*frontend
 	for _, ref := range r.Parents {
-		if cmp.Or(ref.Group, mesh.GatewayGroup) != mesh.GatewayGroup || cmp.Or(ref.Kind, mesh.KindGateway) != mesh.KindGateway {
+		if ref.isService() && t.meshed {
+			list, j := t.attachService(r, &ref)
+			parents = append(parents, parent{ref, j})
+			for _, f := range list {
+				if !slices.Contains(frontends, f) {
+					frontends = append(frontends, f)
+					joined = append(joined, f.ref())
+				}
+			}
+		}
+		if !ref.isGateway() {
 			continue
 		}
 		g := t.byName[cmp.Or(ref.Namespace, r.Namespace)+"/"+ref.Name]
@@ -97,6 +108,9 @@ func (t *translation) route(r *Route) {
 		mine = append(mine, ParentStatus{p.ref, ControllerName, settle(was, r.Generation, t.now, p.judged, to.resolved())})
 	}
 	if fault == "" {
+		for _, f := range frontends {
+			f.routed = true
+		}
 		for l := range attached {
 			l.attached++
 			l.taken = l.taken || r.whole()
@@ -113,7 +127,7 @@ func (t *translation) route(r *Route) {
 }
 
 // attach finds the listeners of a Gateway that take a route by one of its parentRefs.
-func (t *translation) attach(r *Route, ref *mesh.ParentRef, g *gateway) ([]*listener, judgement) {
+func (t *translation) attach(r *Route, ref *ParentRef, g *gateway) ([]*listener, judgement) {
 	var selected, allowed, hosts []*listener
 	for _, l := range g.listeners {
 		if ref.SectionName != "" && ref.SectionName != l.Name || ref.Port != 0 && ref.Port != l.Port {

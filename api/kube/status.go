@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -58,9 +59,28 @@ type RouteStatus struct {
 
 // ParentStatus is what one controller says of a route and one of its parents.
 type ParentStatus struct {
-	ParentRef      mesh.ParentRef `json:"parentRef"`
-	ControllerName string         `json:"controllerName"`
-	Conditions     []Condition    `json:"conditions"`
+	ParentRef      ParentRef   `json:"parentRef"`
+	ControllerName string      `json:"controllerName"`
+	Conditions     []Condition `json:"conditions"`
+}
+
+// ParentRef names a parent as a route does. Its group is always written: the API
+// server makes one that is left out the Gateway API's, and a Service has the empty one.
+type ParentRef struct {
+	Group       string `json:"group"`
+	Kind        string `json:"kind,omitempty"`
+	Namespace   string `json:"namespace,omitempty"`
+	Name        string `json:"name"`
+	SectionName string `json:"sectionName,omitempty"`
+	Port        int    `json:"port,omitempty"`
+}
+
+// isService reports whether it is a Service of the core group.
+func (p *ParentRef) isService() bool { return p.Group == "" && p.Kind == KindService }
+
+// isGateway reports whether it is a Gateway, which it is where it says nothing else.
+func (p *ParentRef) isGateway() bool {
+	return cmp.Or(p.Group, mesh.GatewayGroup) == mesh.GatewayGroup && cmp.Or(p.Kind, mesh.KindGateway) == mesh.KindGateway
 }
 
 // OwnStatus is the status of an object of the mesh's own kinds.

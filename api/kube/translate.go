@@ -26,6 +26,8 @@ type Input struct {
 	// Certificates is the folder in which the proxies find the certificates of
 	// Secrets, empty where Secrets are not read.
 	Certificates string
+	// Domain is the cluster's DNS domain, [DefaultDomain] where it is empty.
+	Domain string
 
 	Namespaces []*Namespace
 	Nodes      []*Node
@@ -82,7 +84,9 @@ type translation struct {
 
 	gateways []*gateway
 	byName   map[string]*gateway
-	names    map[variant]string // of the services that are needed
+	// meshed says that there is a Gateway for requests between services.
+	meshed bool
+	names  map[variant]string // of the services that are needed
 }
 
 // Translate says what a cluster means to the mesh, and what the status of its
@@ -91,6 +95,8 @@ type translation struct {
 //   - A Gateway of a class of [ControllerName] becomes a Gateway with the listeners
 //     that are valid, a route the routes to those that take it: all that the Gateway
 //     API says of attachment is decided here, so a proxy need not.
+//   - A route whose parent is a Service is joined to listeners for the Service's names
+//     at the Gateways with [MeshLabel].
 //   - A port of a Service becomes a MeshService, if a route leads there or the Service
 //     is exported ([ExportAnnotation]): nodes are not told of what they do not serve.
 //   - What a route refers to and may not, or is not there, leads nowhere, which the
@@ -101,7 +107,9 @@ func Translate(in *Input, now time.Time) *Output {
 	t.index()
 	t.classes()
 	t.claimListeners()
+	t.entries()
 	t.routes()
+	t.plainServices()
 	t.finishGateways()
 	t.meshServices()
 	t.grants()
@@ -158,7 +166,7 @@ var features = []string{
 	"HTTPRouteCORS", "HTTPRouteDestinationPortMatching", "HTTPRouteHostRewrite", "HTTPRouteMethodMatching", "HTTPRouteNamedRouteRule",
 	"HTTPRouteParentRefPort", "HTTPRoutePathRedirect", "HTTPRoutePathRewrite", "HTTPRoutePortRedirect", "HTTPRouteQueryParamMatching",
 	"HTTPRouteRequestMirror", "HTTPRouteRequestMultipleMirrors", "HTTPRouteRequestPercentageMirror", "HTTPRouteRequestTimeout",
-	"HTTPRouteResponseHeaderModification", "HTTPRouteSchemeRedirect", "ReferenceGrant", "TCPRoute", "TLSRoute",
+	"HTTPRouteResponseHeaderModification", "HTTPRouteSchemeRedirect", "ReferenceGrant", "TCPRoute", "TLSRoute", "UDPRoute",
 }
 
 func (t *translation) classes() {

@@ -414,7 +414,7 @@ spec: {ports: [{name: x, port: 80}, {name: z, port: 81}]}`), noon)
 // controllers wrote there stays too.
 func TestStatusSettles(t *testing.T) {
 	in := read(t, base+route("r", to("{name: web, port: 80}")))
-	other := ParentStatus{ParentRef: mesh.ParentRef{Name: "theirs"}, ControllerName: "example.com/c", Conditions: []Condition{{Type: "Accepted", Status: "True", Reason: "X"}}}
+	other := ParentStatus{ParentRef: ParentRef{Name: "theirs"}, ControllerName: "example.com/c", Conditions: []Condition{{Type: "Accepted", Status: "True", Reason: "X"}}}
 	in.Routes[0].Status.Parents = []ParentStatus{other}
 	in.Gateways[0].Status.Conditions = []Condition{{Type: "Theirs", Status: "True", Reason: "X"}}
 	out := Translate(in, noon)

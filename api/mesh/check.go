@@ -86,6 +86,7 @@ func Check(o *Objects) []Condition {
 	c.policies()
 	c.fences()
 	c.authorization()
+	c.peers()
 	c.certificates()
 	c.chains()
 	c.requirements()
@@ -140,7 +141,7 @@ func (c *checker) listeners() {
 					c.add(KindGateway, g.Metadata, path+".protocol", ReasonProtocolConflict, "port %d already serves %s, listener %s", l.Port, x.l.Protocol, x.l.Name)
 					break
 				}
-				if x.l.Hostname == l.Hostname {
+				if slices.ContainsFunc(l.Hosts(), func(h string) bool { return slices.Contains(x.l.Hosts(), h) }) {
 					c.add(KindGateway, g.Metadata, path+".hostname", ReasonHostnameConflict, "listener %s has the same port and hostname", x.l.Name)
 					break
 				}

@@ -113,6 +113,9 @@ type ExplainedBackend struct {
 	Off     string `json:"off,omitempty"`
 	// Unit is what load is counted in where it is not requests: sessions.
 	Unit string `json:"unit,omitempty"`
+	// Peers are what requests need that other sites hand in here, by port; empty
+	// where the mesh has no identities.
+	Peers []ExplainedPeer `json:"peers,omitempty"`
 	// Priority is the request's priority class, empty for none.
 	Priority string          `json:"priority,omitempty"`
 	Sites    []ExplainedSite `json:"sites"`
@@ -123,6 +126,12 @@ type ExplainedBackend struct {
 	// likeliest first, and Silent why one says nothing, by site.
 	There  []*Explanation    `json:"there,omitempty"`
 	Silent map[string]string `json:"silent,omitempty"`
+}
+
+// ExplainedPeer is what requests of other sites for a port need.
+type ExplainedPeer struct {
+	Port int `json:"port"`
+	PeerMode
 }
 
 // PolicyOrigin names the object that sets a section of a policy.

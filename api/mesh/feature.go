@@ -28,10 +28,18 @@ var features = []feature{
 	{"geo-fence", func(o *Objects) bool { return len(o.GeoFences) > 0 }},
 	// A build that does not know them would let everybody pass.
 	{"authorization", func(o *Objects) bool { return len(o.AuthorizationPolicies) > 0 }},
+	// A build that does not know them would take in the clear what is to be strict.
+	{"peer-authentication", func(o *Objects) bool { return len(o.PeerAuthentications) > 0 }},
 	// A build that does not count would spend without end.
 	{"link-budget", func(o *Objects) bool {
 		return slices.ContainsFunc(o.Sites, func(s *Site) bool {
 			return slices.ContainsFunc(s.Spec.Links, func(l SiteLink) bool { return l.Budget != nil })
+		})
+	}},
+	// A build that does not know them would take every host for the listener's.
+	{"listener-hostnames", func(o *Objects) bool {
+		return slices.ContainsFunc(o.Gateways, func(g *Gateway) bool {
+			return slices.ContainsFunc(g.Spec.Listeners, func(l Listener) bool { return len(l.Hostnames) > 0 })
 		})
 	}},
 	{"priority-classes", func(o *Objects) bool {

@@ -18,8 +18,9 @@ func TestRequires(t *testing.T) {
 	shared.TrafficPolicies = nil
 	for want, o := range map[string]*Objects{
 		"": mustParse(t, smallest),
-		"af-sfc-requirements,cross-namespace,external-functions,geo-fence,authorization,link-budget,request-chains,route-retry,tls": shared,
-		"trusted-hops": hops(1),
+		"af-sfc-requirements,cross-namespace,external-functions,geo-fence,authorization,peer-authentication,link-budget,request-chains,route-retry,tls": shared,
+		"listener-hostnames": {Gateways: []*Gateway{{Spec: GatewaySpec{Listeners: []Listener{{Hostnames: []string{"a.test"}}}}}}},
+		"trusted-hops":       hops(1),
 	} {
 		if got := strings.Join(o.Requires(), ","); got != want {
 			t.Errorf("requires %q, want %q", got, want)

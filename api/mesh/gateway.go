@@ -34,11 +34,22 @@ const (
 type Listener struct {
 	Name     string `json:"name"`
 	Hostname string `json:"hostname,omitempty"`
-	Port     int    `json:"port"`
-	Protocol string `json:"protocol"`
+	// Hostnames are the mesh's own addition, for the names of one service: the
+	// listener takes the requests for any of them.
+	Hostnames []string `json:"hostnames,omitempty"`
+	Port      int      `json:"port"`
+	Protocol  string   `json:"protocol"`
 	// TLS is for protocols HTTPS and TLS.
 	TLS           *ListenerTLS   `json:"tls,omitempty"`
 	AllowedRoutes *AllowedRoutes `json:"allowedRoutes,omitempty"`
+}
+
+// Hosts are the hosts that requests to the listener name; "" is every host.
+func (l *Listener) Hosts() []string {
+	if len(l.Hostnames) > 0 {
+		return l.Hostnames
+	}
+	return []string{l.Hostname}
 }
 
 // HTTPRoute sends requests of a Gateway's listeners to services (Gateway API, HTTPRoute).

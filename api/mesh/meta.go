@@ -158,6 +158,7 @@ type Objects struct {
 	AfSfcRequirements []*AfSfcRequirement `json:"afSfcRequirements,omitempty"`
 
 	AuthorizationPolicies []*AuthorizationPolicy `json:"authorizationPolicies,omitempty"`
+	PeerAuthentications   []*PeerAuthentication  `json:"peerAuthentications,omitempty"`
 	// Positions say where each object was read, for messages; objects from
 	// elsewhere have none.
 	Positions map[Key]Position `json:"-"`

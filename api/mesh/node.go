@@ -15,6 +15,8 @@ type NodeReport struct {
 	Applied    Generation  `json:"applied"`
 	Refused    *Generation `json:"refused,omitempty"`
 	RefusedWhy string      `json:"refusedWhy,omitempty"`
+	// Unverified says that the node has no key by which to tell who signed what it serves.
+	Unverified bool `json:"unverified,omitempty"`
 	// Problems are the parts of the generation in force that cannot be served, the
 	// first [MaxProblems] of them.
 	Problems []string `json:"problems,omitempty"`

@@ -46,6 +46,7 @@ var kinds = []struct {
 	{GatewayAPIVersion, reflect.TypeFor[ReferenceGrant]()},
 	{MeshAPIVersion, reflect.TypeFor[GeoFence]()},
 	{MeshAPIVersion, reflect.TypeFor[AuthorizationPolicy]()},
+	{MeshAPIVersion, reflect.TypeFor[PeerAuthentication]()},
 	{MeshAPIVersion, reflect.TypeFor[NetworkFunction]()},
 	{MeshAPIVersion, reflect.TypeFor[ServiceChain]()},
 	{MeshAPIVersion, reflect.TypeFor[ChainNode]()},

@@ -54,6 +54,7 @@ var relations = map[reflect.Type]func(v reflect.Value, fault faultFunc){
 	reflect.TypeFor[HostTagger]():           related(taggerRelations),
 
 	reflect.TypeFor[AuthorizationPolicySpec](): related(authorizationRelations),
+	reflect.TypeFor[PeerAuthenticationSpec]():  related(peerAuthenticationRelations),
 	reflect.TypeFor[AuthorizationTargetRef]():  related(authorizationTargetRelations),
 	reflect.TypeFor[AuthorizationSource]():     related(authorizationSourceRelations),
 	reflect.TypeFor[AuthorizationAccess]():     related(authorizationAccessRelations),

@@ -354,6 +354,11 @@ spec:
     to: [{ports: [80], methods: [GET], hosts: ["*.example.com"], paths: [{type: Exact, value: /a}], headers: [{name: X-Team, value: ops}]}]
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
+kind: PeerAuthentication
+metadata: {name: all}
+spec: {mtls: permissive, ports: [{port: 80, mtls: strict}]}
+---
+apiVersion: mesh.meridian.dev/v1alpha1
 kind: GeoFence
 metadata: {name: victoria}
 spec:

@@ -123,6 +123,10 @@ func listenerRelations(l *Listener, fault faultFunc) {
 		fault("hostname", "connections of protocol "+ProtocolTCP+" name no host", "leave it out, or use protocol "+ProtocolTLS)
 	case l.Protocol == ProtocolUDP && l.Hostname != "":
 		fault("hostname", "datagrams name no host", "leave it out")
+	case len(l.Hostnames) > 0 && l.Protocol != ProtocolHTTP:
+		fault("hostnames", "is for protocol "+ProtocolHTTP+", not "+l.Protocol, "write a listener with hostname for each")
+	case len(l.Hostnames) > 0 && l.Hostname != "":
+		fault("hostnames", "is there beside hostname", "write all hosts into hostnames")
 	}
 	if l.TLS == nil || !secure {
 		return

@@ -59,16 +59,6 @@ func (o *Objects) Trust() *TrustBundle {
 	return nil
 }
 
-// MTLSOf is what a site's east-west listeners take.
-func (o *Objects) MTLSOf(site string) string {
-	for _, s := range o.Sites {
-		if s.Metadata.Name == site && s.Spec.MTLS != "" {
-			return s.Spec.MTLS
-		}
-	}
-	return MTLSStrict
-}
-
 // Compiled when they are first used: their counted repetitions take most of a megabyte,
 // which a proxy that meets none of them does not need.
 var (

@@ -40,10 +40,8 @@ func openSource(o *options, apply source.Apply, log *slog.Logger) (src source.So
 	}
 	p := &patient{}
 	b := source.BusConfig{Name: o.config, Site: o.site, StateDir: state, Controller: p, Apply: p.watched(apply), Log: log}
-	if o.trustKey != "" {
-		if b.Trust, err = source.ReadTrustKey(o.trustKey); err != nil {
-			return nil, nil, fmt.Errorf("--trust-key: %w", err)
-		}
+	if b.Trust, err = source.OpenTrustKey(o.trustKey, o.tokenFile, log); err != nil {
+		return nil, nil, fmt.Errorf("--trust-key: %w", err)
 	}
 	if p.Node, err = bus.DialNode(bus.Options{URL: o.config, Name: "chainagent " + o.agent.Node, TokenFile: o.tokenFile, Log: log}, o.site); err != nil {
 		return nil, nil, err

@@ -76,7 +76,7 @@ func parseFlags(args []string, stdout io.Writer) (*options, error) {
 	fs.StringVar(&o.site, "site", "", "`NAME` of the site this node belongs to; required with nats://")
 	fs.StringVar(&o.stateDir, "state-dir", os.Getenv("STATE_DIRECTORY"), "`DIR` for the last good documents; empty: nothing is kept")
 	fs.StringVar(&o.tokenFile, "nats-token-file", "", "`FILE` with the token for nats://")
-	fs.StringVar(&o.trustKey, "trust-key", "", "`FILE` with the Ed25519 public key that must have signed each snapshot from nats://")
+	fs.StringVar(&o.trustKey, "trust-key", "", "`FILE` with the Ed25519 public key that must have signed each snapshot from nats:// (default: site.pub beside the token file, where it is)")
 	fs.StringVar(&o.agent.Node, "node", "", "`NAME` of this node's ChainNode (default the host's name)")
 	fs.BoolVar(&o.check, "check", false, "check the documents and stop")
 	fs.BoolVar(&o.detach, "detach", false, "take programs and maps out of the kernel and stop")

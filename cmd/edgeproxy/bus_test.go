@@ -144,6 +144,15 @@ func TestBus(t *testing.T) {
 	p.says("/metrics", "meridian_config_generation_counter 4\n")
 	p.says("/readyz?verbose", "[+] controller: connected since")
 	serves(p, "a")
+
+	// What was signed once is offered again while the node restarts: it starts from its
+	// last good copy, refuses the other and says which.
+	p.kill()
+	c.send(2, smallest(b.address()), key)
+	p = start(t, state, args...)
+	p.says("/readyz?verbose", "generation 1.2 refused")
+	p.says("/readyz?verbose", "generation is lower than the one in force: got 1.2, had 1.4")
+	serves(p, "a")
 }
 
 // A wrong token is said, not swallowed.

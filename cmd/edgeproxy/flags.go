@@ -82,7 +82,7 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 	fs.StringVar(&o.stateDir, "state-dir", os.Getenv("STATE_DIRECTORY"), "`folder` for the last good configuration and run.json; empty: nothing is kept")
 	fs.DurationVar(&o.drainTimeout, "drain-timeout", 30*time.Second, "how long requests may take to end after SIGTERM")
 	fs.StringVar(&o.natsTokenFile, "nats-token-file", "", "`file` with the token for nats://")
-	fs.StringVar(&o.trustKey, "trust-key", "", "`file` with the Ed25519 public key that must have signed each snapshot from nats://")
+	fs.StringVar(&o.trustKey, "trust-key", "", "`file` with the Ed25519 public key that must have signed each snapshot from nats:// (default: site.pub beside the token file, where it is)")
 	fs.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "least `level` to log: debug, info, warn or error")
 	fs.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	fs.StringVar(&o.accessLog, "access-log", "", "write a line for each request to stdout or a `file`; empty: no access log")

@@ -20,6 +20,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/identity"
 	"github.com/meridian-mesh/meridian/edgeproxy/source"
 	"github.com/meridian-mesh/meridian/internal/bus"
+	"github.com/meridian-mesh/meridian/internal/supervisor"
 )
 
 // node is the parts of one running edgeproxy.
@@ -39,6 +40,8 @@ type node struct {
 	reopen   chan os.Signal
 	replace  chan os.Signal
 	requests *accesslog.Log // nil without --access-log
+	// unverified says that nobody's signature is asked of the configuration.
+	unverified bool
 
 	program    string // for an upgrade
 	inherited  *inheritance
@@ -123,11 +126,10 @@ func (n *node) openSource() (source.Source, error) {
 		Wanted: func() bool { return n.proxy.TrustDomain() != "" && !n.handedOver.Load() },
 	})
 	b := source.BusConfig{Name: o.config, Site: o.site, StateDir: o.stateDir, Controller: n.bus, Apply: n.apply, Log: n.log}
-	if o.trustKey != "" {
-		if b.Trust, err = source.ReadTrustKey(o.trustKey); err != nil {
-			return nil, fmt.Errorf("--trust-key: %w", err)
-		}
+	if b.Trust, err = source.OpenTrustKey(o.trustKey, o.natsTokenFile, n.log); err != nil {
+		return nil, fmt.Errorf("--trust-key: %w", err)
 	}
+	n.unverified = b.Trust == nil
 	return source.NewBus(b), nil
 }
 
@@ -197,7 +199,7 @@ func (n *node) run(stop context.Context) error {
 	}
 	part("source", func(context.Context) error { return n.source.Run(follow) })
 	part("reload", n.reloadOnHangup)
-	part("watchdog", n.feedWatchdog)
+	part("watchdog", func(ctx context.Context) error { return supervisor.FeedWatchdog(ctx, n.log, n.proxy.Alive) })
 	if takesOver {
 		if err := n.takeOver(ctx, stop); err != nil {
 			return err
@@ -206,7 +208,7 @@ func (n *node) run(stop context.Context) error {
 			part("admin", n.admin.Run)
 		}
 	}
-	n.notify("READY=1")
+	supervisor.Tell(n.log, supervisor.Ready)
 	n.log.Info("edgeproxy runs", "version", version, "config", n.opts.config, "site", n.opts.site, "node", n.opts.node, "admin", n.adminAddress())
 
 	if err := n.untilOver(ctx, stop); err != nil {
@@ -223,7 +225,7 @@ func (n *node) run(stop context.Context) error {
 	if n.handedOver.Load() {
 		drain = n.leave
 	} else {
-		n.notify("STOPPING=1")
+		supervisor.Tell(n.log, supervisor.Stopping)
 	}
 	if err := drain(limit); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("drain: %w", err)
@@ -288,6 +290,7 @@ func (n *node) publish(r *mesh.NodeReport) error {
 	if c := n.proxy.Identity(); c != nil && n.proxy.TrustDomain() != "" {
 		r.Identity = &mesh.NodeIdentity{ID: c.URIs[0].String(), Serial: c.SerialNumber.Text(16), NotAfter: c.NotAfter}
 	}
+	r.Unverified = n.unverified
 	r.Problems = n.proxy.Problems()
 	r.Problems = r.Problems[:min(len(r.Problems), mesh.MaxProblems)]
 	if err := n.bus.PublishReport(r); !errors.Is(err, bus.ErrNotConnected) {
@@ -347,7 +350,7 @@ func (n *node) reloadOnHangup(ctx context.Context) error {
 // reload has the source read again and tells the supervisor when it did, or
 // after a while: a folder may be on a network that hangs.
 func (n *node) reload(ctx context.Context) {
-	n.notifyReloading()
+	supervisor.TellReloading(n.log)
 	was := n.source.State().CheckedAt
 	n.source.Reload()
 	n.proxy.LookAtCertificates()
@@ -357,7 +360,7 @@ func (n *node) reload(ctx context.Context) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	n.notify("READY=1")
+	supervisor.Tell(n.log, supervisor.Ready)
 }
 
 func (n *node) adminAddress() string {

@@ -108,6 +108,7 @@ func TestBridge(t *testing.T) {
 		})
 	})
 	t.Run("Streams", func(t *testing.T) { c.streams(t, host, []string{"127.0.1.2", "127.0.2.2"}) })
+	t.Run("Meshed", func(t *testing.T) { c.meshed(t, host, []string{"127.0.1.3", "127.0.2.3"}) })
 	t.Run("EndpointChange", func(t *testing.T) {
 		routes := (pods/5+9)/10 + 3
 		eventually(t, "the Gateway's count of its routes", func() string {
@@ -236,7 +237,7 @@ func kindOf(path string) (apiVersion, kind string) {
 		apiVersion = parts[1] + "/" + parts[2]
 	}
 	for plural, kind := range map[string]string{"services": "Service", "pods": "Pod", "endpointslices": "EndpointSlice", "gateways": "Gateway",
-		"gatewayclasses": "GatewayClass", "httproutes": "HTTPRoute", "tcproutes": "TCPRoute", "tlsroutes": "TLSRoute", "udproutes": "UDPRoute", "customresourcedefinitions": "CustomResourceDefinition",
+		"gatewayclasses": "GatewayClass", "httproutes": "HTTPRoute", "grpcroutes": "GRPCRoute", "tcproutes": "TCPRoute", "tlsroutes": "TLSRoute", "udproutes": "UDPRoute", "customresourcedefinitions": "CustomResourceDefinition",
 		"meshservices": "MeshService", "geofences": "GeoFence"} {
 		if slices.Contains(parts, plural) {
 			return apiVersion, kind

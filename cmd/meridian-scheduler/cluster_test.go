@@ -66,13 +66,13 @@ func startCluster(t *testing.T) *cluster {
 }
 
 // startAPI starts an API server that holds nothing.
-func startAPI(t *testing.T) *cluster {
+func startAPI(t *testing.T, flags ...string) *cluster {
 	t.Helper()
 	c := &cluster{dir: t.TempDir()}
 	etcd := testserver.RunEtcd(t, nil)
 	sc := storagebackend.NewDefaultConfig("registry", nil)
 	sc.Transport.ServerList = etcd.Endpoints()
-	srv := apitest.StartTestServerOrDie(t, nil, []string{"--endpoint-reconciler-type=none", "--disable-admission-plugins=ServiceAccount"}, sc)
+	srv := apitest.StartTestServerOrDie(t, nil, append([]string{"--endpoint-reconciler-type=none", "--disable-admission-plugins=ServiceAccount"}, flags...), sc)
 	t.Cleanup(srv.TearDownFn)
 	c.cc = srv.ClientConfig
 	c.cc.QPS, c.cc.Burst = 5000, 5000
@@ -190,6 +190,8 @@ type profile struct {
 	only     bool
 	batching bool
 	maxAge   time.Duration
+	// gates are further feature gates, each with a comma before it.
+	gates string
 }
 
 // cohesion leaves the score to the peers alone where nothing else may have a say.
@@ -247,11 +249,11 @@ func (c *cluster) startScheduler(t *testing.T, p profile) (stop func()) {
 	for _, f := range opts.Flags.FlagSets {
 		fs.AddFlagSet(f)
 	}
-	if err := fs.Parse([]string{"--config", config, "--secure-port=0", fmt.Sprintf("--feature-gates=OpportunisticBatching=%v", p.batching)}); err != nil {
+	if err := fs.Parse([]string{"--config", config, "--secure-port=0", fmt.Sprintf("--feature-gates=OpportunisticBatching=%v%s", p.batching, p.gates)}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	cc, sched, err := schedapp.Setup(ctx, opts, schedapp.WithPlugin(plugin.Name, plugin.New), schedapp.WithPlugin(plugin.SortName, plugin.NewSort))
+	cc, sched, err := schedapp.Setup(ctx, opts, plugins()...)
 	if err != nil {
 		cancel()
 		t.Fatal(err)

@@ -8,13 +8,8 @@ import (
 
 	"k8s.io/component-base/cli"
 	"k8s.io/kubernetes/cmd/kube-scheduler/app"
-
-	"github.com/meridian-mesh/meridian/scheduler/plugin"
 )
 
 func main() {
-	os.Exit(cli.Run(app.NewSchedulerCommand(
-		app.WithPlugin(plugin.Name, plugin.New),
-		app.WithPlugin(plugin.SortName, plugin.NewSort),
-	)))
+	os.Exit(cli.Run(app.NewSchedulerCommand(plugins()...)))
 }

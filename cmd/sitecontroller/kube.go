@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 
+	apikube "github.com/meridian-mesh/meridian/api/kube"
 	"github.com/meridian-mesh/meridian/controller"
 	"github.com/meridian-mesh/meridian/controller/kube"
 )
@@ -21,7 +22,12 @@ type bridge struct {
 	config kube.Config
 }
 
-var clusterName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+const label = `[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?`
+
+var (
+	clusterName = regexp.MustCompile(`^` + label + `$`)
+	domainName  = regexp.MustCompile(`^` + label + `(\.` + label + `)*$`)
+)
 
 func (b *bridge) flags(fs *flag.FlagSet) {
 	c := &b.config
@@ -33,6 +39,7 @@ func (b *bridge) flags(fs *flag.FlagSet) {
 	})
 	fs.StringVar(&c.Context, "kube-context", "", "with --kube: `name` of the kubeconfig's context (default: its current one)")
 	fs.StringVar(&c.Cluster, "kube-cluster", "", "with --kube: the cluster's `name` in the mesh (default: the site's)")
+	fs.StringVar(&c.Domain, "kube-domain", "", "with --kube: the cluster's DNS `domain`, for the names of Services (default: "+apikube.DefaultDomain+")")
 	fs.Func("kube-addresses", "with --kube: `addresses` of the proxies' machines (10.9.0.0/24, 10.9.1.7, ...) of which each Gateway gets one of its own (default: Gateways listen on all addresses)", func(s string) error {
 		for part := range strings.SplitSeq(s, ",") {
 			p, err := netip.ParsePrefix(part)
@@ -54,8 +61,8 @@ func (b *bridge) flags(fs *flag.FlagSet) {
 func (b *bridge) check(site string) error {
 	c := &b.config
 	if !b.on {
-		if c.Context != "" || c.Cluster != "" || len(c.Pool) > 0 || c.Certificates != "" {
-			return errors.New("--kube-context, --kube-cluster, --kube-addresses and --kube-certificates are for --kube")
+		if c.Context != "" || c.Cluster != "" || c.Domain != "" || len(c.Pool) > 0 || c.Certificates != "" {
+			return errors.New("--kube-context, --kube-cluster, --kube-domain, --kube-addresses and --kube-certificates are for --kube")
 		}
 		return nil
 	}
@@ -65,6 +72,9 @@ func (b *bridge) check(site string) error {
 	}
 	if !clusterName.MatchString(c.Cluster) {
 		return fmt.Errorf("--kube-cluster %q is not a name: lower-case letters, digits and -, a letter or digit at both ends, at most 63", c.Cluster)
+	}
+	if c.Domain != "" && !domainName.MatchString(c.Domain) {
+		return fmt.Errorf("--kube-domain %q is not a domain, such as %s: labels of lower-case letters, digits and -, with dots between them", c.Domain, apikube.DefaultDomain)
 	}
 	if c.Certificates != "" {
 		var err error

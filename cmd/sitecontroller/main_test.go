@@ -224,6 +224,7 @@ func TestCommandLine(t *testing.T) {
 		{"kube flag alone", []string{"--site", "a", "--data", "x", "--kube-cluster", "c"}, 2, "are for --kube"},
 		{"bad pool", []string{"--site", "a", "--data", "x", "--kube", "--kube-addresses", "10.0.0.0/99"}, 2, "neither an address nor a network"},
 		{"bad cluster", []string{"--site", "a", "--data", "x", "--kube", "--kube-cluster", "C 1"}, 2, "not a name"},
+		{"bad domain", []string{"--site", "a", "--data", "x", "--kube", "--kube-domain", "cluster.local."}, 2, "is not a domain"},
 		{"missing kubeconfig", []string{"--site", "a", "--data", t.TempDir(), "--kube=/nonexistent.kubeconfig"}, 1, "/nonexistent.kubeconfig"},
 		{"log format", []string{"--site", "a", "--data", "x", "--log-format", "xml"}, 2, "want auto, text or json"},
 		{"missing config", []string{"--site", "a", "--data", "x", "--config", "/nonexistent.yaml"}, 1, "/nonexistent.yaml"},

@@ -172,6 +172,7 @@ func (c *checker) site(s *siteapi.SiteStatus) {
 		}
 	}
 	c.identities(s)
+	c.peers(s)
 	for _, name := range s.Doubles {
 		c.add(siteapi.SeverityError, "duplicate-id", s.Site, "stop one of them: a data folder is for one process, and a copy of it is no new site (meridian token create, meridian join; for proxies another --node)",
 			"several processes report as %s", name)

@@ -121,6 +121,13 @@ func TestFindings(t *testing.T) {
 		{"identity", "the certificate of proxy n1 has ended", "its log", proxy(func(n *siteapi.NodeStatus) { n.Identity.NotAfter = now.Add(-time.Minute) })},
 		{"identity", "renewed hours ago", "its log", proxy(func(n *siteapi.NodeStatus) { n.Identity.NotAfter = now.Add(5 * time.Hour) })},
 		{"", "", "", self(func(s *siteapi.SiteStatus) { s.Identities, s.Nodes[0].Identity = nil, nil })},
+		{"unverified", "proxy n1 verifies no signature", "--trust-key", proxy(func(n *siteapi.NodeStatus) { n.Unverified = true })},
+		{"plaintext", "need no TLS for port 80 of namespace shop: mtls is permissive by PeerAuthentication/shop/all port 80", "stands still", self(func(s *siteapi.SiteStatus) {
+			s.Peers = []mesh.PeerScope{{PeerMode: mesh.PeerMode{MTLS: mesh.MTLSStrict, From: mesh.PeerModeDefault}}, {Namespace: "shop", Port: 80, PeerMode: mesh.PeerMode{MTLS: mesh.MTLSPermissive, From: "PeerAuthentication/shop/all port 80"}}}
+		})},
+		{"", "", "", self(func(s *siteapi.SiteStatus) {
+			s.Peers = []mesh.PeerScope{{PeerMode: mesh.PeerMode{MTLS: mesh.MTLSStrict}}}
+		})},
 		{"duplicate-id", "several processes report as site north", "stop one", self(func(s *siteapi.SiteStatus) { s.Doubles = []string{"site north"} })},
 		{"no-proxy", "no proxy reports", "start an edgeproxy", self(func(s *siteapi.SiteStatus) { s.Nodes = nil })},
 		{"proxy-silent", "proxy n1 is dead", "systemctl status edgeproxy", proxy(func(n *siteapi.NodeStatus) { n.Status, n.AgeMS = membership.Dead, 4000 })},

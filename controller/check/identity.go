@@ -3,6 +3,7 @@ package check
 import (
 	"time"
 
+	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/controller/siteapi"
 )
 
@@ -19,6 +20,8 @@ const (
 const (
 	CodeCertificate = "certificate"
 	CodeIdentity    = "identity"
+	CodePlaintext   = "plaintext"
+	CodeUnverified  = "unverified"
 )
 
 // identities judges what a site issues.
@@ -38,6 +41,22 @@ func (c *checker) identities(s *siteapi.SiteStatus) {
 	}
 	if len(i.Roots) > 0 && i.Roots[0].NotAfter.Sub(s.Now) < rootSoon {
 		c.add(siteapi.SeverityWarning, CodeIdentity, s.Site, "at the hub: meridian cert rotate root", "the mesh's newest root ends on %s", i.Roots[0].NotAfter.Format(time.DateOnly))
+	}
+}
+
+// peers finds what may come from other sites without TLS.
+func (c *checker) peers(s *siteapi.SiteStatus) {
+	for _, p := range s.Peers {
+		if p.MTLS == mesh.MTLSPermissive {
+			c.add(siteapi.SeverityWarning, CodePlaintext, s.Site, "when meridian_eastwest_plaintext_requests_total of its proxies stands still, make it strict", "requests of other sites need no TLS for %s: mtls is permissive by %s", p, p.From)
+		}
+	}
+}
+
+// unverified finds nodes that take configuration from whoever can write it.
+func (c *checker) unverified(s *siteapi.SiteStatus, n *siteapi.NodeStatus) {
+	if n.Unverified {
+		c.add(siteapi.SeverityWarning, CodeUnverified, s.Site, "copy site.pub of the controller's data folder beside the node's token file, or name it by --trust-key, and restart it", "proxy %s verifies no signature of its configuration", n.Node)
 	}
 }
 

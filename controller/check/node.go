@@ -32,6 +32,7 @@ func (c *checker) node(s *siteapi.SiteStatus, n *siteapi.NodeStatus) {
 			"%s serves generation %d, the newest is %d", who, n.Applied.Counter, s.Generation.Counter)
 	}
 	c.identity(s, n)
+	c.unverified(s, n)
 	for _, p := range n.Problems {
 		code, remedy := problem(p)
 		c.add(siteapi.SeverityError, code, s.Site, remedy, "%s: %s", who, p)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,7 +32,7 @@ func startDemo(t *testing.T) (*siteapi.Client, string) {
 		t.Fatalf("%v: make build, or run it by make test-web", err)
 	}
 	tmp := t.TempDir()
-	cmd := exec.Command(bin, "demo", "--sites", "5", "--policies", "cooperative", "--duration", "75s")
+	cmd := exec.Command(bin, "demo", "--sites", "5", "--policies", "cooperative", "--duration", "100s")
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "NO_COLOR=1")
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
@@ -140,11 +141,19 @@ func TestWeb(t *testing.T) {
 	// All that its users ask for goes elsewhere: the arrows carry its demand.
 	b.until("its traffic is seen moving", fmt.Sprintf(sum, hot+" ")+` > 20 && document.querySelector('[data-site="`+hot+`"]').textContent.includes("drained")`)
 	b.shoot("map-drained")
+	timeTravel(b, hot)
+	pinned(t, b, hub, hot)
+	b.eval(`location.hash = "#/traffic"`)
+	b.until("who asks whom is drawn", `document.querySelectorAll("[data-arc]").length > 0 && [...document.querySelectorAll("[data-arc]")].some(e => Number(e.dataset.across) > 0)`)
+	axe(b, "the traffic")
+	b.shoot("traffic")
+	manySites(b)
 
+	b.eval(`location.hash = "#/map"`)
 	// Phone width: nothing is wider than the window.
 	b.size(360, 740, "light")
 	b.until("the map is drawn", `document.querySelector("svg.map")`)
-	for _, view := range []string{"map", "sites", "site/" + hot, "chains", "check"} {
+	for _, view := range []string{"map", "sites", "site/" + hot, "traffic", "chains", "check"} {
 		b.eval(fmt.Sprintf(`location.hash = "#/%s"`, view))
 		b.until(view+" fits a phone", `document.documentElement.scrollWidth <= 360 && document.querySelector("main h2")`)
 		if view == "map" {
@@ -172,6 +181,118 @@ func TestWeb(t *testing.T) {
 	}
 	if len(b.requests) < 20 {
 		t.Errorf("only %d requests were seen", len(b.requests))
+	}
+}
+
+// timeTravel goes back to before a site was drained, and to now again.
+func timeTravel(b *browser, drained string) {
+	b.t.Helper()
+	site := `document.querySelector('[data-site="` + drained + `"]')`
+	here := site + `.textContent.includes("drained")`
+	b.until("there is a past", `!document.querySelector("#time").hidden && Number(document.querySelector("#when").max) > 1`)
+	b.eval(`document.querySelector("#when").focus()`)
+	b.key("Home", 36)
+	b.key("ArrowRight", 39) // the first moment of all may be from before the sites knew each other
+	b.until("the site was not drained then", `document.querySelector("#time.past") && `+site+` && !(`+here+`)`)
+	axe(b, "the past")
+	b.shoot("map-past")
+	b.eval(`document.querySelector("#back-to-now").click()`)
+	b.until("now it is", `!document.querySelector("#time.past") && document.querySelector("#when-text").textContent === "now" && `+here)
+}
+
+// pinned pins one service of a site by the dialog, sees it in the plan, and frees it.
+func pinned(t *testing.T, b *browser, hub *siteapi.Client, site string) {
+	t.Helper()
+	other := ""
+	w, err := hub.Weights(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	service := ""
+	for _, row := range w.Rows {
+		for _, s := range row.Services {
+			if row.Site == site && len(s.Remotes) > 0 {
+				service, other = string(s.Service), s.Remotes[0].Site
+			}
+		}
+	}
+	pin := func() bool {
+		list, err := hub.Get(t.Context(), siteapi.GetRequest{Kind: mesh.KindTrafficPolicy})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range list.Objects {
+			p := new(mesh.TrafficPolicy)
+			if err := json.Unmarshal(o.Object, p); err != nil {
+				t.Fatal(err)
+			}
+			if p.Spec.SiteSharing != nil && p.Spec.SiteSharing.PinOf(site)[other] > 0 {
+				return true
+			}
+		}
+		return false
+	}
+	b.eval(`location.hash = "#/site/` + site + `"`)
+	button := fmt.Sprintf(`document.getElementById("pin %s")`, service)
+	b.until("the plan can be pinned", button)
+	b.eval(button + ".focus()")
+	b.key("Enter", 13)
+	b.until("it asks for shares", `document.querySelector("#pin").open`)
+	axe(b, "the question for shares")
+	b.eval(`document.querySelectorAll("#pin-shares input").forEach((e) => { e.value = "0"; })`)
+	b.eval(`document.querySelector("#pin-yes").click()`)
+	b.until("nothing at all is refused", `document.querySelector("#pin").open && document.querySelector("#pin-fault").textContent !== ""`)
+	b.eval(`[...document.querySelectorAll("#pin-shares label")].find((l) => l.textContent.startsWith("` + other + `,")).querySelector("input").value = "100"`)
+	b.eval(`document.querySelector("#pin-yes").click()`)
+	b.until("it is pinned", `document.querySelector("#said").textContent.endsWith("is pinned.")`)
+	if !pin() {
+		t.Fatalf("confirmed, and %s of %s is not pinned to %s", service, site, other)
+	}
+	b.until("the page says so", `document.body.innerText.includes("pinned by the operator")`)
+	b.eval(fmt.Sprintf(`document.getElementById("unpin %s").click()`, service))
+	b.until("it is free again", `document.querySelector("#said").textContent.endsWith("not pinned any more.")`)
+	if pin() {
+		t.Fatalf("%s of %s is still pinned", service, site)
+	}
+}
+
+// manySites draws 500 sites whose load changes with every frame, in the real page.
+func manySites(b *browser) {
+	b.t.Helper()
+	const draw = `import("/bigmap.js").then(({ BigMap }) => new Promise((done) => {
+		const map = new BigMap();
+		document.body.append(map.element);
+		const sites = Array.from({ length: 500 }, (_, i) => ({
+			name: "site-" + i, lon: 144 + (i % 25) * 0.04, lat: -38 + Math.floor(i / 25) * 0.04, status: "alive", ageMs: 100, traffic: "", reason: "",
+			load: 0, served: 0, demand: 0, inFlight: 0, services: [], said: null, silence: "", rttMs: 0, known: true,
+		}));
+		const frames = [];
+		let began = 0;
+		const frame = (now) => {
+			began ||= now;
+			frames.push(now);
+			for (const s of sites) { s.load = Math.random(); s.served = 100 * Math.random(); }
+			map.enlarge(frames.length % 2 ? 1.1 : 1 / 1.1, 500, 300);
+			map.draw(sites, sites.slice(1).map((s, i) => ({ from: s.name, to: sites[i].name, rate: 100 * Math.random() })), []);
+			if (now - began < 2000) requestAnimationFrame(frame);
+			else if (map.canvas.dataset.sites !== "500") done("drew " + map.canvas.dataset.sites);
+			else { map.element.remove(); done(Math.round(1000 * (frames.length - 1) / (now - began))); }
+		};
+		requestAnimationFrame(frame);
+	}))`
+	// The best of three: what else runs on the machine is not the page's.
+	best := 0
+	for try := 0; try < 3 && best < 30; try++ {
+		got := b.eval(draw)
+		fps, err := strconv.Atoi(got)
+		if err != nil {
+			b.t.Fatalf("frames: %s", got)
+		}
+		b.t.Logf("500 sites and 499 arrows: %d frames/s", fps)
+		best = max(best, fps)
+	}
+	if best < 30 {
+		b.t.Errorf("500 sites are drawn at %d frames/s, want 30", best)
 	}
 }
 

@@ -1,9 +1,9 @@
-// Package history keeps the demand of a site's own users for each service, for an
-// hour: what a change can be tried on (meridian apply --prove). It is in memory, and
-// bounded: half a kilobyte for each of at most [MaxServices] services. A controller
-// that starts anew begins with nothing, and says how far back it goes.
+// Package history is what a controller remembers of the time before now, in memory and
+// bounded; one that starts anew begins with nothing. [Demand] is that of a site's own
+// users for each service, for an hour: what a change can be tried on (meridian apply
+// --prove). [Past] is how the mesh looked for the last hours, for people.
 //
-// The package is pure. A [Demand] belongs to one goroutine.
+// The package is pure. A Demand and a Past belong to one goroutine each.
 package history
 
 import (

@@ -43,6 +43,8 @@ type Config struct {
 	// Certificates is a folder for the certificates of Secrets, which this process
 	// writes and the proxies read; empty leaves Secrets alone.
 	Certificates string
+	// Domain is the cluster's DNS domain; see [kube.Input].
+	Domain string
 }
 
 const (
@@ -322,7 +324,7 @@ func (b *Bridge) synced() bool {
 // pass translates the cluster as it is known, and hands the result on: files, then
 // objects, then status, which so never says what is not so yet.
 func (b *Bridge) pass(ctx context.Context, to *statusWriter) error {
-	in := kube.Input{Cluster: b.cfg.Cluster, Site: b.cfg.Site, Pool: b.cfg.Pool, Certificates: b.cfg.Certificates}
+	in := kube.Input{Cluster: b.cfg.Cluster, Site: b.cfg.Site, Pool: b.cfg.Pool, Certificates: b.cfg.Certificates, Domain: b.cfg.Domain}
 	var err error
 	if in.Sites, err = b.mesh.Sites(ctx); err != nil {
 		return err

@@ -532,10 +532,11 @@ func TestSiteMayDoWhatASiteDoesAndNothingMore(t *testing.T) {
 	if m, err := overheard.NextMsg(200 * time.Millisecond); err == nil {
 		t.Errorf("a overheard %s: %s", m.Subject, m.Data)
 	}
-	select {
-	case m := <-heard:
-		t.Errorf("a wrote %s at the hub", m.Subject)
-	default:
+	for len(heard) > 0 {
+		// Its own reports of before may have been late.
+		if m := <-heard; m.Subject != bus.ReportSubject("a") {
+			t.Errorf("a wrote %s at the hub", m.Subject)
+		}
 	}
 	js, err := jetstream.New(spy)
 	if err != nil {

@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/meridian-mesh/meridian/controller/history"
 )
 
 // RunFileName is the run file's name in a data folder.
@@ -93,6 +95,18 @@ func (c *Client) Weights(ctx context.Context) (*Weights, error) {
 func (c *Client) History(ctx context.Context) (*History, error) {
 	out := new(History)
 	return out, c.get(ctx, PathHistory, nil, out)
+}
+
+// Past asks when the mesh was looked at, and PastAt how it looked at a time.
+func (c *Client) Past(ctx context.Context) (*Past, error) {
+	out := new(Past)
+	return out, c.get(ctx, PathPast, nil, out)
+}
+
+// PastAt returns the last moment that is not after a time, or else the first there is.
+func (c *Client) PastAt(ctx context.Context, at time.Time) (*history.Moment, error) {
+	out := new(history.Moment)
+	return out, c.get(ctx, PathPast, url.Values{"at": {at.Format(time.RFC3339Nano)}}, out)
 }
 
 // Traffic asks who talks to whom.

@@ -27,6 +27,7 @@ const (
 	PathPin     = "/api/v1/pin"
 	PathRotate  = "/api/v1/rotate"
 	PathHistory = "/api/v1/history"
+	PathPast    = "/api/v1/past"
 	// PathFlows is who talks to whom; beside /metrics, for what reads both.
 	PathFlows = "/traffic"
 )
@@ -171,6 +172,9 @@ type SiteStatus struct {
 	Certificates []Certificate `json:"certificates,omitempty"`
 	// Identities is what the site issues; nil where the mesh has none.
 	Identities *Identities `json:"identities,omitempty"`
+	// Peers are what requests of other sites need here, by the configuration in force;
+	// empty where the mesh has no identities.
+	Peers []mesh.PeerScope `json:"peers,omitempty"`
 	// Doubles are the names under which several processes report here now: "site
 	// NAME" and "node NAME".
 	Doubles []string `json:"doubles,omitempty"`
@@ -192,6 +196,8 @@ type NodeStatus struct {
 	Behind     bool             `json:"behind,omitempty"`
 	Refused    *mesh.Generation `json:"refused,omitempty"`
 	RefusedWhy string           `json:"refusedWhy,omitempty"`
+	// Unverified says that the node cannot tell who signed its configuration.
+	Unverified bool `json:"unverified,omitempty"`
 	// Problems are parts of the generation in force that the node cannot serve.
 	Problems []string `json:"problems,omitempty"`
 	// Identity is who the node is among the proxies of the mesh; nil where it is nobody.
@@ -341,6 +347,13 @@ type HistoryRow struct {
 	Services []history.Series `json:"services"`
 	// Missed is how many services are not recorded because there are too many.
 	Missed int `json:"missed,omitempty"`
+}
+
+// Past is when the mesh was looked at from a site, the oldest first; how it looked then
+// is a [history.Moment].
+type Past struct {
+	Site  string      `json:"site"`
+	Times []time.Time `json:"times"`
 }
 
 // Effective is what a node really uses for a service.

@@ -82,6 +82,10 @@ func (w *World) Compile(site string) mesh.Objects {
 			if here(d.Metadata, site) {
 				out.AuthorizationPolicies = append(out.AuthorizationPolicies, d)
 			}
+		case *mesh.PeerAuthentication:
+			if here(d.Metadata, site) {
+				out.PeerAuthentications = append(out.PeerAuthentications, d)
+			}
 		case *mesh.NetworkFunction:
 			out.NetworkFunctions = append(out.NetworkFunctions, d)
 		case *mesh.ServiceChain:

@@ -2,6 +2,7 @@ package world
 
 import (
 	"cmp"
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -134,6 +135,20 @@ func (w *World) Known(site string) []News {
 		}
 	}
 	return out
+}
+
+// Heard goes over the youngest report of each service at each other site, in no order.
+func (w *World) Heard() iter.Seq2[string, News] {
+	return func(yield func(string, News) bool) {
+		for t := range w.reports {
+			if t.service == "" {
+				continue
+			}
+			if n, ok := w.Freshest(t.site, t.service); ok && !yield(t.site, n) {
+				return
+			}
+		}
+	}
 }
 
 // Drop forgets all that was reported of a site, and reports whether there was

@@ -36,7 +36,8 @@ func (n Node) writeConfig(t *Text, now time.Time) {
 	t.Count(c.Reloads)
 	t.Family("meridian_config_refusals_total", counter, "Configurations that were refused, by reason.")
 	t.Count(c.Lower, "reason", "lower_generation")
-	t.Count(c.Refusals-c.Lower, "reason", "invalid")
+	t.Count(c.Tampered, "reason", "not_from_origin")
+	t.Count(c.Refusals-c.Lower-c.Tampered, "reason", "invalid")
 	t.Family("meridian_config_restored", gauge, "Whether the configuration in force is the last good copy from disk.")
 	t.Bool(c.Restored)
 	if !c.CheckedAt.IsZero() {

@@ -55,9 +55,9 @@ func (n Node) writeProxy(t *Text) {
 	t.Count(s.BytesSent)
 	t.Family("meridian_retries_total", counter, "Attempts after the first of a request.")
 	t.Count(s.Retries)
-	t.Family("meridian_tunnels", gauge, "Connections that switched protocols (WebSocket) and are open.")
+	t.Family("meridian_tunnels", gauge, "Tunnels that are open: connections, or streams of HTTP/2, that switched protocols (WebSocket).")
 	t.Value(float64(s.Tunnels))
-	t.Family("meridian_tunnels_total", counter, "Connections that switched protocols.")
+	t.Family("meridian_tunnels_total", counter, "Tunnels that were opened.")
 	t.Count(s.TunnelsTotal)
 	t.Family("meridian_slow_clients_closed_total", counter, "Client connections closed because a body came, or a response was taken, too slowly.")
 	t.Count(s.SlowBodies, "reason", "body")
@@ -145,6 +145,7 @@ func writeRequests(t *Text, s edgeproxy.Stats) {
 	for _, r := range s.Shed {
 		t.Count(r.N, "service", string(r.Service), "priority", r.Priority)
 	}
+	writePlaintext(t, s.Plaintext)
 	t.Family("meridian_authorization_decisions_total", counter, "Requests, connections and sessions by what an AuthorizationPolicy decided, or would (dryRun); denied of action allow: none of the target matched.")
 	for _, p := range s.Authorization {
 		for _, d := range slices.Sorted(maps.Keys(p.Decisions)) {

@@ -54,3 +54,12 @@ func writePeers(t *Text, loads []edgeproxy.ServiceLoad) {
 		}
 	}
 }
+
+// writePlaintext writes what came from other sites without TLS.
+func writePlaintext(t *Text, counts []edgeproxy.PlaintextCount) {
+	t.Family("meridian_eastwest_plaintext_requests_total", counter, "Requests of other sites that came without TLS to a proxy that has it: accepted where mtls is permissive, else refused (mtls_required); service is empty where they named none.")
+	for _, c := range counts {
+		t.Count(c.Accepted, "service", string(c.Service), "decision", "accepted")
+		t.Count(c.Refused, "service", string(c.Service), "decision", "refused")
+	}
+}

@@ -39,9 +39,10 @@ func Build(gateway *mesh.Gateway, listeners []mesh.Listener, objects *mesh.Objec
 		b.table.Port = listeners[0].Port
 	}
 	for i := range listeners {
-		name := strings.ToLower(listeners[i].Hostname)
-		if b.table.listeners.get(name) == nil {
-			b.table.listeners.set(name, &listener{hosts: newHosts[*paths]()})
+		for _, host := range listeners[i].Hosts() {
+			if name := strings.ToLower(host); b.table.listeners.get(name) == nil {
+				b.table.listeners.set(name, &listener{hosts: newHosts[*paths]()})
+			}
 		}
 	}
 	sorted := slices.Clone(objects.RequestRoutes())
@@ -68,10 +69,12 @@ func (b *builder) route(r *mesh.HTTPRoute) {
 			continue
 		}
 		joined = true
-		name := strings.ToLower(b.listeners[i].Hostname)
-		for _, p := range b.tables(b.table.listeners.get(name), name, r.Spec.Hostnames) {
-			if !slices.Contains(tables, p) {
-				tables = append(tables, p)
+		for _, host := range b.listeners[i].Hosts() {
+			name := strings.ToLower(host)
+			for _, p := range b.tables(b.table.listeners.get(name), name, r.Spec.Hostnames) {
+				if !slices.Contains(tables, p) {
+					tables = append(tables, p)
+				}
 			}
 		}
 	}

@@ -150,6 +150,34 @@ func TestListeners(t *testing.T) {
 	}
 }
 
+// TestListenerHostnames: all the names of a listener are its own. What its routes do not
+// match falls to none of the listener's for every host.
+func TestListenerHostnames(t *testing.T) {
+	listeners := []mesh.Listener{
+		{Name: "all", Port: 80},
+		{Name: "service", Hostnames: []string{"cart.shop", "Cart.shop.svc"}, Port: 80},
+	}
+	onAll, onService := rt("default/a", nil, "/"), rt("default/b", nil, "/cart")
+	onAll.Spec.ParentRefs[0].SectionName, onService.Spec.ParentRefs[0].SectionName = "all", "service"
+	table := build(t, listeners, onAll, onService)
+	for _, c := range []struct{ host, path, want string }{
+		{"cart.shop", "/cart", "default/b/0"},
+		{"cart.shop.svc:80", "/cart", "default/b/0"},
+		{"cart.shop", "/", ""},
+		{"cart.shop.svc", "/", ""},
+		{"cart.shop.svc.cluster.local", "/", "default/a/0"},
+		{"cart", "/cart", "default/a/0"},
+	} {
+		got := ""
+		if r, ok := table.Match(to(c.host, c.path)); ok {
+			got = r.Key
+		}
+		if got != c.want {
+			t.Errorf("%s%s: got %q, want %q", c.host, c.path, got, c.want)
+		}
+	}
+}
+
 func TestFaults(t *testing.T) {
 	r := rt("default/bad", nil, "/ok", "no-slash", "/a/../../b", "/a?b", "*", "/good")
 	r.Spec.Rules[0].BackendRefs = append(r.Spec.Rules[0].BackendRefs, mesh.BackendRef{Name: "core", Port: 80})

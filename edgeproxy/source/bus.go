@@ -139,5 +139,9 @@ func (b *Bus) admit(s *mesh.Snapshot) error {
 	if s.Site != b.Site {
 		return fmt.Errorf("snapshot is for site %q, this node is of site %q", s.Site, b.Site)
 	}
+	if s.Origin != b.Site {
+		// Generations are compared within one origin: another one's would go around them.
+		return fmt.Errorf("snapshot %s is by %q, this node takes those of site %q: %w", s.Generation, s.Origin, b.Site, mesh.ErrTampered)
+	}
 	return s.Verify(b.Trust)
 }

@@ -131,11 +131,95 @@ func TestBus_trust(t *testing.T) {
 	var a applied
 	c := &fakeController{first: sealed(t, 1, 1, "signed", key)}
 	b := startBus(t, c, "", pub, &a)
-	for _, s := range []*mesh.Snapshot{sealed(t, 1, 2, "unsigned", nil), sealed(t, 1, 2, "forged", stranger)} {
-		c.take(s, nil)
-		if b.State().Refused == nil || names(b.State().Snapshot) != "signed" {
-			t.Errorf("%s: refused %+v, in force %q", names(s), b.State().Refused, names(b.State().Snapshot))
+	// Signed by the right key, and yet of another origin, whose generations nobody compares.
+	elsewhere := sealed(t, 1, 1, "elsewhere", key)
+	elsewhere.Origin = "south"
+	if err := elsewhere.Seal(key); err != nil {
+		t.Fatal(err)
+	}
+	for _, c2 := range []struct {
+		s    *mesh.Snapshot
+		want string
+	}{
+		{sealed(t, 1, 2, "unsigned", nil), "not signed"},
+		{sealed(t, 1, 2, "forged", stranger), "signature is not its origin's"},
+		{sealed(t, 9, 9, "forged", stranger), "signature is not its origin's"},
+		{elsewhere, `is by "south"`},
+	} {
+		c.take(c2.s, nil)
+		if r := b.State().Refused; r == nil || !strings.Contains(r.Why, c2.want) || !strings.Contains(r.Why, c2.s.Generation.String()) || names(b.State().Snapshot) != "signed" {
+			t.Errorf("%s: refused %+v, in force %q", names(c2.s), r, names(b.State().Snapshot))
 		}
+	}
+	if n := b.State().Tampered; n != 4 {
+		t.Errorf("%d counted", n)
+	}
+}
+
+// What was signed once and is offered again, after a newer one and after a restart, is
+// refused by its generation; so is a last good copy that somebody else made.
+func TestBus_replay(t *testing.T) {
+	pub, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := t.TempDir()
+	old, last := sealed(t, 2, 7, "old", key), sealed(t, 2, 8, "last", key)
+	var a applied
+	c := &fakeController{first: old}
+	b := startBus(t, c, state, pub, &a)
+	c.take(last, nil)
+	c.take(old, nil)
+	refused := func(b *Bus, when string) {
+		t.Helper()
+		s := b.State()
+		if names(s.Snapshot) != "last" || s.Lower != 1 || s.Refused == nil || s.Refused.Why != "generation is lower than the one in force: got 2.7, had 2.8" {
+			t.Errorf("%s: in force %q, %+v", when, names(s.Snapshot), s.Refused)
+		}
+	}
+	refused(b, "replayed")
+	var again applied
+	refused(startBus(t, &fakeController{first: old}, state, pub, &again), "replayed to a node that restarted")
+	// The copy on disk is held to the same: it must be the site's.
+	_, stranger, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := NewStore(state, "site:north").Save(sealed(t, 9, 9, "planted", stranger)); err != nil {
+		t.Fatal(err)
+	}
+	var planted applied
+	if s := startBus(t, &fakeController{}, state, pub, &planted).State(); s.Snapshot != nil {
+		t.Errorf("serves %q", names(s.Snapshot))
+	}
+}
+
+// Where nothing else is said, the key beside the token is the one that counts.
+func TestOpenTrustKey(t *testing.T) {
+	dir := t.TempDir()
+	token := filepath.Join(dir, "node.token")
+	log := slog.New(slog.DiscardHandler)
+	if key, err := OpenTrustKey("", token, log); key != nil || err != nil {
+		t.Errorf("without a key: %v %v", key, err)
+	}
+	pub, _, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "site.pub"), []byte(base64.StdEncoding.EncodeToString(pub)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if key, err := OpenTrustKey("", token, log); err != nil || !key.Equal(pub) {
+		t.Errorf("beside the token: %v %v", key, err)
+	}
+	if key, err := OpenTrustKey("", "", log); key != nil || err != nil {
+		t.Errorf("without a token: %v %v", key, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "site.pub"), []byte("garbage"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenTrustKey("", token, log); err == nil || !strings.Contains(err.Error(), "site.pub") {
+		t.Errorf("one that cannot be read: %v", err)
 	}
 }
 

@@ -161,8 +161,11 @@ func (k *Keeper) Refuse(gen *mesh.Generation, err error) {
 	k.state.Refused = r
 	k.state.CheckedAt = r.At
 	k.state.Refusals++
-	if errors.Is(err, ErrLower) {
+	switch {
+	case errors.Is(err, ErrLower):
 		k.state.Lower++
+	case errors.Is(err, mesh.ErrTampered):
+		k.state.Tampered++
 	}
 	serving := k.state.Snapshot
 	k.mu.Unlock()

@@ -36,8 +36,9 @@ type State struct {
 	// newer was heard since.
 	Restored bool
 	// Reloads and Refusals count snapshots (or readings of a file) taken and
-	// refused; Lower counts those refused for a lower generation.
-	Reloads, Refusals, Lower uint64
+	// refused; Lower counts those refused for a lower generation, Tampered those that
+	// are not as, or not by whom, they say.
+	Reloads, Refusals, Lower, Tampered uint64
 	// CheckedAt is when the source last gave anything, good or bad.
 	CheckedAt time.Time
 	// Refused is why the newest thing the source gave is not in force; nil when it is.

@@ -5,10 +5,40 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 )
+
+// trustKeyName is a controller's public key in its data folder, beside the nodes' token.
+const trustKeyName = "site.pub"
+
+// OpenTrustKey returns the key that must have signed a controller's snapshots: that of
+// file, or where it is empty of a site.pub beside the token file. With neither it is nil, and
+// the log says that whoever can write to the bus can configure this node.
+func OpenTrustKey(file, tokenFile string, log *slog.Logger) (ed25519.PublicKey, error) {
+	if file == "" && tokenFile != "" {
+		beside := filepath.Join(filepath.Dir(tokenFile), trustKeyName)
+		if _, err := os.Stat(beside); err == nil {
+			file = beside
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	if file == "" {
+		log.Warn("signatures of configuration are not verified: give --trust-key, or put the controller's "+trustKeyName+" beside the token file", "token_file", tokenFile)
+		return nil, nil
+	}
+	key, err := ReadTrustKey(file)
+	if err == nil {
+		log.Info("configuration must be signed", "trust_key", file)
+	}
+	return key, err
+}
 
 // ReadTrustKey returns the Ed25519 public key in file: PEM (PUBLIC KEY) or the
 // 32 bytes in base64.

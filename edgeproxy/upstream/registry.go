@@ -33,8 +33,7 @@ type Registry struct {
 	sources   map[string]int
 	names     []string
 
-	callers     map[mesh.Workload]int
-	callerNames []mesh.Workload
+	callers callers
 }
 
 // NewRegistry makes a registry for a number of loops.
@@ -46,8 +45,7 @@ func NewRegistry(loops int) *Registry {
 		sources:   map[string]int{},
 		names:     []string{""},
 
-		callers:     map[mesh.Workload]int{},
-		callerNames: []mesh.Workload{CallerExternal: mesh.External, CallerOther: mesh.Others},
+		callers: newCallers(),
 	}
 }
 
@@ -245,6 +243,9 @@ type ServiceCell struct {
 	UnqueuedNS     atomic.Uint64
 	UnqueuedSq     atomic.Uint64 // us^2
 	From           [MaxSources]atomic.Uint64
+	// Plain counts requests of other sites that came without TLS where that may be,
+	// PlainRefused those where it may not.
+	Plain, PlainRefused atomic.Uint64
 	// Streams counts TCP connections that ended, by flag; StreamsOpen is how many
 	// there are.
 	Streams                  [Outcomes]atomic.Uint64

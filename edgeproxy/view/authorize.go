@@ -42,7 +42,7 @@ func (b *builder) guards(g *mesh.Gateway, s *Socket) error {
 		if !slices.Contains(s.Listeners, name) {
 			continue
 		}
-		if len(s.Listeners) > 1 {
+		if b.shared(g, s, name) {
 			return fmt.Errorf("AuthorizationPolicy for listener %s of Gateway %s: it shares its port with %d others, and a policy cannot be for one of them: name the whole Gateway, or its routes", name, s.Gateway, len(s.Listeners)-1)
 		}
 		section := gateway
@@ -58,6 +58,21 @@ func (b *builder) guards(g *mesh.Gateway, s *Socket) error {
 		s.policies = p
 	}
 	return nil
+}
+
+// shared reports whether a policy cannot be for the listener, because of others at its
+// port. Those that have Hostnames are no hindrance: a bridge adds them to a listener for
+// services, and the policy is for them too.
+func (b *builder) shared(g *mesh.Gateway, s *Socket, name string) bool {
+	for _, l := range g.Spec.Listeners {
+		if !slices.Contains(s.Listeners, l.Name) {
+			continue
+		}
+		if l.Name == name && len(l.Hostnames) > 0 || l.Name != name && len(l.Hostnames) == 0 {
+			return len(s.Listeners) > 1
+		}
+	}
+	return false
 }
 
 // Guard is the policies of a route, nil without any. The rule may be of a table before

@@ -49,6 +49,7 @@ func (b *builder) sites() {
 	b.weights = map[mesh.ServiceKey][]int{}
 	b.callers = map[mesh.Workload]*upstream.Caller{}
 	b.bound = map[SocketKey]string{}
+	b.view.PeerMode = b.snap.Objects.SitePeerMode(b.site)
 	links := map[string]string{}
 	for _, s := range b.snap.Objects.Sites {
 		if s.Metadata.Name == b.site {
@@ -93,8 +94,10 @@ func (b *builder) service(m *mesh.MeshService) {
 		ports: map[int]string{},
 	}
 	b.view.Services[key] = s
+	s.Peers = map[int]mesh.PeerMode{}
 	for _, p := range m.Spec.Ports {
 		s.ports[p.Port] = p.Protocol
+		s.Peers[p.Port] = b.snap.Objects.PeerModeOf(b.site, m.Metadata.Namespace, p.Port)
 		b.view.named[string(key)+":"+strconv.Itoa(p.Port)] = s
 	}
 	b.view.named[string(key)] = s
@@ -103,6 +106,7 @@ func (b *builder) service(m *mesh.MeshService) {
 	b.affinity(s, m)
 	b.endpoints(s, m)
 	b.sessions(s, m)
+	b.tunnelled(s, m)
 }
 
 func (b *builder) endpoints(s *Service, m *mesh.MeshService) {

@@ -131,16 +131,27 @@ func (b *builder) mesh() {
 
 // eastWestTLS makes what this site's east-west listeners need.
 func (b *builder) eastWestTLS() (s *tlsio.Server, permissive bool) {
-	mode := b.snap.Objects.MTLSOf(b.site)
-	if b.proxies == nil || mode == mesh.MTLSDisabled {
+	if b.proxies == nil {
 		return nil, false
 	}
-	return b.proxies.Server(), mode == mesh.MTLSPermissive
+	mode := b.snap.Objects.SitePeerMode(b.site).MTLS
+	disabled := mode == mesh.MTLSDisabled
+	permissive = mode != mesh.MTLSStrict
+	for _, s := range b.view.Services {
+		for _, m := range s.Peers {
+			disabled = disabled && m.MTLS == mesh.MTLSDisabled
+			permissive = permissive || m.MTLS != mesh.MTLSStrict
+		}
+	}
+	if disabled {
+		return nil, false
+	}
+	return b.proxies.Server(), permissive
 }
 
 // peerTLS makes what connections to another site's proxies need.
 func (b *builder) peerTLS(site string) *tlsio.Client {
-	if b.proxies == nil || b.snap.Objects.MTLSOf(site) == mesh.MTLSDisabled {
+	if b.proxies == nil || b.snap.Objects.SitePeerMode(site).MTLS == mesh.MTLSDisabled {
 		return nil
 	}
 	return b.proxies.Client(site)

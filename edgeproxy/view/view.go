@@ -52,6 +52,8 @@ type View struct {
 	// Peers are what connections to the proxies of each other site need; nil where
 	// they are plain.
 	Peers map[string]*tlsio.Client
+	// PeerMode is what requests of other sites need that are for no service.
+	PeerMode mesh.PeerMode
 	// TrustDomain is that of the own mesh, empty where it has none.
 	TrustDomain string
 	// Policies say who may call what.
@@ -60,6 +62,7 @@ type View struct {
 	Problems []string
 
 	named   map[string]*Service
+	tunnels map[string]Tunnel // by authority
 	callers map[netip.Addr]*upstream.Caller
 }
 
@@ -195,6 +198,9 @@ type Service struct {
 	// TLS is what connections to the endpoints at home need; nil where they are plain.
 	TLS *tlsio.Client
 
+	// Peers are what requests of other sites need, by port.
+	Peers map[int]mesh.PeerMode
+
 	// Guard is the policies of the service, nil without any.
 	Guard *authz.Set
 
@@ -202,9 +208,11 @@ type Service struct {
 	// start of a TCP connection, 0 for none.
 	SendProxy int
 
-	of     *View
-	ports  map[int]string   // protocols
-	places map[uint64]Place // of sessions; nil without a Cookie
+	of    *View
+	ports map[int]string // protocols
+	// tunnels are the ports for whole connections as other sites know them.
+	tunnels map[int][]byte
+	places  map[uint64]Place // of sessions; nil without a Cookie
 }
 
 // HasPort reports whether the service has the port, for requests; 0 stands for
@@ -307,6 +315,7 @@ func Build(snap *mesh.Snapshot, with Deps) (*View, error) {
 			Sites:      map[string]int{},
 			Peers:      map[string]*tlsio.Client{},
 			named:      map[string]*Service{},
+			tunnels:    map[string]Tunnel{},
 			callers:    map[netip.Addr]*upstream.Caller{},
 		},
 	}

@@ -16,6 +16,11 @@ var (
 		Help:           "Pods that got a node, by how: scored by traffic, or placed without since traffic is absent, stale, failed or no-peers is known; and unreserved ones.",
 		StabilityLevel: metrics.ALPHA,
 	}, []string{"result"})
+	groups = metrics.NewCounterVec(&metrics.CounterOpts{
+		Name:           "meridian_scheduler_pod_groups_total",
+		Help:           "Pod groups with more than one placement to go to, by how these were told apart: scored by traffic, or not since traffic is absent, stale, failed or no-peers is known.",
+		StabilityLevel: metrics.ALPHA,
+	}, []string{"result"})
 	register sync.Once
 	watched  struct {
 		sync.Mutex
@@ -29,7 +34,7 @@ func watch(s *source) {
 	watched.source = s
 	watched.Unlock()
 	register.Do(func() {
-		legacyregistry.MustRegister(placed)
+		legacyregistry.MustRegister(placed, groups)
 		gauge := func(name, help string, f func(*source) float64) {
 			legacyregistry.RawMustRegister(metrics.NewGaugeFunc(&metrics.GaugeOpts{Name: name, Help: help, StabilityLevel: metrics.ALPHA}, func() float64 {
 				watched.Lock()

@@ -203,7 +203,7 @@ func (p *Plugin) Score(_ context.Context, cs fwk.CycleState, _ *v1.Pod, node fwk
 		// A node that came during the cycle: neither good nor bad is known of it.
 		c = s.dearest()
 	}
-	return int64(math.Min(c*costScale, math.MaxInt64/4)), nil
+	return scoreOf(c), nil
 }
 
 // ScoreExtensions returns the plugin itself.
@@ -232,6 +232,9 @@ func (p *Plugin) Reserve(_ context.Context, cs fwk.CycleState, pod *v1.Pod, node
 	if err != nil {
 		return fwk.AsStatus(err)
 	}
+	if cs.IsPodGroupSchedulingCycle() {
+		return nil // tried on; what comes of it is reserved once more
+	}
 	placed.WithLabelValues(s.result()).Inc()
 	switch s.why {
 	case "":
@@ -248,7 +251,10 @@ func (p *Plugin) Reserve(_ context.Context, cs fwk.CycleState, pod *v1.Pod, node
 }
 
 // Unreserve takes the count back: the pod did not get the node after all.
-func (p *Plugin) Unreserve(_ context.Context, _ fwk.CycleState, _ *v1.Pod, _ string) {
+func (p *Plugin) Unreserve(_ context.Context, cs fwk.CycleState, _ *v1.Pod, _ string) {
+	if cs.IsPodGroupSchedulingCycle() {
+		return
+	}
 	placed.WithLabelValues("unreserved").Inc()
 }
 

@@ -44,7 +44,11 @@ func (p *fakePod) GetPod() *v1.Pod { return p.pod }
 type fakeCycle struct {
 	fwk.CycleState
 	data map[fwk.StateKey]fwk.StateData
+	// group says that a pod is tried on with its group.
+	group bool
 }
+
+func (c *fakeCycle) IsPodGroupSchedulingCycle() bool { return c.group }
 
 func (c *fakeCycle) Read(k fwk.StateKey) (fwk.StateData, error) {
 	if d, ok := c.data[k]; ok {

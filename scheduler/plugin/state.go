@@ -171,12 +171,20 @@ func (s *state) count(w mesh.Workload, node string, by int) {
 
 // reprice prices all nodes: each peer shares its traffic out over its pods.
 func (s *state) reprice() {
-	var pulls []placement.Pull
-	for w, x := range s.peers {
-		pods := 0
+	placement.NodeCosts(s.delays, s.pulls(func(w mesh.Workload) (pods int) {
 		for _, n := range s.where[w] {
 			pods += n
 		}
+		return pods
+	}), s.costs)
+}
+
+// pulls are those of the pods that run, of which each has an even part of its workload's
+// traffic; among lists how many pods share it.
+func (s *state) pulls(among func(mesh.Workload) int) []placement.Pull {
+	var pulls []placement.Pull
+	for w, x := range s.peers {
+		pods := among(w)
 		for node, n := range s.where[w] {
 			share := float64(n) / float64(pods)
 			pulls = append(pulls, placement.Pull{Node: node, Out: x.Out * share, In: x.In * share})
@@ -189,7 +197,7 @@ func (s *state) reprice() {
 		}
 		return int(math.Copysign(1, a.Out-b.Out))
 	})
-	placement.NodeCosts(s.delays, pulls, s.costs)
+	return pulls
 }
 
 func (s *state) cost(node string) (float64, bool) {

@@ -11,7 +11,7 @@ import (
 )
 
 func checkCommand(e *env) *cobra.Command {
-	var output, scheduler string
+	var output, scheduler, gates string
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Look for what is wrong in the mesh, and say what to do about it",
@@ -25,14 +25,19 @@ operator cordoned or drained are no finding: status shows them.
 
 With --scheduler-config it looks at that file instead, a KubeSchedulerConfiguration, and
 needs no controller: whether a profile scores nodes by traffic, and whether it gets to
-score all of them. The plugins' own arguments are checked when the scheduler starts.`,
+score all of them; and, for one that scores placements of pod groups, whether the feature
+gates for that are on, of which the file says nothing: --feature-gates does. The plugins'
+own arguments are checked when the scheduler starts.`,
 		Example: `  meridian --data ./hub check
   meridian --data ./north check -o json
   meridian check --scheduler-config scheduler.yaml`,
 		Args: cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed(schedulerFlag) {
-				return checkScheduler(cmd, scheduler, output)
+				return checkScheduler(cmd, scheduler, gates, output)
+			}
+			if cmd.Flags().Changed(gatesFlag) {
+				return fmt.Errorf("--%s is about a scheduler's configuration: give --%s too", gatesFlag, schedulerFlag)
 			}
 			r, err := ask(cmd, e, func(ctx context.Context, c *siteapi.Client) (*siteapi.Checked, error) { return c.Check(ctx) })
 			if err != nil {
@@ -48,19 +53,27 @@ score all of them. The plugins' own arguments are checked when the scheduler sta
 		},
 	}
 	cmd.Flags().StringVar(&scheduler, schedulerFlag, "", "look at this KubeSchedulerConfiguration instead, a YAML or JSON `file`")
+	cmd.Flags().StringVar(&gates, gatesFlag, "", "the `gates` that the scheduler is started with, as it gets them: Gate=true,Gate=false")
 	outputFlag(cmd, &output)
 	watchFlag(cmd)
 	return cmd
 }
 
-const schedulerFlag = "scheduler-config"
+const (
+	schedulerFlag = "scheduler-config"
+	gatesFlag     = "feature-gates"
+)
 
-func checkScheduler(cmd *cobra.Command, file, output string) error {
+func checkScheduler(cmd *cobra.Command, file, gates, output string) error {
+	on, err := readGates(gates)
+	if err != nil {
+		return err
+	}
 	c, err := readWith(file, readSchedulerConfig)
 	if err != nil {
 		return err
 	}
-	r := c.find(file)
+	r := c.find(file, on)
 	err = print(cmd, output, r, func(w io.Writer) { findingsTable(w, r.Looked, r.Findings) })
 	if err == nil && len(r.Findings) > 0 {
 		return errRefused

@@ -226,6 +226,7 @@ func explainBackend(w io.Writer, site string, b *mesh.ExplainedBackend) {
 	if len(b.Policies) == 0 {
 		fmt.Fprintln(w, "policy\tdefaults: no TrafficPolicy names the service")
 	}
+	explainPeers(w, "mtls", b)
 	if b.Priority != "" {
 		fmt.Fprintf(w, "priority\t%s\n", b.Priority)
 	}
@@ -260,11 +261,19 @@ func explainBackend(w io.Writer, site string, b *mesh.ExplainedBackend) {
 	explainEndpoints(w, site, b)
 	for _, there := range b.There {
 		for i := range there.Backends {
+			explainPeers(w, "\nmtls at "+there.Site, &there.Backends[i])
 			explainEndpoints(w, there.Site, &there.Backends[i])
 		}
 	}
 	for _, s := range slices.Sorted(maps.Keys(b.Silent)) {
 		fmt.Fprintf(w, "\nthe endpoints at %s are not known: %s\n", s, b.Silent[s])
+	}
+}
+
+// explainPeers says what requests of other sites need.
+func explainPeers(w io.Writer, label string, b *mesh.ExplainedBackend) {
+	for _, p := range b.Peers {
+		fmt.Fprintf(w, "%s\t%s for other sites at port %d, by %s\n", label, p.MTLS, p.Port, p.From)
 	}
 }
 

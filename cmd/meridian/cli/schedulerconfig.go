@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -16,6 +17,7 @@ import (
 const (
 	codeSchedulerSample  = "scheduler-sample"
 	codeSchedulerTraffic = "scheduler-traffic"
+	codeSchedulerGates   = "scheduler-gates"
 )
 
 const (
@@ -57,8 +59,9 @@ type schedulerProfile struct {
 }
 
 type schedulerPlugins struct {
-	Score      pluginSet `yaml:"score"`
-	MultiPoint pluginSet `yaml:"multiPoint"`
+	Score          pluginSet `yaml:"score"`
+	PlacementScore pluginSet `yaml:"placementScore"`
+	MultiPoint     pluginSet `yaml:"multiPoint"`
 
 	PreEnqueue        any `yaml:"preEnqueue"`
 	QueueSort         any `yaml:"queueSort"`
@@ -72,7 +75,6 @@ type schedulerPlugins struct {
 	Bind              any `yaml:"bind"`
 	PostBind          any `yaml:"postBind"`
 	PlacementGenerate any `yaml:"placementGenerate"`
-	PlacementScore    any `yaml:"placementScore"`
 }
 
 type pluginSet struct {
@@ -105,6 +107,39 @@ func (p *schedulerProfile) scores() bool {
 	}
 	return has(p.Plugins.MultiPoint.Enabled, affinityPlugin) &&
 		!has(p.Plugins.Score.Disabled, affinityPlugin, everyPluginName)
+}
+
+// scoresPlacements says whether the profile scores placements of pod groups by traffic
+// where the gates are on, and whether it names it for that: then kube-scheduler does not
+// start with the gates off.
+func (p *schedulerProfile) scoresPlacements() (does, named bool) {
+	named = has(p.Plugins.PlacementScore.Enabled, affinityPlugin)
+	return named || has(p.Plugins.MultiPoint.Enabled, affinityPlugin) &&
+		!has(p.Plugins.PlacementScore.Disabled, affinityPlugin, everyPluginName), named
+}
+
+// placementGates are the feature gates that placements of pod groups need in Kubernetes
+// 1.36, where both are alpha and off.
+var placementGates = []string{"GenericWorkload", "TopologyAwareWorkloadScheduling"}
+
+// readGates reads what kube-scheduler gets as --feature-gates and returns the gates that
+// are on.
+func readGates(text string) (map[string]bool, error) {
+	on := map[string]bool{}
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); part == "" {
+			continue
+		}
+		name, value, _ := strings.Cut(part, "=")
+		// A gate of one component is written component:Gate.
+		name = strings.TrimSpace(name[strings.LastIndex(name, ":")+1:])
+		v, err := strconv.ParseBool(strings.TrimSpace(value))
+		if name == "" || err != nil {
+			return nil, fmt.Errorf("--%s: %q: want Gate=true or Gate=false, with commas between", gatesFlag, part)
+		}
+		on[name] = v
+	}
+	return on, nil
 }
 
 // readSchedulerConfig reads one document, strictly.
@@ -167,22 +202,40 @@ type schedulerChecked struct {
 	Findings []siteapi.Finding `json:"findings"`
 }
 
-// find looks at every profile that scores nodes by traffic.
-func (c *schedulerConfig) find(file string) *schedulerChecked {
+// find looks at every profile that scores nodes by traffic; gates are the feature gates
+// that are on.
+func (c *schedulerConfig) find(file string, gates map[string]bool) *schedulerChecked {
 	r := &schedulerChecked{Looked: []string{}, Findings: []siteapi.Finding{}}
 	add := func(code, what, remedy string) {
 		r.Findings = append(r.Findings, siteapi.Finding{Code: code, Severity: siteapi.SeverityWarning, What: what, Remedy: remedy})
 	}
+	var off []string
+	for _, g := range placementGates {
+		if !gates[g] {
+			off = append(off, g+"=true")
+		}
+	}
 	for i := range c.Profiles {
 		p := &c.Profiles[i]
-		if !p.scores() {
-			continue
-		}
 		name := p.SchedulerName
 		if name == "" {
 			name = defaultProfile
 		}
-		r.Looked = append(r.Looked, fmt.Sprintf("profile %s, which scores nodes by traffic", name))
+		groups, named := p.scoresPlacements()
+		if named && len(off) > 0 {
+			want := strings.Join(off, ",")
+			add(codeSchedulerGates,
+				fmt.Sprintf("%s: profile %s enables %s at profiles[%d].plugins.placementScore, and kube-scheduler does not start with that unless its feature gates are on; nothing here says that %s", file, name, affinityPlugin, i, want),
+				fmt.Sprintf("start the scheduler and the API server with --feature-gates=%s, and give this command --%[2]s=%[1]s; or leave placementScore out: under multiPoint the plugin scores placements where the gates are on", want, gatesFlag))
+		}
+		if !p.scores() {
+			continue
+		}
+		what := "which scores nodes by traffic"
+		if groups && len(off) == 0 {
+			what = "which scores nodes and placements of pod groups by traffic"
+		}
+		r.Looked = append(r.Looked, fmt.Sprintf("profile %s, %s", name, what))
 		percent, field := p.PercentageOfNodesToScore, fmt.Sprintf("profiles[%d].percentageOfNodesToScore", i)
 		if percent == nil {
 			percent, field = c.PercentageOfNodesToScore, "percentageOfNodesToScore"

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/controller/membership"
 	"github.com/meridian-mesh/meridian/controller/siteapi"
 )
@@ -86,11 +87,13 @@ func statusTable(w io.Writer, st *siteapi.Status) {
 	trafficNote(note, st.Self.Site, st.Self.Traffic, st.Self.TrafficReason)
 	nodeNotes(note, &st.Self)
 	budgetNotes(note, &st.Self)
+	peerNotes(note, &st.Self)
 	for _, p := range st.Peer {
 		trafficNote(note, p.Site, p.Traffic, p.TrafficReason)
 		if p.Said != nil {
 			nodeNotes(note, p.Said)
 			budgetNotes(note, p.Said)
+			peerNotes(note, p.Said)
 		} else if p.Status == membership.Alive {
 			note("site %s: its controller does not answer: %s", p.Site, p.Silence)
 		}
@@ -134,6 +137,16 @@ func withTraffic(status, traffic string) string {
 func trafficNote(note func(string, ...any), site, traffic, reason string) {
 	if traffic != "" && reason != "" {
 		note("site %s is %s: %s", site, traffic, reason)
+	}
+}
+
+// peerNotes says what requests of other sites need where that is not the default.
+func peerNotes(note func(string, ...any), s *siteapi.SiteStatus) {
+	if len(s.Peers) == 1 && s.Peers[0].From == mesh.PeerModeDefault {
+		return
+	}
+	for _, p := range s.Peers {
+		note("site %s: mtls is %s for %s, by %s", s.Site, p.MTLS, p, p.From)
 	}
 }
 

@@ -1,53 +1,16 @@
 // The page: asks the controller once a second, shows one view by the address after #.
 
+import { BigMap } from "./bigmap.js";
+import { trafficPage } from "./graph.js";
+import { $, el, table } from "./html.js";
 import { Map_ } from "./map.js";
-import { grade, percent, rate, sitesOf, span } from "./model.js";
+import { flowsOf, flowsThen, grade, percent, rate, sitesOf, sitesThen, span, waysOf, waysThen } from "./model.js";
+import { askPin } from "./pin.js";
+import { TimeBar } from "./time.js";
 
-/** @import {Status, Weights, Objects, Site, Checked, TrafficResult, Plan} from "./types.js" */
+/** @import {Status, Weights, Objects, Site, Checked, TrafficResult, Traffic, Plan} from "./types.js" */
 
 const EVERY_MS = 1000, CHECK_MS = 5000;
-
-const $ = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
-
-/**
- * An element with text and children.
- * @param {string} name
- * @param {Record<string, string>} [attributes]
- * @param {...(Node|string)} children
- */
-function el(name, attributes = {}, ...children) {
-  const e = document.createElement(name);
-  for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, v);
-  e.append(...children);
-  return e;
-}
-
-/**
- * A table; a cell is text, a node, or text with a class.
- * @param {string} caption
- * @param {string[]} head
- * @param {(string|Node|[string, string])[][]} rows
- */
-function table(caption, head, rows) {
-  const body = el("tbody");
-  for (const r of rows) {
-    const tr = el("tr");
-    r.forEach((c, i) => {
-      const cell = el(i === 0 ? "th" : "td", i === 0 ? { scope: "row" } : {});
-      if (Array.isArray(c)) {
-        cell.className = c[1];
-        cell.append(c[0]);
-      } else cell.append(c);
-      tr.append(cell);
-    });
-    body.append(tr);
-  }
-  const h = el("tr");
-  for (const t of head) h.append(el("th", { scope: "col" }, t));
-  const box = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption });
-  box.append(el("table", {}, el("caption", {}, caption), el("thead", {}, h), body));
-  return box;
-}
 
 /** What was last said by the controller. */
 const seen = {
@@ -56,6 +19,7 @@ const seen = {
   /** @type {Objects} */ places: { objects: [] },
   /** @type {Objects} */ chains: { objects: [] },
   /** @type {Site[]} */ sites: [],
+  /** @type {Traffic|null} */ traffic: null,
   at: 0,
 };
 
@@ -81,6 +45,8 @@ async function look() {
       /** @type {Promise<Objects>} */ (ask("/api/v1/objects?kind=Site")),
       /** @type {Promise<Objects>} */ (ask("/api/v1/objects?kind=ServiceChain")),
     ]);
+    if (viewed() === "traffic") seen.traffic = await ask("/traffic");
+    await time.look();
     Object.assign(seen, { status, weights, places, chains, at: Date.now(), sites: sitesOf(status, places) });
     trouble("");
   } catch (e) {
@@ -100,7 +66,9 @@ function trouble(text) {
 /** @param {string} text */
 const said = (text) => { $("said").textContent = text; };
 
-const map = new Map_();
+const map = new Map_(), bigMap = new BigMap();
+/** Up to how many sites the map is made of elements, each a link with its state. */
+const MOST_ELEMENTS = 100;
 const mapView = el("section", { class: "card", "aria-labelledby": "map-title" },
   el("h2", { id: "map-title" }, "Map"), map.element,
   el("ul", { class: "legend" },
@@ -109,6 +77,9 @@ const mapView = el("section", { class: "card", "aria-labelledby": "map-title" },
     el("li", {}, el("span", { class: "key flow" }), "requests served for another site"), el("li", {}, el("span", { class: "key cut" }), "cut way")));
 
 let shown = "";
+
+/** The first word of the address after #. */
+const viewed = () => (location.hash.replace(/^#\/?/, "") || "map").split("/")[0];
 
 function show() {
   const route = location.hash.replace(/^#\/?/, "") || "map";
@@ -125,10 +96,16 @@ function show() {
   const main = $("main");
   const moved = shown !== route;
   shown = route;
+  time.show(view === "map" || view === "sites");
   if (view === "map") {
-    map.draw(seen.sites, seen.weights);
+    const then = time.moment;
+    const sites = then ? sitesThen(then, seen.places) : seen.sites;
+    const drawn = sites.length > MOST_ELEMENTS ? bigMap : map, other = drawn === map ? bigMap : map;
+    if (mapView.contains(other.element)) other.element.replaceWith(drawn.element);
     if (main.firstChild !== mapView) main.replaceChildren(mapView);
+    drawn.draw(sites, then ? flowsThen(then) : flowsOf(sites), then ? waysThen(then) : waysOf(seen.weights, sites));
   } else if (view === "site" && name) replace(main, sitePage(name));
+  else if (view === "traffic") replace(main, seen.traffic ? trafficPage(seen.traffic) : el("section", { class: "card" }, el("h2", {}, "Traffic"), el("p", { class: "soft" }, "Asking the controller…")));
   else if (view === "chains") replace(main, chainsPage());
   else if (view === "check") { if (moved || Date.now() - checkedAt > CHECK_MS) void checkPage(main); }
   else replace(main, sitesPage());
@@ -165,12 +142,12 @@ function statusCell(s) {
 const loadCell = (s) => [s.load === null ? "not known" : percent(s.load), { good: "fine", busy: "warn", full: "bad", none: "soft" }[grade(s)]];
 
 function sitesPage() {
-  const rows = seen.sites.map((s) => [
+  const rows = (time.moment ? sitesThen(time.moment, seen.places) : seen.sites).map((s) => [
     el("a", { href: `#/site/${encodeURIComponent(s.name)}` }, s.name), statusCell(s), s.ageMs === null ? "–" : span(s.ageMs), loadCell(s),
     rate(s.demand), rate(s.served), String(s.inFlight), s.said?.generation ? String(s.said.generation.counter) : "–",
   ]);
   return el("section", { class: "card" }, el("h2", {}, "Sites"),
-    table("Sites as this controller sees them", ["Site", "Status", "Age", "Load", "Demand/s", "Served/s", "In flight", "Generation"], rows));
+    table(time.moment ? "Sites as this controller saw them" : "Sites as this controller sees them", ["Site", "Status", "Age", "Load", "Demand/s", "Served/s", "In flight", "Generation"], rows));
 }
 
 /** @param {string} name */
@@ -217,14 +194,52 @@ function sitePage(name) {
  */
 function planTable(name, plan) {
   const limit = (/** @type {number} */ n) => n >= 1 << 20 ? "none" : String(n);
-  const why = plan.off || (plan.drained ? "drained" : `stays while fewer than ${limit(plan.homeLimit)} are in flight`);
+  const hand = [plan.drained && "drained", plan.pinned && "pinned by the operator"].filter(Boolean).join(", ");
+  const why = plan.off || hand || `stays while fewer than ${limit(plan.homeLimit)} are in flight`;
   /** @type {(string|Node|[string, string])[][]} */
   const rows = [[`${name} (here)`, percent(plan.homeWeight), plan.homePriceMs ? `${plan.homePriceMs.toFixed(1)} ms` : "–", "–", "–", limit(plan.homeLimit), [why, "why"]]];
   for (const r of plan.remotes ?? []) {
     rows.push([r.site, percent(r.weight), r.excluded ? "–" : `${r.priceMs.toFixed(1)} ms`, span(r.rttMs), span(r.ageMs), r.excluded ? "–" : limit(r.limit),
-      [r.excluded || (r.weight > 0 ? "costs least for its share" : "others cost less"), r.excluded ? "why warn" : "why"]]);
+      [r.excluded || (plan.pinned ? "as it is pinned" : r.weight > 0 ? "costs least for its share" : "others cost less"), r.excluded ? "why warn" : "why"]]);
   }
-  return table(`Plan for ${plan.service}: where ${name}'s own requests go`, ["Site", "Share", "Price", "Round trip", "Age", "Limit", "Why"], rows);
+  const box = table(`Plan for ${plan.service}: where ${name}'s own requests go`, ["Site", "Share", "Price", "Round trip", "Age", "Limit", "Why"], rows);
+  if (plan.off) return box;
+  const action = (/** @type {string} */ kind, /** @type {string} */ text, /** @type {() => void} */ act) => {
+    const b = el("button", { id: `${kind} ${plan.service}`, type: "button" }, text);
+    b.addEventListener("click", act);
+    return b;
+  };
+  const buttons = el("div", { class: "buttons" }, action("pin", `${plan.pinned ? "Change the pin" : "Pin"} of ${plan.service}…`, () => void pin(name, plan)));
+  if (plan.pinned) buttons.append(action("unpin", `Unpin ${plan.service}`, () => void fix(name, plan, [])));
+  return el("div", {}, box, buttons);
+}
+
+/**
+ * @param {string} site
+ * @param {Plan} plan
+ */
+async function pin(site, plan) {
+  const to = await askPin(site, plan);
+  if (!to) return said("Nothing was changed.");
+  await fix(site, plan, to);
+}
+
+/**
+ * Fixes where a site's requests for a service go, or with nothing frees it.
+ * @param {string} site
+ * @param {Plan} plan
+ * @param {{site: string, weight: number}[]} to
+ */
+async function fix(site, plan, to) {
+  try {
+    /** @type {TrafficResult} */
+    const r = await ask("/api/v1/pin", { service: plan.service, from: site, to });
+    if (r.faults?.length) return said(`Refused: ${r.faults.map((f) => f.message).join("; ")}`);
+    said(to.length ? `${plan.service} of ${site} is pinned.` : `${plan.service} of ${site} is not pinned any more.`);
+  } catch (e) {
+    said(`Not done: ${e instanceof Error ? e.message : e}`);
+  }
+  await look();
 }
 
 function chainsPage() {
@@ -303,7 +318,9 @@ async function change(s, traffic) {
   await look();
 }
 
-window.addEventListener("hashchange", show);
+const time = new TimeBar(ask, show, said);
+
+window.addEventListener("hashchange", () => { show(); if (viewed() === "traffic") void look(); });
 matchMedia("(max-width: 600px)").addEventListener("change", show);
 async function run() {
   for (;;) {

@@ -1,9 +1,11 @@
 // The map: sites at their positions, load as colour and number, arrows of shared load,
 // cut ways. Elements are kept and moved, so that focus stays where it is.
 
-import { flowsOf, grade, percent, rate, span, waysOf } from "./model.js";
+import { Layer, say, set, svg } from "./html.js";
+import { grade, percent, rate, span } from "./model.js";
 
-/** @import {Site, Weights} from "./types.js" */
+/** @import {Flow, Way} from "./model.js" */
+/** @import {Site} from "./types.js" */
 
 // The page's units: wide windows, and phones, whose letters would else be too small.
 const WIDE = { w: 1000, h: 560 }, NARROW = { w: 520, h: 620 };
@@ -12,43 +14,15 @@ let W = WIDE.w, H = WIDE.h;
 const EDGE = 90;
 /** How near two sites may be drawn, so that both can be read and touched. */
 const APART = { x: 64, y: 50 };
-const NS = "http://www.w3.org/2000/svg";
-
-/**
- * @param {string} name
- * @param {Record<string, string|number>} attributes
- */
-function svg(name, attributes = {}) {
-  const e = document.createElementNS(NS, name);
-  set(e, attributes);
-  return e;
-}
-
-/**
- * @param {Element} e
- * @param {Record<string, string|number>} attributes
- */
-function set(e, attributes) {
-  for (const [k, v] of Object.entries(attributes)) {
-    const text = typeof v === "number" ? String(Math.round(v * 10) / 10) : v;
-    if (e.getAttribute(k) !== text) e.setAttribute(k, text);
-  }
-}
-
-/**
- * @param {Element} e
- * @param {string} text
- */
-function say(e, text) {
-  if (e.textContent !== text) e.textContent = text;
-}
-
 /**
  * Degrees to the page: equirectangular around the sites' middle, which over a region
  * is true to shape; longitudes go the short way, across the antimeridian too.
  * @param {Site[]} sites
+ * @param {number} w of the page
+ * @param {number} h
+ * @param {number} edge that stays free around
  */
-function projection(sites) {
+export function projection(sites, w, h, edge) {
   const placed = sites.filter((s) => s.lon !== null && s.lat !== null);
   let x = 0, y = 0, lat = 0;
   for (const s of placed) {
@@ -69,13 +43,13 @@ function projection(sites) {
     minX = Math.min(minX, px); maxX = Math.max(maxX, px);
     minY = Math.min(minY, py); maxY = Math.max(maxY, py);
   }
-  const scale = Math.min((W - 2 * EDGE) / Math.max(maxX - minX, 1e-3), (H - 2 * EDGE) / Math.max(maxY - minY, 1e-3));
+  const scale = Math.min((w - 2 * edge) / Math.max(maxX - minX, 1e-3), (h - 2 * edge) / Math.max(maxY - minY, 1e-3));
   const cx = (minX + maxX) / 2, cy = (minY + maxY) / 2;
   return {
     scale,
     at: (/** @type {number} */ lon, /** @type {number} */ la) => {
       const [px, py] = flat(lon, la);
-      return { x: W / 2 + (px - cx) * scale, y: H / 2 + (py - cy) * scale };
+      return { x: w / 2 + (px - cx) * scale, y: h / 2 + (py - cy) * scale };
     },
   };
 }
@@ -104,41 +78,6 @@ function declutter(points) {
   }
 }
 
-/** Keeps elements by key between two drawings of one layer. */
-class Layer {
-  /** @param {SVGElement} parent */
-  constructor(parent) {
-    this.g = /** @type {SVGElement} */ (parent.appendChild(svg("g")));
-    /** @type {Map<string, SVGElement>} */
-    this.have = new Map();
-    /** @type {Set<string>} */
-    this.used = new Set();
-  }
-  /**
-   * @param {string} key
-   * @param {() => SVGElement} make
-   */
-  get(key, make) {
-    this.used.add(key);
-    let e = this.have.get(key);
-    if (!e) {
-      e = make();
-      this.have.set(key, e);
-      this.g.appendChild(e);
-    }
-    return e;
-  }
-  sweep() {
-    for (const [key, e] of this.have) {
-      if (!this.used.has(key)) {
-        e.remove();
-        this.have.delete(key);
-      }
-    }
-    this.used.clear();
-  }
-}
-
 /** The map of the mesh. */
 export class Map_ {
   constructor() {
@@ -152,12 +91,13 @@ export class Map_ {
 
   /**
    * @param {Site[]} sites
-   * @param {Weights} weights
+   * @param {Flow[]} flows
+   * @param {Way[]} ways
    */
-  draw(sites, weights) {
+  draw(sites, flows, ways) {
     ({ w: W, h: H } = phone.matches ? NARROW : WIDE);
     set(this.element, { viewBox: `0 0 ${W} ${H}` });
-    const p = projection(sites);
+    const p = projection(sites, W, H, EDGE);
     /** @type {Map<string, {x: number, y: number}>} */
     const at = new Map();
     let lost = 0;
@@ -165,9 +105,9 @@ export class Map_ {
       if (s.lon !== null && s.lat !== null) at.set(s.name, p.at(s.lon, s.lat));
       else at.set(s.name, { x: W - 170 - 150 * lost++, y: H - 34 }); // no position: at the lower edge
     }
-    if (sites.length <= 100) declutter([...at.values()]);
+    declutter([...at.values()]);
     this.drawScale(p.scale, sites.some((s) => s.lon !== null));
-    for (const w of waysOf(weights, sites)) {
+    for (const w of ways) {
       const a = at.get(w.a), b = at.get(w.b);
       if (!a || !b) continue;
       const g = this.ways.get(`${w.a} ${w.b}`, () => {
@@ -184,7 +124,7 @@ export class Map_ {
       set(cross, { d: w.cut ? `M${mx - 8} ${my - 8}l16 16M${mx + 8} ${my - 8}l-16 16` : "" });
     }
     this.ways.sweep();
-    for (const f of flowsOf(sites)) {
+    for (const f of flows) {
       const a = at.get(f.from), b = at.get(f.to);
       if (a && b) this.drawFlow(f, a, b);
     }
@@ -218,7 +158,7 @@ export class Map_ {
   }
 
   /**
-   * @param {import("./model.js").Flow} f
+   * @param {Flow} f
    * @param {{x: number, y: number}} a
    * @param {{x: number, y: number}} b
    */
@@ -273,6 +213,7 @@ export class Map_ {
     set(a.children[2], { "text-anchor": left ? "end" : "start", x: left ? -28 : 28 });
     set(a.children[3], { "text-anchor": left ? "end" : "start", x: left ? -28 : 28 });
     say(a.children[2], s.name + (state ? ` · ${state}` : ""));
-    say(a.children[3], s.known ? phone.matches ? `${s.load === null ? "?" : percent(s.load)} · ${rate(s.served)}/s · ${span(s.ageMs)}` : `${load} · ${rate(s.served)}/s · ${s.ageMs ? span(s.ageMs) + " old" : "now"}` : "nothing is known");
+    const age = s.ageMs === null ? "" : ` · ${s.ageMs ? span(s.ageMs) + (phone.matches ? "" : " old") : "now"}`;
+    say(a.children[3], s.known ? `${phone.matches ? s.load === null ? "?" : percent(s.load) : load} · ${rate(s.served)}/s${age}` : "nothing is known");
   }
 }

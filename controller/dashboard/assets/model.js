@@ -1,6 +1,6 @@
 // What the controller says, put together for the views. No I/O and no document here.
 
-/** @import {Status, Weights, Objects, Site, SiteSaid, ServiceLoad} from "./types.js" */
+/** @import {Status, Weights, Objects, Site, SiteSaid, ServiceLoad, Moment, Traffic, Workload, Rates} from "./types.js" */
 
 /**
  * One entry for each site that is known of, with its place where it has one.
@@ -156,3 +156,94 @@ export const rate = (n) => n < 10 ? n.toFixed(1) : String(Math.round(n));
 
 /** @param {number} part */
 export const percent = (part) => `${(100 * part).toFixed(part < 0.1 && part > 0 ? 1 : 0)} %`;
+
+
+/**
+ * The sites as they were at a moment, at the places that they have now.
+ * @param {Moment} moment
+ * @param {Objects} places
+ * @returns {Site[]}
+ */
+export function sitesThen(moment, places) {
+  const served = moment.sites.map((m) => m.site);
+  const sites = moment.sites.map((m) => {
+    const point = places.objects.find((o) => o.key.name === m.site)?.object?.spec?.location?.coordinates;
+    const [lon, lat] = Array.isArray(point) ? point : [null, null];
+    let demand = m.servedPerS;
+    for (const f of moment.flows) demand += (f.from === m.site ? f.perS : 0) - (f.to === m.site && served.includes(f.from) ? f.perS : 0);
+    return {
+      name: m.site, lon, lat, status: m.status, ageMs: null, traffic: m.traffic ?? "", reason: "", load: m.load ?? null, served: m.servedPerS,
+      demand: Math.max(0, demand), inFlight: m.inFlight, services: [], said: null, silence: "", rttMs: 0, known: m.load !== undefined || m.servedPerS > 0,
+    };
+  });
+  return sites.sort((a, b) => a.name.localeCompare(b.name));
+}
+
+/** @param {Moment} moment @returns {Flow[]} */
+export const flowsThen = (moment) => moment.flows.map((f) => ({ from: f.from, to: f.to, rate: f.perS }));
+
+/** @param {Moment} moment @returns {Way[]} */
+export const waysThen = (moment) => (moment.cuts ?? []).map((c) => ({ a: c.from, b: c.to, cut: `${c.from} to ${c.to}: ${c.why}` }));
+
+/** @typedef {{name: string, column: number, row: number, bytes: number}} Vertex */
+/** @typedef {{from: string, to: string, bytes: number, requests: number, across: number}} Arc */
+/** @typedef {{vertices: Vertex[], arcs: Arc[], left: number}} Graph */
+
+/** @param {Workload} w */
+export const workload = (w) => (w.cluster ? `${w.cluster}/` : "") + (w.namespace ? `${w.namespace}/` : "") + w.name;
+
+/** @param {Rates|undefined} r */
+const bytesOf = (r) => (r?.requestBytesPerS ?? 0) + (r?.responseBytesPerS ?? 0);
+
+/**
+ * Who asks whom: the arcs with most bytes first, and a place for each workload, callers
+ * to the left of whom they ask as far as that can be.
+ * @param {Traffic} traffic
+ * @param {number} most arcs that are kept
+ * @returns {Graph}
+ */
+export function graphOf(traffic, most) {
+  const all = traffic.edges.map((e) => {
+    const bytes = bytesOf(e.steady);
+    return { from: workload(e.from), to: workload(e.to), bytes, requests: e.steady.requestsPerS, across: bytes > 0 ? Math.min(1, bytesOf(e.across) / bytes) : 0 };
+  }).sort((a, b) => b.bytes - a.bytes || a.from.localeCompare(b.from) || a.to.localeCompare(b.to));
+  const arcs = all.slice(0, most);
+  /** @type {Map<string, Vertex>} */
+  const vertices = new Map();
+  for (const a of arcs) {
+    for (const name of [a.from, a.to]) {
+      const v = vertices.get(name) ?? { name, column: 0, row: 0, bytes: 0 };
+      v.bytes += a.bytes;
+      vertices.set(name, v);
+    }
+  }
+  // A callee stands right of its callers. Who asks itself in a circle stays where the
+  // rounds end: there are as many as there are workloads, at most.
+  for (let round = 0, moved = true; moved && round < vertices.size; round++) {
+    moved = false;
+    for (const a of arcs) {
+      const from = /** @type {Vertex} */ (vertices.get(a.from)), to = /** @type {Vertex} */ (vertices.get(a.to));
+      if (a.from !== a.to && to.column <= from.column && from.column + 1 < Math.min(vertices.size, 6)) {
+        to.column = from.column + 1;
+        moved = true;
+      }
+    }
+  }
+  /** @type {Map<number, number>} */
+  const rows = new Map();
+  const placed = [...vertices.values()].sort((a, b) => b.bytes - a.bytes || a.name.localeCompare(b.name));
+  for (const v of placed) {
+    v.row = rows.get(v.column) ?? 0;
+    rows.set(v.column, v.row + 1);
+  }
+  return { vertices: placed, arcs, left: all.length - arcs.length };
+}
+
+/** @param {number} n */
+export function bytes(n) {
+  for (const unit of ["B", "kB", "MB", "GB"]) {
+    if (n < 1000) return `${n < 10 && unit !== "B" ? n.toFixed(1) : Math.round(n)} ${unit}`;
+    n /= 1000;
+  }
+  return `${rate(n)} TB`;
+}

@@ -8,13 +8,18 @@
 /** @typedef {{site: string, status: string, ageMs?: number, unknownSince?: string, rttMs: number, traffic?: string, trafficReason?: string, skewMs?: number, said?: SiteSaid, silence?: string, known?: (ServiceLoad & {ageMs: number})[]}} Peer */
 /** @typedef {{now: string, self: SiteSaid, link: {role: string, connected: boolean, since: string, mirrorLag?: string}, peers: Peer[]}} Status */
 /** @typedef {{site: string, weight: number, limit: number, rttMs: number, priceMs: number, ageMs: number, excluded?: string}} RemoteWeight */
-/** @typedef {{service: string, homeLimit: number, homeWeight: number, homePriceMs?: number, off?: string, drained?: boolean, remotes?: RemoteWeight[]}} Plan */
+/** @typedef {{service: string, homeLimit: number, homeWeight: number, homePriceMs?: number, off?: string, drained?: boolean, pinned?: boolean, remotes?: RemoteWeight[]}} Plan */
 /** @typedef {{site: string, ageMs: number, services: Plan[]|null, nodes?: Record<string, {service: string, source: string, shares: Record<string, number>}[]>}} WeightsRow */
 /** @typedef {{rows: WeightsRow[], missing?: Record<string, string>}} Weights */
 /** @typedef {{key: {kind: string, namespace: string, name: string}, owner: string, object: any}} MeshObject */
 /** @typedef {{objects: MeshObject[]}} Objects */
 /** @typedef {{severity: string, code: string, site?: string, what: string, remedy: string}} Finding */
 /** @typedef {{site: string, at: string, looked: string[], findings: Finding[]}} Checked */
+/** @typedef {{cluster?: string, namespace?: string, name: string}} Workload */
+/** @typedef {{requestsPerS: number, requestBytesPerS: number, responseBytesPerS: number}} Rates */
+/** @typedef {{now: string, sites: {site: string, ageMs: number}[], silent?: string[], edges: {from: Workload, to: Workload, steady: Rates, across?: Rates}[]}} Traffic */
+/** @typedef {{site: string, times: string[]}} Past */
+/** @typedef {{at: string, sites: {site: string, status: string, traffic?: string, load?: number, servedPerS: number, inFlight: number}[], flows: {from: string, to: string, perS: number}[], cuts?: {from: string, to: string, why: string}[]}} Moment */
 /** @typedef {{changes?: {action: string}[], faults?: {object?: string, message: string}[], stays?: string[]}} TrafficResult */
 
 /**

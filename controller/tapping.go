@@ -28,6 +28,7 @@ func (s *Server) serveTaps(m *http.ServeMux) {
 func (s *Server) tapVerbs() map[string]bus.Verb {
 	return map[string]bus.Verb{
 		siteapi.VerbTap:    func(ctx context.Context, in []byte) ([]byte, error) { return decoded(ctx, in, s.tapHere) },
+		siteapi.VerbLogs:   func(ctx context.Context, in []byte) ([]byte, error) { return decoded(ctx, in, s.logsHere) },
 		siteapi.VerbFailed: func(ctx context.Context, in []byte) ([]byte, error) { return decoded(ctx, in, s.failedHere) },
 		siteapi.VerbRequest: func(ctx context.Context, in []byte) ([]byte, error) {
 			return decoded(ctx, in, func(ctx context.Context, q siteapi.RequestQuery) (any, error) {

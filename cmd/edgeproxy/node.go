@@ -20,6 +20,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/identity"
 	"github.com/meridian-mesh/meridian/edgeproxy/source"
 	"github.com/meridian-mesh/meridian/internal/bus"
+	"github.com/meridian-mesh/meridian/internal/logring"
 	"github.com/meridian-mesh/meridian/internal/supervisor"
 )
 
@@ -40,6 +41,8 @@ type node struct {
 	reopen   chan os.Signal
 	replace  chan os.Signal
 	requests *accesslog.Log // nil without --access-log
+	// said is the end of the node's own log, lines that of the access log.
+	said, lines *logring.Ring
 	// unverified says that nobody's signature is asked of the configuration.
 	unverified bool
 
@@ -51,8 +54,8 @@ type node struct {
 
 // newNode opens what can fail before traffic is accepted: the state folder, the
 // admin address, keys.
-func newNode(o options, in *inheritance, log *slog.Logger) (*node, error) {
-	n := &node{opts: o, log: log, started: time.Now(), hangup: make(chan os.Signal, 1), reopen: make(chan os.Signal, 1), replace: make(chan os.Signal, 1), inherited: in}
+func newNode(o options, in *inheritance, log *slog.Logger, said *logring.Ring) (*node, error) {
+	n := &node{opts: o, log: log, said: said, lines: logring.New(logring.Bytes), started: time.Now(), hangup: make(chan os.Signal, 1), reopen: make(chan os.Signal, 1), replace: make(chan os.Signal, 1), inherited: in}
 	// From the first moment on: unhandled, the signals would end the process.
 	signal.Notify(n.hangup, syscall.SIGHUP)
 	signal.Notify(n.reopen, syscall.SIGUSR1)
@@ -97,6 +100,7 @@ func newNode(o options, in *inheritance, log *slog.Logger) (*node, error) {
 			Draining: n.draining.Load,
 			Turn:     n.proxy.Acquire,
 			Requests: n.requestLog(),
+			Logs:     n.logs,
 		}
 		if in.admin != nil {
 			n.admin, err = admin.Inherit(in.admin, asked, log)
@@ -185,7 +189,7 @@ func (n *node) run(stop context.Context) error {
 		part("weights", n.takeWeights)
 		told := edgeproxy.NewTraffic(edgeproxy.TrafficConfig{Site: n.opts.site, Node: n.opts.node, Publish: n.publishTraffic, Log: n.log})
 		part("traffic", func(ctx context.Context) error { return told.Run(ctx, n.proxy) })
-		for verb, answer := range map[string]bus.Verb{bus.VerbExplain: answers(n.proxy.Explain), bus.VerbTap: answers(n.proxy.Tap), bus.VerbFailed: answers(n.proxy.Failed)} {
+		for verb, answer := range map[string]bus.Verb{bus.VerbExplain: answers(n.proxy.Explain), bus.VerbTap: answers(n.proxy.Tap), bus.VerbFailed: answers(n.proxy.Failed), bus.VerbLogs: answers(n.logs)} {
 			if err := n.bus.Serve(ctx, n.opts.node, verb, answer); err != nil {
 				return err
 			}

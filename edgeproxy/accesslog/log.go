@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"sync/atomic"
@@ -36,6 +37,8 @@ type Config struct {
 	Rings      int          // one for each loop
 	Now        func() int64 // the loops' clock
 	Log        *slog.Logger
+	// Copy, where it is not nil, is given the lines too, whole ones and many at a time.
+	Copy io.Writer
 }
 
 // Stats are cumulative.
@@ -56,6 +59,7 @@ type Log struct {
 	reopen  chan struct{}
 	written atomic.Uint64
 	failed  atomic.Uint64
+	copy    io.Writer
 
 	// Of the writer alone.
 	file    *os.File
@@ -70,7 +74,7 @@ type Log struct {
 func Open(c Config) (*Log, error) {
 	l := &Log{
 		feed: newFeed(c.Format, c.Rings, ringBytes),
-		path: c.Path, site: []byte(c.Site), node: []byte(c.Node), now: c.Now, log: c.Log,
+		path: c.Path, site: []byte(c.Site), node: []byte(c.Node), now: c.Now, log: c.Log, copy: c.Copy,
 		reopen: make(chan struct{}, 1),
 		taken:  make([]byte, 0, ringBytes), lines: make([]byte, 0, 2*batchBytes),
 	}
@@ -171,6 +175,9 @@ func (l *Log) writeRecords(records []byte) {
 // write writes the lines at hand. A log that cannot be written costs its lines,
 // never a request; people are told when that begins and when it ends.
 func (l *Log) write(n uint64) {
+	if l.copy != nil {
+		_, _ = l.copy.Write(l.lines) // it keeps them in memory
+	}
 	_, err := l.file.Write(l.lines)
 	if err != nil {
 		l.failed.Add(n)

@@ -23,6 +23,12 @@ func (n Node) failed(w http.ResponseWriter, r *http.Request) {
 	answerQuery(w, q, err, n.Proxy.Failed)
 }
 
+// logs gives the end of a log: ?q= a [mesh.LogQuery] in JSON.
+func (n Node) logs(w http.ResponseWriter, r *http.Request) {
+	q, err := inJSON[mesh.LogQuery](r)
+	answerQuery(w, q, err, n.Logs)
+}
+
 // inJSON reads a query; none is the empty one.
 func inJSON[T any](r *http.Request) (*T, error) {
 	q := new(T)

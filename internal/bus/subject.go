@@ -81,6 +81,9 @@ const (
 	VerbFailed = "failed"
 )
 
+// VerbLogs is the verb of a node that gives the end of its logs.
+const VerbLogs = "logs"
+
 // NodeAPISubject answers requests for one verb of a node, of its site's controller.
 func NodeAPISubject(site, node, verb string) string {
 	return askPrefix + Token(site) + "." + Token(node) + "." + verb

@@ -53,6 +53,42 @@ func tapped(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
+// followed FILE ID VERB ARG... -- SITE NODE HOST PATH runs meridian until it has said
+// something, sends a request with an ID, and interrupts it when it has told of that,
+// upon which it has to end with 0. What it says is in FILE.
+func followed(ts *testscript.TestScript, _ bool, args []string) {
+	at := slices.Index(args, "--")
+	self, err := os.Executable()
+	ts.Check(err)
+	cmd := exec.Command(self, args[2:at]...)
+	cmd.Args[0] = "meridian"
+	cmd.Env = append(os.Environ(), "MERIDIAN_DATA="+ts.Getenv("MERIDIAN_DATA"))
+	out, err := os.Create(ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = out, out
+	ts.Check(cmd.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	says := func(text string) {
+		for end := time.Now().Add(20 * time.Second); !strings.Contains(ts.ReadFile(args[0]), text); time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(end) {
+				_ = cmd.Process.Kill()
+				ts.Fatalf("%v never said %q", args, text)
+			}
+		}
+	}
+	says("\n")
+	to := args[at+1:]
+	_, err = request(listener(ts, ts.MkAbs(to[0]+"-"+to[1]), "http"), to[2], to[3], args[1])
+	ts.Check(err)
+	says(args[1])
+	ts.Check(cmd.Process.Signal(os.Interrupt))
+	if err := <-ended; err != nil {
+		ts.Fatalf("interrupted: %v", err)
+	}
+}
+
 // send SITE NODE HOST PATH STATUS ID sends one request with an x-request-id, until it
 // is answered as it is to be: a proxy may not have the configuration yet.
 func send(ts *testscript.TestScript, _ bool, args []string) {

@@ -91,7 +91,7 @@ func logs(cmd *cobra.Command, e *env, req *siteapi.LogsRequest, proxy, output st
 		}
 		switch {
 		case cmd.Context().Err() != nil:
-			return nil // interrupted
+			return nil //nolint:nilerr // it was interrupted
 		case err != nil:
 			return err
 		}

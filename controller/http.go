@@ -160,6 +160,7 @@ func (s *Server) routes() (http.Handler, error) {
 		post(w, r, s.explain, nil)
 	})
 	s.serveTaps(m)
+	m.HandleFunc("POST "+siteapi.PathTrace, func(w http.ResponseWriter, r *http.Request) { post(w, r, s.trace, nil) })
 	m.HandleFunc("POST "+siteapi.PathLogs, func(w http.ResponseWriter, r *http.Request) { post(w, r, s.logs, nil) })
 	m.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if age := time.Since(time.Unix(0, s.beat.Load())); age > beatWithin {

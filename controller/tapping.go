@@ -29,6 +29,7 @@ func (s *Server) tapVerbs() map[string]bus.Verb {
 	return map[string]bus.Verb{
 		siteapi.VerbTap:    func(ctx context.Context, in []byte) ([]byte, error) { return decoded(ctx, in, s.tapHere) },
 		siteapi.VerbLogs:   func(ctx context.Context, in []byte) ([]byte, error) { return decoded(ctx, in, s.logsHere) },
+		siteapi.VerbTrace:  func(ctx context.Context, in []byte) ([]byte, error) { return decoded(ctx, in, s.traceHere) },
 		siteapi.VerbFailed: func(ctx context.Context, in []byte) ([]byte, error) { return decoded(ctx, in, s.failedHere) },
 		siteapi.VerbRequest: func(ctx context.Context, in []byte) ([]byte, error) {
 			return decoded(ctx, in, func(ctx context.Context, q siteapi.RequestQuery) (any, error) {

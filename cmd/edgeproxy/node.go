@@ -189,7 +189,7 @@ func (n *node) run(stop context.Context) error {
 		part("weights", n.takeWeights)
 		told := edgeproxy.NewTraffic(edgeproxy.TrafficConfig{Site: n.opts.site, Node: n.opts.node, Publish: n.publishTraffic, Log: n.log})
 		part("traffic", func(ctx context.Context) error { return told.Run(ctx, n.proxy) })
-		for verb, answer := range map[string]bus.Verb{bus.VerbExplain: answers(n.proxy.Explain), bus.VerbTap: answers(n.proxy.Tap), bus.VerbFailed: answers(n.proxy.Failed), bus.VerbLogs: answers(n.logs)} {
+		for verb, answer := range map[string]bus.Verb{bus.VerbExplain: answers(n.proxy.Explain), bus.VerbTap: answers(n.proxy.Tap), bus.VerbFailed: answers(n.proxy.Failed), bus.VerbLogs: answers(n.logs), bus.VerbTrace: answers(n.trace)} {
 			if err := n.bus.Serve(ctx, n.opts.node, verb, answer); err != nil {
 				return err
 			}

@@ -81,6 +81,9 @@ const (
 	VerbFailed = "failed"
 )
 
+// VerbTrace is the verb of a node that sends a request.
+const VerbTrace = "trace"
+
 // VerbLogs is the verb of a node that gives the end of its logs.
 const VerbLogs = "logs"
 

@@ -44,7 +44,7 @@ type relayed struct {
 	objectsB  func() mesh.Objects
 }
 
-func relaying(t *testing.T, home, away func(*net.TCPConn), depsA, depsB Deps) *relayed {
+func relaying(t testing.TB, home, away func(*net.TCPConn), depsA, depsB Deps) *relayed {
 	t.Helper()
 	p := &relayed{family: newFamily(t, "mesh.example"), endpoints: map[string]string{}}
 	if home != nil {
@@ -69,6 +69,11 @@ func relaying(t *testing.T, home, away func(*net.TCPConn), depsA, depsB Deps) *r
 		}
 	}
 	return p
+}
+
+// straight has a reach b without the relay that notes what goes over the link.
+func (p *relayed) straight() {
+	p.a.apply(trusting(siteStreams(p.endpoints, map[string]string{"b": p.b.addr("eastwest").String()}), p.trust()))
 }
 
 // atRest waits until nothing of a proxy is in use.

@@ -21,12 +21,12 @@ import (
 
 // family is a mesh with an authority and one issuer for each site.
 type family struct {
-	t       *testing.T
+	t       testing.TB
 	ca      *ca.Authority
 	issuers map[string]*ca.Issuer
 }
 
-func newFamily(t *testing.T, domain string) *family {
+func newFamily(t testing.TB, domain string) *family {
 	t.Helper()
 	a, err := ca.New(domain, time.Now())
 	if err != nil {

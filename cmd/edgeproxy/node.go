@@ -307,6 +307,11 @@ func (n *node) publish(r *mesh.NodeReport) error {
 // its sockets over still carries is told of by it alone, so it goes on.
 func (n *node) publishTraffic(r *mesh.NodeTraffic) error { return n.bus.PublishNodeTraffic(r) }
 
+// trace sends one request to a listener of this proxy.
+func (n *node) trace(q *mesh.TraceQuery) (*mesh.Traced, error) {
+	return admin.Trace(n.proxy, n.opts.site, n.opts.node, q)
+}
+
 // answers is a question of the controller's, of JSON in and out.
 func answers[In, Out any](f func(*In) (*Out, error)) bus.Verb {
 	return func(_ context.Context, request []byte) ([]byte, error) {

@@ -81,6 +81,9 @@ func (w *Worker) replyHead(r *request, a *attempt) {
 	if r.x.Tunnel() && r.asksTunnel() {
 		w.agree(r, a)
 	}
+	if r.web.on {
+		w.toWeb(r)
+	}
 	if r.filters != nil || r.runs > 0 {
 		w.msg.Fields = w.edited(r, w.msg.Status, w.msg.Fields)
 	}

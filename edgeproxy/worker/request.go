@@ -33,6 +33,7 @@ type request struct {
 	extended bool
 	idle     time.Duration // bounds a tunnel's silence
 	took     time.Duration // until a tunnel was there
+	web      web           // of gRPC-Web
 	demand   bool          // of this site's own users
 	bodyMax  time.Duration // bounds one attempt
 	start    int64
@@ -197,7 +198,7 @@ func (w *Worker) freeRequest(r *request) {
 	r.client, r.clientText, r.vouched = netip.Addr{}, nil, nil
 	r.retry, r.filters, r.origin, r.local = nil, nil, nil, local{}
 	clear(r.ran[:r.runs])
-	r.runs, r.asks = 0, false
+	r.runs, r.asks, r.web = 0, false, web{}
 	r.relays, r.counted, r.preset, r.port, r.holds, r.behind = false, false, upstream.Home, 0, nil, netip.AddrPort{}
 	for i := range r.attempts {
 		r.attempts[i].endpoint, r.attempts[i].gate, r.attempts[i].flow = nil, nil, nil

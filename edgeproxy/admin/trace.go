@@ -1,4 +1,4 @@
-package main
+package admin
 
 import (
 	"cmp"
@@ -22,17 +22,18 @@ const (
 	traceBody = 1 << 20
 )
 
-// trace sends one request to a listener of this proxy.
-func (n *node) trace(q *mesh.TraceQuery) (*mesh.Traced, error) {
+// Trace sends one request to a listener of HTTP of a proxy, as a client on its machine
+// would, and says what came of it. site and node are the proxy's names.
+func Trace(p Proxy, site, node string, q *mesh.TraceQuery) (*mesh.Traced, error) {
 	if err := q.Check(); err != nil {
 		return nil, err
 	}
-	x, err := n.proxy.Explain(&q.ExplainQuery)
+	x, err := p.Explain(&q.ExplainQuery)
 	if err != nil {
 		return nil, err
 	}
-	out := &mesh.Traced{Site: n.opts.site, Node: n.opts.node}
-	address, err := n.listens(cmp.Or(x.Listener, q.Listener), out)
+	out := &mesh.Traced{Site: site, Node: node}
+	address, err := listens(p, cmp.Or(x.Listener, q.Listener), out)
 	if err != nil {
 		return nil, err
 	}
@@ -69,8 +70,8 @@ func (n *node) trace(q *mesh.TraceQuery) (*mesh.Traced, error) {
 
 // listens finds where a listener can be reached from here; the first for HTTP where
 // none is named. It notes it.
-func (n *node) listens(name string, out *mesh.Traced) (netip.AddrPort, error) {
-	for _, l := range n.proxy.Listeners() {
+func listens(p Proxy, name string, out *mesh.Traced) (netip.AddrPort, error) {
+	for _, l := range p.Listeners() {
 		is := l.Gateway + "/" + l.Name
 		if name != "" && is != name || name == "" && l.Protocol != mesh.ProtocolHTTP {
 			continue

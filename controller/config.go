@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/internal/logring"
 	"github.com/meridian-mesh/meridian/internal/spiffe"
 )
 
@@ -63,6 +64,8 @@ type SFC struct{ Listen, TokenFile, Cert, Key string }
 // Deps is what a controller needs from its process.
 type Deps struct {
 	Log *slog.Logger
+	// Said is the end of what Log writes; nil where nobody keeps it.
+	Said *logring.Ring
 }
 
 var label = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)

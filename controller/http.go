@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -158,6 +159,9 @@ func (s *Server) routes() (http.Handler, error) {
 	m.HandleFunc("POST "+siteapi.PathExplain, func(w http.ResponseWriter, r *http.Request) {
 		post(w, r, s.explain, nil)
 	})
+	s.serveTaps(m)
+	m.HandleFunc("POST "+siteapi.PathTrace, func(w http.ResponseWriter, r *http.Request) { post(w, r, s.trace, nil) })
+	m.HandleFunc("POST "+siteapi.PathLogs, func(w http.ResponseWriter, r *http.Request) { post(w, r, s.logs, nil) })
 	m.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if age := time.Since(time.Unix(0, s.beat.Load())); age > beatWithin {
 			http.Error(w, fmt.Sprintf("the controller's loop stands still for %s", age.Round(time.Second)), http.StatusServiceUnavailable)
@@ -269,7 +273,7 @@ func fail(w http.ResponseWriter, status int, err error) {
 
 // serveBusAPI answers the same verbs on the bus, for this site alone.
 func (s *Server) serveBusAPI(ctx context.Context) error {
-	return s.conn.ServeAPI(ctx, s.cfg.Site, s.cfg.Version, map[string]bus.Verb{
+	return s.conn.ServeAPI(ctx, s.cfg.Site, s.cfg.Version, joined(s.tapVerbs(), map[string]bus.Verb{
 		siteapi.VerbStatus: func(ctx context.Context, _ []byte) ([]byte, error) {
 			var out siteapi.SiteStatus
 			err := s.do(ctx, func() { out = s.self(time.Now()) })
@@ -293,7 +297,13 @@ func (s *Server) serveBusAPI(ctx context.Context) error {
 				return s.explainHere(ctx, r)
 			})
 		},
-	})
+	}))
+}
+
+// joined are the verbs of both.
+func joined(a, b map[string]bus.Verb) map[string]bus.Verb {
+	maps.Copy(a, b)
+	return a
 }
 
 func decoded[In, Out any](ctx context.Context, data []byte, f func(context.Context, In) (Out, error)) ([]byte, error) {

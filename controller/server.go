@@ -24,6 +24,7 @@ import (
 	"github.com/meridian-mesh/meridian/controller/store"
 	"github.com/meridian-mesh/meridian/controller/world"
 	"github.com/meridian-mesh/meridian/internal/bus"
+	"github.com/meridian-mesh/meridian/internal/logring"
 )
 
 // Files of the data folder that others are told about.
@@ -44,6 +45,7 @@ const (
 type Server struct {
 	cfg     Config
 	log     *slog.Logger
+	said    *logring.Ring // nil where nobody keeps it
 	started time.Time
 
 	folder *store.Folder
@@ -144,7 +146,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	started := time.Now()
 	return &Server{
-		cfg: cfg, log: log, started: started, epoch: uint64(started.UnixNano()),
+		cfg: cfg, log: log, said: deps.Said, started: started, epoch: uint64(started.UnixNano()),
 		world:     world.New(cfg.Site, owner),
 		revisions: map[mesh.Key]uint64{},
 		ledgers:   map[string]*ledger{},

@@ -27,6 +27,8 @@ type Proxy interface {
 	Connections(most int) []edgeproxy.Connection
 	Connection(id uint64) (edgeproxy.Connection, bool)
 	Explain(q *mesh.ExplainQuery) (*mesh.Explanation, error)
+	Tap(q *mesh.TapQuery) (*mesh.TapAnswer, error)
+	Failed(q *mesh.FailedQuery) (*mesh.FailedAnswer, error)
 }
 
 var _ Proxy = (*edgeproxy.Server)(nil)

@@ -289,7 +289,8 @@ func (h *datagrams) Ended(s *datagram.Session, f exchange.Flag) {
 
 // logSession hands the access log a session that is over.
 func (w *Worker) logSession(s *datagram.Session, f exchange.Flag) {
-	if w.log == nil {
+	wanted := w.tap.Wants(0, f != exchange.OK, 0)
+	if w.log == nil && !wanted {
 		return
 	}
 	e := &w.entry
@@ -307,7 +308,7 @@ func (w *Worker) logSession(s *datagram.Session, f exchange.Flag) {
 	if s.Endpoint != nil {
 		e.Upstream = s.Endpoint.Addr
 	}
-	w.log.Add(e)
+	w.hand(e, wanted, f != exchange.OK)
 }
 
 // inspectSession looks at a UDP session.

@@ -309,6 +309,12 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 		r.none, r.log.details = exchange.ClientProtocol, "path_invalid"
 		r.head.Method = r.store.copy(w, head.Method)
 		r.log.authority, r.log.path = r.store.copy(w, head.Authority), r.store.copy(w, head.Path)
+		for i := range head.Fields { // by which it can be found again
+			if f := &head.Fields[i]; len(f.Name) == len(nameRequestID) && f.Is("x-request-id") {
+				r.fields = append(r.fields, r.store.field(w, f))
+			}
+		}
+		r.head.Fields = r.fields
 		return nil, nil
 	}
 	if len(head.Path) > 0 && &target[0] != &head.Path[0] {
@@ -528,7 +534,7 @@ func (w *Worker) finish(r *request, act *exchange.Action) {
 	}
 	w.endCopies(r)
 	if r.d != nil {
-		w.logRequest(r, act.Status, act.Flag)
+		w.logRequest(r, act.Status, act.Flag, took)
 		if r.out.waits() {
 			w.Loop.Wheel.Clear(&r.timer)
 			r.over = true

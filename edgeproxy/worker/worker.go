@@ -22,6 +22,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 	"github.com/meridian-mesh/meridian/edgeproxy/route"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
+	"github.com/meridian-mesh/meridian/edgeproxy/tap"
 	"github.com/meridian-mesh/meridian/edgeproxy/tlsio"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
@@ -83,6 +84,8 @@ type Shared struct {
 	Handshakes *tlsio.Handshakes
 	// AccessLog may be nil.
 	AccessLog *accesslog.Log
+	// Tap is told of requests that end.
+	Tap *tap.Tap
 	// Handed are UDP sessions of the process before this one, by the place of their
 	// socket among those of their listener, until the listener serves.
 	Handed map[*Listener]map[int][]datagram.Handed
@@ -135,6 +138,7 @@ type Worker struct {
 	shared    *Shared
 	state     *State
 	log       *accesslog.Ring // nil without an access log
+	tap       *tap.Loop
 	entry     accesslog.Entry
 	judge     authz.Judge
 	question  authz.Request // that the judge has
@@ -218,6 +222,7 @@ func New(id int, shared *Shared) (*Worker, error) {
 	if shared.AccessLog != nil {
 		w.log = shared.AccessLog.Ring(id)
 	}
+	w.tap = shared.Tap.Loop(id)
 	w.rnd.Seed(rand.Uint64(), rand.Uint64())
 	w.sweep.Owner = (*sweeper)(w)
 	w.secure.Loop = l

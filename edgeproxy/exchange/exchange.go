@@ -188,8 +188,8 @@ type Exchange struct {
 	failure  Flag
 	status   int
 	tunnel   bool
-	open     bool // the request's head was not all of it
 	early    bool // the client ended its direction of a tunnel before there was one
+	open     bool // the request's head was not all of it
 	replied  bool // ReplyEnd was said
 
 	req    body
@@ -262,8 +262,8 @@ func (x *Exchange) Step(ev *Event, out []Action) []Action {
 			return out
 		}
 		x.active = true
-		x.open = ev.More && !x.cfg.Tunnel
-		x.replay, x.req.done = x.open, !x.open
+		more := ev.More && !x.cfg.Tunnel
+		x.replay, x.open, x.req.done = more, more, !more
 		return x.start(false, false, out)
 	}
 	if !x.active {

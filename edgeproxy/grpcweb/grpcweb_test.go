@@ -91,12 +91,13 @@ func TestDecoder(t *testing.T) {
 		in := texts(r, p)
 		var d Decoder
 		var got []byte
-		for ok := true; len(in) > 0; {
+		for len(in) > 0 {
 			n := 1 + r.IntN(len(in))
-			if got, ok = d.Append(got, in[:n]); !ok {
+			out, ok := d.Append(got, in[:n])
+			if !ok {
 				t.Fatalf("%q is refused", in[:n])
 			}
-			in = in[n:]
+			got, in = out, in[n:]
 		}
 		if !d.Whole() || !bytes.Equal(got, p) {
 			t.Fatalf("%q, want %q", got, p)

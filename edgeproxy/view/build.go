@@ -306,6 +306,7 @@ func (b *builder) gateway(g *mesh.Gateway) {
 		case mesh.ProtocolTLS:
 			s.Streams = route.BuildTLS(g, group, &b.snap.Objects)
 			b.streamBackends(mesh.KindTLSRoute, s.Streams)
+			b.terminated(g, group, &s)
 		case mesh.ProtocolHTTP, mesh.ProtocolHTTPS:
 			table, faults := route.Build(g, group, &b.snap.Objects)
 			s.Routes = table

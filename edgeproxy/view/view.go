@@ -101,6 +101,7 @@ type Socket struct {
 	// Permissive a connection may be plain, too: its first byte says.
 	TLS        *tlsio.Server
 	Permissive bool
+	modes      []tlsMode // of TLS listeners
 	// Guards are the policies of the site, the gateway and the listener.
 	Guards []*authz.Set
 

@@ -226,11 +226,15 @@ var (
 // admits asks the policies about a connection or session that is passed on whole, and
 // says why it may not be; empty where it may. port is the service's as the route has it.
 func (w *Worker) admits(from netip.Addr, socket *view.Socket, rule *route.Rule, s *view.Service, port int) string {
+	return w.admitsCaller(authz.Caller{Address: from.Unmap()}, socket, rule, s, port)
+}
+
+func (w *Worker) admitsCaller(caller authz.Caller, socket *view.Socket, rule *route.Rule, s *view.Service, port int) string {
 	guard := socket.Guard(rule)
 	if len(socket.Guards) == 0 && guard == nil && s.Guard == nil {
 		return ""
 	}
-	w.question = authz.Request{Caller: authz.Caller{Address: from.Unmap()}, Port: int(socket.Key.Port), ServicePort: s.ServicePort(port)}
+	w.question = authz.Request{Caller: caller, Port: int(socket.Key.Port), ServicePort: s.ServicePort(port)}
 	w.judge.Loop = w.id
 	w.judge.Begin(&w.question)
 	for _, set := range socket.Guards {

@@ -49,6 +49,10 @@ func (h *streams) place(svc *view.Service, tried upstream.Tried) int {
 // Take implements [l4.Host]: it begins the exchange with another site.
 func (h *streams) Take(s *l4.Session, fd int, held *loop.List) {
 	w := (*Worker)(h)
+	if s.Service == nil {
+		w.takeSecure(s, fd, held)
+		return
+	}
 	l := s.Owner.(*Listener)
 	d := w.newDown(l, s.From)
 	d.plain, d.phase = true, serving

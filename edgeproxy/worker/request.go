@@ -427,7 +427,9 @@ func (w *Worker) backend(r *request, rule *route.Rule, backend *route.Backend) (
 }
 
 // stays reports whether the request is served at this site or not at all.
-func (r *request) stays() bool { return r.inbound || r.d == nil }
+func (r *request) stays() bool {
+	return r.inbound || r.d == nil || r.relays && len(r.head.Authority) == 0
+}
 
 // idempotent reports whether a request of the method may be sent twice (RFC 9110 9.2.2).
 func idempotent(method []byte) bool {

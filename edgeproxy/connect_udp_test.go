@@ -20,7 +20,7 @@ func sitePackets(endpoints, gateways map[string]string) mesh.Objects {
 	o.Gateways[0].Spec.Listeners[0] = u.Gateways[0].Spec.Listeners[0]
 	o.TCPRoutes, o.UDPRoutes = nil, u.UDPRoutes
 	o.Services[0].Spec.Ports = u.Services[0].Spec.Ports
-	short := mesh.Duration(300 * time.Millisecond)
+	short := mesh.Duration(1500 * time.Millisecond)
 	o.TrafficPolicies = []*mesh.TrafficPolicy{{
 		Metadata: mesh.ObjectMeta{Name: "short", Namespace: "default"},
 		Spec:     mesh.TrafficPolicySpec{TargetRefs: []mesh.PolicyTargetRef{{Group: mesh.MeshGroup, Kind: mesh.KindMeshService, Name: "echo"}}, Timeouts: &mesh.PolicyTimeouts{Idle: &short}},

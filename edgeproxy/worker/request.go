@@ -445,6 +445,8 @@ func (r *request) Expire(_ *loop.Timer, now int64) {
 	switch left := r.moved + int64(r.idle) - now; {
 	case !r.x.Tunnel():
 		r.w.stop(r, exchange.UpstreamTimeout, 0)
+	case r.session != nil: // which times itself, and ends this
+		r.w.Loop.Wheel.Set(&r.timer, now+int64(r.idle))
 	case left > 0:
 		r.w.Loop.Wheel.Set(&r.timer, now+left)
 	default:

@@ -147,26 +147,6 @@ type Action struct {
 	From   int64
 }
 
-// Config is what an exchange is allowed.
-type Config struct {
-	// Retries is how many attempts may follow a failed one.
-	Retries int
-	// Idempotent says that the request may be sent twice (RFC 9110 9.2.2).
-	Idempotent bool
-	// MaxReplay is how many bytes of request body are kept for a retry.
-	MaxReplay int
-	// ClientCredit is the client's credit for response body at the start.
-	ClientCredit int
-	// Tunnel says that the request asks for a tunnel and has no body: what the client
-	// sends before a backend has agreed, be it an end, is kept and given no credit.
-	Tunnel bool
-	// CountStale has an attempt for a connection that the other side had closed count
-	// as one of Retries.
-	CountStale bool
-	// Lost overrides the status of the answer for [UpstreamReset]; 0 does not.
-	Lost int
-}
-
 type attemptState uint8
 
 const (
@@ -208,8 +188,8 @@ type Exchange struct {
 	failure  Flag
 	status   int
 	tunnel   bool
-	open     bool // the request's head was not all of it
 	early    bool // the client ended its direction of a tunnel before there was one
+	open     bool // the request's head was not all of it
 	replied  bool // ReplyEnd was said
 
 	req    body
@@ -282,8 +262,8 @@ func (x *Exchange) Step(ev *Event, out []Action) []Action {
 			return out
 		}
 		x.active = true
-		x.open = ev.More && !x.cfg.Tunnel
-		x.replay, x.req.done = x.open, !x.open
+		more := ev.More && !x.cfg.Tunnel
+		x.replay, x.open, x.req.done = more, more, !more
 		return x.start(false, false, out)
 	}
 	if !x.active {

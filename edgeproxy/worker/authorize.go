@@ -33,6 +33,9 @@ func (w *Worker) admitted(r *request, head *stream.Message) (*view.Service, *rou
 // judge what is sent on. Of what is answered here, or has no route, they judge what would
 // be sent.
 func (w *Worker) admit(r *request, s *view.Service, rule *route.Rule) (*view.Service, *route.Rule) {
+	if s != nil && !w.fromWeb(r) {
+		return nil, nil
+	}
 	if !w.admission.judged {
 		return s, rule
 	}
@@ -253,22 +256,35 @@ func packetPort(rule *route.Rule, s *view.Service) int {
 }
 
 var (
-	typeGRPC   = []byte("application/grpc")
-	deniedGRPC = []stream.Field{
-		{Name: nameContentType, Value: typeGRPC},
+	typeGRPC      = []byte("application/grpc")
+	deniedGRPC    = deniedAs(typeGRPC)
+	deniedWeb     = deniedAs([]byte("application/grpc-web"))
+	deniedWebText = deniedAs([]byte("application/grpc-web-text"))
+)
+
+// deniedAs is the head of a call's refusal, by the content type of its protocol.
+func deniedAs(contentType []byte) []stream.Field {
+	return []stream.Field{
+		{Name: nameContentType, Value: contentType},
 		{Name: []byte("grpc-status"), Value: []byte("7")}, // PERMISSION_DENIED
 		{Name: []byte("grpc-message"), Value: []byte(exchange.Denied.Text())},
 	}
-)
+}
 
 // deniedGRPC refuses a call of gRPC in its own words, with trailers only, and reports
 // whether it was one.
 func (w *Worker) deniedGRPC(r *request) bool {
-	kind := value(r.fields, "content-type")
-	if !r.d.many || len(kind) < len(typeGRPC) || !bytes.EqualFold(kind[:len(typeGRPC)], typeGRPC) {
+	kind, fields := value(r.fields, "content-type"), deniedGRPC
+	switch {
+	case r.web.textOut:
+		fields = deniedWebText
+	case r.web.on:
+		fields = deniedWeb
+	}
+	if !r.d.many && !r.web.on || len(kind) < len(typeGRPC) || !bytes.EqualFold(kind[:len(typeGRPC)], typeGRPC) {
 		return false
 	}
-	w.msg = stream.Message{Status: 200, Fields: deniedGRPC, NoBody: true}
+	w.msg = stream.Message{Status: 200, Fields: fields, NoBody: true}
 	w.out = stream.Event{Kind: stream.Head, Stream: r.stream, Head: &w.msg}
 	if !r.d.conn.Closed() && r.d.send(&w.out, roomFor(&w.msg)) {
 		w.out = stream.Event{Kind: stream.End, Stream: r.stream}

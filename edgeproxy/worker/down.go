@@ -34,7 +34,9 @@ type down struct {
 	from     netip.AddrPort
 
 	// caller is whose connection it is, one more than the index, 0 while that is not
-	// looked up.
+	// looked up. It is so until the registry's epoch is another than callerEpoch.
+	callerEpoch uint32
+
 	caller    uint16
 	phase     phase
 	decoding  bool
@@ -318,12 +320,16 @@ func (d *down) event(ev *stream.Event) {
 	case stream.Data:
 		r.moved = w.Loop.Now()
 		d.unpaid += int32(len(ev.Data)) // of one that carries many nobody looks
-		r.received += int64(len(ev.Data))
-		r.piece = ev.Data
+		piece, ok := w.decoded(r, ev.Data)
+		if !ok {
+			return
+		}
+		r.received += int64(len(piece))
+		r.piece = piece
 		if r.copies != nil {
 			w.copyData(r)
 		}
-		w.step(r, &exchange.Event{Kind: exchange.RequestData, N: len(ev.Data)})
+		w.step(r, &exchange.Event{Kind: exchange.RequestData, N: len(piece)})
 		r.piece = nil
 		d.throttle()
 	case stream.Trailers:
@@ -335,10 +341,13 @@ func (d *down) event(ev *stream.Event) {
 		if !d.many {
 			d.conn.Pause()
 		}
+		if !w.wholeText(r) {
+			return
+		}
 		if r.copies != nil {
 			w.copyEnd(r)
 		}
-		if !r.x.RequestDone() || r.connect {
+		if !r.x.RequestDone() || r.extended {
 			w.step(r, &exchange.Event{Kind: exchange.RequestEnd})
 		}
 	case stream.Reset:

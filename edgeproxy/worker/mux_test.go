@@ -166,7 +166,7 @@ func TestManyStreams(t *testing.T) {
 	reg := upstream.NewRegistry(1)
 	shared := &Shared{
 		Watermark: 64 << 10, Times: DefaultTimes, MaxConnections: 10, MaxListenerConnections: 10,
-		Unrouted: reg.Service(""),
+		Registry: reg, Unrouted: reg.Service(""),
 	}
 	w, err := New(0, shared)
 	if err != nil {

@@ -31,13 +31,15 @@ type request struct {
 	none    exchange.Flag     // why none was found
 	inbound bool              // from another site: served at home or not at all
 	http2   bool              // the service's port speaks it
-	connect bool              // the client asked by CONNECT: it takes any success for a tunnel
-	idle    time.Duration     // bounds a tunnel's silence
-	took    time.Duration     // until a tunnel was there
-	demand  bool              // of this site's own users
-	bodyMax time.Duration     // bounds one attempt
-	start   int64
-	timer   loop.Timer
+	// extended says that the client asked by extended CONNECT: it takes any success for a tunnel.
+	extended bool
+	idle     time.Duration // bounds a tunnel's silence
+	took     time.Duration // until a tunnel was there
+	web      web           // of gRPC-Web
+	demand   bool          // of this site's own users
+	bodyMax  time.Duration // bounds one attempt
+	start    int64
+	timer    loop.Timer
 
 	head     stream.Message // kept in store
 	fields   []stream.Field // of head; has room for two more
@@ -191,7 +193,7 @@ func (w *Worker) freeRequest(r *request) {
 	r.replyKept.Free(s)
 	r.out.drop(s)
 	r.d, r.service, r.none, r.bodyMax = nil, nil, exchange.OK, 0
-	r.inbound, r.demand, r.continued, r.over, r.http2, r.connect = false, false, false, false, false, false
+	r.inbound, r.demand, r.continued, r.over, r.http2, r.extended = false, false, false, false, false, false
 	r.log = logged{response: r.log.response[:0]}
 	r.head = stream.Message{}
 	r.fields, r.trailers, r.replyTrailers = r.fields[:0], r.trailers[:0], r.replyTrailers[:0]
@@ -201,7 +203,7 @@ func (w *Worker) freeRequest(r *request) {
 	r.client, r.clientText, r.vouched = netip.Addr{}, nil, nil
 	r.retry, r.filters, r.origin, r.local = nil, nil, nil, local{}
 	clear(r.ran[:r.runs])
-	r.runs, r.asks = 0, false
+	r.runs, r.asks, r.web = 0, false, web{}
 	r.udp, r.session = false, nil
 	r.relays, r.counted, r.preset, r.port, r.holds, r.behind = false, false, upstream.Home, 0, nil, netip.AddrPort{}
 	for i := range r.attempts {
@@ -334,7 +336,7 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 		service, source := w.inbound(r, head)
 		s := v.Named(service)
 		r.source, r.from = v.Sites[string(source)], r.store.copy(w, source)
-		if r.probe = string(path) == LoadPath && !r.connect; r.probe {
+		if r.probe = string(path) == LoadPath && !r.extended; r.probe {
 			s = nil // it is for the site
 		}
 		if w.inTheClear(r, s, 0) {

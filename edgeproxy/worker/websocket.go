@@ -70,7 +70,7 @@ func (w *Worker) switching(r *request, head *stream.Message) bool {
 	if mayTunnel(head) {
 		r.head.Upgrade = r.store.copy(w, head.Upgrade)
 	}
-	if r.connect = r.d.many && string(head.Method) == "CONNECT"; !r.connect || len(head.Upgrade) == 0 {
+	if r.extended = r.d.many && string(head.Method) == "CONNECT" && len(head.Upgrade) > 0; !r.extended {
 		return true
 	}
 	r.head.Method, r.head.Length = valueGET, 0
@@ -96,7 +96,7 @@ func (w *Worker) without(fields []stream.Field, lower string) []stream.Field {
 // askBackend makes of w.msg what asks the attempt's backend for the tunnel.
 func (w *Worker) askBackend(r *request, a *attempt) {
 	a.key = nil
-	if a.up.mux == nil && !r.connect {
+	if a.up.mux == nil && !r.extended {
 		return // the client's own handshake
 	}
 	w.msg.Fields = w.without(w.msg.Fields, fieldKey)
@@ -127,14 +127,14 @@ func (r *request) clientKey() []byte {
 // answerable reports whether the client's handshake, where it is for the proxy to answer,
 // can be.
 func (r *request) answerable(a *attempt) bool {
-	return !r.asksTunnel() || r.connect || !a.speaks.many || r.clientKey() != nil
+	return !r.asksTunnel() || r.extended || !a.speaks.many || r.clientKey() != nil
 }
 
-// agrees looks at the final head of an answer to who asked for a tunnel, and says what is
+// tunnelFault looks at the final head of an answer to who asked for a tunnel, and says what is
 // wrong with it, or nothing.
-func (w *Worker) agrees(r *request, a *attempt, head *stream.Message) (wrong string) {
+func (w *Worker) tunnelFault(r *request, a *attempt, head *stream.Message) (wrong string) {
 	switch {
-	case len(head.Upgrade) == 0 && r.connect && head.Status/100 == 2:
+	case len(head.Upgrade) == 0 && r.extended && head.Status/100 == 2:
 		return "websocket_not_agreed" // which the client would take it for
 	case len(head.Upgrade) == 0 || a.key == nil:
 		return ""
@@ -157,7 +157,7 @@ func (w *Worker) agrees(r *request, a *attempt, head *stream.Message) (wrong str
 // one of its own for a tunnel.
 func (r *request) statusFor(head *stream.Message) int {
 	switch {
-	case len(head.Upgrade) == 0 || r.d == nil:
+	case len(head.Upgrade) == 0 || !r.asksTunnel():
 		return head.Status
 	case r.d.many:
 		return 200
@@ -168,11 +168,11 @@ func (r *request) statusFor(head *stream.Message) int {
 // agree makes of w.msg the head that tells the client of the tunnel.
 func (w *Worker) agree(r *request, a *attempt) {
 	w.msg.Status, w.msg.Upgrade, w.msg.Length = r.statusFor(&w.msg), r.head.Upgrade, stream.LengthUnknown
-	if a.up.mux == nil && !r.connect {
+	if a.up.mux == nil && !r.extended {
 		return // the backend's own handshake
 	}
 	w.msg.Fields = w.without(w.msg.Fields, fieldAccept)
-	if !r.connect {
+	if !r.extended {
 		accept := acceptance(r.clientKey())
 		w.msg.Fields = append(w.msg.Fields, stream.Field{Name: nameAccept, Value: r.store.copy(w, accept[:])})
 		w.fields = w.msg.Fields[:0]

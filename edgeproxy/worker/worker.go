@@ -149,6 +149,7 @@ type Worker struct {
 	// madeWay is the turn in which connections were last given up for a new one.
 	madeWay int64
 	accepts uint64
+	webText []byte // a piece of gRPC-Web, decoded or encoded
 	rnd     rand.PCG
 
 	downs   *down // all client connections with a codec

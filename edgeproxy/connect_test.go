@@ -46,16 +46,21 @@ type relayed struct {
 
 func relaying(t testing.TB, home, away func(*net.TCPConn), depsA, depsB Deps) *relayed {
 	t.Helper()
-	p := &relayed{family: newFamily(t, "mesh.example"), endpoints: map[string]string{}}
+	endpoints := map[string]string{"b": tcpBackend(t, away)}
 	if home != nil {
-		p.endpoints["a"] = tcpBackend(t, home)
+		endpoints["a"] = tcpBackend(t, home)
 	}
-	p.endpoints["b"] = tcpBackend(t, away)
-	p.objectsB = func() mesh.Objects { return trusting(siteStreams(p.endpoints, nil), p.trust()) }
+	return relayedBy(t, siteStreams, endpoints, depsA, depsB)
+}
+
+func relayedBy(t testing.TB, objects func(endpoints, gateways map[string]string) mesh.Objects, endpoints map[string]string, depsA, depsB Deps) *relayed {
+	t.Helper()
+	p := &relayed{family: newFamily(t, "mesh.example"), endpoints: endpoints}
+	p.objectsB = func() mesh.Objects { return trusting(objects(p.endpoints, nil), p.trust()) }
 	p.b = startProxy(t, Config{Site: "b", Loops: 1}, depsB, p.objectsB())
 	p.wire = newWire(t, p.b.addr("eastwest").String())
 	p.objectsA = func() mesh.Objects {
-		return trusting(siteStreams(p.endpoints, map[string]string{"b": p.wire.l.Addr().String()}), p.trust())
+		return trusting(objects(p.endpoints, map[string]string{"b": p.wire.l.Addr().String()}), p.trust())
 	}
 	p.sharing = &decided{pick: 0, then: []int{upstream.Home, upstream.None}}
 	depsA.Sharing = p.sharing
@@ -88,6 +93,9 @@ func (p *proxy) atRest() {
 	eventually(p.t, func() bool {
 		open, inFlight := 0, int64(0)
 		for _, s := range p.Stats().Streams {
+			open += s.Open
+		}
+		for _, s := range p.Stats().Sessions {
 			open += s.Open
 		}
 		for _, e := range p.Endpoints() {

@@ -212,8 +212,8 @@ type Service struct {
 	of    *View
 	ports map[int]string // protocols
 	// tunnels are the ports for whole connections as other sites know them.
-	tunnels map[int][]byte
-	places  map[uint64]Place // of sessions; nil without a Cookie
+	tunnels, packetTunnels map[int][]byte
+	places                 map[uint64]Place // of sessions; nil without a Cookie
 }
 
 // HasPort reports whether the service has the port, for requests; 0 stands for

@@ -15,7 +15,8 @@ import (
 type attempt struct {
 	r        *request
 	ref      exchange.Ref
-	up       *up // nil while there is none
+	up       *up      // nil while there is none
+	packets  *packets // in its place, to an endpoint of UDP
 	stream   stream.ID
 	next     *attempt // of the connection
 	endpoint *upstream.Endpoint
@@ -137,6 +138,10 @@ func (w *Worker) aim(r *request, a *attempt, fresh bool) {
 		a.asked = true
 		a.gate.Sent(a.remote, w.Loop.Now())
 	}
+	if r.udp && a.remote == upstream.Home {
+		w.connectPackets(a)
+		return
+	}
 	w.connect(a, fresh)
 }
 
@@ -161,7 +166,9 @@ func (w *Worker) toBackend(r *request, a *attempt, act *exchange.Action) {
 		}
 		a.end()
 	case exchange.CreditBackend:
-		a.up.credit(a, act.N)
+		if a.up != nil { // sockets of UDP are always read
+			a.up.credit(a, act.N)
+		}
 	}
 }
 
@@ -217,7 +224,7 @@ func (w *Worker) sendBody(r *request, a *attempt, act *exchange.Action) {
 	}
 	w.carried(r, n, 0)
 	pieceFrom := r.received - int64(len(r.piece))
-	for n > 0 && a.up != nil {
+	for n > 0 && (a.up != nil || a.packets != nil) {
 		var p []byte
 		if from >= pieceFrom {
 			p = r.piece[from-pieceFrom:]
@@ -225,6 +232,12 @@ func (w *Worker) sendBody(r *request, a *attempt, act *exchange.Action) {
 			p = r.kept.At(int(from - r.keptFrom))
 		}
 		p = p[:min(n, len(p))]
+		if a.packets != nil {
+			from += int64(len(p))
+			n -= len(p)
+			w.toEndpoint(a, p)
+			continue
+		}
 		if err := w.push(&a.up.conn, a.up.codec, a.up.mux, a.stream, &a.out, p); err != nil {
 			w.failed(a, exchange.ClientProtocol)
 			return
@@ -237,6 +250,10 @@ func (w *Worker) sendBody(r *request, a *attempt, act *exchange.Action) {
 // end sends the trailers and the end of the request.
 func (a *attempt) end() {
 	w, r := a.r.w, a.r
+	if a.packets != nil { // either side's end is that of both
+		w.step(r, &exchange.Event{Kind: exchange.ResponseEnd, Ref: a.ref})
+		return
+	}
 	if a.up != nil && a.up.mux != nil && r.asksTunnel() && !r.x.Tunnel() {
 		return // of its request; the tunnel that it asks for has another end
 	}
@@ -302,6 +319,9 @@ func (w *Worker) release(a *attempt, ok bool) {
 				c.UnqueuedSq.Add(took / 1000 * (took / 1000))
 			}
 		}
+	}
+	if a.packets != nil {
+		w.closePackets(a)
 	}
 	if u := a.up; u != nil {
 		a.up = nil

@@ -102,6 +102,13 @@ func (w *Worker) sendConnect(r *request, a *attempt) {
 	w.msg = stream.Message{Method: methodConnect, Authority: r.head.Authority, Length: stream.LengthUnknown}
 	w.msg.Fields = append(w.fields[:0],
 		stream.Field{Name: fieldSource, Value: w.state.View.Site}, stream.Field{Name: fieldClient, Value: r.clientText})
+	if r.udp {
+		w.msg.Upgrade, w.msg.Path, w.msg.Authority, w.msg.Scheme = tunnelUDP, r.head.Path, a.endpoint.Authority, valueHTTP
+		if a.clients != nil {
+			w.msg.Scheme = valueHTTPS
+		}
+		w.msg.Fields = append(w.msg.Fields, capsulesField)
+	}
 	w.fields = w.msg.Fields[:0]
 	a.up.watch(a.silence)
 	w.out = stream.Event{Kind: stream.Head, Stream: a.stream, Head: &w.msg}
@@ -114,7 +121,7 @@ func (w *Worker) sendConnect(r *request, a *attempt) {
 func (w *Worker) greets(r *request, a *attempt) {
 	a.how, a.status = upstream.Answered, 200
 	r.service.Cells[w.id].Arrivals.Add(1)
-	if a.sendProxy != 0 {
+	if a.sendProxy != 0 && a.packets == nil {
 		w.tellClient(r, a)
 	}
 }
@@ -122,6 +129,9 @@ func (w *Worker) greets(r *request, a *attempt) {
 // joins makes such a connection the tunnel: there nobody is asked.
 func (w *Worker) joins(r *request, a *attempt) {
 	w.agreement = stream.Message{Status: 200, Upgrade: tunnelTCP, Length: stream.LengthUnknown}
+	if r.udp {
+		w.agreement.Upgrade, w.agreement.Fields = tunnelUDP, capsulesFields
+	}
 	r.replyHead = &w.agreement
 	w.step(r, &exchange.Event{Kind: exchange.Response, Ref: a.ref, Status: 200, Switch: true})
 	r.replyHead = nil
@@ -152,7 +162,12 @@ func (w *Worker) connectFrom(r *request, head *stream.Message) *view.Service {
 	_, source := w.inbound(r, head)
 	r.source, r.from = v.Sites[string(source)], r.store.copy(w, source)
 	r.clientText, r.behind = splitClient(r.clientText)
-	t, ok := v.Tunnel(head.Authority)
+	name := head.Authority
+	if r.udp = len(head.Upgrade) > 0; r.udp {
+		name, r.head.Path = head.Path, r.store.copy(w, head.Path)
+		r.log.path = r.head.Path
+	}
+	t, ok := v.Tunnel(name)
 	if w.inTheClear(r, t.Service, t.Port) {
 		return nil
 	}
@@ -199,7 +214,11 @@ func (w *Worker) takes(r *request, s *view.Service) bool {
 	}
 	w.Loop.Spend(SocketBytes)
 	r.service, r.counted, r.holds = s.Service, true, l
-	s.Cells[w.id].StreamsOpen.Add(1)
+	if r.udp {
+		s.Cells[w.id].SessionsOpen.Add(1)
+	} else {
+		s.Cells[w.id].StreamsOpen.Add(1)
+	}
 	return true
 }
 
@@ -210,9 +229,16 @@ func (w *Worker) countSession(r *request, f exchange.Flag) {
 		s = w.shared.Unrouted
 	}
 	c := &s.Cells[w.id]
-	c.Streams[f].Add(1)
+	ended, open := &c.Streams[f], &c.StreamsOpen
+	if r.udp {
+		if f == exchange.IdleTimeout { // as every session ends
+			f = exchange.OK
+		}
+		ended, open = &c.Sessions[f], &c.SessionsOpen
+	}
+	ended.Add(1)
 	if r.counted {
-		c.StreamsOpen.Add(-1)
+		open.Add(-1)
 		r.counted = false
 	}
 	if r.holds != nil {
@@ -224,7 +250,7 @@ func (w *Worker) countSession(r *request, f exchange.Flag) {
 
 // carried counts bytes of a whole connection that was an exchange.
 func (w *Worker) carried(r *request, fromClient, fromBackend int) {
-	if r.relays && r.service != nil {
+	if r.relays && !r.udp && r.service != nil {
 		c := &r.service.Cells[w.id]
 		c.FromClients.Add(uint64(fromClient))
 		c.FromBackend.Add(uint64(fromBackend))

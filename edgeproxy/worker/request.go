@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/meridian-mesh/meridian/edgeproxy/capsule"
+	"github.com/meridian-mesh/meridian/edgeproxy/datagram"
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 	"github.com/meridian-mesh/meridian/edgeproxy/route"
@@ -89,6 +91,9 @@ type request struct {
 	// are open, holds the listener that counts it, behind the client of another site.
 	relays   bool
 	counted  bool
+	udp      bool              // ... of datagrams, in capsules
+	session  *datagram.Session // whose client it is of; d is nil then
+	capsules capsule.Reader    // of what the client's site, or the other one, sends
 	preset   int
 	port     int
 	holds    *Listener
@@ -199,6 +204,7 @@ func (w *Worker) freeRequest(r *request) {
 	r.retry, r.filters, r.origin, r.local = nil, nil, nil, local{}
 	clear(r.ran[:r.runs])
 	r.runs, r.asks, r.web = 0, false, web{}
+	r.udp, r.session = false, nil
 	r.relays, r.counted, r.preset, r.port, r.holds, r.behind = false, false, upstream.Home, 0, nil, netip.AddrPort{}
 	for i := range r.attempts {
 		r.attempts[i].endpoint, r.attempts[i].gate, r.attempts[i].flow = nil, nil, nil
@@ -254,7 +260,9 @@ func (w *Worker) goesTo(r *request, s *view.Service, rule *route.Rule, cfg *exch
 	r.service = s.Service
 	cfg.Retries = s.Retries
 	limit := s.Request
-	r.idle = s.Idle
+	if r.idle = s.Idle; r.udp {
+		r.idle = s.PacketIdle
+	}
 	if rule != nil {
 		r.bodyMax = rule.BackendRequest
 		limit = cmp.Or(rule.Request, limit)
@@ -301,7 +309,8 @@ func (w *Worker) again(r *request, a *attempt, status int) bool {
 func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.Rule) {
 	v := w.state.View
 	w.admission = admission{}
-	if r.d.many && r.d.socket.EastWest() && string(head.Method) == "CONNECT" && len(head.Upgrade) == 0 {
+	if r.d.many && r.d.socket.EastWest() && string(head.Method) == "CONNECT" &&
+		(len(head.Upgrade) == 0 || string(head.Upgrade) == string(tunnelUDP)) {
 		return w.connectFrom(r, head), nil
 	}
 	target, path, ok := route.Normalize(head.Path, w.path[:0])
@@ -428,7 +437,7 @@ func (w *Worker) backend(r *request, rule *route.Rule, backend *route.Backend) (
 
 // stays reports whether the request is served at this site or not at all.
 func (r *request) stays() bool {
-	return r.inbound || r.d == nil || r.relays && len(r.head.Authority) == 0
+	return r.inbound || r.d == nil && !r.relays || r.relays && r.d != nil && len(r.head.Authority) == 0
 }
 
 // idempotent reports whether a request of the method may be sent twice (RFC 9110 9.2.2).
@@ -446,6 +455,8 @@ func (r *request) Expire(_ *loop.Timer, now int64) {
 	switch left := r.moved + int64(r.idle) - now; {
 	case !r.x.Tunnel():
 		r.w.stop(r, exchange.UpstreamTimeout, 0)
+	case r.session != nil: // which times itself, and ends this
+		r.w.Loop.Wheel.Set(&r.timer, now+int64(r.idle))
 	case left > 0:
 		r.w.Loop.Wheel.Set(&r.timer, now+left)
 	default:
@@ -476,7 +487,7 @@ func (w *Worker) do(r *request, act *exchange.Action) {
 	case exchange.Start:
 		w.start(r, act)
 	case exchange.SendHead, exchange.SendData, exchange.SendEnd, exchange.CreditBackend:
-		if a := &r.attempts[act.Ref.Slot]; a.ref == act.Ref && a.up != nil {
+		if a := &r.attempts[act.Ref.Slot]; a.ref == act.Ref && (a.up != nil || a.packets != nil) {
 			w.toBackend(r, a, act)
 		}
 	case exchange.Release:
@@ -512,6 +523,8 @@ func (w *Worker) do(r *request, act *exchange.Action) {
 	default:
 		if r.d != nil {
 			w.toClient(r, act)
+		} else if r.relays {
+			w.toSession(r, act)
 		} else if r.asks && r.of != nil {
 			w.told(r, act)
 		}
@@ -529,7 +542,9 @@ func (w *Worker) finish(r *request, act *exchange.Action) {
 		w.Counters.Tunnels.Add(-1)
 		took = r.took
 	}
-	if r.relays {
+	if r.relays && r.d == nil { // the session counts itself
+		w.left(r)
+	} else if r.relays {
 		w.countSession(r, act.Flag)
 	} else {
 		w.count(s, act.Status, act.Flag, took)

@@ -32,16 +32,16 @@ func (w *Worker) tunnel(r *request, a *attempt) {
 	r.took = time.Duration(now - r.start)
 	w.Loop.Wheel.Clear(&r.timer)
 	w.Loop.Wheel.Clear(&a.timer)
-	if a.up.mux == nil { // else it is the timer of the other streams, too
+	if a.up != nil && a.up.mux == nil { // else it is the timer of the other streams, too
 		w.Loop.Wheel.Clear(&a.up.timer)
 	}
-	if d.conn.Closed() {
+	if d != nil && d.conn.Closed() {
 		return
 	}
-	if a.up.mux == nil { // nobody else is asked to switch
+	if a.up != nil && a.up.mux == nil { // nobody else is asked to switch
 		a.up.conn.HalfClosable()
 	}
-	if d.many {
+	if d == nil || d.many {
 		r.moved = now
 		w.Loop.Wheel.Set(&r.timer, now+int64(r.idle))
 		return

@@ -189,7 +189,7 @@ const (
 )
 
 func (u *up) offers(a *attempt) offer {
-	if u.mux == nil || !a.r.asksTunnel() {
+	if u.mux == nil || !a.r.asksTunnel() && !a.r.udp {
 		return offered
 	}
 	switch takes, known := u.mux.Extended(); {

@@ -192,12 +192,15 @@ type Worker struct {
 	freeAsking *asking
 	load       []byte // for in-band reports
 	// loadEnds are where each of several reports in load ends.
-	loadEnds  []int
-	downEv    stream.Event
-	upEv      stream.Event
-	out       stream.Event
-	msg       stream.Message
-	agreement stream.Message // of an endpoint that nobody asks
+	loadEnds    []int
+	downEv      stream.Event
+	upEv        stream.Event
+	out         stream.Event
+	msg         stream.Message
+	capsule     []byte      // of a datagram that goes to another site, or came from one
+	received    *loop.Batch // of sockets whose sessions other sites' clients have
+	freePackets *packets
+	agreement   stream.Message // of an endpoint that nobody asks
 }
 
 // New makes the worker with the index id. It serves once its loop runs and
@@ -340,6 +343,10 @@ func (w *Worker) Close() {
 	w.streams.Close()
 	w.datagrams.Close()
 	clear(w.packets)
+	if w.received != nil {
+		w.received.Free()
+		w.received = nil
+	}
 	for w.copies != nil {
 		w.stop(w.copies, exchange.ClientDisconnected, 0)
 	}

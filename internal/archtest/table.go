@@ -47,6 +47,7 @@ var rooms = []room{
 	{path: "edgeproxy/loadheader", pure: true},
 	{path: "edgeproxy/outlier", pure: true, may: vocabulary},
 	{path: "edgeproxy/clienthello", pure: true},
+	{path: "edgeproxy/capsule", pure: true},
 	{path: "edgeproxy/grpcweb", pure: true, may: []string{"edgeproxy/stream"}},
 	{path: "edgeproxy/proxyproto", pure: true},
 	{path: "edgeproxy/limit", pure: true, may: vocabulary},

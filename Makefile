@@ -30,6 +30,22 @@ build: ## build the binaries into bin/, static and stripped
 		CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/$$b ./cmd/$$b; \
 	done
 
+ARCHS ?= amd64 arm64
+
+# The same commit gives the same bytes: times are the commit's, or SOURCE_DATE_EPOCH's.
+.PHONY: packages
+packages: build ## Debian packages of the binaries for ARCHS='amd64 arm64', in bin/packages
+	@for arch in $(ARCHS); do for b in $(BINARIES); do \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/$$arch/$$b ./cmd/$$b; \
+	done; done
+	@rm -rf bin/packages
+	@go build -C deploy/packages -o $(CURDIR)/bin/packaging .
+	@bin/packaging -archs "$$(tr ' ' , <<<'$(ARCHS)')"
+
+.PHONY: test-packages
+test-packages: packages ## install those packages in a fresh Debian with systemd, use, upgrade and remove them (root; mmdebstrap, systemd-container, curl, qemu-user-static for arm64)
+	@cd deploy/packages && MERIDIAN_ARCHS='$(ARCHS)' go test -tags install -count=1 -v $(TESTFLAGS) .
+
 .PHONY: wasm
 wasm: ## build the example of a WebAssembly function, bin/function.wasm
 	@GOOS=wasip1 GOARCH=wasm go build -trimpath -ldflags "-s -w" -buildmode=c-shared -o bin/function.wasm ./examples/wasm

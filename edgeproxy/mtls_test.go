@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -90,75 +89,6 @@ func trusting(o mesh.Objects, b *mesh.TrustBundle) mesh.Objects {
 	return o
 }
 
-// wire is a relay that notes what went over it, in each direction.
-type wire struct {
-	mu   sync.Mutex
-	seen [2][]byte
-	l    net.Listener
-}
-
-func newWire(t *testing.T, to string) *wire {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &wire{l: l}
-	var wg sync.WaitGroup
-	t.Cleanup(func() { l.Close(); wg.Wait() })
-	wg.Go(func() {
-		for {
-			in, err := l.Accept()
-			if err != nil {
-				return
-			}
-			out, err := net.Dial("tcp", to)
-			if err != nil {
-				in.Close()
-				continue
-			}
-			pass := func(i int, dst, src net.Conn) {
-				defer dst.Close()
-				io.Copy(dst, io.TeeReader(src, tap{w, i}))
-			}
-			wg.Go(func() { pass(0, out, in) })
-			wg.Go(func() { pass(1, in, out) })
-		}
-	})
-	return w
-}
-
-type tap struct {
-	w *wire
-	i int
-}
-
-func (t tap) Write(p []byte) (int, error) {
-	t.w.mu.Lock()
-	defer t.w.mu.Unlock()
-	t.w.seen[t.i] = append(t.w.seen[t.i], p...)
-	return len(p), nil
-}
-
-// records reads a capture of one connection as TLS records and returns how many are
-// of application data; anything else than records is an error.
-func records(b []byte) (application int, err error) {
-	for len(b) > 0 {
-		if len(b) < 5 || b[0] < 20 || b[0] > 23 || b[1] != 3 {
-			return 0, fmt.Errorf("no TLS record: %q", b[:min(len(b), 40)])
-		}
-		n := 5 + int(binary.BigEndian.Uint16(b[3:]))
-		if b[0] == 23 {
-			application++
-		}
-		if n > len(b) {
-			return application, nil // the rest is under way
-		}
-		b = b[n:]
-	}
-	return application, nil
-}
-
 // pair is two sites, a and b, of one mesh: a sends all of its users to b.
 type pair struct {
 	*family
@@ -172,22 +102,34 @@ type pair struct {
 
 func newPair(t *testing.T, deps Deps) *pair {
 	t.Helper()
-	p := &pair{family: newFamily(t, "mesh.example")}
+	p := &pair{}
 	there := backend(t, func(w http.ResponseWriter, r *http.Request) {
 		p.served.Add(1)
 		h := r.Header.Clone()
 		p.seen.Store(&h)
 		io.WriteString(w, "b")
 	})
+	p.build(t, deps, there, mesh.PortHTTP)
+	return p
+}
+
+// build starts both sites' proxies; b's backend is there and is spoken to in a protocol.
+func (p *pair) build(t *testing.T, deps Deps, there, protocol string) {
+	t.Helper()
+	p.family = newFamily(t, "mesh.example")
+	objects := func(endpoints, gateways map[string]string, trust *mesh.TrustBundle) mesh.Objects {
+		o := siteObjects(endpoints, gateways)
+		o.Services[0].Spec.Ports[0].Protocol = protocol
+		return trusting(o, trust)
+	}
 	endpoints := map[string]string{"a": named(t, "a"), "b": there}
-	p.objectsB = func(trust *mesh.TrustBundle) mesh.Objects { return trusting(siteObjects(endpoints, nil), trust) }
+	p.objectsB = func(trust *mesh.TrustBundle) mesh.Objects { return objects(endpoints, nil, trust) }
 	deps.Sharing = &decided{pick: upstream.Home}
 	p.b = startProxy(t, Config{Site: "b", Loops: 1}, deps, p.objectsB(p.trust()))
 	p.wire = newWire(t, p.b.addr("eastwest").String())
 	gateways := map[string]string{"b": p.wire.l.Addr().String(), "c": refused(t)}
-	p.objectsA = func(trust *mesh.TrustBundle) mesh.Objects { return trusting(siteObjects(endpoints, gateways), trust) }
+	p.objectsA = func(trust *mesh.TrustBundle) mesh.Objects { return objects(endpoints, gateways, trust) }
 	p.a = startProxy(t, Config{Site: "a"}, Deps{Sharing: &decided{pick: 0, then: []int{upstream.Home, upstream.None}}}, p.objectsA(p.trust()))
-	return p
 }
 
 func (p *pair) identify(proxy *proxy, c tls.Certificate) {
@@ -406,7 +348,7 @@ func TestStrangersAreRefused(t *testing.T) {
 		{"self-signed, no SPIFFE ID", "tls_certificate_wrong_name", with(self)},
 		{"denied", "tls_certificate_denied", with(denied)},
 		{"TLS 1.2", "tls_unsupported_version", &tls.Config{Certificates: []tls.Certificate{good}, MaxVersion: tls.VersionTLS12}},
-		{"another protocol", "tls_nothing_in_common", &tls.Config{Certificates: []tls.Certificate{good}, NextProtos: []string{"h2"}}},
+		{"another protocol", "tls_nothing_in_common", &tls.Config{Certificates: []tls.Certificate{good}, NextProtos: []string{"h3"}}},
 	} {
 		if status, err := p.askEastWest(c.config); err == nil {
 			t.Errorf("%s: answered by %d", c.name, status)

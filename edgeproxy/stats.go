@@ -35,7 +35,7 @@ type Stats struct {
 	BytesReceived, BytesSent                          uint64 // client side
 	UpstreamConnects, UpstreamConnectFailures         uint64
 	UpstreamReused, Retries                           uint64
-	Tunnels                                           int // now: connections that switched protocols
+	Tunnels                                           int // now: connections and streams that switched protocols
 	TunnelsTotal                                      uint64
 	// SlowBodies and SlowReaders are client connections closed for a request's body
 	// that came, or a response that was taken, too slowly.

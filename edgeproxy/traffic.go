@@ -32,6 +32,7 @@ type Flow struct {
 type flowKey struct {
 	endpoint *upstream.Endpoint
 	caller   int
+	era      uint32
 }
 
 // Flows appends the flows to all endpoints to dst. Requests from other sites' proxies
@@ -44,8 +45,9 @@ func (s *Server) Flows(dst []Flow) []Flow {
 			continue // of a snapshot that was not taken
 		}
 		e.Flows(func(caller int, sum upstream.Sum) {
-			if caller < len(names) { // else it came after the names were read
-				dst = append(dst, Flow{names[caller], *to, e.Site != "", sum, flowKey{e, caller}})
+			// Else it came after the names were read.
+			if caller < len(names) && names[caller].Workload != (mesh.Workload{}) {
+				dst = append(dst, Flow{names[caller].Workload, *to, e.Site != "", sum, flowKey{e, caller, names[caller].Era}})
 			}
 		})
 	}
@@ -71,7 +73,18 @@ type Traffic struct {
 	told       map[flowKey]upstream.Sum
 	flows      []Flow
 	fault      string
+	heard      [upstream.MaxCallers]heard
 }
+
+// heard is when a caller was last heard of.
+type heard struct {
+	era uint32
+	at  time.Time
+}
+
+// callerMemory is for how long a caller that is silent keeps its place among those that
+// are told apart, once these are more than half of what there may be.
+const callerMemory = time.Hour
 
 // NewTraffic returns a Traffic that has told nothing yet.
 func NewTraffic(cfg TrafficConfig) *Traffic {
@@ -86,10 +99,10 @@ func (t *Traffic) Run(ctx context.Context, s *Server) error {
 	for {
 		select {
 		case <-ctx.Done():
-			t.report(s)
+			t.report(s, time.Now())
 			return nil
-		case <-tick.C:
-			if first := !t.any; t.report(s) && first {
+		case now := <-tick.C:
+			if first := !t.any; t.report(s, now) && first {
 				tick.Reset(trafficEvery)
 			}
 		}
@@ -97,8 +110,7 @@ func (t *Traffic) Run(ctx context.Context, s *Server) error {
 }
 
 // report says whether it has told of something, ever.
-func (t *Traffic) report(s *Server) bool {
-	now := time.Now()
+func (t *Traffic) report(s *Server, now time.Time) bool {
 	t.flows = s.Flows(t.flows[:0])
 	r := t.fresh(t.flows)
 	r.OverMS = float64(now.Sub(t.since)) / float64(time.Millisecond)
@@ -110,6 +122,19 @@ func (t *Traffic) report(s *Server) bool {
 		return t.any
 	}
 	t.fault, t.since, t.any = "", now, t.any || len(r.Flows) > 0
+	for i := range t.flows {
+		if f := &t.flows[i]; f.Sum != t.told[f.key] {
+			t.heard[f.key.caller] = heard{f.key.era, now}
+		}
+	}
+	// Only what was told of may be forgotten.
+	s.registry.ReclaimCallers(func(place int, of upstream.CallerName) bool {
+		h := &t.heard[place]
+		if h.at.IsZero() || h.era != of.Era {
+			*h = heard{of.Era, now} // it has its place, and was not heard of yet
+		}
+		return now.Sub(h.at) > callerMemory
+	})
 	clear(t.told)
 	for i := range t.flows {
 		t.told[t.flows[i].key] = t.flows[i].Sum

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -231,7 +232,7 @@ func TestTrafficReports(t *testing.T) {
 	}})
 	says := func(requests ...uint64) {
 		t.Helper()
-		told.report(p.Server)
+		told.report(p.Server, time.Now())
 		var n []uint64
 		for _, f := range got {
 			if f.From != (mesh.Workload{Namespace: "default", Name: "cart"}) || f.RequestBytes == 0 || f.ResponseBytes == 0 {
@@ -273,7 +274,7 @@ func TestTrafficReportIsBounded(t *testing.T) {
 		}
 		s := upstream.Sum{Requests: 1, RequestBytes: uint64(i), ResponseBytes: 2}
 		want.Requests, want.RequestBytes, want.ResponseBytes = want.Requests+s.Requests, want.RequestBytes+s.RequestBytes, want.ResponseBytes+s.ResponseBytes
-		flows = append(flows, Flow{From: w("from", i%100), To: w("to", i), Sum: s, Away: i%2 == 0, key: flowKey{e, i}})
+		flows = append(flows, Flow{From: w("from", i%100), To: w("to", i), Sum: s, Away: i%2 == 0, key: flowKey{e, i, 0}})
 	}
 	r := told.fresh(flows)
 	var got upstream.Sum
@@ -298,7 +299,7 @@ func TestCallersAreBounded(t *testing.T) {
 		r.NewCaller(mesh.Workload{Namespace: "n", Name: fmt.Sprint(i)}).Index()
 	}
 	late := r.NewCaller(mesh.Workload{Namespace: "n", Name: "late"})
-	if names := r.CallerNames(); len(names) != upstream.MaxCallers || names[late.Index()] != mesh.Others || names[first.Index()].Name != "0" || names[(*upstream.Caller)(nil).Index()] != mesh.External {
+	if names := r.CallerNames(); len(names) != upstream.MaxCallers || names[late.Index()].Workload != mesh.Others || names[first.Index()].Name != "0" || names[(*upstream.Caller)(nil).Index()].Workload != mesh.External {
 		t.Errorf("%d names, the last is %s", len(names), names[late.Index()])
 	}
 	cell := new(upstream.EndpointCell)
@@ -307,5 +308,60 @@ func TestCallersAreBounded(t *testing.T) {
 	}
 	if n := cell.Flow(late.Index()).Requests.Load(); n != 1 {
 		t.Errorf("%d requests", n)
+	}
+}
+
+// More callers come and go than there are places: the places of those that are silent for
+// an hour are given again, counts begin anew there, and nobody gets another's.
+func TestCallersAreReclaimed(t *testing.T) {
+	o := toOne(sized(t, 100))
+	o.Services = append(o.Services, service("cart", "127.9.0.1:1"), service("late", "127.9.0.2:1"))
+	p := startProxy(t, Config{}, Deps{}, o)
+	got := map[string]uint64{}
+	told := NewTraffic(TrafficConfig{Site: "a", Node: "a-1", Log: slog.New(slog.DiscardHandler), Publish: func(r *mesh.NodeTraffic) error {
+		for _, f := range r.Flows {
+			got[f.From.Name] += f.Requests
+		}
+		return nil
+	}})
+	// Certificates of many accounts take what places there are, once each.
+	now := time.Now()
+	others := func() {
+		for i := range upstream.MaxCallers {
+			p.registry.Caller(mesh.Workload{Namespace: "n", Name: fmt.Sprint("job-", i)})
+		}
+	}
+	cart, late := from(t, "127.9.0.1"), from(t, "127.9.0.2")
+	sendAs(t, cart, p.url("/"), "body")
+	p.settled("default/cart > default/echo", 1, 4, 100)
+	others()
+	told.report(p.Server, now)
+	sendAs(t, late, p.url("/"), "body")
+	p.settled("others > default/echo", 1, 4, 100)
+	told.report(p.Server, now.Add(callerMemory/2))
+	// cart goes on, on the same connection; the others and late's place among them rest.
+	sendAs(t, cart, p.url("/"), "body")
+	p.settled("default/cart > default/echo", 2, 8, 200)
+	told.report(p.Server, now.Add(callerMemory))
+	for i := range 2 {
+		told.report(p.Server, now.Add(callerMemory+time.Duration(i+1)*time.Second))
+	}
+	sendAs(t, late, p.url("/"), "body")
+	p.settled("default/late > default/echo", 1, 4, 100)
+	sendAs(t, cart, p.url("/"), "body")
+	p.settled("default/cart > default/echo", 3, 12, 300)
+	told.report(p.Server, now.Add(callerMemory+3*time.Second))
+	// All are silent; once places are short cart's is taken too, though its connection stays.
+	others()
+	for i := range 3 {
+		told.report(p.Server, now.Add(3*callerMemory+time.Duration(i)*time.Second))
+	}
+	others()
+	sendAs(t, cart, p.url("/"), "body")
+	p.settled("others > default/echo", 2, 8, 200)
+	told.report(p.Server, now.Add(3*callerMemory+4*time.Second))
+	want := map[string]uint64{"cart": 3, "late": 1, "others": 2}
+	if !maps.Equal(got, want) {
+		t.Errorf("told of %v requests, want %v", got, want)
 	}
 }

@@ -78,6 +78,7 @@ type Agent struct {
 	dp      Forwarder
 	machine machine
 	wishes  chan wish
+	turns   chan struct{} // see Alive
 	ended   chan struct{} // closed when Run has returned
 	events  chan healthEvent
 	probes  probeTimes
@@ -130,7 +131,7 @@ type wish struct {
 func New(cfg Config, dp Forwarder) *Agent {
 	return &Agent{
 		cfg: cfg, dp: dp, machine: kernel{},
-		wishes: make(chan wish), ended: make(chan struct{}), events: make(chan healthEvent, 64),
+		wishes: make(chan wish), turns: make(chan struct{}), ended: make(chan struct{}), events: make(chan healthEvent, 64),
 		status: Status{Node: cfg.Node},
 	}
 }
@@ -215,6 +216,7 @@ func (a *Agent) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-a.turns:
 		case w := <-a.wishes:
 			w.done <- r.take(w.objects)
 		case e := <-a.events:

@@ -18,6 +18,7 @@ import (
 	"github.com/meridian-mesh/meridian/chaining/agent"
 	"github.com/meridian-mesh/meridian/chaining/datapath"
 	"github.com/meridian-mesh/meridian/internal/manifest"
+	"github.com/meridian-mesh/meridian/internal/supervisor"
 )
 
 // version is set by the linker.
@@ -135,5 +136,7 @@ func serve(ctx context.Context, opts *options, log *slog.Logger) error {
 			}
 		}
 	})
-	return src.Run(ctx)
+	started := make(chan struct{})
+	close(started)
+	return supervisor.Run(ctx, log, started, a.Alive, src.Run)
 }

@@ -6,8 +6,15 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"math/big"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -147,38 +154,88 @@ func TestClientWebSocket(t *testing.T) {
 	p.says("/metrics", "meridian_tunnels_total 51\n")
 }
 
-// TestClientBrowser opens a page that posts, fetches and talks by WebSocket.
+// TestClientBrowser opens a page that posts, fetches and talks by WebSocket: over
+// HTTP/1.1, and over TLS, where a browser speaks HTTP/2 and opens WebSockets by it since
+// the proxy offers that (RFC 8441).
 func TestClientBrowser(t *testing.T) {
+	for _, tt := range []struct{ name, listener, scheme, via string }{
+		{"plain", "{name: http, port: 0, protocol: HTTP}", "http://", "1.1 "},
+		{"TLS", "{name: http, port: 0, protocol: HTTPS, tls: {certificateRefs: [{group: mesh.meridian.dev, kind: Certificate, name: site}]}}", "https://", "2.0 "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			addr, said := webSocketServer(t)
+			dir := t.TempDir()
+			certificate, key := selfSigned(t)
+			put(t, filepath.Join(dir, "site.crt"), certificate)
+			put(t, filepath.Join(dir, "site.key"), key)
+			config := filepath.Join(dir, "mesh.yaml")
+			put(t, config, strings.Replace(smallest(addr), "{name: http, port: 0, protocol: HTTP}", tt.listener, 1)+
+				"---\napiVersion: mesh.meridian.dev/v1alpha1\nkind: Certificate\nmetadata: {name: site}\nspec: {certificateFile: "+dir+"/site.crt, keyFile: "+dir+"/site.key}\n")
+			p := start(t, t.TempDir(), "--config", config)
+			via := browse(t, tt.scheme+p.listener("default/ingress/http")+"/page", said)
+			if !strings.HasPrefix(via, tt.via) {
+				t.Errorf("the WebSocket came to the proxy by %q, want HTTP/%s", via, tt.via)
+			}
+			p.says("/metrics", "meridian_tunnels_total 1\n")
+		})
+	}
+}
+
+// selfSigned makes a certificate for the loopback address and its key, as PEM.
+func selfSigned(t *testing.T) (certificate, key string) {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, k.Public(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
+}
+
+// browse has a browser open a page of the ws-server, which reports, and returns the Via
+// of its WebSocket.
+func browse(t *testing.T, page string, said *bufio.Scanner) (via string) {
+	t.Helper()
 	browser := tool(t, "apt-get install chromium", "chromium", "chromium-browser", "google-chrome")
-	addr, said := webSocketServer(t)
-	config := filepath.Join(t.TempDir(), "mesh.yaml")
-	put(t, config, smallest(addr))
-	p := start(t, t.TempDir(), "--config", config)
 	cmd := exec.CommandContext(t.Context(), browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-		"--disable-background-networking", "--user-data-dir="+t.TempDir(), "--remote-debugging-port=0", p.ingress()+"/page")
+		"--disable-background-networking", "--ignore-certificate-errors", "--user-data-dir="+t.TempDir(), "--remote-debugging-port=0", page)
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer func() { cmd.Process.Kill(); cmd.Wait() }()
-	report := make(chan string, 1)
+	report := make(chan [2]string, 1)
 	go func() {
+		via := ""
 		for said.Scan() {
+			if v, ok := strings.CutPrefix(said.Text(), "opened "); ok {
+				via = v
+			}
 			if r, ok := strings.CutPrefix(said.Text(), "report "); ok {
-				report <- r
+				report <- [2]string{r, via}
 				return
 			}
 		}
 	}()
 	select {
 	case r := <-report:
-		if r != "ok" {
-			t.Errorf("the page says %s", r)
+		if r[0] != "ok" {
+			t.Errorf("the page says %s", r[0])
 		}
+		return r[1]
 	case <-time.After(90 * time.Second):
 		cmd.Process.Kill()
 		cmd.Wait()
 		t.Errorf("the page never came to an end; the browser said\n%s", &log)
 	}
+	return ""
 }

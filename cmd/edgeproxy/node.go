@@ -20,6 +20,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/identity"
 	"github.com/meridian-mesh/meridian/edgeproxy/source"
 	"github.com/meridian-mesh/meridian/internal/bus"
+	"github.com/meridian-mesh/meridian/internal/supervisor"
 )
 
 // node is the parts of one running edgeproxy.
@@ -196,7 +197,7 @@ func (n *node) run(stop context.Context) error {
 	}
 	part("source", func(context.Context) error { return n.source.Run(follow) })
 	part("reload", n.reloadOnHangup)
-	part("watchdog", n.feedWatchdog)
+	part("watchdog", func(ctx context.Context) error { return supervisor.FeedWatchdog(ctx, n.log, n.proxy.Alive) })
 	if takesOver {
 		if err := n.takeOver(ctx, stop); err != nil {
 			return err
@@ -205,7 +206,7 @@ func (n *node) run(stop context.Context) error {
 			part("admin", n.admin.Run)
 		}
 	}
-	n.notify("READY=1")
+	supervisor.Tell(n.log, supervisor.Ready)
 	n.log.Info("edgeproxy runs", "version", version, "config", n.opts.config, "site", n.opts.site, "node", n.opts.node, "admin", n.adminAddress())
 
 	if err := n.untilOver(ctx, stop); err != nil {
@@ -222,7 +223,7 @@ func (n *node) run(stop context.Context) error {
 	if n.handedOver.Load() {
 		drain = n.leave
 	} else {
-		n.notify("STOPPING=1")
+		supervisor.Tell(n.log, supervisor.Stopping)
 	}
 	if err := drain(limit); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("drain: %w", err)
@@ -345,7 +346,7 @@ func (n *node) reloadOnHangup(ctx context.Context) error {
 // reload has the source read again and tells the supervisor when it did, or
 // after a while: a folder may be on a network that hangs.
 func (n *node) reload(ctx context.Context) {
-	n.notifyReloading()
+	supervisor.TellReloading(n.log)
 	was := n.source.State().CheckedAt
 	n.source.Reload()
 	n.proxy.LookAtCertificates()
@@ -355,7 +356,7 @@ func (n *node) reload(ctx context.Context) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	n.notify("READY=1")
+	supervisor.Tell(n.log, supervisor.Ready)
 }
 
 func (n *node) adminAddress() string {

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/meridian-mesh/meridian/edgeproxy"
+	"github.com/meridian-mesh/meridian/internal/supervisor"
 )
 
 const (
@@ -189,7 +190,7 @@ func (n *node) upgrade(ctx context.Context) bool {
 	if err == nil {
 		n.log.Info("another process has taken over", "pid", s.pid)
 		n.handedOver.Store(true)
-		n.notify("MAINPID=" + fmt.Sprint(s.pid))
+		supervisor.Tell(n.log, "MAINPID="+fmt.Sprint(s.pid))
 		return true
 	}
 	n.log.Error("upgrade failed; this process serves on", "program", n.program, "err", err)

@@ -341,15 +341,15 @@ func TestUpgrade_fails(t *testing.T) {
 	tries(3, "no such file")
 }
 
-// supervisor is what systemd is to a service of Type=notify.
-type supervisor struct {
+// systemd is what it is to a service of Type=notify.
+type systemd struct {
 	t    *testing.T
 	path string
 	said chan string
 }
 
-func startSupervisor(t *testing.T) *supervisor {
-	s := &supervisor{t: t, path: filepath.Join(t.TempDir(), "notify"), said: make(chan string, 1000)}
+func startSystemd(t *testing.T) *systemd {
+	s := &systemd{t: t, path: filepath.Join(t.TempDir(), "notify"), said: make(chan string, 1000)}
 	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: s.path, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
@@ -369,7 +369,7 @@ func startSupervisor(t *testing.T) *supervisor {
 }
 
 // hears waits for a message, passing over those of the watchdog.
-func (s *supervisor) hears(want string) {
+func (s *systemd) hears(want string) {
 	s.t.Helper()
 	for {
 		select {
@@ -387,7 +387,7 @@ func (s *supervisor) hears(want string) {
 }
 
 func TestNotify(t *testing.T) {
-	s := startSupervisor(t)
+	s := startSystemd(t)
 	a := startBackend(t, "a", nil)
 	config := filepath.Join(t.TempDir(), "mesh.yaml")
 	put(t, config, smallest(a.address()))

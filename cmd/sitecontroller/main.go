@@ -17,6 +17,7 @@ import (
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/controller"
 	"github.com/meridian-mesh/meridian/internal/manifest"
+	"github.com/meridian-mesh/meridian/internal/supervisor"
 )
 
 // version is set by the release build (-ldflags "-X main.version=...").
@@ -71,7 +72,8 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer cancel()
 	context.AfterFunc(stop, cancel) // the second signal takes its default action: at once
-	if err := serve(stop, srv, o.bridge, log); err != nil {
+	err = supervisor.Run(stop, log, srv.Ready(), srv.Alive, func(ctx context.Context) error { return serve(ctx, srv, o.bridge, log) })
+	if err != nil {
 		log.Error("sitecontroller ends", "err", err)
 		return exitFailed
 	}

@@ -72,8 +72,12 @@ type Event struct {
 	Flag   Flag
 	More   bool // Request
 	Reused bool // Ready
+	// Holds, of Ready: what is sent may wait for a window of the stream's own, so that a
+	// tunnel is not over before all credit has come back.
+	Holds bool
 	// Switch, of Response: the head turns the stream into a tunnel. From here both
-	// directions carry Data until each is ended on its own.
+	// directions carry Data until each is ended on its own. A request that came without
+	// More goes on; the end of one with More is that of its direction, also before.
 	Switch bool
 	// Unsent, of Failed: the peer certainly has not processed the request.
 	Unsent bool
@@ -145,23 +149,6 @@ type Action struct {
 	From   int64
 }
 
-// Config is what an exchange is allowed.
-type Config struct {
-	// Retries is how many attempts may follow a failed one.
-	Retries int
-	// Idempotent says that the request may be sent twice (RFC 9110 9.2.2).
-	Idempotent bool
-	// MaxReplay is how many bytes of request body are kept for a retry.
-	MaxReplay int
-	// ClientCredit is the client's credit for response body at the start.
-	ClientCredit int
-	// CountStale has an attempt for a connection that the other side had closed count
-	// as one of Retries.
-	CountStale bool
-	// Lost overrides the status of the answer for [UpstreamReset]; 0 does not.
-	Lost int
-}
-
 type attemptState uint8
 
 const (
@@ -177,8 +164,10 @@ type attempt struct {
 	fresh    bool
 	answered bool // a byte of an answer came
 	ended    bool // SendEnd was said
+	holds    bool
 	sent     int64
 	credit   int64
+	granted  int64 // credit at the start
 }
 
 // body is one direction's progress, in offsets from the body's start.
@@ -201,6 +190,8 @@ type Exchange struct {
 	failure  Flag
 	status   int
 	tunnel   bool
+	early    bool // the client ended its direction of a tunnel before there was one
+	open     bool // the request's head was not all of it
 	replied  bool // ReplyEnd was said
 
 	req    body
@@ -216,9 +207,9 @@ func (x *Exchange) Begin(cfg Config) {
 }
 
 // Allow changes what the exchange is allowed, while its first attempt is not sent: of
-// MaxReplay and ClientCredit the old ones stay.
+// MaxReplay, ClientCredit and Tunnel the old ones stay.
 func (x *Exchange) Allow(cfg Config) {
-	cfg.MaxReplay, cfg.ClientCredit = x.cfg.MaxReplay, x.cfg.ClientCredit
+	cfg.MaxReplay, cfg.ClientCredit, cfg.Tunnel = x.cfg.MaxReplay, x.cfg.ClientCredit, x.cfg.Tunnel
 	x.cfg = cfg
 }
 
@@ -273,8 +264,8 @@ func (x *Exchange) Step(ev *Event, out []Action) []Action {
 			return out
 		}
 		x.active = true
-		x.replay = ev.More
-		x.req.done = !ev.More
+		more := ev.More && !x.cfg.Tunnel
+		x.replay, x.open, x.req.done = more, more, !more
 		return x.start(false, false, out)
 	}
 	if !x.active {
@@ -294,6 +285,7 @@ func (x *Exchange) client(ev *Event, out []Action) []Action {
 	case RequestData:
 		return x.requestData(ev.N, out)
 	case RequestEnd:
+		x.early = x.cfg.Tunnel && !x.tunnel
 		x.req.done = true
 		for i := range x.attempts {
 			out = x.pump(&x.attempts[i], out)
@@ -319,7 +311,7 @@ func (x *Exchange) backend(a *attempt, ev *Event, out []Action) []Action {
 		if a.state != starting {
 			return out
 		}
-		a.state, a.reused, a.credit = sending, ev.Reused, int64(ev.N)
+		a.state, a.reused, a.holds, a.credit, a.granted = sending, ev.Reused, ev.Holds, int64(ev.N), int64(ev.N)
 		out = append(out, Action{Kind: SendHead, Ref: a.ref})
 		out = x.pump(a, out)
 		return x.tidy(0, out)
@@ -365,10 +357,13 @@ func (x *Exchange) backend(a *attempt, ev *Event, out []Action) []Action {
 				out = x.release(b, false, out)
 			}
 		}
-		if ev.Switch {
-			x.tunnel, x.req.done, a.ended = true, false, false
+		if x.tunnel = ev.Switch; ev.Switch && !x.open {
+			x.req.done, a.ended = x.early, false
 		}
 		out = append(out, Action{Kind: ReplyHead, Ref: a.ref, Status: ev.Status})
+		if x.tunnel {
+			out = x.pump(a, out) // what came before there was one
+		}
 		return x.tidy(0, out)
 	case ResponseData:
 		x.resp.end += int64(ev.N)
@@ -411,6 +406,10 @@ func (x *Exchange) pump(a *attempt, out []Action) []Action {
 	if a.state != sending || a.ended {
 		return out
 	}
+	if x.cfg.Tunnel && !x.tunnel {
+		a.ended = true // there is no more of the request
+		return append(out, Action{Kind: SendEnd, Ref: a.ref})
+	}
 	if n := min(x.req.end-a.sent, a.credit); n > 0 {
 		out = append(out, Action{Kind: SendData, Ref: a.ref, From: a.sent, N: int(n)})
 		a.sent += n
@@ -425,7 +424,7 @@ func (x *Exchange) pump(a *attempt, out []Action) []Action {
 
 // closed finishes a tunnel whose two directions have ended.
 func (x *Exchange) closed(out []Action) []Action {
-	if a := &x.attempts[x.winner]; x.replied && a.ended {
+	if a := &x.attempts[x.winner]; x.replied && a.ended && (!a.holds || a.credit == a.granted) {
 		return x.finish(x.status, OK, x.release(a, true, out))
 	}
 	return out

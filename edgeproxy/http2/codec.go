@@ -17,6 +17,7 @@ type Codec struct {
 	greeted  bool // the own preface is in ctl or gone
 	prefaced int  // bytes of the client's preface seen
 	settled  bool // the peer's first SETTINGS came
+	extended bool // the peer takes extended CONNECT
 
 	// Open streams: identifiers apart from the rest, for a search that touches
 	// little memory.
@@ -64,6 +65,9 @@ type flow struct {
 	headless  bool // the request is HEAD: the answer has no body
 	interim   int
 	discarded bool // what is encoded of the body is not sent
+	connect   bool // the request is CONNECT, plain or for a protocol
+	tunnel    bool // ... and was agreed to: each direction ends on its own
+	protocol  protocol
 }
 
 // ended is a stream that is over.
@@ -114,11 +118,16 @@ func (c *Codec) greet() {
 	settings := 3
 	if !c.server {
 		c.ctl = append(c.ctl, Preface...)
+	}
+	if !c.server || c.limits.Extended {
 		settings++
 	}
 	c.ctl = appendFrame(c.ctl, settings*settingLen, frameSettings, 0, 0)
 	if c.server {
 		c.ctl = appendSetting(c.ctl, settingStreams, c.limits.Streams)
+		if c.limits.Extended {
+			c.ctl = appendSetting(c.ctl, settingConnect, 1)
+		}
 	} else {
 		c.ctl = appendSetting(c.ctl, settingPush, 0)
 		c.ctl = appendSetting(c.ctl, settingStreams, 0)
@@ -303,7 +312,7 @@ func (c *Codec) pending(ev *stream.Event) bool {
 func (c *Codec) received(i int) {
 	s := &c.flows[i]
 	s.in = false
-	if s.wr && !c.server { // the answer is there: the rest of the request is not wanted
+	if s.wr && !c.server && !s.tunnel { // the answer is there: the rest of the request is not wanted
 		if !s.endOut {
 			c.ctl = appendReset(c.ctl, c.ids[i], noError)
 		}

@@ -95,6 +95,11 @@ func (c *Codec) setting(key uint16, v uint32) *fault {
 		if v < maxFrame || v > largestPeerFrame {
 			return errSettings
 		}
+	case settingConnect:
+		if v > 1 || v == 0 && c.extended { // RFC 8441 3: it is not taken back
+			return errSettings
+		}
+		c.extended = v == 1
 	}
 	return nil
 }
@@ -162,7 +167,7 @@ func (c *Codec) peerReset(f frame, p []byte, ev *stream.Event) *fault {
 	}
 	why := code(binary.BigEndian.Uint32(p))
 	s := &c.flows[i]
-	if !c.server && why == noError && s.headIn && !s.in {
+	if !c.server && why == noError && s.headIn && !s.in && !s.tunnel {
 		// RFC 9113 8.1: the answer is whole, the rest of the request is not wanted.
 		c.drop(i, false)
 		return nil

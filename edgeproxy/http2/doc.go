@@ -25,6 +25,13 @@
 // that differs from :authority, content of another length than was said. So no
 // request reaches an HTTP/1 backend that it could read in another way.
 //
+// # Tunnels
+//
+// CONNECT, plain or extended by :protocol (RFC 8441), makes a stream a tunnel once a
+// response of 2xx agrees to it: then each direction carries Data and ends on its own,
+// and neither has trailers. A client asks with Message.Upgrade, which the server has to
+// have offered; [Codec.Extended] tells.
+//
 // # Attacks
 //
 // Each is a connection error ENHANCE_YOUR_CALM, counted without a clock: streams

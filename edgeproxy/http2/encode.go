@@ -46,7 +46,9 @@ func (c *Codec) Encode(dst []byte, ev *stream.Event) ([]byte, error) {
 		return c.Say(dst), nil
 	case stream.Reset:
 		if i >= 0 {
-			c.ctl = appendReset(c.ctl, c.ids[i], codes[ev.Reason])
+			if c.server || c.flows[i].headOut { // else the peer knows nothing of it
+				c.ctl = appendReset(c.ctl, c.ids[i], codes[ev.Reason])
+			}
 			c.drop(i, true)
 		}
 		return c.Say(dst), nil
@@ -97,7 +99,7 @@ func (c *Codec) end(dst []byte, i int) []byte {
 	case !s.in:
 		c.resets = max(0, c.resets-1)
 		c.drop(i, false)
-	case c.server:
+	case c.server && !s.tunnel:
 		// RFC 9113 8.1: the answer is whole, the rest of the request is not wanted.
 		dst = appendReset(dst, id, noError)
 		c.resets = max(0, c.resets-1)
@@ -136,7 +138,7 @@ func (c *Codec) encodeData(dst []byte, i int, p []byte) ([]byte, error) {
 func (c *Codec) encodeTrailers(dst []byte, i int, fields []stream.Field) ([]byte, error) {
 	s := &c.flows[i]
 	switch {
-	case !s.headOut || s.out > 0 && !s.discarded:
+	case !s.headOut || s.out > 0 && !s.discarded, s.tunnel, s.connect && !c.server:
 		return dst, errSequence
 	case s.endOut:
 		return dst, nil // RFC 9110 6.5: they may be lost on the way
@@ -157,8 +159,8 @@ func (c *Codec) response(dst []byte, i int, m *stream.Message) ([]byte, error) {
 	switch {
 	case s.headOut:
 		return dst, errSequence
-	case m.Status < 100 || m.Status > 599 || m.Status == 101:
-		return dst, errBadHead
+	case m.Status < 100 || m.Status > 599 || m.Status == 101, s.connect && m.Status/100 == 2 && len(m.Upgrade) == 0:
+		return dst, errBadHead // who asked for a tunnel takes any success for one
 	}
 	start := len(dst)
 	dst = c.enc.AppendBegin(appendFrame(dst, 0, frameHeaders, 0, c.ids[i]))
@@ -171,6 +173,10 @@ func (c *Codec) response(dst []byte, i int, m *stream.Message) ([]byte, error) {
 		return c.frameBlock(dst, start, 0), nil
 	}
 	s.headOut = true
+	if s.connect && m.Status/100 == 2 {
+		s.tunnel, s.out = true, stream.LengthUnknown
+		return c.frameBlock(dst, start, 0), nil
+	}
 	bodiless := s.headless || m.NoBody || m.Status == 204 || m.Status == 304
 	s.discarded = bodiless
 	s.out = m.Length
@@ -203,8 +209,9 @@ func (c *Codec) request(dst []byte, i int, m *stream.Message) ([]byte, error) {
 	switch {
 	case s.headOut:
 		return dst, errSequence
-	case len(m.Method) == 0 || !all(m.Method, anyName) || string(m.Method) == "CONNECT" ||
-		!stream.ValidAuthority(m.Authority) || !validPath(m.Method, m.Path):
+	case len(m.Upgrade) > 0 || string(m.Method) == "CONNECT":
+		return c.connect(dst, i, m)
+	case len(m.Method) == 0 || !all(m.Method, anyName) || !stream.ValidAuthority(m.Authority) || !validPath(m.Method, m.Path):
 		return dst, errBadHead
 	}
 	start := len(dst)
@@ -217,11 +224,7 @@ func (c *Codec) request(dst []byte, i int, m *stream.Message) ([]byte, error) {
 	default:
 		dst = c.enc.AppendField(dst, hpack.Method, nameMethod, m.Method)
 	}
-	if string(m.Scheme) == "https" {
-		dst = hpack.AppendIndexed(dst, hpack.Scheme+1)
-	} else {
-		dst = hpack.AppendIndexed(dst, hpack.Scheme)
-	}
+	dst = appendScheme(dst, m.Scheme)
 	dst = c.enc.AppendField(dst, hpack.Authority, nameAuth, m.Authority)
 	dst = hpack.AppendLiteral(dst, hpack.Path, namePath, m.Path)
 	dst, ok := c.appendFields(dst, m.Fields)

@@ -50,6 +50,7 @@ const (
 	settingWindow    = 4
 	settingFrameSize = 5
 	settingHeadSize  = 6
+	settingConnect   = 8 // RFC 8441 3
 	defaultWindow    = 1<<16 - 1
 	maxWindow        = 1<<31 - 1
 	everyStream      = 1<<31 - 1

@@ -16,11 +16,12 @@ func FuzzServer(f *testing.F) {
 		raw(frameHeaders, 0, 1, get) + raw(frameContinuation, flagEndHeaders, 1, "\x82"), raw(frameSettings, 0, 0, "\x00\x04"+u32(5)),
 		raw(framePing, 0, 0, "12345678") + raw(frameGoAway, 0, 0, u32(1)+u32(2)) + raw(frameWindow, 0, 0, u32(7)) + raw(frameReset, 0, 1, u32(3)),
 		strings.Repeat(raw(framePriority, 0, 3, u32(1)+"\x00"), 3),
+		raw(frameHeaders, flagEndHeaders, 1, chat()) + raw(frameData, 0, 1, "ab") + raw(frameHeaders, endHead, 1, fields("a: b")),
 	} {
 		f.Add([]byte(in), uint8(3))
 	}
 	f.Fuzz(func(t *testing.T, in []byte, step uint8) {
-		fuzz(t, NewServer(Limits{Window: 1000, ConnectionWindow: 70_000}), append([]byte(hello), in...), int(step)+1, true)
+		fuzz(t, NewServer(Limits{Window: 1000, ConnectionWindow: 70_000, Extended: true}), append([]byte(hello), in...), int(step)+1, true)
 	})
 }
 
@@ -31,14 +32,19 @@ func FuzzClient(f *testing.F) {
 		raw(frameHeaders, endHead, 1, status), raw(frameHeaders, flagEndHeaders, 1, status) + raw(frameData, flagEndStream, 1, "ab"),
 		raw(frameHeaders, flagEndHeaders, 3, fields(":status: 100")) + raw(frameHeaders, flagEndHeaders, 3, status) + raw(frameHeaders, endHead, 3, fields("a: b")),
 		raw(frameGoAway, 0, 0, u32(1)+u32(2)), raw(frameReset, 0, 1, u32(0)),
+		raw(frameHeaders, flagEndHeaders, 7, status) + raw(frameData, flagEndStream, 7, "ab") + raw(frameReset, 0, 7, u32(0)),
 	} {
 		f.Add([]byte(in), uint8(3))
 	}
 	f.Fuzz(func(t *testing.T, in []byte, step uint8) {
 		c := NewClient(Limits{Window: 1000, ConnectionWindow: 70_000})
-		for range 3 {
+		for i := range 4 {
 			id, _ := c.Open()
-			if _, err := c.Encode(nil, &stream.Event{Kind: stream.Head, Stream: id, Head: &stream.Message{Method: []byte("PUT"), Authority: []byte("x"), Path: []byte("/"), Length: -1}}); err != nil {
+			m := &stream.Message{Method: []byte("PUT"), Authority: []byte("x"), Path: []byte("/"), Length: -1}
+			if i == 3 {
+				m.Method, m.Path = []byte("CONNECT"), nil
+			}
+			if _, err := c.Encode(nil, &stream.Event{Kind: stream.Head, Stream: id, Head: m}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -49,7 +55,7 @@ func FuzzClient(f *testing.F) {
 func fuzz(t *testing.T, c *Codec, in []byte, step int, server bool) {
 	state := map[stream.ID]stream.Kind{}
 	if !server {
-		state = map[stream.ID]stream.Kind{1: stream.None, 3: stream.None, 5: stream.None}
+		state = map[stream.ID]stream.Kind{1: stream.None, 3: stream.None, 5: stream.None, 7: stream.None}
 	}
 	var rest []byte
 	for len(in) > 0 {
@@ -82,6 +88,9 @@ func fuzz(t *testing.T, c *Codec, in []byte, step int, server bool) {
 				}
 				if server && ev.Stream%4 == 1 {
 					m := &stream.Message{Status: 200, Length: -1}
+					if string(ev.Head.Method) == "CONNECT" {
+						m.Upgrade = []byte("websocket")
+					}
 					if _, err := c.Encode(nil, &stream.Event{Kind: stream.Head, Stream: ev.Stream, Head: m}); err != nil {
 						t.Fatal(err)
 					}

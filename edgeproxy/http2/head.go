@@ -50,6 +50,7 @@ const (
 	hasAuthority
 	hasPath
 	hasStatus
+	hasProtocol
 )
 
 // block decodes a header block into the scratch memory. broken says what is wrong
@@ -169,6 +170,8 @@ func (h *head) pseudo(f *hpack.Field) {
 		bit, to = hasAuthority, &m.Authority
 	case ":path":
 		bit, to = hasPath, &m.Path
+	case ":protocol":
+		bit, to = hasProtocol, &m.Upgrade
 	case ":status":
 		bit = hasStatus
 		if n, ok := decimal(f.Value); ok && len(f.Value) == 3 {
@@ -208,10 +211,15 @@ func (h *head) finish() {
 }
 
 func (h *head) request() {
-	m := &h.s.msg
+	s := h.s
+	m := &s.msg
 	connect := string(m.Method) == "CONNECT"
 	want := uint8(hasMethod | hasScheme | hasPath)
-	if connect { // RFC 9113 8.5
+	tunnel := h.seen&hasProtocol != 0
+	switch {
+	case connect && tunnel: // RFC 8441 4
+		want |= hasAuthority | hasProtocol
+	case connect: // RFC 9113 8.5
 		want = hasMethod | hasAuthority
 	}
 	switch {
@@ -219,9 +227,11 @@ func (h *head) request() {
 		h.broken = "pseudo-field missing"
 	case len(m.Method) == 0 || len(m.Method) > 32 || !all(m.Method, anyName):
 		h.broken = "invalid :method"
-	case !connect && !validPath(m.Method, m.Path):
+	case tunnel && (!connect || !s.limits.Extended || h.length || !validProtocol(m.Upgrade)):
+		h.broken = "invalid :protocol"
+	case (!connect || tunnel) && !validPath(m.Method, m.Path):
 		h.broken = "invalid :path"
-	case !connect && string(m.Scheme) != "http" && string(m.Scheme) != "https":
+	case (!connect || tunnel) && string(m.Scheme) != "http" && string(m.Scheme) != "https":
 		h.broken = "invalid :scheme"
 	case h.seen&hasAuthority == 0 && h.host == nil:
 		h.broken = ":authority missing"

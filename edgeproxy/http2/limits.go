@@ -16,6 +16,9 @@ type Limits struct {
 	Resets int
 	// Idle is how many frames may come that bring nothing, more or less.
 	Idle int
+	// Extended has a server say that it takes extended CONNECT (RFC 8441). One that does
+	// not say so finds :protocol malformed.
+	Extended bool
 }
 
 // DefaultLimits are the limits in force unless configured otherwise.
@@ -31,6 +34,7 @@ const (
 	maxControl       = 32 << 10 // bytes of own frames that the caller has not fetched
 	maxClosed        = 32       // ended streams that are remembered
 	maxHost          = 261
+	maxProtocol      = 32
 	tableSize        = 4096
 	// progress is how many idle frames one that brings something makes up for.
 	progress = 64
@@ -38,6 +42,7 @@ const (
 
 func (l Limits) withDefaults() Limits {
 	d := DefaultLimits
+	d.Extended = l.Extended
 	for _, m := range []struct{ from, to *int }{
 		{&l.Head, &d.Head}, {&l.Fields, &d.Fields}, {&l.Streams, &d.Streams}, {&l.Window, &d.Window},
 		{&l.ConnectionWindow, &d.ConnectionWindow}, {&l.Interim, &d.Interim}, {&l.Resets, &d.Resets}, {&l.Idle, &d.Idle},

@@ -200,6 +200,9 @@ func (c *Codec) head(f frame, block []byte, selfish bool, ev *stream.Event) *fau
 		s = c.open(f.id)
 		s.headIn = true
 		s.headless, s.trailing = string(m.Method) == "HEAD", m.TrailersOK
+		if string(m.Method) == "CONNECT" {
+			s.asks(m.Upgrade)
+		}
 	} else {
 		s = &c.flows[i]
 		if m.Status < 200 {
@@ -212,6 +215,9 @@ func (c *Codec) head(f frame, block []byte, selfish bool, ev *stream.Event) *fau
 		}
 		s.headIn = true
 		m.NoBody = s.headless || m.Status == 204 || m.Status == 304
+		if s.connect && m.Status/100 == 2 {
+			return c.agreed(s, f, ev)
+		}
 	}
 	s.left = m.Length
 	if m.NoBody {
@@ -243,7 +249,7 @@ func (c *Codec) trail(i int, f frame, block []byte, ev *stream.Event) *fault {
 	switch {
 	case !s.in:
 		return c.reset(f.id, streamClosed)
-	case f.flags&flagEndStream == 0 || broken != "" || s.left > 0:
+	case f.flags&flagEndStream == 0 || broken != "" || s.left > 0 || s.connect && (c.server || s.tunnel):
 		return c.reset(f.id, protocolError)
 	}
 	c.endOf = f.id

@@ -35,8 +35,12 @@ type Host interface {
 	// for, empty where none was read.
 	Route(s *Session, server []byte) exchange.Flag
 	// Pick sets the session's Endpoint to one that was not tried, and counts the
-	// connection there.
+	// connection there, or says Away.
 	Pick(s *Session) exchange.Flag
+	// Take serves a session elsewhere from now on, after Pick has said Away: it gets the
+	// client's socket, which the loop does not watch any more, and what was read of it.
+	// The session is over then, without Ended.
+	Take(s *Session, fd int, held *loop.List)
 	// Connected follows when the endpoint was reached or, with false, was not.
 	Connected(s *Session, ok bool)
 	// Moved tells how many bytes went on from the client and from the backend.
@@ -50,6 +54,8 @@ type Plan struct {
 	Service       *upstream.Service
 	Connect, Idle time.Duration
 	Retries       int
+	// Port is the service's, 0 where its route names none.
+	Port int
 	// Send is the version of the PROXY header that the backend gets, 0 for none.
 	Send int
 	// Route names the rule that the connection goes by.

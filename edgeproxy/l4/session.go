@@ -25,6 +25,9 @@ type Session struct {
 	Endpoint *upstream.Endpoint
 	Tried    [exchange.MaxAttempts + 1]*upstream.Endpoint
 	Tries    int
+	// Away says that the session is served elsewhere, at Place: see [Host].Take.
+	Away  bool
+	Place int
 	// Seq numbers the engine's sessions from 1; Born is when this one came, on the
 	// loops' clock.
 	Seq  uint64
@@ -208,6 +211,10 @@ func (s *Session) dial() {
 		s.end(f, true)
 		return
 	}
+	if s.Away {
+		s.leave()
+		return
+	}
 	s.connecting = true
 	fd, err := e.loop.Connect(s.Endpoint.Addr)
 	if err == nil {
@@ -219,6 +226,20 @@ func (s *Session) dial() {
 		return
 	}
 	e.loop.Wheel.Set(&s.timer, e.loop.Now()+int64(s.Connect))
+}
+
+// leave gives the client's socket to the host.
+func (s *Session) leave() {
+	e := s.e
+	fd := s.client.fd
+	e.loop.Del(fd, s.client.handle)
+	s.client.fd = -1
+	e.loop.Wheel.Clear(&s.timer)
+	held := s.up.held
+	s.up.held = loop.List{}
+	s.unlink()
+	e.host.Take(s, fd, &held)
+	s.forget()
 }
 
 // unreachable tries another endpoint where that is allowed.
@@ -323,12 +344,20 @@ func (s *Session) shut(x *end, reset bool) {
 
 func (s *Session) end(f exchange.Flag, reset bool) {
 	e := s.e
-	s.over = true
 	e.loop.Wheel.Clear(&s.timer)
 	s.shut(&s.client, reset)
 	s.shut(&s.backend, reset)
 	s.up.free(e)
 	s.down.free(e)
+	s.unlink()
+	e.host.Ended(s, f)
+	s.forget()
+}
+
+// unlink takes the session out of the engine's list.
+func (s *Session) unlink() {
+	e := s.e
+	s.over = true
 	if s.prev != nil {
 		s.prev.next = s.next
 	} else {
@@ -338,7 +367,11 @@ func (s *Session) end(f exchange.Flag, reset bool) {
 		s.next.prev = s.prev
 	}
 	s.next, s.prev = nil, nil
-	e.host.Ended(s, f)
+}
+
+// forget has the session's memory used again.
+func (s *Session) forget() {
+	e := s.e
 	s.Owner, s.Endpoint, s.Service = nil, nil, nil
 	e.ended = append(e.ended, s)
 	e.wake()

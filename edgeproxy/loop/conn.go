@@ -2,6 +2,7 @@ package loop
 
 import (
 	"errors"
+	"io"
 	"net/netip"
 	"syscall"
 	"unsafe"
@@ -168,6 +169,17 @@ func (c *Conn) Arrived(in []byte) {
 		}
 	}
 }
+
+// Precede has what somebody else read from the socket come before what is read next.
+func (c *Conn) Precede(read *List) {
+	c.rest.Move(read)
+	if c.rest.Len() > 0 {
+		c.Again()
+	}
+}
+
+// FD is the socket, negative once it is closed.
+func (c *Conn) FD() int { return c.fd }
 
 // lastWords sends, where the socket takes it at once, what the transport has to say
 // before the end.
@@ -430,7 +442,7 @@ func (c *Conn) received(k, n int) {
 	plain, err := c.t.Feed(in)
 	if err != nil {
 		c.over, c.readable = true, true // told when what is left is taken
-		if wire := c.t.Wire(); c.secure && wire.Len() > 0 {
+		if wire := c.t.Wire(); c.secure && err != io.EOF && wire.Len() > 0 {
 			// The alert that says why, before the owner resets the connection.
 			_, _, _ = c.write(wire)
 			wire.Free(&l.Slabs)
@@ -479,6 +491,9 @@ func (c *Conn) flush() {
 	wire := c.t.Wire()
 	if wire.Len() == 0 {
 		wire.Free(&c.loop.Slabs) // an end of no bytes may have taken a slab
+		if c.Out.Len() == 0 {
+			c.Out.Free(&c.loop.Slabs) // also where the transport leaves it
+		}
 		c.end()
 		return
 	}

@@ -63,6 +63,10 @@ const (
 	LengthNone    = 0  // no body
 )
 
+// TunnelTCP stands in Message.Upgrade of a response that agrees to a plain CONNECT; it
+// is on no wire.
+const TunnelTCP = "tcp"
+
 // Message is a request's or a response's head. Hop-by-hop fields (Connection and
 // what it names, Keep-Alive, TE, Transfer-Encoding, Upgrade, Proxy-Connection,
 // Trailer) and Content-Length, Host are not among Fields: the codec has turned
@@ -85,8 +89,10 @@ type Message struct {
 	// to HEAD, 204, 304, and of HTTP/2 any that ends with its head).
 	NoBody bool
 	// Upgrade is the protocol asked for or agreed to, empty when none or
-	// when there is a choice. A response
-	// that agrees (101 in HTTP/1, 200 to an extended CONNECT in HTTP/2) makes the
+	// when there is a choice: HTTP/1's Upgrade of a GET, HTTP/2's :protocol of a CONNECT.
+	// A response
+	// that agrees (101 in HTTP/1, 2xx to CONNECT in HTTP/2, where a plain CONNECT is told
+	// by TunnelTCP) makes the
 	// stream a tunnel: Data and End of each direction follow on their own, and the
 	// request, whatever was said of its end, goes on.
 	Upgrade []byte

@@ -98,7 +98,7 @@ func (m *Mesh) Server() *Server {
 	}
 	out := newServer()
 	c := &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: []string{HTTP1}, SessionTicketsDisabled: true,
+		MinVersion: tls.VersionTLS13, NextProtos: []string{HTTP2, HTTP1}, SessionTicketsDisabled: true,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return m.own() },
 		// Which certificates are good is a question of their identities, which
 		// crypto/tls does not ask: see judge.
@@ -130,7 +130,10 @@ func (m *Mesh) Client(site string) *Client {
 			InsecureSkipVerify: true, //nolint:gosec // VerifyConnection does it
 			VerifyConnection:   func(s tls.ConnectionState) error { return m.judge(&s, x509.ExtKeyUsageServerAuth, site) },
 		}}
-		c.byName = map[string]*Client{HTTP1: c, HTTP2: {}}
+		many := *c
+		many.config = c.config.Clone()
+		many.config.NextProtos = []string{HTTP2}
+		c.byName = map[string]*Client{HTTP1: c, HTTP2: &many}
 		return c
 	})
 }

@@ -1,23 +1,8 @@
 package upstream
 
-import (
-	"sync/atomic"
+import "sync/atomic"
 
-	"github.com/meridian-mesh/meridian/api/mesh"
-)
-
-// Indices of callers that are no workload of the mesh.
-const (
-	// CallerExternal is who is not known, CallerOther a workload past MaxCallers.
-	CallerExternal = iota
-	CallerOther
-)
-
-// MaxCallers bounds the workloads whose requests are told apart by who sent them;
-// what further ones ask is counted together.
-const MaxCallers = 512
-
-// flowsEach is how many callers' counters are made at a time.
+// flowsEach is how many callers' places are made at a time.
 const flowsEach = 16
 
 // Flow counts what one caller asked of one endpoint, on one loop. A message's head
@@ -27,8 +12,9 @@ type Flow struct {
 }
 
 // flows are those of an endpoint's callers; nearly all endpoints have few, so the
-// counters are made when a caller first comes, once and not for each request.
-type flows [MaxCallers / flowsEach]atomic.Pointer[[flowsEach]Flow]
+// counters are made when a caller first comes, once and not for each request. The loop
+// adds, and who reclaims a caller's place takes that one away.
+type flows [MaxCallers / flowsEach]atomic.Pointer[[flowsEach]atomic.Pointer[Flow]]
 
 // Flow returns the counters of a caller. It is the loop's own.
 func (c *EndpointCell) Flow(caller int) *Flow {
@@ -40,10 +26,24 @@ func (c *EndpointCell) Flow(caller int) *Flow {
 	of := &all[caller/flowsEach]
 	some := of.Load()
 	if some == nil {
-		some = new([flowsEach]Flow)
+		some = new([flowsEach]atomic.Pointer[Flow])
 		of.Store(some)
 	}
-	return &some[caller%flowsEach]
+	f := some[caller%flowsEach].Load()
+	if f == nil {
+		f = new(Flow)
+		some[caller%flowsEach].Store(f)
+	}
+	return f
+}
+
+// forget takes a caller's counters away.
+func (c *EndpointCell) forget(caller int) {
+	if all := c.flows.Load(); all != nil {
+		if some := all[caller/flowsEach].Load(); some != nil {
+			some[caller%flowsEach].Store(nil)
+		}
+	}
 }
 
 // Sum is what flowed from one caller to an endpoint.
@@ -75,9 +75,11 @@ func (e *Endpoint) Flows(each func(caller int, s Sum)) {
 			}
 			there = true
 			for k := range some {
-				sums[k].Requests += some[k].Requests.Load()
-				sums[k].RequestBytes += some[k].RequestBytes.Load()
-				sums[k].ResponseBytes += some[k].ResponseBytes.Load()
+				if f := some[k].Load(); f != nil {
+					sums[k].Requests += f.Requests.Load()
+					sums[k].RequestBytes += f.RequestBytes.Load()
+					sums[k].ResponseBytes += f.ResponseBytes.Load()
+				}
 			}
 		}
 		for k := range sums {
@@ -86,52 +88,4 @@ func (e *Endpoint) Flows(each func(caller int, s Sum)) {
 			}
 		}
 	}
-}
-
-// Caller is a workload that may send requests. It is found by an address, once for
-// each connection; its index is given when it first comes, since most never do.
-type Caller struct {
-	mesh.Workload
-	registry *Registry
-	index    atomic.Int32
-}
-
-// NewCaller makes a caller of the registry.
-func (r *Registry) NewCaller(w mesh.Workload) *Caller { return &Caller{Workload: w, registry: r} }
-
-// Index is the caller's place among the counters; of nil it is that of who is not
-// known.
-func (c *Caller) Index() int {
-	if c == nil {
-		return CallerExternal
-	}
-	if i := c.index.Load(); i > 0 {
-		return int(i)
-	}
-	i := c.registry.Caller(c.Workload)
-	c.index.Store(int32(i))
-	return i
-}
-
-// Caller returns the stable index of a workload, CallerOther when there are too many.
-func (r *Registry) Caller(w mesh.Workload) int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	i, ok := r.callers[w]
-	if !ok {
-		if len(r.callerNames) == MaxCallers {
-			return CallerOther
-		}
-		i = len(r.callerNames)
-		r.callers[w] = i
-		r.callerNames = append(r.callerNames, w)
-	}
-	return i
-}
-
-// CallerNames returns the workloads by index. The result is not changed later.
-func (r *Registry) CallerNames() []mesh.Workload {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.callerNames[:len(r.callerNames):len(r.callerNames)]
 }

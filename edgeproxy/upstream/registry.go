@@ -33,8 +33,7 @@ type Registry struct {
 	sources   map[string]int
 	names     []string
 
-	callers     map[mesh.Workload]int
-	callerNames []mesh.Workload
+	callers callers
 }
 
 // NewRegistry makes a registry for a number of loops.
@@ -46,8 +45,7 @@ func NewRegistry(loops int) *Registry {
 		sources:   map[string]int{},
 		names:     []string{""},
 
-		callers:     map[mesh.Workload]int{},
-		callerNames: []mesh.Workload{CallerExternal: mesh.External, CallerOther: mesh.Others},
+		callers: newCallers(),
 	}
 }
 

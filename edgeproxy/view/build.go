@@ -106,6 +106,7 @@ func (b *builder) service(m *mesh.MeshService) {
 	b.affinity(s, m)
 	b.endpoints(s, m)
 	b.sessions(s, m)
+	b.tunnelled(s, m)
 }
 
 func (b *builder) endpoints(s *Service, m *mesh.MeshService) {

@@ -62,6 +62,7 @@ type View struct {
 	Problems []string
 
 	named   map[string]*Service
+	tunnels map[string]Tunnel // by authority
 	callers map[netip.Addr]*upstream.Caller
 }
 
@@ -207,9 +208,11 @@ type Service struct {
 	// start of a TCP connection, 0 for none.
 	SendProxy int
 
-	of     *View
-	ports  map[int]string   // protocols
-	places map[uint64]Place // of sessions; nil without a Cookie
+	of    *View
+	ports map[int]string // protocols
+	// tunnels are the ports for whole connections as other sites know them.
+	tunnels map[int][]byte
+	places  map[uint64]Place // of sessions; nil without a Cookie
 }
 
 // HasPort reports whether the service has the port, for requests; 0 stands for
@@ -312,6 +315,7 @@ func Build(snap *mesh.Snapshot, with Deps) (*View, error) {
 			Sites:      map[string]int{},
 			Peers:      map[string]*tlsio.Client{},
 			named:      map[string]*Service{},
+			tunnels:    map[string]Tunnel{},
 			callers:    map[netip.Addr]*upstream.Caller{},
 		},
 	}

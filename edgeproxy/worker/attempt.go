@@ -36,6 +36,7 @@ type attempt struct {
 	maxRequests int
 	cookie      *view.Cookie
 	token       uint64
+	sendProxy   int // version of the PROXY header that the endpoint gets
 	sent        bool
 	asked       bool             // the gate was told of it
 	how         upstream.Outcome // what the gate will be told
@@ -44,7 +45,9 @@ type attempt struct {
 	out         sending
 	heard       int64 // when the backend said something last
 	timer       loop.Timer
-	waits       bool // until the timer expires, before it starts
+	waits       bool   // until the timer expires, before it starts
+	settling    bool   // waits for the settings of its connection's other end
+	key         []byte // of WebSocket, made here; nil for none
 }
 
 // Expire ends an attempt that took longer than its route allows, or a wait before one.
@@ -53,6 +56,11 @@ func (a *attempt) Expire(*loop.Timer, int64) {
 	if a.waits {
 		a.waits = false
 		w.aim(a.r, a, false)
+		return
+	}
+	if a.settling {
+		a.r.log.declined = "settings_timeout"
+		w.failed(a, exchange.UpstreamProtocol)
 		return
 	}
 	a.broke()
@@ -102,8 +110,16 @@ func (w *Worker) aim(r *request, a *attempt, fresh bool) {
 		}
 	}
 	a.speaks = w.speaks.serial
-	if a.remote == upstream.Home && r.http2 {
+	switch {
+	case r.connects && a.remote == upstream.Home:
+		a.speaks, a.clients = w.speaks.plain, nil
+	case r.connects || a.remote == upstream.Home && r.http2:
 		a.speaks = w.speaks.mux
+	}
+	if !r.answerable(a) {
+		a.endpoint, r.log.details = nil, "websocket_key_invalid"
+		w.stop(r, exchange.ClientProtocol, 0)
+		return
 	}
 	if r.tries < len(r.tried) {
 		r.tried[r.tries] = a.endpoint
@@ -111,7 +127,7 @@ func (w *Worker) aim(r *request, a *attempt, fresh bool) {
 	}
 	a.flow = w.flow(r, a.endpoint)
 	n := a.endpoint.InFlight.Add(1)
-	a.unqueued = int(n) <= a.slots
+	a.unqueued = int(n) <= a.slots && !r.connects
 	if a.remote == upstream.Home {
 		r.service.InFlight.Add(1)
 		if a.unqueued {
@@ -153,6 +169,14 @@ func (w *Worker) sendHead(r *request, a *attempt) {
 	now := w.Loop.Now()
 	a.sent, a.sentAt, a.heard = true, now, now
 	a.endpoint.Cells[w.id].Requests.Add(1)
+	if r.connects {
+		if a.speaks.bytes {
+			w.greets(r, a)
+		} else {
+			w.sendConnect(r, a)
+		}
+		return
+	}
 	w.msg = r.head
 	if a.clients != nil {
 		w.msg.Scheme = valueHTTPS
@@ -174,6 +198,9 @@ func (w *Worker) sendHead(r *request, a *attempt) {
 	if r.bodyMax > 0 {
 		w.Loop.Wheel.Set(&a.timer, now+int64(r.bodyMax))
 	}
+	if r.upgrades() {
+		w.askBackend(r, a)
+	}
 	a.up.watch(a.silence)
 	w.out = stream.Event{Kind: stream.Head, Stream: a.stream, Head: &w.msg}
 	room := roomFor(&w.msg)
@@ -188,6 +215,7 @@ func (w *Worker) sendBody(r *request, a *attempt, act *exchange.Action) {
 	if a.flow != nil {
 		a.flow.RequestBytes.Add(uint64(n))
 	}
+	w.carried(r, n, 0)
 	pieceFrom := r.received - int64(len(r.piece))
 	for n > 0 && a.up != nil {
 		var p []byte
@@ -209,13 +237,16 @@ func (w *Worker) sendBody(r *request, a *attempt, act *exchange.Action) {
 // end sends the trailers and the end of the request.
 func (a *attempt) end() {
 	w, r := a.r.w, a.r
+	if a.up != nil && a.up.mux != nil && r.upgrades() && !r.x.Tunnel() {
+		return // of its request; the tunnel that it asks for has another end
+	}
 	if len(r.trailers) > 0 {
 		w.out = stream.Event{Kind: stream.Trailers, Stream: a.stream, Fields: r.trailers}
 		a.send(&w.out, roomForFields(r.trailers))
 	}
 	w.out = stream.Event{Kind: stream.End, Stream: a.stream}
 	a.send(&w.out, framing)
-	if a.up != nil && a.up.mux == nil && r.x.Tunnel() {
+	if a.up != nil && a.up.mux == nil && (r.x.Tunnel() || a.speaks.bytes) {
 		a.up.conn.CloseWrite()
 	}
 }
@@ -248,7 +279,7 @@ func (w *Worker) release(a *attempt, ok bool) {
 	r := a.r
 	now := w.Loop.Now()
 	w.Loop.Wheel.Clear(&a.timer)
-	a.waits = false
+	a.waits, a.settling = false, false
 	a.out.drop(&w.Loop.Slabs)
 	if a.endpoint != nil {
 		a.endpoint.InFlight.Add(-1)

@@ -28,7 +28,8 @@ func (w *Worker) caller(r *request) int {
 		return w.callerAt(r.client)
 	}
 	d := r.d
-	if d.caller == 0 {
+	if epoch := w.shared.Registry.CallerEpoch(); d.caller == 0 || d.callerEpoch != epoch {
+		d.callerEpoch = epoch
 		if p := d.peer(); p != nil && p.Account.Leaf() {
 			d.caller = 1 + uint16(w.shared.Registry.Caller(mesh.Workload{Namespace: p.Account.Namespace, Name: p.Account.Account}))
 		} else {

@@ -31,7 +31,12 @@ func (w *Worker) target(r *request, a *attempt) exchange.Flag {
 		}
 	}
 	a.connect, a.silence, a.gate = s.Connect, s.Silence, s.Gate
-	a.maxAge, a.maxRequests, a.timed, a.told, a.cookie = s.MaxAge, s.MaxRequests, s.Timed, s.Told, s.Cookie
+	a.maxAge, a.maxRequests, a.timed, a.told, a.cookie, a.sendProxy = s.MaxAge, s.MaxRequests, s.Timed, s.Told, s.Cookie, s.SendProxy
+	if i := r.preset; i != upstream.Home { // the gate has said so already
+		r.preset = upstream.Home
+		a.toRemote(s, i)
+		return exchange.OK
+	}
 	if s.Cookie != nil && r.tries == 0 && w.session(r, a, s) {
 		return exchange.OK
 	}

@@ -24,6 +24,9 @@ type muxCodec interface {
 	// Sendable is how many bytes of Data Encode takes on a stream now. A decoded
 	// Window event says that it may have grown, for all streams when it names none.
 	Sendable(id stream.ID) int
+	// Extended reports whether the peer takes requests for a tunnel to a protocol, and
+	// whether that is known yet.
+	Extended() (takes, known bool)
 }
 
 // serverCodec is a client connection's codec.
@@ -40,19 +43,22 @@ type protocol struct {
 	client func() codec
 	name   string // in the access log
 	id     uint8  // in pool keys, and where spare codecs are kept
+	bytes  bool   // whole connections: there is nothing to read of what they carry
 	many   bool   // streams at a time; the codecs are a muxCodec
 }
 
 // protocols are those of a worker. A client says which it speaks by its first
 // octets, a service by its port.
-type protocols struct{ serial, mux *protocol }
+type protocols struct{ serial, mux, plain *protocol }
 
-const protocolCount = 2
+const protocolCount = 3
 
 // newProtocols makes a loop's protocols. The codecs of HTTP/2, which cannot be shared
 // among connections at rest, share the memory that heads are decoded into.
 func newProtocols() protocols {
-	two := http2.NewScratch(http2.DefaultLimits)
+	limits := http2.DefaultLimits
+	limits.Extended = true
+	two := http2.NewScratch(limits)
 	return protocols{
 		serial: &protocol{
 			server: func() serverCodec { return http1.NewServer(http1.DefaultLimits) },
@@ -63,6 +69,11 @@ func newProtocols() protocols {
 			server: func() serverCodec { return two.NewServer() },
 			client: func() codec { return two.NewClient() },
 			name:   "HTTP/2", id: 1, many: true,
+		},
+		plain: &protocol{
+			server: func() serverCodec { return new(plain) },
+			client: func() codec { return new(plain) },
+			name:   protocolTCP, id: 2, bytes: true,
 		},
 	}
 }

@@ -34,11 +34,14 @@ type down struct {
 	from     netip.AddrPort
 
 	// caller is whose connection it is, one more than the index, 0 while that is not
-	// looked up.
+	// looked up. It is so until the registry's epoch is another than callerEpoch.
+	callerEpoch uint32
+
 	caller    uint16
 	phase     phase
 	decoding  bool
 	many      bool // its codec carries many streams at a time
+	plain     bool // its codec carries bytes and nothing else
 	agreed    bool // on that, in the TLS handshake
 	balanced  bool // a PROXY header comes first
 	peeks     bool // the first byte says whether it is TLS
@@ -69,25 +72,11 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 		w.adoptStream(l, s, fd, from)
 		return
 	}
-	d := w.freeDown
-	if d == nil {
-		d = &down{w: w}
-		d.timer.Owner = d
-		w.Loop.Spend(downBytes)
-	} else {
-		w.freeDown = d.next
-		*d = down{w: w, timer: d.timer}
-	}
-	d.listener, d.socket = l, w.state.Sockets[l]
+	d := w.newDown(l, from)
+	d.socket = w.state.Sockets[l]
 	d.span = w.spanOf(w.shared.ClientMaxAge, w.shared.ClientMaxRequests)
-	d.next = w.downs
-	if d.next != nil {
-		d.next.prev = d
-	}
-	w.downs = d
 	w.Counters.Accepted.Add(1)
 	d.id, d.born = w.nextID(), w.Loop.Now()
-	d.from = from
 	if err := d.conn.Open(w.Loop, fd, d, true); err != nil {
 		d.forget()
 		d.Recycle()
@@ -104,12 +93,44 @@ func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
 	d.greet()
 }
 
+// newDown takes memory for a client's connection and lists it.
+func (w *Worker) newDown(l *Listener, from netip.AddrPort) *down {
+	d := w.freeDown
+	if d == nil {
+		d = &down{w: w}
+		d.timer.Owner = d
+		w.Loop.Spend(downBytes)
+	} else {
+		w.freeDown = d.next
+		*d = down{w: w, timer: d.timer}
+	}
+	d.listener, d.from = l, from
+	d.next = w.downs
+	if d.next != nil {
+		d.next.prev = d
+	}
+	w.downs = d
+	return d
+}
+
 // gateway names who serves the connection.
 func (d *down) gateway() string {
-	if d.socket == nil {
+	s := d.socket
+	if s == nil {
+		s = d.w.state.Sockets[d.listener] // of a tunnel
+	}
+	if s == nil {
 		return ""
 	}
-	return d.socket.Gateway
+	return s.Gateway
+}
+
+// protocol is what the connection speaks.
+func (d *down) protocol() *protocol {
+	if d.plain {
+		return d.w.speaks.plain
+	}
+	return d.w.speaks.of(d.many)
 }
 
 // header reads what a balancer says of the client before its first request.
@@ -263,7 +284,7 @@ func (d *down) decode(in []byte) int {
 // restCodec gives the codec of a connection at rest to whoever needs one next.
 func (d *down) restCodec() {
 	if d.codec != nil && !d.many && !d.decoding && d.codec.Active() == 0 && d.codec.Reusable() && d.conn.Left() == 0 {
-		d.w.giveCodec(d.w.speaks.of(d.many), d.codec)
+		d.w.giveCodec(d.protocol(), d.codec)
 		d.codec = nil
 	}
 }
@@ -319,13 +340,14 @@ func (d *down) event(ev *stream.Event) {
 		if r.copies != nil {
 			w.copyEnd(r)
 		}
-		if !r.x.RequestDone() {
+		if !r.x.RequestDone() || r.extended {
 			w.step(r, &exchange.Event{Kind: exchange.RequestEnd})
 		}
 	case stream.Reset:
 		r.out.drop(&w.Loop.Slabs)
 		w.step(r, &exchange.Event{Kind: exchange.ClientGone})
 	case stream.Window:
+		r.carries()
 		d.pumpOne(r)
 	}
 }
@@ -456,7 +478,7 @@ func (d *down) Failed(err error) {
 		d.ended(err)
 		return
 	}
-	if d.phase == tunnelling && err == io.EOF && !d.requests.x.RequestDone() {
+	if r := d.requests; (d.phase == tunnelling || d.plain && r != nil) && err == io.EOF && !r.x.RequestDone() {
 		d.conn.Pause()
 		if ev := &d.w.downEv; d.codec.EOF(ev) == nil && ev.Kind == stream.End {
 			d.w.step(d.requests, &exchange.Event{Kind: exchange.RequestEnd})
@@ -509,7 +531,7 @@ func (d *down) forget() {
 // Recycle keeps the connection's memory for the next one.
 func (d *down) Recycle() {
 	if d.codec != nil {
-		d.w.giveCodec(d.w.speaks.of(d.many), d.codec)
+		d.w.giveCodec(d.protocol(), d.codec)
 		d.codec = nil
 	}
 	d.listener, d.socket = nil, nil

@@ -164,6 +164,7 @@ func (d *down) lookAround(now int64) {
 	for r := d.requests; r != nil && !d.conn.Closed(); {
 		next := r.next
 		switch {
+		case r.x.Tunnel() && !r.over: // timed by itself
 		case r.out.waits() && now-r.out.since >= int64(t.Stall):
 			d.w.Counters.SlowReaders.Add(1)
 			if !r.over {
@@ -171,7 +172,7 @@ func (d *down) lookAround(now int64) {
 			} else {
 				d.cut(r, stream.Cancelled)
 			}
-		case !r.over && !r.x.RequestDone() && r.kept.Len() == 0 && now-r.moved >= int64(t.Body):
+		case !r.over && !r.x.RequestDone() && !r.asksTunnel() && r.kept.Len() == 0 && now-r.moved >= int64(t.Body):
 			d.w.Counters.SlowBodies.Add(1)
 			d.w.stop(r, exchange.SlowBody, 0)
 		}

@@ -19,6 +19,7 @@ type logged struct {
 	route     string
 	details   string // overrides the flag's
 	unsecured string // why the last TLS handshake with a backend failed
+	declined  string // why there was no tunnel
 	// As the client sent them: filters rewrite what is sent on.
 	authority, path []byte
 	response        [][]byte // values of the response's fields, kept
@@ -41,7 +42,7 @@ func (w *Worker) logRequest(r *request, status int, f exchange.Flag) {
 	*e = accesslog.Entry{
 		Start: r.start, Duration: w.Loop.Now() - r.start, FirstByte: -1,
 		Status: status, Flag: f.String(), Attempts: r.tries, Received: r.received, Sent: r.log.sent,
-		Client: r.d.from, Peer: r.d.from, Gateway: r.d.gateway(), Protocol: r.d.w.speaks.of(r.d.many).name,
+		Client: r.d.from, Peer: r.d.from, Gateway: r.d.gateway(), Protocol: r.d.protocol().name,
 		Details: cmp.Or(r.log.details, exchange.DetailsOf(f, r.log.firstByte > 0)),
 		Method:  r.head.Method, Authority: r.log.authority, Path: r.log.path, Route: r.log.route,
 		Request: r.head.Fields, Response: r.log.response,
@@ -52,10 +53,15 @@ func (w *Worker) logRequest(r *request, status int, f exchange.Flag) {
 	if f == exchange.ConnectFailure && r.log.unsecured != "" {
 		e.Details = r.log.unsecured
 	}
+	if f == exchange.UpstreamProtocol && r.log.declined != "" {
+		e.Details = r.log.declined
+	}
 	if p := r.d.peer(); p != nil {
 		e.Identity = p.URI
 	}
-	if r.log.firstByte > 0 {
+	if r.d.plain { // as of a connection that is served here
+		e.Status, e.Method, e.Request = 0, nil, nil
+	} else if r.log.firstByte > 0 {
 		e.FirstByte = r.log.firstByte - r.start
 	}
 	if r.service != nil {
@@ -75,7 +81,7 @@ func (w *Worker) logRefused(d *down, status int, f exchange.Flag, what string) {
 	if w.log == nil {
 		return
 	}
-	name := w.speaks.of(d.many).name
+	name := d.protocol().name
 	if d.phase == securing {
 		name = protocolTLS
 	}

@@ -166,13 +166,13 @@ func TestManyStreams(t *testing.T) {
 	reg := upstream.NewRegistry(1)
 	shared := &Shared{
 		Watermark: 64 << 10, Times: DefaultTimes, MaxConnections: 10, MaxListenerConnections: 10,
-		Unrouted: reg.Service(""),
+		Registry: reg, Unrouted: reg.Service(""),
 	}
 	w, err := New(0, shared)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.speaks = protocols{muxCodecs, muxCodecs}
+	w.speaks = protocols{muxCodecs, muxCodecs, nil}
 	shared.Workers = []*Worker{w}
 	v, err := view.Build(&mesh.Snapshot{Objects: muxObjects(backend.Addr().String())}, view.Deps{Registry: reg, Loops: 1})
 	if err != nil {

@@ -11,14 +11,14 @@ const detailsPlaintext = "mtls_required"
 
 // inTheClear counts a request that another site sent without TLS to a listener that has
 // it, and reports whether it is refused: what holds is only known with the service, which
-// comes after the connection.
-func (w *Worker) inTheClear(r *request, s *view.Service) bool {
+// comes after the connection. port is the service's, 0 where it is not said.
+func (w *Worker) inTheClear(r *request, s *view.Service, port int) bool {
 	if r.d.socket.TLS == nil || r.d.tls() != nil {
 		return false
 	}
 	to, refused := w.shared.Unrouted, w.state.View.PeerMode.MTLS == mesh.MTLSStrict
 	if s != nil {
-		to, refused = s.Service, s.Strict(s.ServicePort(0))
+		to, refused = s.Service, s.Strict(s.ServicePort(port))
 	}
 	if !refused {
 		to.Cells[w.id].Plain.Add(1)

@@ -43,7 +43,9 @@ func (w *Worker) toClient(r *request, act *exchange.Action) {
 		if !r.x.RequestDone() && !d.many {
 			_ = d.codec.Close(nil)
 		}
-		if r.probe {
+		if d.plain {
+			d.abort(r.stream)
+		} else if r.probe {
 			w.replyLoads(r)
 		} else {
 			w.replyLocal(r, act)
@@ -76,6 +78,9 @@ func (w *Worker) takeInBand(r *request, a *attempt) {
 // for another site.
 func (w *Worker) replyHead(r *request, a *attempt) {
 	w.takeInBand(r, a)
+	if r.x.Tunnel() && r.upgrades() {
+		w.agree(r, a)
+	}
 	if r.filters != nil || r.runs > 0 {
 		w.msg.Fields = w.edited(r, w.msg.Status, w.msg.Fields)
 	}
@@ -114,6 +119,7 @@ func (w *Worker) replyBody(r *request, act *exchange.Action) bool {
 	}
 	from, n := act.From, act.N
 	r.log.sent += int64(n)
+	w.carried(r, 0, n)
 	pieceFrom := r.reply - int64(len(r.replyPiece))
 	for n > 0 {
 		var p []byte

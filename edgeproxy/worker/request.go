@@ -29,12 +29,14 @@ type request struct {
 	none    exchange.Flag     // why none was found
 	inbound bool              // from another site: served at home or not at all
 	http2   bool              // the service's port speaks it
-	idle    time.Duration     // bounds a tunnel's silence
-	took    time.Duration     // until a tunnel was there
-	demand  bool              // of this site's own users
-	bodyMax time.Duration     // bounds one attempt
-	start   int64
-	timer   loop.Timer
+	// extended says that the client asked by extended CONNECT: it takes any success for a tunnel.
+	extended bool
+	idle     time.Duration // bounds a tunnel's silence
+	took     time.Duration // until a tunnel was there
+	demand   bool          // of this site's own users
+	bodyMax  time.Duration // bounds one attempt
+	start    int64
+	timer    loop.Timer
 
 	head     stream.Message // kept in store
 	fields   []stream.Field // of head; has room for two more
@@ -55,7 +57,7 @@ type request struct {
 	out           sending
 	continued     bool  // the client was told to send the body
 	over          bool  // the exchange is, while out waits for the client's window
-	moved         int64 // when a piece of the body came last
+	moved         int64 // when a piece of the body came last; of a tunnel, of either side
 
 	// client is who is behind a trusted peer, else invalid; clientText is its text.
 	client     netip.Addr
@@ -77,9 +79,19 @@ type request struct {
 	// request while that is not over, and d is nil.
 	copies, of, sibling *request
 
-	source   int          // of an inbound request
-	from     []byte       // its name, as the other site says it
-	probe    bool         // another site asks for the loads of this one
+	source int    // of an inbound request
+	from   []byte // its name, as the other site says it
+	probe  bool   // another site asks for the loads of this one
+	// connects says that it is a whole connection: of a client here that another site
+	// serves, or of another site's that is served here. port is the service's, preset
+	// where the first attempt goes, counted that the service counts it among those that
+	// are open, holds the listener that counts it, behind the client of another site.
+	connects bool
+	counted  bool
+	preset   int
+	port     int
+	holds    *Listener
+	behind   netip.AddrPort
 	retry    *route.Retry // nil for none
 	tried    [maxTries]*upstream.Endpoint
 	tries    int
@@ -150,7 +162,7 @@ func (w *Worker) newRequest(d *down, id stream.ID) *request {
 	} else {
 		w.freeReq = r.next
 	}
-	r.d, r.stream = d, id
+	r.d, r.stream, r.preset = d, id, upstream.Home
 	list := &w.copies
 	if d != nil {
 		list = &d.requests
@@ -175,7 +187,7 @@ func (w *Worker) freeRequest(r *request) {
 	r.replyKept.Free(s)
 	r.out.drop(s)
 	r.d, r.service, r.none, r.bodyMax = nil, nil, exchange.OK, 0
-	r.inbound, r.demand, r.continued, r.over, r.http2 = false, false, false, false, false
+	r.inbound, r.demand, r.continued, r.over, r.http2, r.extended = false, false, false, false, false, false
 	r.log = logged{response: r.log.response[:0]}
 	r.head = stream.Message{}
 	r.fields, r.trailers, r.replyTrailers = r.fields[:0], r.trailers[:0], r.replyTrailers[:0]
@@ -186,6 +198,7 @@ func (w *Worker) freeRequest(r *request) {
 	r.retry, r.filters, r.origin, r.local = nil, nil, nil, local{}
 	clear(r.ran[:r.runs])
 	r.runs, r.asks = 0, false
+	r.connects, r.counted, r.preset, r.port, r.holds, r.behind = false, false, upstream.Home, 0, nil, netip.AddrPort{}
 	for i := range r.attempts {
 		r.attempts[i].endpoint, r.attempts[i].gate, r.attempts[i].flow = nil, nil, nil
 	}
@@ -207,20 +220,27 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	if w.full() {
 		w.shared.Memory.Requests.Add(1)
 		r.none, r.log.details = exchange.Overload, "memory_limit"
-	} else if s, rule := w.admitted(r, head); s != nil {
+	} else if s, rule := w.admitted(r, head); s != nil && r.connects && !w.takes(r, s) {
+		r.none = exchange.Overload
+	} else if s != nil {
 		found, limit = s, w.goesTo(r, s, rule, &cfg)
+	}
+	if r.upgrades() {
+		cfg.Tunnel, cfg.Idempotent = true, true // whichever method asked for it
 	}
 	if d.carried++; d.span.over(r.start, int(d.carried)) {
 		_ = d.codec.Close(nil)
 	}
 	w.budget.Request(r.start)
 	r.x.Begin(cfg)
-	if r.filters != nil && r.service != nil && len(r.head.Upgrade) == 0 { // a tunnel has no copy
+	if r.filters != nil && r.service != nil && !r.asksTunnel() { // a tunnel has no copy
 		w.mirror(r, limit)
 	}
 	w.found = found
 	life := r.life
-	w.step(r, &exchange.Event{Kind: exchange.Request, More: head.Length != 0})
+	// The end that a client of HTTP/2 says is one of its direction, also with its head.
+	more := head.Length != 0 || d.many && r.asksTunnel()
+	w.step(r, &exchange.Event{Kind: exchange.Request, More: more})
 	w.found = nil
 	if r.asking != nil && r.life == life {
 		w.ask(r)
@@ -280,6 +300,9 @@ func (w *Worker) again(r *request, a *attempt, status int) bool {
 func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.Rule) {
 	v := w.state.View
 	w.admission = admission{}
+	if r.d.many && r.d.socket.EastWest() && string(head.Method) == "CONNECT" && len(head.Upgrade) == 0 {
+		return w.connectFrom(r, head), nil
+	}
 	target, path, ok := route.Normalize(head.Path, w.path[:0])
 	if !ok {
 		r.none, r.log.details = exchange.ClientProtocol, "path_invalid"
@@ -296,17 +319,17 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 		Length: head.Length, Expect100: head.Expect100, TrailersOK: head.TrailersOK,
 	}
 	r.log.authority, r.log.path = r.head.Authority, r.head.Path
-	if mayTunnel(head) {
-		r.head.Upgrade = r.store.copy(w, head.Upgrade)
+	if !w.switching(r, head) {
+		return nil, nil
 	}
 	if r.inbound {
 		service, source := w.inbound(r, head)
 		s := v.Named(service)
 		r.source, r.from = v.Sites[string(source)], r.store.copy(w, source)
-		if r.probe = string(path) == LoadPath; r.probe {
+		if r.probe = string(path) == LoadPath && !r.extended; r.probe {
 			s = nil // it is for the site
 		}
-		if w.inTheClear(r, s) {
+		if w.inTheClear(r, s, 0) {
 			r.probe = false
 			return nil, nil
 		}
@@ -408,8 +431,18 @@ func idempotent(method []byte) bool {
 	return false
 }
 
-// Expire ends a request that took longer than its route allows.
-func (r *request) Expire(*loop.Timer, int64) { r.w.stop(r, exchange.UpstreamTimeout, 0) }
+// Expire ends a request that took longer than its route allows, or a tunnel that has
+// carried nothing for too long.
+func (r *request) Expire(_ *loop.Timer, now int64) {
+	switch left := r.moved + int64(r.idle) - now; {
+	case !r.x.Tunnel():
+		r.w.stop(r, exchange.UpstreamTimeout, 0)
+	case left > 0:
+		r.w.Loop.Wheel.Set(&r.timer, now+left)
+	default:
+		r.w.stop(r, exchange.IdleTimeout, 0)
+	}
+}
 
 // stop ends a request for a reason of the proxy's own.
 func (w *Worker) stop(r *request, f exchange.Flag, status int) {
@@ -487,7 +520,11 @@ func (w *Worker) finish(r *request, act *exchange.Action) {
 		w.Counters.Tunnels.Add(-1)
 		took = r.took
 	}
-	w.count(s, act.Status, act.Flag, took)
+	if r.connects {
+		w.countSession(r, act.Flag)
+	} else {
+		w.count(s, act.Status, act.Flag, took)
+	}
 	w.endCopies(r)
 	if r.d != nil {
 		w.logRequest(r, act.Status, act.Flag)

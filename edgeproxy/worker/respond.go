@@ -46,6 +46,9 @@ func (d *down) reply(id stream.ID, status int, f exchange.Flag) {
 // respond sends a whole own response.
 func (d *down) respond(id stream.ID, status int, fields []stream.Field, body []byte) {
 	w := d.w
+	if r := d.find(id); r != nil && r.extended && status/100 == 2 {
+		status = statusNotImplemented // it would be taken for a tunnel
+	}
 	w.msg = stream.Message{Status: status, Fields: fields, Length: int64(len(body)), NoBody: status == 204 || status == 304}
 	w.out = stream.Event{Kind: stream.Head, Stream: id, Head: &w.msg}
 	if d.conn.Closed() || !d.send(&w.out, roomFor(&w.msg)) {

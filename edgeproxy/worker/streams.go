@@ -6,6 +6,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/l4"
 	"github.com/meridian-mesh/meridian/edgeproxy/lb"
+	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
 )
 
@@ -42,19 +43,44 @@ func (h *streams) Route(s *l4.Session, server []byte) exchange.Flag {
 		s.Details = why
 		return exchange.Denied
 	}
-	s.Plan = l4.Plan{Service: svc.Service, Connect: svc.Connect, Idle: svc.Idle, Retries: svc.Retries, Send: svc.SendProxy, Route: rule.Key}
+	s.Plan = l4.Plan{Service: svc.Service, Connect: svc.Connect, Idle: svc.Idle, Retries: svc.Retries, Port: b.Port, Send: svc.SendProxy, Route: rule.Key}
 	svc.Cells[w.id].StreamsOpen.Add(1)
-	svc.Service.InFlight.Add(1)
+	svc.Cells[w.id].Demand.Add(1)
 	return exchange.OK
 }
 
-// Pick chooses an endpoint of the service at this site.
+// Pick chooses an endpoint of the service, here or, as the gate says, by another site.
 func (h *streams) Pick(s *l4.Session) exchange.Flag {
 	w := (*Worker)(h)
 	svc := w.state.View.Services[s.Service.Key]
 	if svc == nil {
 		return exchange.NoHealthy
 	}
+	var tried upstream.Tried
+	for {
+		switch i := h.place(svc, tried); {
+		case i >= 0 && i < len(svc.Remotes):
+			if svc.TunnelTo(s.Port) != nil {
+				s.Away, s.Place = true, i
+				return exchange.OK
+			}
+			tried = tried.With(i) // the view says why
+		case i == upstream.Shed:
+			svc.Sheds[0].N.Add(1)
+			return exchange.Shed
+		case i != upstream.Home || tried.Has(upstream.Home):
+			return exchange.NoHealthy
+		case h.home(s, svc):
+			return exchange.OK
+		default:
+			tried = tried.With(upstream.Home)
+		}
+	}
+}
+
+// home chooses an endpoint at this site.
+func (h *streams) home(s *l4.Session, svc *view.Service) bool {
+	w := (*Worker)(h)
 	w.tried = w.tried[:0]
 	for i, e := range svc.Home {
 		for _, t := range s.Tried[:s.Tries] {
@@ -70,7 +96,7 @@ func (h *streams) Pick(s *l4.Session) exchange.Flag {
 	}
 	i, ok := w.choice.Pick(svc, w.tried, draw, keyed, w.Loop.Now())
 	if !ok {
-		return exchange.NoHealthy
+		return false
 	}
 	e := svc.Home[i]
 	s.Endpoint, s.Tried[s.Tries] = e, e
@@ -79,9 +105,10 @@ func (h *streams) Pick(s *l4.Session) exchange.Flag {
 		w.Counters.Retries.Add(1)
 	}
 	e.InFlight.Add(1)
+	svc.Service.InFlight.Add(1)
 	e.Cells[w.id].Connects.Add(1)
 	w.Counters.Connects.Add(1)
-	return exchange.OK
+	return true
 }
 
 // Connected counts how an attempt to connect went.
@@ -93,9 +120,11 @@ func (h *streams) Connected(s *l4.Session, ok bool) {
 		c.Good.Add(1)
 		s.Flow = c.Flow(w.callerAt(s.From.Addr()))
 		s.Flow.Requests.Add(1)
+		s.Service.Cells[w.id].Arrivals.Add(1)
 		return
 	}
 	s.Endpoint.InFlight.Add(-1)
+	s.Service.InFlight.Add(-1)
 	c.ConnectFailures.Add(1)
 	c.Bad.Add(1)
 	w.Counters.ConnectFailures.Add(1)
@@ -126,11 +155,11 @@ func (h *streams) Ended(s *l4.Session, f exchange.Flag) {
 	svc := w.shared.Unrouted
 	if s.Service != nil {
 		svc = s.Service
-		svc.InFlight.Add(-1)
 		svc.Cells[w.id].StreamsOpen.Add(-1)
 	}
 	if e := s.Endpoint; e != nil {
 		e.InFlight.Add(-1)
+		svc.InFlight.Add(-1)
 		if f == exchange.UpstreamReset {
 			e.Cells[w.id].Failures.Add(1)
 		}

@@ -7,14 +7,23 @@ import (
 )
 
 // mayTunnel reports whether a request to switch protocols is passed on. Only
-// WebSocket is (RFC 6455): h2c in particular would let requests by that nothing
-// here has judged.
+// WebSocket is (RFC 6455, RFC 8441): h2c in particular would let requests by that
+// nothing here has judged.
 func mayTunnel(head *stream.Message) bool {
-	return head.Length == 0 && string(head.Method) == "GET" && stream.Field{Name: head.Upgrade}.Is("websocket")
+	return stream.Field{Name: head.Upgrade}.Is(protocolWebSocket) &&
+		(string(head.Method) == "CONNECT" || head.Length == 0 && string(head.Method) == "GET")
 }
 
-// tunnel makes two connections whose streams became a tunnel carry bytes until
-// both directions have ended or nothing came for too long.
+// asksTunnel reports whether the request is for a stream of bytes either way: its
+// client owes no body.
+func (r *request) asksTunnel() bool { return r.connects || r.upgrades() }
+
+// upgrades reports whether it asks to switch to a protocol, so that a backend has to agree
+// first.
+func (r *request) upgrades() bool { return len(r.head.Upgrade) > 0 }
+
+// tunnel makes two streams carry bytes until both directions have ended or nothing
+// came for too long.
 func (w *Worker) tunnel(r *request, a *attempt) {
 	d := r.d
 	now := w.Loop.Now()
@@ -23,19 +32,33 @@ func (w *Worker) tunnel(r *request, a *attempt) {
 	r.took = time.Duration(now - r.start)
 	w.Loop.Wheel.Clear(&r.timer)
 	w.Loop.Wheel.Clear(&a.timer)
-	w.Loop.Wheel.Clear(&a.up.timer)
+	if a.up.mux == nil { // else it is the timer of the other streams, too
+		w.Loop.Wheel.Clear(&a.up.timer)
+	}
 	if d.conn.Closed() {
 		return
 	}
-	d.socket = nil // nothing is routed any more, so no old routes are kept
-	if !d.many {   // as is the backend's: nobody else is asked to switch
-		d.unpaid = 0
-		d.pace.held = false
+	if a.up.mux == nil { // nobody else is asked to switch
 		a.up.conn.HalfClosable()
-		d.conn.HalfClosable()
 	}
+	if d.many {
+		r.moved = now
+		w.Loop.Wheel.Set(&r.timer, now+int64(r.idle))
+		return
+	}
+	d.socket = nil // nothing is routed any more, so no old routes are kept
+	d.unpaid = 0
+	d.pace.held = false
+	d.conn.HalfClosable()
 	d.await(tunnelling, r.idle)
 	d.conn.Resume()
+}
+
+// carries notes that a tunnel has carried something, or was taken something from.
+func (r *request) carries() {
+	if r.x.Tunnel() {
+		r.moved = r.w.Loop.Now()
+	}
 }
 
 // endTunnel closes the backend's side: by a reset where the tunnel was cut, else

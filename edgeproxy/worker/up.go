@@ -32,12 +32,14 @@ type up struct {
 	ended    bool // a tunnel's backend has sent all
 	held     bool // not read, as the client's socket is full
 	full     bool // has no room for another stream, so it is not in the pool
-	span     span
-	carried  int           // requests
-	unpaid   int           // response bytes received and not passed on
-	tls      *tlsio.Client // nil where the connection is plain
-	meter    *limit.Meter  // of the link it goes over; nil within the site
-	next     *up           // free
+	// unsettled says that an attempt waits for the other end's settings.
+	unsettled bool
+	span      span
+	carried   int           // requests
+	unpaid    int           // response bytes received and not passed on
+	tls       *tlsio.Client // nil where the connection is plain
+	meter     *limit.Meter  // of the link it goes over; nil within the site
+	next      *up           // free
 }
 
 // connect gets an attempt a stream: on a resting connection, else on a new one.
@@ -119,6 +121,17 @@ func (u *up) attach(a *attempt) {
 		}
 		return
 	}
+	if o := u.offers(a); o != offered {
+		if o == undecided {
+			u.wait(a)
+			u.settles(a)
+		}
+		u.shared()
+		if o == missing {
+			u.declines(a)
+		}
+		return
+	}
 	if !u.open(a) {
 		if u.mux != nil && u.attempts != nil {
 			u.full = true // until a stream ends
@@ -128,10 +141,15 @@ func (u *up) attach(a *attempt) {
 		u.w.connect(a, u.mux == nil)
 		return
 	}
+	u.shared()
+	u.ready(a)
+}
+
+// shared lets others have the connection as well, where it carries many streams.
+func (u *up) shared() {
 	if u.mux != nil && !u.span.over(u.w.Loop.Now(), u.carried) {
 		u.rest()
 	}
-	u.ready(a)
 }
 
 // open opens a stream for an attempt, false where the connection takes no more.
@@ -149,10 +167,13 @@ func (u *up) open(a *attempt) bool {
 }
 
 func (u *up) ready(a *attempt) {
-	reused := u.used
+	reused, ref := u.used, a.ref
 	u.used, u.fresh = true, true
 	u.conn.Bound(0)
-	u.w.step(a.r, &exchange.Event{Kind: exchange.Ready, Ref: a.ref, Reused: reused, N: u.w.shared.Watermark})
+	u.w.step(a.r, &exchange.Event{Kind: exchange.Ready, Ref: a.ref, Reused: reused, Holds: u.mux != nil, N: u.w.shared.Watermark})
+	if a.speaks.bytes && a.ref == ref {
+		u.w.agrees(a.r, a)
+	}
 }
 
 // Connected goes on to the handshake of TLS, or to the first stream.
@@ -174,6 +195,10 @@ func (u *up) established() {
 	}
 	u.carried = 0
 	for a := u.waiting(); a != nil && !u.conn.Closed(); a = u.waiting() {
+		if u.offers(a) == undecided {
+			u.settles(a)
+			continue
+		}
 		u.forget(a)
 		if !u.open(a) { // more wait than the other side takes at a time, which it says later
 			u.w.connect(a, true)
@@ -190,10 +215,10 @@ func (u *up) established() {
 	}
 }
 
-// waiting returns an attempt that has no stream yet.
+// waiting returns an attempt that waited for the connection.
 func (u *up) waiting() *attempt {
 	for a := u.attempts; a != nil; a = a.next {
-		if a.stream == 0 {
+		if a.stream == 0 && !a.settling {
 			return a
 		}
 	}
@@ -235,7 +260,7 @@ func (u *up) Expire(_ *loop.Timer, now int64) {
 	switch {
 	case u.closing:
 		u.close()
-	case u.attempts == nil || u.attempts.r.x.Tunnel(): // at rest, or timed by the client's side
+	case u.attempts == nil || u.mux == nil && u.attempts.r.x.Tunnel(): // at rest, or timed by the client's side
 	case u.conn.Paused():
 		u.deadline = now + int64(u.attempts.silence)
 		u.w.Loop.Wheel.Set(&u.timer, u.deadline)
@@ -263,6 +288,9 @@ func (u *up) Input(in []byte) int {
 		u.meter.Add(used)
 	}
 	if u.mux != nil && !u.conn.Closed() {
+		if u.unsettled {
+			u.settled()
+		}
 		w.say(&u.conn, u.mux)
 		if u.attempts == nil && !u.mux.Reusable() {
 			u.close()
@@ -323,19 +351,34 @@ func (u *up) event(ev *stream.Event) {
 	case stream.Head:
 		r.replyHead = ev.Head
 		kind, again := exchange.Response, false
+		if r.connects && ev.Head.Status >= 300 && !r.inbound {
+			w.heard(a, ev.Head)
+			w.step(r, &exchange.Event{Kind: exchange.Failed, Ref: a.ref, Flag: refusal(ev.Head.Status), Unsent: true})
+			r.replyHead = nil
+			return
+		}
 		if ev.Head.Status < 200 && len(ev.Head.Upgrade) == 0 {
 			kind = exchange.Informational
 		} else {
+			if r.upgrades() {
+				if wrong := w.tunnelFault(r, a, ev.Head); wrong != "" {
+					r.log.declined = wrong
+					a.broke()
+					w.stop(r, exchange.UpstreamProtocol, 0)
+					return
+				}
+			}
 			a.countReply(ev.Head)
 			w.heard(a, ev.Head)
 			again = w.again(r, a, ev.Head.Status)
 		}
-		w.step(r, &exchange.Event{Kind: kind, Ref: a.ref, Status: ev.Head.Status, Switch: len(ev.Head.Upgrade) > 0, Retry: again})
+		w.step(r, &exchange.Event{Kind: kind, Ref: a.ref, Status: r.statusFor(ev.Head), Switch: len(ev.Head.Upgrade) > 0, Retry: again})
 		r.replyHead = nil
 	case stream.Data:
 		if a.flow != nil {
 			a.flow.ResponseBytes.Add(uint64(len(ev.Data)))
 		}
+		r.carries()
 		u.unpaid += len(ev.Data)
 		r.reply += int64(len(ev.Data))
 		r.replyPiece = ev.Data
@@ -351,6 +394,7 @@ func (u *up) event(ev *stream.Event) {
 	case stream.Reset:
 		w.lostStream(a, ev.Reason)
 	case stream.Window:
+		r.carries()
 		u.pumpOne(a)
 	}
 }

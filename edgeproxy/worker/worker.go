@@ -187,11 +187,12 @@ type Worker struct {
 	freeAsking *asking
 	load       []byte // for in-band reports
 	// loadEnds are where each of several reports in load ends.
-	loadEnds []int
-	downEv   stream.Event
-	upEv     stream.Event
-	out      stream.Event
-	msg      stream.Message
+	loadEnds  []int
+	downEv    stream.Event
+	upEv      stream.Event
+	out       stream.Event
+	msg       stream.Message
+	agreement stream.Message // of an endpoint that nobody asks
 }
 
 // New makes the worker with the index id. It serves once its loop runs and

@@ -132,7 +132,7 @@ var dependencies = []ownedDependency{
 	{"github.com/cilium/ebpf", []string{"chaining/datapath"}, "one owner of BPF"},
 	{"github.com/vishvananda/netlink", []string{"chaining/datapath"}, "filters for kernels without TCX, routes and neighbours"},
 	{"github.com/tetratelabs/wazero", []string{"edgeproxy/function"}, "WASM runs behind one interface"},
-	{"k8s.io", []string{"controller/kube", "scheduler/plugin", "scheduler/args"}, "only the bridge and the scheduler speak to a cluster"},
+	{"k8s.io", []string{"controller/kube", "scheduler/plugin", "scheduler/args", "scheduler/cluster"}, "only the bridge, the scheduler and placement speak to a cluster"},
 	{"sigs.k8s.io/yaml", []string{"api/mesh", "cmd", "internal/schemagen"}, "YAML output"},
 	{"go.yaml.in/yaml/v3", []string{"api/mesh", "cmd", "testbed/sim/scenario"}, "documents are read with line and column in one place; scenarios are no documents of the mesh"},
 	{"github.com/paulmach/orb", []string{"geo", "edgeproxy", "controller", "testbed", "cmd"}, "geo's points are orb.Point"},

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -14,39 +16,105 @@ import (
 	"github.com/meridian-mesh/meridian/scheduler/placement"
 )
 
-func config(server, cluster, user string) []byte {
-	return []byte(`{"current-context": "x", "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}, {"name": "y", "context": {"cluster": "c", "user": "nobody"}}],
-"clusters": [{"name": "c", "cluster": {"server": "` + server + `"` + cluster + `}}], "users": [{"name": "u", "user": {` + user + `}}]}`)
+// config writes a kubeconfig and returns its path.
+func config(t *testing.T, server, cluster, user string) string {
+	t.Helper()
+	return write(t, `{"apiVersion": "v1", "kind": "Config", "current-context": "x", "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}, {"name": "y", "context": {"cluster": "c", "user": "nobody"}}],
+"clusters": [{"name": "c", "cluster": {"server": "`+server+`"`+cluster+`}}], "users": [{"name": "u", "user": {`+user+`}}]}`)
+}
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 func TestOpenNamesWhatItCannot(t *testing.T) {
 	const server = "https://127.0.0.1:1"
 	for want, x := range map[string]struct {
-		config  []byte
+		config  string
 		context string
 	}{
-		"there is no context z; there are: x, y": {config(server, "", ""), "z"},
-		`its cluster "c" or user "nobody"`:       {config(server, "", ""), "y"},
-		"user u: exec is not supported":          {config(server, "", `"exec": {"command": "aws"}`), ""},
-		"user u: auth-provider is not supported": {config(server, "", `"auth-provider": {"name": "gcp"}`), ""},
-		"user u: as is not supported":            {config(server, "", `"as": "root"`), ""},
-		"proxy-url is not supported":             {config(server, `, "proxy-url": "http://p"`, ""), ""},
-		"want https://host:port":                 {config("http://127.0.0.1:1", "", ""), ""},
-		"certificate-authority: open /d/ca.pem":  {config(server, `, "certificate-authority": "ca.pem"`, ""), ""},
-		"certificate-authority holds no PEM":     {config(server, `, "certificate-authority-data": "eA=="`, ""), ""},
-		"user u: client certificate:":            {config(server, "", `"client-certificate-data": "eA=="`), ""},
-		"user u: tokenFile: open /d/token":       {config(server, "", `"tokenFile": "token"`), ""},
-		"it has no current context":              {[]byte(`{}`), ""},
-		"kubeconfig: invalid character 'a'":      {[]byte(`apiVersion`), ""},
+		`context "z" does not exist`:            {config(t, server, "", ""), "z"},
+		`context y: its user "nobody"`:          {config(t, server, "", ""), "y"},
+		"no Auth Provider found for name \"gcp": {config(t, server, "", `"auth-provider": {"name": "gcp"}`), ""},
+		"command must be specified for u":       {config(t, server, "", `"exec": {"apiVersion": "client.authentication.k8s.io/v1"}`), ""},
+		"unable to read certificate-authority":  {config(t, server, `, "certificate-authority": "ca.pem"`, ""), ""},
+		"unable to load root certificates":      {config(t, server, `, "certificate-authority-data": "eA=="`, ""), ""},
+		"unable to read client-cert":            {config(t, server, "", `"client-certificate": "x.pem", "client-key": "y.pem"`), ""},
+		"no such file or directory":             {"/nowhere/kubeconfig", ""},
+		"kubeconfig: none names a cluster":      {write(t, `{"apiVersion": "v1", "kind": "Config"}`), ""},
+		`context z: its cluster "gone"`:         {write(t, `{"apiVersion": "v1", "kind": "Config", "contexts": [{"name": "z", "context": {"cluster": "gone", "user": "u"}}]}`), "z"},
+		"couldn't get version/kind":             {write(t, `apiVersion`), ""},
 	} {
-		if _, err := Open(x.config, "/d", x.context); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Open(x.config, x.context); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
 }
 
+// TestMain makes this program a credential plugin too, which tells how often it ran.
+func TestMain(m *testing.M) {
+	if to := os.Getenv("CLUSTER_TEST_PLUGIN"); to != "" {
+		f, err := os.OpenFile(to, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err == nil {
+			_, err = f.WriteString("x")
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		fmt.Print(`{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "secret"}}`)
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// A user is who the kubeconfig says, however it says so: a credential plugin, run when it
+// is needed and not for each request; a token read from a file; and one who acts as another.
+func TestUsers(t *testing.T) {
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"auth": %q, "as": %q, "agent": %q}`, r.Header.Get("Authorization"), r.Header.Get("Impersonate-User"), r.UserAgent())
+	}))
+	t.Cleanup(s.Close)
+	ca := `, "certificate-authority-data": "` + authority(s) + `"`
+	ran := filepath.Join(t.TempDir(), "ran")
+	token := write(t, "secret\n")
+	for name, x := range map[string]struct{ user, auth, as string }{
+		"plugin":        {fmt.Sprintf(`"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": %q, "interactiveMode": "Never", "env": [{"name": "CLUSTER_TEST_PLUGIN", "value": %q}]}`, os.Args[0], ran), "Bearer secret", ""},
+		"token file":    {fmt.Sprintf(`"tokenFile": %q`, token), "Bearer secret", ""},
+		"password":      {`"username": "u", "password": "p"`, "Basic dTpw", ""},
+		"impersonation": {`"token": "secret", "as": "someone"`, "Bearer secret", "someone"},
+	} {
+		c, err := Open(config(t, s.URL, ca, x.user), "")
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		for range 2 {
+			var got struct{ Auth, As, Agent string }
+			if err := c.do(t.Context(), http.MethodGet, "/whoami", nil, &got); err != nil {
+				t.Fatal(name, err)
+			}
+			if got.Auth != x.auth || got.As != x.as || got.Agent != "meridian" || c.Name != "c" {
+				t.Errorf("%s: cluster %s is asked by %+v", name, c.Name, got)
+			}
+		}
+	}
+	if b, err := os.ReadFile(ran); err != nil || string(b) != "x" {
+		t.Errorf("the plugin ran %q times (%v), want once", b, err)
+	}
+}
+
+func authority(s *httptest.Server) string {
+	return base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
+}
+
 // server is an API server of two nodes and some pods, one object a page.
-func server(t *testing.T, nodes, pods []string) *Cluster {
+func server(t *testing.T, token string, nodes, pods []string) *Cluster {
 	t.Helper()
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer secret" {
@@ -63,8 +131,7 @@ func server(t *testing.T, nodes, pods []string) *Cluster {
 		fmt.Fprintf(w, `{"metadata": {"continue": %q}, "items": [%s]}`, next, all[i])
 	}))
 	t.Cleanup(s.Close)
-	ca := base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
-	c, err := Open(config(s.URL, `, "certificate-authority-data": "`+ca+`"`, `"token": "secret"`), "", "x")
+	c, err := Open(config(t, s.URL, `, "certificate-authority-data": "`+authority(s)+`"`, `"token": "`+token+`"`), "x")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +152,7 @@ func by(kind, name string) string {
 
 func TestInventory(t *testing.T) {
 	rs := by("ReplicaSet", "web-5d9")
-	c := server(t, []string{
+	c := server(t, "secret", []string{
 		`{"metadata": {"name": "n1", "labels": {"topology.kubernetes.io/zone": "z1", "site": "a"}}, "status": {"allocatable": {"cpu": "3920m", "memory": "15Gi", "pods": "110"}, ` + ready + `}}`,
 		`{"metadata": {"name": "n2", "labels": {"topology.kubernetes.io/zone": "z2"}}, "spec": {"unschedulable": true}, "status": {"allocatable": {"cpu": "4", "memory": "16Gi", "pods": "110"}, ` + ready + `}}`,
 		`{"metadata": {"name": "n3"}, "status": {"allocatable": {"cpu": "4"}, "conditions": [{"type": "Ready", "status": "Unknown"}]}}`,
@@ -127,7 +194,7 @@ func TestInventory(t *testing.T) {
 	if len(pinned) != 6 {
 		t.Errorf("pinned: %v", pinned)
 	}
-	c.token = "guess"
+	c = server(t, "guess", nil, nil)
 	if _, _, err := c.Inventory(t.Context(), Options{}); err == nil || !strings.Contains(err.Error(), "401: Unauthorized") {
 		t.Errorf("with a wrong token: %v", err)
 	}

@@ -4,7 +4,7 @@
 // eviction only asks for it, and the API server refuses one that a
 // PodDisruptionBudget does not allow.
 //
-// It speaks to the API server in JSON over net/http: what placement reads of a pod is a
-// tenth of it, and a clientset would make the command line half as large again
-// (ADR 0028).
+// client-go finds and authenticates to the API server, as kubectl does. Objects are read
+// as JSON into types of this package: what placement reads of a pod is a tenth of it, and
+// a clientset, which registers every kind, would double the command line (ADR 0028).
 package cluster

@@ -34,7 +34,7 @@ type result struct {
 }
 
 // core is how many core tests a profile of v1.6.3 has: fewer would be another suite's.
-var core = map[string]int{"GATEWAY-HTTP": 36, "GATEWAY-GRPC": 14, "GATEWAY-TCP": 18, "GATEWAY-TLS": 19}
+var core = map[string]int{"GATEWAY-HTTP": 36, "GATEWAY-GRPC": 14, "GATEWAY-TCP": 18, "GATEWAY-TLS": 19, "GATEWAY-UDP": 19}
 
 // successes in a row are asked for by each check of the suite. Its own 3 come about by
 // chance where requests go anywhere.
@@ -48,6 +48,7 @@ func TestConformance(t *testing.T) {
 	for _, args := range [][]string{
 		{"test", "-c", "-vet=off", "-o", suite, "."},
 		{"build", "-o", filepath.Join(filepath.Dir(suite), "echo-basic"), "sigs.k8s.io/gateway-api/conformance/echo-basic"},
+		{"build", "-o", filepath.Join(filepath.Dir(suite), "whoami"), "./whoami"},
 	} {
 		cmd := exec.Command("go", args...)
 		cmd.Dir, cmd.Env = "conformance", append(os.Environ(), "CGO_ENABLED=0")
@@ -56,14 +57,9 @@ func TestConformance(t *testing.T) {
 		}
 	}
 	c := start(t, "conformance")
-	echo, others := images(t)
-	c.command(t, "image", append([]string{filepath.Join(filepath.Dir(suite), "echo-basic")}, echo...)...)
-	// What it would answer is asked only by tests of UDPRoute.
-	place, err := newPlace("conformance", "")
-	if err != nil {
-		t.Fatal(err)
+	for program, names := range images(t) {
+		c.command(t, "image", append([]string{filepath.Join(filepath.Dir(suite), program)}, names...)...)
 	}
-	c.command(t, "image", append([]string{place.program("pause")}, others...)...)
 	c.install(t)
 	bin := t.TempDir()
 	goBuild(t, nil, bin+"/", "./cmd/sitecontroller", "./cmd/edgeproxy")
@@ -180,9 +176,9 @@ func (c *cluster) features(t *testing.T) (names []string) {
 	return names
 }
 
-// images are the names of the images that the suite's manifests for gateways ask for:
-// those of its echo server, and others.
-func images(t *testing.T) (echo, others []string) {
+// images are the names of the images that the suite's manifests for gateways ask for, by
+// the program that is in them here: its own echo server, and whoami in CoreDNS's place.
+func images(t *testing.T) map[string][]string {
 	t.Helper()
 	cmd := exec.Command("go", "list", "-m", "-json", "sigs.k8s.io/gateway-api/conformance")
 	cmd.Dir = "conformance"
@@ -194,6 +190,7 @@ func images(t *testing.T) (echo, others []string) {
 	if err := json.Unmarshal(out, &module); err != nil {
 		t.Fatal(err)
 	}
+	names := map[string][]string{}
 	image := regexp.MustCompile(`(?m)^\s*(?:- )?image: (\S+)$`)
 	for _, dir := range []string{"base", "tests"} {
 		err := filepath.WalkDir(filepath.Join(module.Dir, dir), func(path string, d fs.DirEntry, err error) error {
@@ -211,12 +208,17 @@ func images(t *testing.T) (echo, others []string) {
 				return err
 			}
 			for _, m := range image.FindAllSubmatch(b, -1) {
-				list := &others
-				if strings.Contains(string(m[1]), "/echo-basic:") {
-					list = &echo
+				name, program := string(m[1]), ""
+				switch {
+				case strings.Contains(name, "/echo-basic:"):
+					program = "echo-basic"
+				case strings.Contains(name, "/coredns:"):
+					program = "whoami"
+				default:
+					t.Fatalf("%s asks for image %s, which nothing here stands for", path, name)
 				}
-				if !slices.Contains(*list, string(m[1])) {
-					*list = append(*list, string(m[1]))
+				if !slices.Contains(names[program], name) {
+					names[program] = append(names[program], name)
 				}
 			}
 			return nil
@@ -225,8 +227,8 @@ func images(t *testing.T) (echo, others []string) {
 			t.Fatal(err)
 		}
 	}
-	if len(echo) == 0 || len(others) == 0 {
-		t.Fatalf("the suite's images are %v and %v", echo, others)
+	if len(names) != 2 {
+		t.Fatalf("the suite's images are %v", names)
 	}
-	return echo, others
+	return names
 }

@@ -9,7 +9,7 @@ const report = (text) => fetch('/report', { method: 'POST', body: text });
     const echoed = await (await fetch('/echo', { method: 'POST', body: 'x'.repeat(300000) })).text();
     if (echoed.length !== 300000) throw new Error('echo of ' + echoed.length);
     await new Promise((done, fail) => {
-      const s = new WebSocket('ws://' + location.host + '/ws');
+      const s = new WebSocket(location.protocol.replace('http', 'ws') + '//' + location.host + '/ws');
       s.binaryType = 'arraybuffer';
       s.onopen = () => { s.send('hello'); s.send(new Uint8Array(100000)); };
       let got = 0;
@@ -30,6 +30,8 @@ const server = http.createServer((req, res) => {
   }
   req.pipe(res);
 });
-new WebSocketServer({ server }).on('connection', (s) => s.on('message', (m, binary) => s.send(m, { binary }))
-  .on('close', (code) => console.log('closed ' + code)));
+new WebSocketServer({ server }).on('connection', (s, req) => {
+  console.log('opened ' + req.headers.via);
+  s.on('message', (m, binary) => s.send(m, { binary })).on('close', (code) => console.log('closed ' + code));
+});
 server.listen(0, '127.0.0.1', () => console.log(server.address().port));

@@ -1,16 +1,12 @@
 package cli
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
+	"io/fs"
 	"time"
 
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
 
 	"github.com/meridian-mesh/meridian/scheduler/cluster"
 	"github.com/meridian-mesh/meridian/scheduler/placement"
@@ -24,39 +20,21 @@ type kubeFlags struct {
 }
 
 func (k *kubeFlags) flags(cmd *cobra.Command) {
-	fs := cmd.Flags()
-	fs.StringVar(&k.kubeconfig, "kubeconfig", "", "the cluster's kubeconfig, a `file`; by default KUBECONFIG, else ~/.kube/config")
-	fs.StringVar(&k.context, "kube-context", "", "the kubeconfig's context, by `name`; by default its current one")
-	fs.StringVar(&k.Cluster, "cluster", "", "the cluster's `name` in the traffic matrix, as the scheduler's args and the bridge have it")
-	fs.StringVar(&k.SiteLabel, "site-label", "mesh.meridian.dev/site", "the node label that names its site, else its zone")
-	fs.StringVar(&k.Scheduler, "scheduler", "meridian-scheduler", "the scheduler that places pods by traffic, by `name`; pods of others stay")
+	f := cmd.Flags()
+	f.StringVar(&k.kubeconfig, "kubeconfig", "", "the cluster's kubeconfig, a `file`; by default those of KUBECONFIG, else ~/.kube/config, else the pod's service account")
+	f.StringVar(&k.context, "kube-context", "", "the kubeconfig's context, by `name`; by default its current one")
+	f.StringVar(&k.Cluster, "cluster", "", "the cluster's `name` in the traffic matrix, as the scheduler's args and the bridge have it")
+	f.StringVar(&k.SiteLabel, "site-label", "mesh.meridian.dev/site", "the node label that names its site, else its zone")
+	f.StringVar(&k.Scheduler, "scheduler", "meridian-scheduler", "the scheduler that places pods by traffic, by `name`; pods of others stay")
 }
 
-// open reads the kubeconfig.
+// open finds the cluster as kubectl does.
 func (k *kubeFlags) open() (*cluster.Cluster, error) {
-	path := cmp.Or(k.kubeconfig, os.Getenv("KUBECONFIG"))
-	if k.kubeconfig == "" && strings.ContainsRune(path, filepath.ListSeparator) {
-		return nil, errUsage{errors.New("KUBECONFIG names several files: name one with --kubeconfig")}
+	c, err := cluster.Open(k.kubeconfig, k.context)
+	if errors.Is(err, cluster.ErrNoKubeconfig) || errors.Is(err, fs.ErrNotExist) {
+		return nil, hinted{err, "name it with --kubeconfig"}
 	}
-	if path == "" {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return nil, hinted{err, "name the kubeconfig with --kubeconfig"}
-		}
-		path = filepath.Join(home, ".kube", "config")
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, hinted{fmt.Errorf("kubeconfig: %w", err), "name it with --kubeconfig"}
-	}
-	if data, err = yaml.YAMLToJSON(data); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	c, err := cluster.Open(data, filepath.Dir(path), k.context)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return c, nil
+	return c, err
 }
 
 func placementApply(e *env) *cobra.Command {

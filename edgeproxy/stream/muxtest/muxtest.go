@@ -59,6 +59,9 @@ func (c *Codec) Reset() { *c = Codec{server: c.server, streams: map[stream.ID]*s
 // Refuse is false: a head that is late holds no stream.
 func (c *Codec) Refuse() (stream.ID, bool) { return 0, false }
 
+// Extended is false: there are no tunnels.
+func (c *Codec) Extended() (takes, known bool) { return false, true }
+
 // Decode reads frames up to the first that is an event.
 func (c *Codec) Decode(in []byte, ev *stream.Event) (int, error) {
 	used := 0

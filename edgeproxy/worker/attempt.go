@@ -111,9 +111,9 @@ func (w *Worker) aim(r *request, a *attempt, fresh bool) {
 	}
 	a.speaks = w.speaks.serial
 	switch {
-	case r.connects && a.remote == upstream.Home:
+	case r.relays && a.remote == upstream.Home:
 		a.speaks, a.clients = w.speaks.plain, nil
-	case r.connects || a.remote == upstream.Home && r.http2:
+	case r.relays || a.remote == upstream.Home && r.http2:
 		a.speaks = w.speaks.mux
 	}
 	if !r.answerable(a) {
@@ -127,7 +127,7 @@ func (w *Worker) aim(r *request, a *attempt, fresh bool) {
 	}
 	a.flow = w.flow(r, a.endpoint)
 	n := a.endpoint.InFlight.Add(1)
-	a.unqueued = int(n) <= a.slots && !r.connects
+	a.unqueued = int(n) <= a.slots && !r.relays
 	if a.remote == upstream.Home {
 		r.service.InFlight.Add(1)
 		if a.unqueued {
@@ -169,7 +169,7 @@ func (w *Worker) sendHead(r *request, a *attempt) {
 	now := w.Loop.Now()
 	a.sent, a.sentAt, a.heard = true, now, now
 	a.endpoint.Cells[w.id].Requests.Add(1)
-	if r.connects {
+	if r.relays {
 		if a.speaks.bytes {
 			w.greets(r, a)
 		} else {
@@ -198,7 +198,7 @@ func (w *Worker) sendHead(r *request, a *attempt) {
 	if r.bodyMax > 0 {
 		w.Loop.Wheel.Set(&a.timer, now+int64(r.bodyMax))
 	}
-	if r.upgrades() {
+	if r.asksTunnel() {
 		w.askBackend(r, a)
 	}
 	a.up.watch(a.silence)
@@ -237,7 +237,7 @@ func (w *Worker) sendBody(r *request, a *attempt, act *exchange.Action) {
 // end sends the trailers and the end of the request.
 func (a *attempt) end() {
 	w, r := a.r.w, a.r
-	if a.up != nil && a.up.mux != nil && r.upgrades() && !r.x.Tunnel() {
+	if a.up != nil && a.up.mux != nil && r.asksTunnel() && !r.x.Tunnel() {
 		return // of its request; the tunnel that it asks for has another end
 	}
 	if len(r.trailers) > 0 {

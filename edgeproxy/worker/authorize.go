@@ -94,7 +94,7 @@ func (w *Worker) put(r *request) {
 	w.admission.begun = true
 	q := &w.question
 	*q = authz.Request{
-		Caller: w.whoAsks(r), Port: int(r.d.socket.Key.Port), HTTP: !r.connects,
+		Caller: w.whoAsks(r), Port: int(r.d.socket.Key.Port), HTTP: !r.relays,
 		Method: r.head.Method, Host: r.head.Authority, Path: r.head.Path, Fields: r.head.Fields,
 	}
 	if i := bytes.IndexByte(q.Path, '?'); i >= 0 {

@@ -17,7 +17,7 @@ import (
 // A connection that another site serves is an exchange: a CONNECT (RFC 9113 8.5) on one
 // of the connections to that site's proxy, whose stream carries the client's bytes. The
 // proxy there judges it by who the peer is and by the client that the peer tells of, and
-// connects to an endpoint of its own: what came in on an east-west listener is served at
+// relays to an endpoint of its own: what came in on an east-west listener is served at
 // home or not at all. Where a site refuses or cannot be reached the next place is tried,
 // home among them, with what the client has sent so far.
 
@@ -56,7 +56,7 @@ func (h *streams) Take(s *l4.Session, fd int, held *loop.List) {
 	d.codec = w.takeCodec(w.speaks.plain)
 	svc := w.state.View.Services[s.Service.Key]
 	r := w.newRequest(d, onlyStream)
-	r.connects, r.counted, r.service, r.idle, r.start = true, true, s.Service, s.Idle, s.Born
+	r.relays, r.counted, r.service, r.idle, r.start = true, true, s.Service, s.Idle, s.Born
 	r.preset, r.port = s.Place, s.Port
 	r.tries = copy(r.tried[:], s.Tried[:s.Tries])
 	r.log.route = s.Route
@@ -115,8 +115,8 @@ func (w *Worker) greets(r *request, a *attempt) {
 	}
 }
 
-// agrees makes such a connection the tunnel: there nobody is asked.
-func (w *Worker) agrees(r *request, a *attempt) {
+// joins makes such a connection the tunnel: there nobody is asked.
+func (w *Worker) joins(r *request, a *attempt) {
 	w.agreement = stream.Message{Status: 200, Upgrade: tunnelTCP, Length: stream.LengthUnknown}
 	r.replyHead = &w.agreement
 	w.step(r, &exchange.Event{Kind: exchange.Response, Ref: a.ref, Status: 200, Switch: true})
@@ -142,7 +142,7 @@ func (w *Worker) tellClient(r *request, a *attempt) {
 // there is none or it may not be asked for in this way.
 func (w *Worker) connectFrom(r *request, head *stream.Message) *view.Service {
 	v := w.state.View
-	r.inbound, r.connects = true, true
+	r.inbound, r.relays = true, true
 	r.head = stream.Message{Method: r.store.copy(w, head.Method), Authority: r.store.copy(w, head.Authority), Length: head.Length}
 	r.log.authority = r.head.Authority
 	_, source := w.inbound(r, head)
@@ -220,7 +220,7 @@ func (w *Worker) countSession(r *request, f exchange.Flag) {
 
 // carried counts bytes of a whole connection that was an exchange.
 func (w *Worker) carried(r *request, fromClient, fromBackend int) {
-	if r.connects && r.service != nil {
+	if r.relays && r.service != nil {
 		c := &r.service.Cells[w.id]
 		c.FromClients.Add(uint64(fromClient))
 		c.FromBackend.Add(uint64(fromBackend))

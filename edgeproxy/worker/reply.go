@@ -78,7 +78,7 @@ func (w *Worker) takeInBand(r *request, a *attempt) {
 // for another site.
 func (w *Worker) replyHead(r *request, a *attempt) {
 	w.takeInBand(r, a)
-	if r.x.Tunnel() && r.upgrades() {
+	if r.x.Tunnel() && r.asksTunnel() {
 		w.agree(r, a)
 	}
 	if r.filters != nil || r.runs > 0 {

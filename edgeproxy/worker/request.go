@@ -82,11 +82,11 @@ type request struct {
 	source int    // of an inbound request
 	from   []byte // its name, as the other site says it
 	probe  bool   // another site asks for the loads of this one
-	// connects says that it is a whole connection: of a client here that another site
+	// relays says that it is a whole connection: of a client here that another site
 	// serves, or of another site's that is served here. port is the service's, preset
 	// where the first attempt goes, counted that the service counts it among those that
 	// are open, holds the listener that counts it, behind the client of another site.
-	connects bool
+	relays   bool
 	counted  bool
 	preset   int
 	port     int
@@ -198,7 +198,7 @@ func (w *Worker) freeRequest(r *request) {
 	r.retry, r.filters, r.origin, r.local = nil, nil, nil, local{}
 	clear(r.ran[:r.runs])
 	r.runs, r.asks = 0, false
-	r.connects, r.counted, r.preset, r.port, r.holds, r.behind = false, false, upstream.Home, 0, nil, netip.AddrPort{}
+	r.relays, r.counted, r.preset, r.port, r.holds, r.behind = false, false, upstream.Home, 0, nil, netip.AddrPort{}
 	for i := range r.attempts {
 		r.attempts[i].endpoint, r.attempts[i].gate, r.attempts[i].flow = nil, nil, nil
 	}
@@ -220,12 +220,12 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	if w.full() {
 		w.shared.Memory.Requests.Add(1)
 		r.none, r.log.details = exchange.Overload, "memory_limit"
-	} else if s, rule := w.admitted(r, head); s != nil && r.connects && !w.takes(r, s) {
+	} else if s, rule := w.admitted(r, head); s != nil && r.relays && !w.takes(r, s) {
 		r.none = exchange.Overload
 	} else if s != nil {
 		found, limit = s, w.goesTo(r, s, rule, &cfg)
 	}
-	if r.upgrades() {
+	if r.asksTunnel() {
 		cfg.Tunnel, cfg.Idempotent = true, true // whichever method asked for it
 	}
 	if d.carried++; d.span.over(r.start, int(d.carried)) {
@@ -239,7 +239,7 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	w.found = found
 	life := r.life
 	// The end that a client of HTTP/2 says is one of its direction, also with its head.
-	more := head.Length != 0 || d.many && r.asksTunnel()
+	more := head.Length != 0 || r.relays
 	w.step(r, &exchange.Event{Kind: exchange.Request, More: more})
 	w.found = nil
 	if r.asking != nil && r.life == life {
@@ -520,7 +520,7 @@ func (w *Worker) finish(r *request, act *exchange.Action) {
 		w.Counters.Tunnels.Add(-1)
 		took = r.took
 	}
-	if r.connects {
+	if r.relays {
 		w.countSession(r, act.Flag)
 	} else {
 		w.count(s, act.Status, act.Flag, took)

@@ -14,16 +14,16 @@ func mayTunnel(head *stream.Message) bool {
 		(string(head.Method) == "CONNECT" || head.Length == 0 && string(head.Method) == "GET")
 }
 
-// asksTunnel reports whether the request is for a stream of bytes either way: its
-// client owes no body.
-func (r *request) asksTunnel() bool { return r.connects || r.upgrades() }
+// asksTunnel reports whether the request asks for a tunnel that is passed on.
+func (r *request) asksTunnel() bool { return len(r.head.Upgrade) > 0 }
 
-// upgrades reports whether it asks to switch to a protocol, so that a backend has to agree
-// first.
-func (r *request) upgrades() bool { return len(r.head.Upgrade) > 0 }
+// owesNothing reports whether the request is for bytes either way, so that its client
+// may be silent.
+func (r *request) owesNothing() bool { return r.relays || r.asksTunnel() }
 
-// tunnel makes two streams carry bytes until both directions have ended or nothing
-// came for too long.
+// tunnel makes two streams that became a tunnel carry bytes until both directions have
+// ended or nothing came for too long. A connection that carries no other stream ends
+// with it.
 func (w *Worker) tunnel(r *request, a *attempt) {
 	d := r.d
 	now := w.Loop.Now()

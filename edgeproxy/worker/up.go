@@ -172,7 +172,7 @@ func (u *up) ready(a *attempt) {
 	u.conn.Bound(0)
 	u.w.step(a.r, &exchange.Event{Kind: exchange.Ready, Ref: a.ref, Reused: reused, Holds: u.mux != nil, N: u.w.shared.Watermark})
 	if a.speaks.bytes && a.ref == ref {
-		u.w.agrees(a.r, a)
+		u.w.joins(a.r, a)
 	}
 }
 
@@ -351,7 +351,7 @@ func (u *up) event(ev *stream.Event) {
 	case stream.Head:
 		r.replyHead = ev.Head
 		kind, again := exchange.Response, false
-		if r.connects && ev.Head.Status >= 300 && !r.inbound {
+		if r.relays && ev.Head.Status >= 300 && !r.inbound {
 			w.heard(a, ev.Head)
 			w.step(r, &exchange.Event{Kind: exchange.Failed, Ref: a.ref, Flag: refusal(ev.Head.Status), Unsent: true})
 			r.replyHead = nil
@@ -360,7 +360,7 @@ func (u *up) event(ev *stream.Event) {
 		if ev.Head.Status < 200 && len(ev.Head.Upgrade) == 0 {
 			kind = exchange.Informational
 		} else {
-			if r.upgrades() {
+			if r.asksTunnel() {
 				if wrong := w.tunnelFault(r, a, ev.Head); wrong != "" {
 					r.log.declined = wrong
 					a.broke()

@@ -86,7 +86,7 @@ test-web: build ## the controller's web page: types by tsc, then Chromium on a r
 	@npm install --silent --no-audit --no-fund --prefix .cache/npm typescript@5.9.3 axe-core@4.11.0
 	@node .cache/npm/node_modules/typescript/bin/tsc -p controller/dashboard/assets
 	@MERIDIAN_AXE=$(CURDIR)/.cache/npm/node_modules/axe-core/axe.min.js \
-		go test -tags web -count=1 -v $(TESTFLAGS) -run '^TestWeb$$' ./controller/dashboard
+		go test -tags web -count=1 -v $(TESTFLAGS) -run '^TestWeb' ./controller/dashboard
 
 .PHONY: soak
 soak: ## a node for SOAK=10m with faults by script: every error explained, memory flat

@@ -47,6 +47,8 @@ type Config struct {
 	// operator's, which becomes the newest.
 	TrustDomain       string
 	RootCert, RootKey string
+	// Page serves the page and the API to users with a login, where Page.Listen says so.
+	Page Page
 	// SFC has application functions set AfSfcRequirements, where SFC.Listen says so.
 	SFC SFC
 	// Export has proxies that are not ours follow the site's weights.
@@ -55,6 +57,11 @@ type Config struct {
 	Preload []mesh.Source
 	Version string
 }
+
+// Page is where and to whom the page is served beyond this machine: Listen is host:port,
+// Users the file with who may log in (package login), Cert and Key are PEM files. The
+// users and the certificate are read again when their files change.
+type Page struct{ Listen, Users, Cert, Key string }
 
 // SFC is where and how AfSfcRequirements are taken from application functions. Listen is
 // host:port; TokenFile has the tokens that they bear, one a line; Cert and Key are PEM
@@ -116,6 +123,14 @@ func (c Config) complete() (Config, error) {
 	if !strings.HasPrefix(c.API, "unix:") && !loopback(c.API) {
 		// Whoever reaches the API may change the mesh.
 		bad("API address %q: only loopback (127.0.0.1:port, [::1]:port) or unix:/path, because it has no login", c.API)
+	}
+	switch p := c.Page; {
+	case p.Listen == "" && p != Page{}:
+		bad("users or a certificate for the page are given, but no address to serve it at")
+	case p.Listen != "" && p.Users == "":
+		bad("the page at %s needs a file of users (meridian dashboard user NAME --file FILE)", p.Listen)
+	case p.Listen != "" && (p.Cert == "" || p.Key == ""):
+		bad("the page at %s needs a certificate and its key: passwords go over it", p.Listen)
 	}
 	switch f := c.SFC; {
 	case f.Listen == "" && f != SFC{}:

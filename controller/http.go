@@ -132,27 +132,27 @@ func (s *Server) routes() (http.Handler, error) {
 			return s.list(ctx, siteapi.GetRequest{Kind: q.Get("kind"), Namespace: q.Get("namespace"), Name: q.Get("name")})
 		})
 	})
-	m.HandleFunc("POST "+siteapi.PathApply, func(w http.ResponseWriter, r *http.Request) {
+	m.HandleFunc("POST "+siteapi.PathApply, s.changes(func(w http.ResponseWriter, r *http.Request) {
 		post(w, r, s.apply, refused)
-	})
-	m.HandleFunc("POST "+siteapi.PathDelete, func(w http.ResponseWriter, r *http.Request) {
+	}))
+	m.HandleFunc("POST "+siteapi.PathDelete, s.changes(func(w http.ResponseWriter, r *http.Request) {
 		post(w, r, s.delete, refused)
-	})
-	m.HandleFunc("POST "+siteapi.PathToken, func(w http.ResponseWriter, r *http.Request) {
+	}))
+	m.HandleFunc("POST "+siteapi.PathToken, s.changes(func(w http.ResponseWriter, r *http.Request) {
 		post(w, r, s.createToken, nil)
-	})
-	m.HandleFunc("POST "+siteapi.PathRemove, func(w http.ResponseWriter, r *http.Request) {
+	}))
+	m.HandleFunc("POST "+siteapi.PathRemove, s.changes(func(w http.ResponseWriter, r *http.Request) {
 		post(w, r, s.removeSite, nil)
-	})
-	m.HandleFunc("POST "+siteapi.PathTraffic, func(w http.ResponseWriter, r *http.Request) {
+	}))
+	m.HandleFunc("POST "+siteapi.PathTraffic, s.changes(func(w http.ResponseWriter, r *http.Request) {
 		post(w, r, s.setTraffic, func(r *siteapi.TrafficResult) bool { return refused(&r.Result) })
-	})
-	m.HandleFunc("POST "+siteapi.PathRotate, func(w http.ResponseWriter, r *http.Request) {
+	}))
+	m.HandleFunc("POST "+siteapi.PathRotate, s.changes(func(w http.ResponseWriter, r *http.Request) {
 		post(w, r, s.rotate, nil)
-	})
-	m.HandleFunc("POST "+siteapi.PathPin, func(w http.ResponseWriter, r *http.Request) {
+	}))
+	m.HandleFunc("POST "+siteapi.PathPin, s.changes(func(w http.ResponseWriter, r *http.Request) {
 		post(w, r, s.pin, refused)
-	})
+	}))
 	m.HandleFunc("GET "+siteapi.PathCheck, func(w http.ResponseWriter, r *http.Request) {
 		answer(w, r, s.check)
 	})
@@ -162,6 +162,10 @@ func (s *Server) routes() (http.Handler, error) {
 	s.serveTaps(m)
 	m.HandleFunc("POST "+siteapi.PathTrace, func(w http.ResponseWriter, r *http.Request) { post(w, r, s.trace, nil) })
 	m.HandleFunc("POST "+siteapi.PathLogs, func(w http.ResponseWriter, r *http.Request) { post(w, r, s.logs, nil) })
+	m.HandleFunc("GET "+siteapi.PathAudit, s.serveAudit)
+	m.HandleFunc("GET "+siteapi.PathLogin, func(w http.ResponseWriter, r *http.Request) {
+		reply(w, http.StatusOK, caller(r))
+	})
 	m.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if age := time.Since(time.Unix(0, s.beat.Load())); age > beatWithin {
 			http.Error(w, fmt.Sprintf("the controller's loop stands still for %s", age.Round(time.Second)), http.StatusServiceUnavailable)

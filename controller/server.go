@@ -102,6 +102,7 @@ type Server struct {
 	beat    atomic.Int64 // when the loop last ticked, Unix ns
 	link    atomic.Pointer[linkState]
 	count   counters
+	audits  audits
 	writing sync.Mutex // one apply or delete at a time
 	// collecting is until when no snapshot is made, because many objects that belong
 	// together are on their way. Loop only.
@@ -253,7 +254,16 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		defer sfc.close()
 		requirements = sfc.url
 	}
-	if err := s.writeRunFile(api.url, requirements); err != nil {
+	page := ""
+	if s.cfg.Page.Listen != "" {
+		p, err := s.servePage(stop)
+		if err != nil {
+			return err
+		}
+		defer p.close()
+		page = p.url
+	}
+	if err := s.writeRunFile(api.url, requirements, page); err != nil {
 		return err
 	}
 	defer func() { _ = os.Remove(s.folder.Path(siteapi.RunFileName)) }()
@@ -473,9 +483,9 @@ func (s *Server) lookAtHub(ctx context.Context) {
 	s.log.Warn("the hub does not answer: serving with the last known configuration")
 }
 
-func (s *Server) writeRunFile(api, requirements string) error {
+func (s *Server) writeRunFile(api, requirements, page string) error {
 	s.run = siteapi.RunFile{
-		Site: s.cfg.Site, PID: os.Getpid(), Version: s.cfg.Version, API: api, SFC: requirements,
+		Site: s.cfg.Site, PID: os.Getpid(), Version: s.cfg.Version, API: api, SFC: requirements, Page: page,
 		NATS: s.cfg.NATSURL, TrustKey: s.folder.Path(trustKeyFile),
 	}
 	if s.nats != nil {

@@ -8,9 +8,10 @@ import (
 )
 
 const (
-	// Every is the time between two moments that are noted, Keep how far back they go.
+	// Every is the time between two moments that are noted.
 	Every = 10 * time.Second
-	Keep  = 6 * time.Hour
+	// Keep is how far back they go.
+	Keep = 6 * time.Hour
 	// MaxMoments and MaxBytes bound what is kept, whichever is met first.
 	MaxMoments = 512
 	MaxBytes   = 4 << 20

@@ -89,7 +89,7 @@ func (d *doorkeeper) known() (login.Users, error) {
 func (d *doorkeeper) who(r *http.Request, now time.Time) (login.User, bool, error) {
 	c, err := r.Cookie(sessionCookie)
 	if err != nil {
-		return login.User{}, false, nil //nolint:nilerr // no cookie, no session
+		return login.User{}, false, nil // no cookie, no session
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -12,9 +12,10 @@ const (
 	Every = 10 * time.Second
 	// Keep is how far back they go.
 	Keep = 6 * time.Hour
-	// MaxMoments and MaxBytes bound what is kept, whichever is met first.
+	// MaxMoments bounds what is kept.
 	MaxMoments = 512
-	MaxBytes   = 4 << 20
+	// MaxBytes bounds what it takes, whichever of the two is met first.
+	MaxBytes = 4 << 20
 )
 
 // Moment is how the mesh looked from one site.

@@ -6,8 +6,9 @@ import (
 )
 
 const (
-	// Idle is how long a session lives without a request, Longest in any case.
-	Idle    = time.Hour
+	// Idle is how long a session lives without a request.
+	Idle = time.Hour
+	// Longest is how long it lives in any case.
 	Longest = 12 * time.Hour
 	// MaxSessions bounds those that are open; the one that was used least lately goes
 	// for another.

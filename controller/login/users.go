@@ -57,8 +57,10 @@ const (
 	// Cost is that of new hashes: a quarter of a second of a small machine, which only
 	// logins pay.
 	Cost = 12
-	// LeastPassword and MostPassword bound a password, in bytes; bcrypt reads no more.
-	LeastPassword, MostPassword = 10, 72
+	// LeastPassword bounds a password from below, in bytes.
+	LeastPassword = 10
+	// MostPassword bounds it from above: bcrypt reads no more.
+	MostPassword = 72
 )
 
 var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$`)

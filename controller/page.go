@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path"
 	"strings"
 	"sync"
 	"time"
@@ -34,8 +35,8 @@ var needed = map[string]login.Role{
 
 // open is what anybody may ask for: the page's own files hold nothing of the mesh.
 func open(r *http.Request) bool {
-	return r.Method == http.MethodGet && !strings.HasPrefix(r.URL.Path, "/api/") &&
-		(r.URL.Path == "/" || strings.Contains(r.URL.Path, ".") || r.URL.Path == "/healthz")
+	p := r.URL.Path
+	return r.Method == http.MethodGet && (p == "/" || p == "/healthz" || strings.Count(p, "/") == 1 && path.Ext(p) != "")
 }
 
 // doorkeeper has those in who may use the page from elsewhere.

@@ -139,7 +139,7 @@ func TestPageHasADoor(t *testing.T) {
 	stranger := visit()
 	for path, want := range map[string]int{
 		"/": 200, "/app.js": 200, "/healthz": 200, siteapi.PathStatus: 401, siteapi.PathObjects: 401, siteapi.PathLogin: 401,
-		siteapi.PathAudit: 401, "/metrics": 401, "/readyz": 401, "/traffic": 401, "/api/v1/../v1/status": 401, "/api/v1/x.js": 401,
+		siteapi.PathAudit: 401, "/metrics": 401, "/readyz": 401, "/traffic": 401, "/api/v1/../v1/status": 401, "/api/v1/x.js": 401, "/./traffic": 401, "/x/../metrics": 401,
 	} {
 		if code, said := stranger.do("GET", path, nil); code != want {
 			t.Errorf("without a login, %s: %d %.80s", path, code, said)

@@ -239,7 +239,7 @@ func (c *cluster) startScheduler(t *testing.T, p profile) (stop func()) {
 		from := "matrixFile: " + matrix
 		if p.dead {
 			token := filepath.Join(c.dir, "token")
-			if err := os.WriteFile(token, []byte("nobody asks for it"), 0o600); err != nil {
+			if err := os.WriteFile(token, []byte("nobody-asks-for-it"), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			from = "nats: {url: 'nats://127.0.0.1:1', tokenFile: " + token + "}"

@@ -23,6 +23,9 @@ type Input struct {
 	// Pool are addresses of which each Gateway that names none gets one of its own.
 	// Without them Gateways listen on all addresses, and have those of the nodes.
 	Pool []netip.Prefix
+	// Given is that of the output before this one: it may not stand in a status yet, and
+	// nobody else is to get it meanwhile.
+	Given map[string]netip.Addr
 	// Certificates is the folder in which the proxies find the certificates of
 	// Secrets, empty where Secrets are not read.
 	Certificates string
@@ -52,6 +55,8 @@ type Output struct {
 	// Statuses are those of all objects that are served here, whether they changed
 	// or not.
 	Statuses []Status
+	// Given are the addresses of the pool that Gateways have, by namespace/name.
+	Given map[string]netip.Addr
 	// Redirects are the EndpointSlices that are to be there, Stale those that are and are
 	// not to be.
 	Redirects []Redirect

@@ -72,6 +72,8 @@ type Bridge struct {
 	poked chan struct{}
 	later atomic.Bool
 
+	given map[string]netip.Addr // addresses of Gateways, by the last pass; its alone
+
 	mu       sync.Mutex
 	watches  map[string]*watching // by kind
 	problems map[string]string    // what was logged last, by subject
@@ -346,13 +348,14 @@ func (b *Bridge) synced() bool {
 // pass translates the cluster as it is known, and hands the result on: files, then
 // objects, then status, which so never says what is not so yet.
 func (b *Bridge) pass(ctx context.Context, to *statusWriter) error {
-	in := kube.Input{Cluster: b.cfg.Cluster, Site: b.cfg.Site, Pool: b.cfg.Pool, Certificates: b.cfg.Certificates, Domain: b.cfg.Domain}
+	in := kube.Input{Cluster: b.cfg.Cluster, Site: b.cfg.Site, Pool: b.cfg.Pool, Given: b.given, Certificates: b.cfg.Certificates, Domain: b.cfg.Domain}
 	var err error
 	if in.Sites, err = b.mesh.Sites(ctx); err != nil {
 		return err
 	}
 	b.collect(&in)
 	out := kube.Translate(&in, time.Now())
+	b.given = out.Given
 	if err := b.writeFiles(out.Files); err != nil {
 		return err
 	}

@@ -40,13 +40,19 @@ func (s *Service) TunnelTo(port int) []byte { return s.tunnels[s.ServicePort(por
 // PacketTunnelTo is TunnelTo for UDP sessions, as a path.
 func (s *Service) PacketTunnelTo(port int) []byte { return s.packetTunnels[s.ServicePort(port)] }
 
+// exported reports whether other sites may ask a site for a service.
+func exported(m *mesh.MeshService, site string) bool {
+	x := m.Spec.Export
+	return x != nil && x.Scope == mesh.ScopeMesh && (len(x.Sites) == 0 || slices.Contains(x.Sites, site))
+}
+
 // tunnelled names the ports of a service that other sites may be asked for, or ask for.
 func (b *builder) tunnelled(s *Service, m *mesh.MeshService) {
 	x := m.Spec.Export
 	if x == nil || x.Scope != mesh.ScopeMesh {
 		return
 	}
-	here := len(x.Sites) == 0 || slices.Contains(x.Sites, b.site)
+	here := exported(m, b.site)
 	for _, p := range m.Spec.Ports {
 		if p.Protocol == mesh.PortUDP {
 			name := []byte(packetsPath + m.Metadata.Name + "." + m.Metadata.Namespace + labelUDP + strconv.Itoa(p.Port) + "/")

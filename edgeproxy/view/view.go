@@ -267,8 +267,8 @@ func (v *View) Backend(b *route.Backend) *Service {
 	return nil
 }
 
-// Named finds a service by the name that another site sends: namespace/name, with
-// or without :port.
+// Named finds a service that is exported to this site by the name that another site
+// sends: namespace/name, with or without :port.
 func (v *View) Named(name []byte) *Service { return v.named[string(name)] }
 
 // Target is one process behind a DNS name.

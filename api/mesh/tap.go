@@ -31,7 +31,7 @@ type TapFilter struct {
 	// PathPrefix is the beginning of the path as the client sent it.
 	PathPrefix string `json:"pathPrefix,omitempty"`
 	Method     string `json:"method,omitempty"`
-	// Status is a status (503) or a class (5xx).
+	// Status is a status (503), a class (5xx), or 0 where no response was sent.
 	Status string `json:"status,omitempty"`
 	// Flags are response flags (UF, UT), one of which the request has, or
 	// [FlaggedAny].
@@ -53,8 +53,8 @@ func (f *TapFilter) Statuses() (from, to int, err error) {
 		return from, from + 99, nil
 	}
 	n, err := strconv.Atoi(f.Status)
-	if err != nil || n < 0 || n > 999 {
-		return 0, 0, fmt.Errorf("status %q: want a status such as 503, or a class such as 5xx", f.Status)
+	if err != nil || n != 0 && (n < 100 || n > 599) {
+		return 0, 0, fmt.Errorf("status %q: want a status such as 503, a class such as 5xx, or 0 where no response was sent", f.Status)
 	}
 	return n, n, nil
 }

@@ -109,7 +109,7 @@ func tapFilterFlags(cmd *cobra.Command, e *env, q *mesh.TapFilter, service *stri
 			return out
 		})
 	}
-	f.StringVar(&q.Status, "status", "", "only requests with this status (503) or class (5xx)")
+	f.StringVar(&q.Status, "status", "", "only requests with this status (503) or class (5xx); 0: no response was sent")
 	f.StringSliceVar(&q.Flags, "flag", nil, "only requests with one of these response flags (UF,UT), or any")
 	f.DurationVar(least, "min-latency", 0, "only requests that took at least so long")
 	completeFlag(cmd, "status", "2xx", "3xx", "4xx", "5xx")

@@ -2,12 +2,14 @@ package datapath
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,7 +65,7 @@ type Redirector struct {
 	pins    string
 	root    string // of cgroup v2
 	coll    *ebpf.Collection
-	applied bool // by this process
+	applied *Redirection // by this process; nil before
 }
 
 // NewRedirector returns one that keeps its pins in a part of the folder, which is on a
@@ -76,7 +78,7 @@ func NewRedirector(pins string) *Redirector {
 func (r *Redirector) Close() {
 	if r.coll != nil {
 		r.coll.Close()
-		r.coll = nil
+		r.coll, r.applied = nil, nil
 	}
 }
 
@@ -85,7 +87,7 @@ func (r *Redirector) Close() {
 func (r *Redirector) Redirect(w *Redirection) error {
 	if w == nil {
 		r.Close()
-		if err := os.RemoveAll(r.pins); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := errors.Join(r.prune(nil), os.RemoveAll(r.pins)); err != nil {
 			return fmt.Errorf("redirection: %w", err)
 		}
 		return nil
@@ -124,12 +126,18 @@ func (r *Redirector) Redirect(w *Redirection) error {
 	// What is excluded is known before anything is redirected.
 	if err := errors.Join(
 		syncMap(r.coll.Maps[redirectMapGroups], spared),
-		syncMap(r.coll.Maps[redirectMapUsers], users),
-		syncMap(r.coll.Maps[redirectMapSpared], prefixes(w.Spared)),
 		r.coll.Maps[redirectMapSettings].Put(uint32(0), settings),
-		syncMap(r.coll.Maps[redirectMapWanted], prefixes(w.Wanted)),
 	); err != nil {
 		return fmt.Errorf("redirection: %w", err)
+	}
+	if !reflect.DeepEqual(w, r.applied) {
+		if err := errors.Join(
+			syncMap(r.coll.Maps[redirectMapUsers], users),
+			syncMap(r.coll.Maps[redirectMapSpared], prefixes(w.Spared)),
+			syncMap(r.coll.Maps[redirectMapWanted], prefixes(w.Wanted)),
+		); err != nil {
+			return fmt.Errorf("redirection: %w", err)
+		}
 	}
 	links := map[string]wantedLink{}
 	if proxied {
@@ -153,7 +161,8 @@ func (r *Redirector) Redirect(w *Redirection) error {
 	if err := errors.Join(r.attach(links), r.prune(links)); err != nil {
 		return fmt.Errorf("redirection: %w", err)
 	}
-	r.applied = true
+	as := *w
+	r.applied = &as
 	return errors.Join(missing...)
 }
 
@@ -177,20 +186,22 @@ type wantedLink struct{ program, group string }
 // pin is another, too.
 func pinOf(program string, group uint64) string { return program + "-" + strconv.FormatUint(group, 10) }
 
+// place is a pin's in the order of clientPrograms, before which the proxy's come.
+func place(pin string) int {
+	program, _, _ := strings.Cut(pin, "-")
+	return slices.Index(clientPrograms, program)
+}
+
 func (r *Redirector) links() string { return filepath.Join(r.pins, "links") }
 
 // attach has every program run at its group, in the place of an older one there.
 func (r *Redirector) attach(wanted map[string]wantedLink) error {
-	order := func(program string) int { return slices.Index(clientPrograms, program) }
 	names := make([]string, 0, len(wanted))
 	for name := range wanted {
 		names = append(names, name)
 	}
 	slices.SortFunc(names, func(a, b string) int {
-		if d := order(wanted[a].program) - order(wanted[b].program); d != 0 {
-			return d
-		}
-		return strings.Compare(a, b)
+		return cmp.Or(place(a)-place(b), strings.Compare(a, b))
 	})
 	for _, name := range names {
 		if err := r.attachOne(name, wanted[name]); err != nil {
@@ -207,7 +218,7 @@ func (r *Redirector) attachOne(name string, w wantedLink) error {
 	switch {
 	case err == nil:
 		defer old.Close()
-		if r.applied {
+		if r.applied != nil {
 			return nil // this process's own program
 		}
 		if err := old.Update(program); err != nil {
@@ -228,19 +239,39 @@ func (r *Redirector) attachOne(name string, w wantedLink) error {
 	return nil
 }
 
-// prune takes away the links of groups that are not redirected any more, or gone.
+// prune takes away the links of groups that are not redirected any more, or gone: first
+// those that redirect, since what they have begun still needs the others.
 func (r *Redirector) prune(wanted map[string]wantedLink) error {
 	files, err := os.ReadDir(r.links())
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	slices.SortStableFunc(files, func(a, b fs.DirEntry) int { return place(b.Name()) - place(a.Name()) })
 	var faults []error
 	for _, f := range files {
 		if _, ok := wanted[f.Name()]; !ok {
-			faults = append(faults, os.Remove(filepath.Join(r.links(), f.Name())))
+			faults = append(faults, detachLink(filepath.Join(r.links(), f.Name())))
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// detachLink takes a link off at once: a pin alone that is removed takes its link along
+// some time later.
+func detachLink(pin string) error {
+	l, err := link.LoadPinnedLink(pin, nil)
+	if err != nil {
+		return fmt.Errorf("pinned link %s: %w", pin, err)
+	}
+	defer l.Close()
+	// Of a group that is gone the kernel has detached it.
+	if err := l.Detach(); err != nil && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("detach %s: %w", pin, err)
+	}
+	if err := l.Unpin(); err != nil {
+		return fmt.Errorf("remove %s: %w", pin, err)
+	}
+	return nil
 }
 
 // load loads the programs, with the maps of the process before this one.

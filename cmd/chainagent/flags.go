@@ -59,7 +59,8 @@ Signals:
   SIGTERM  end; what forwards goes on forwarding
 
 Needs CAP_BPF and CAP_NET_ADMIN, CAP_NET_RAW for icmp probes, CAP_SYS_ADMIN to mount pins;
-with --datapath soft CAP_NET_ADMIN and CAP_NET_RAW. In userspace chains end with the process: what
+with --datapath soft CAP_NET_ADMIN and CAP_NET_RAW. Redirection to the node's proxy
+(ChainNode spec.redirect) is the kernel's with either, and needs CAP_BPF and CAP_NET_ADMIN. In userspace chains end with the process: what
 comes in on their ports is then dropped, until it runs again or --detach gives the ports back.
 
 Flags:

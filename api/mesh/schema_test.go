@@ -252,7 +252,7 @@ spec:
 apiVersion: mesh.meridian.dev/v1alpha1
 kind: MeshService
 metadata: {name: db}
-spec: {ports: [{port: 5432, protocol: tcp}]}
+spec: {ports: [{port: 5432, protocol: tcp}], addresses: [10.96.0.10, "2001:db8:1::a"]}
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
 kind: Site
@@ -274,7 +274,6 @@ spec:
   - {address: "[fe80::1%eth0]:80", site: b, node: n1.example, weight: 1000000, workload: {cluster: c, namespace: ns, name: w}, capacity: {concurrency: 4, serviceTime: 20ms, unit: requests, pool: box}}
   - {address: "echo.example.com:80"}
   - {address: _http._tcp.echo.example.com}
-  addresses: [10.96.0.10, "2001:db8:1::a"]
   sessionAffinity: {type: Cookie, sessionName: sid, absoluteTimeout: 24h, cookieConfig: {lifetimeType: Permanent, path: /shop, sameSite: None}}
   export: {scope: mesh, sites: [b]}
   objective: {meanLatency: 40ms, p99Latency: 250ms, errorPercent: 0.5}
@@ -301,12 +300,7 @@ spec:
   ports: [{interface: eth1, zone: 7}]
   underlay: {interface: eth0, address: 192.0.2.1}
   links: [{to: edge-2, rtt: 1ms, mbps: 1000}]
-  redirect:
-    controlGroups: [/kubepods.slice, /system.slice/shop.service]
-    proxy: {controlGroup: /meridian.slice, addresses: ["192.0.2.1:15001", "[2001:db8::1]:15001"]}
-    destinations: [{network: 10.96.0.0/12}, {network: "2001:db8:1::/64", ports: [80, 443]}]
-    exclude: {destinations: [{network: 10.96.0.1/32, ports: [443]}], ports: [22], users: [0, 998], controlGroups: [/kubepods.slice/quiet]}
-    failureMode: closed
+  redirect: {controlGroups: [/kubepods.slice], proxy: {controlGroup: /meridian.slice, addresses: ["192.0.2.1:15001", "[2001:db8::1]:15001"]}, destinations: [{network: 10.96.0.0/12}, {network: "2001:db8:1::/64", ports: [80, 443]}], exclude: {destinations: [{network: 10.96.0.1/32, ports: [443]}], ports: [22], users: [0, 998], controlGroups: [/kubepods.slice/quiet]}, failureMode: closed}
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
 kind: NetworkFunction

@@ -156,7 +156,7 @@ func TestClientBrowser(t *testing.T) {
 			addr, said := webSocketServer(t)
 			mesh := smallest(addr)
 			if tt.scheme == "https://" {
-				mesh = overTLS(t, mesh, "")
+				mesh = overTLS(t, mesh)
 			}
 			config := filepath.Join(t.TempDir(), "mesh.yaml")
 			put(t, config, mesh)

@@ -21,28 +21,51 @@ import (
 // selfSigned makes a certificate for the loopback address and its key, as PEM.
 func selfSigned(t *testing.T) (certificate, key string) {
 	t.Helper()
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	k := newKey(t)
+	return sign(t, c, c, k, k), keyPEM(t, k)
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &x509.Certificate{SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, c, c, k.Public(), k)
-	if err != nil {
-		t.Fatal(err)
-	}
+	return k
+}
+
+func keyPEM(t *testing.T, k *ecdsa.PrivateKey) string {
+	t.Helper()
 	private, err := x509.MarshalPKCS8PrivateKey(k)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
 }
 
-// overTLS is the smallest file with its listener on HTTPS, with options beside the
-// certificate, which are empty for what is shipped.
-func overTLS(t *testing.T, config, options string) string {
+// sign issues c for the key k by parent and its key.
+func sign(t *testing.T, c, parent *x509.Certificate, k, by *ecdsa.PrivateKey) string {
+	t.Helper()
+	der, err := x509.CreateCertificate(rand.Reader, c, parent, k.Public(), by)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+// overTLS is the smallest file with its listener on HTTPS. What is not said of TLS is as
+// shipped.
+func overTLS(t *testing.T, config string) string {
+	t.Helper()
+	certificate, key := selfSigned(t)
+	return withCertificate(t, config, "", certificate, key)
+}
+
+// withCertificate is the same with that certificate, and options beside it.
+func withCertificate(t *testing.T, config, options, certificate, key string) string {
 	t.Helper()
 	dir := t.TempDir()
-	certificate, key := selfSigned(t)
 	put(t, filepath.Join(dir, "site.crt"), certificate)
 	put(t, filepath.Join(dir, "site.key"), key)
 	return strings.Replace(config, "protocol: HTTP}", "protocol: HTTPS, tls: {certificateRefs: [{group: mesh.meridian.dev, kind: Certificate, name: site}]"+options+"}}", 1) +
@@ -64,7 +87,7 @@ func TestClientH2Spec(t *testing.T) {
 			t.Run(listener+" "+tt.rules, func(t *testing.T) {
 				mesh, args := smallest(a.address()), []string{"-o", "5"}
 				if listener == "TLS" {
-					mesh, args = overTLS(t, mesh, ""), append(args, "-t", "-k")
+					mesh, args = overTLS(t, mesh), append(args, "-t", "-k")
 				}
 				if tt.rules != "" {
 					args = append(args, "-S")

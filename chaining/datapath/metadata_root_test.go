@@ -120,8 +120,9 @@ func TestRootMetadata(t *testing.T) {
 	}
 	for i, r := range readers {
 		r.mu.Lock()
-		if r.seen["gold"] != 40 || r.seen["twelve bytes"] != 40 || len(r.seen) != 2 {
-			t.Errorf("function %d read %v, want 40 of gold and 40 of twelve bytes", i+1, r.seen)
+		// More than the pings' are the last of TCP.
+		if r.seen["gold"] < 40 || r.seen["twelve bytes"] < 40 || len(r.seen) != 2 {
+			t.Errorf("function %d read %v, want at least 40 of gold, of twelve bytes, and nothing else", i+1, r.seen)
 		}
 		r.mu.Unlock()
 	}

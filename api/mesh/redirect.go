@@ -30,8 +30,11 @@ type Redirect struct {
 
 // RedirectProxy is the node's proxy.
 type RedirectProxy struct {
-	// ControlGroup is the proxy's own, whose connections are never redirected.
+	// ControlGroup is one that the proxy runs in. Without User it is the proxy's own, whose
+	// connections are never redirected.
 	ControlGroup string `json:"controlGroup"`
+	// User is the number of the proxy's user, whose connections are never redirected.
+	User *int `json:"user,omitempty"`
 	// Addresses are those of its listener of protocol [ProtocolOutbound], one of IPv4, of
 	// IPv6, or both.
 	Addresses []string `json:"addresses"`
@@ -80,8 +83,8 @@ func redirectProxyRelations(p *RedirectProxy, fault faultFunc) {
 
 func nodeRedirectRelations(r *Redirect, fault faultFunc) {
 	for i, g := range r.ControlGroups {
-		if g == r.Proxy.ControlGroup {
-			fault(fmt.Sprintf("controlGroups[%d]", i), "is the proxy's own, whose connections are never redirected", "name the group of the proxy's clients, which may be above it")
+		if g == r.Proxy.ControlGroup && r.Proxy.User == nil {
+			fault(fmt.Sprintf("controlGroups[%d]", i), "is the proxy's own, whose connections are never redirected", "name the group of the proxy's clients, which may be above it, or tell the proxy by proxy.user")
 		}
 	}
 }
@@ -173,7 +176,8 @@ var redirectRules = map[string]rule{
 	"Redirect.destinations":           {maxItems: 1024, doc: "What is redirected beside the addresses of MeshServices. Loopback and link-local addresses never are."},
 	"Redirect.exclude":                {doc: "What goes straight all the same."},
 	"Redirect.failureMode":            {enum: []string{FailOpen, FailClosed}, def: FailOpen, doc: "While the proxy does not listen: open, connections go straight; closed, they are refused."},
-	"RedirectProxy.controlGroup":      {format: &formatCgroup, doc: "The proxy's own control group, whose connections are never redirected. A slice, which stays while its units come and go, such as /meridian.slice."},
+	"RedirectProxy.controlGroup":      {format: &formatCgroup, doc: "A control group that the proxy runs in, and that stays when the proxy is restarted. Without user, connections of all in it are never redirected: a slice of the proxy's own, such as /meridian.slice."},
+	"RedirectProxy.user":              {span: &span{lo: 0, hi: 4294967294}, doc: "Number (uid) of the user that the proxy, and no client, runs as: its connections are never redirected, and controlGroup may be one that it shares with others."},
 	"RedirectProxy.addresses":         {format: &formatHostPort, minItems: 1, maxItems: 2, doc: "Where the proxy's listener of protocol mesh.meridian.dev/Outbound is reached, one of IPv4, of IPv6, or both. Processes in network namespaces of their own, such as pods, need an address of the node, others may have 127.0.0.1 and [::1]."},
 	"RedirectDestination.network":     {format: &formatCIDR},
 	"RedirectDestination.ports":       {span: realPort, maxItems: 64, doc: "Ports of the network; absent is all."},

@@ -57,6 +57,9 @@ func redirectionOf(o *mesh.Objects, node string) *datapath.Redirection {
 		return nil
 	}
 	w := &datapath.Redirection{Groups: spec.ControlGroups, Proxy: spec.Proxy.ControlGroup, Closed: spec.Failure == mesh.FailClosed}
+	if u := spec.Proxy.User; u != nil {
+		w.Shared, w.Users = true, append(w.Users, uint32(*u))
+	}
 	for _, p := range never {
 		w.Spared = append(w.Spared, datapath.Destination{Network: p})
 	}

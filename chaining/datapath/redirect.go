@@ -25,9 +25,11 @@ import (
 type Redirection struct {
 	// Groups are those of the processes, with all below them.
 	Groups []string
-	// Proxy is the control group of the proxy, whose own connections go straight. It has
-	// to be there when the proxy opens its listener.
-	Proxy string
+	// Proxy is a control group of the proxy, which has to be there when it opens its
+	// listener. Its connections go straight, unless it is Shared: then Users have to say
+	// which are the proxy's.
+	Proxy  string
+	Shared bool
 	// Proxy4 and Proxy6 are where it listens; one may be invalid, then connections of that
 	// family go straight.
 	Proxy4, Proxy6 netip.AddrPort
@@ -69,9 +71,10 @@ type Redirector struct {
 }
 
 // NewRedirector returns one that keeps its pins in a part of the folder, which is on a
-// BPF file system. It loads nothing before it is needed.
-func NewRedirector(pins string) *Redirector {
-	return &Redirector{pins: filepath.Join(pins, redirectFolder)}
+// BPF file system. cgroups is where cgroup v2 is mounted; empty looks for it. It loads
+// nothing before it is needed.
+func NewRedirector(pins, cgroups string) *Redirector {
+	return &Redirector{pins: filepath.Join(pins, redirectFolder), root: cgroups}
 }
 
 // Close lets go of programs and maps; what is pinned and attached stays.
@@ -107,7 +110,7 @@ func (r *Redirector) Redirect(w *Redirection) error {
 	}
 	spared := map[uint64]uint8{}
 	proxy, proxied := id(w.Proxy)
-	if proxied {
+	if proxied && !w.Shared {
 		spared[proxy] = 1
 	}
 	for _, g := range w.SparedGroups {
@@ -276,11 +279,13 @@ func detachLink(pin string) error {
 
 // load loads the programs, with the maps of the process before this one.
 func (r *Redirector) load() error {
-	root, err := cgroupRoot()
-	if err != nil {
-		return err
+	if r.root == "" {
+		root, err := cgroupRoot()
+		if err != nil {
+			return err
+		}
+		r.root = root
 	}
-	r.root = root
 	if err := onBPFFS(r.pins); err != nil {
 		return err
 	}

@@ -251,7 +251,7 @@ func TestRootRedirect(t *testing.T) {
 	g.server(n, g.make("backend"), "192.0.2.10:80")
 	g.server(n, g.make("backend6"), "[2001:db8::10]:80")
 	pins := pinFolder(t)
-	r := NewRedirector(pins)
+	r := NewRedirector(pins, "")
 	t.Cleanup(func() { r.Close() })
 	network := netip.MustParsePrefix
 	w := Redirection{
@@ -295,6 +295,17 @@ func TestRootRedirect(t *testing.T) {
 	apply()
 	expect(shop, "192.0.2.10:80", "127.0.0.1:15001<192.0.2.10:80 192.0.2.10:80")
 
+	// A proxy that shares its group is known by its user.
+	w.Proxy, w.Shared = g.name, true
+	apply()
+	expect(g.client(n, proxy, 4711), "192.0.2.10:80", "192.0.2.10:80<none 192.0.2.10:80")
+	expect(shop, "192.0.2.10:80", "127.0.0.1:15001<192.0.2.10:80 192.0.2.10:80")
+	expect(g.client(n, proxy, 0), "192.0.2.10:80", "192.0.2.10:80<none 192.0.2.10:80") // none of Groups
+	w.Groups = []string{g.name}
+	apply()
+	expect(g.client(n, proxy, 0), "192.0.2.10:80", "127.0.0.1:15001<192.0.2.10:80 192.0.2.10:80")
+	expect(g.client(n, proxy, 4711), "192.0.2.10:80", "192.0.2.10:80<none 192.0.2.10:80")
+
 	// Where the proxy does not listen, connections go straight, or fail where that is asked.
 	six.end()
 	expect(shop, "[2001:db8::10]:80", "[2001:db8::10]:80<none [2001:db8::10]:80")
@@ -304,14 +315,14 @@ func TestRootRedirect(t *testing.T) {
 		t.Errorf("closed, without a proxy: %q", got)
 	}
 	c, err := r.Counts()
-	if err != nil || c.Redirected == 0 || c.Spared != 3 || c.Opened != 1 || c.Failed != 0 {
+	if err != nil || c.Redirected == 0 || c.Spared != 4 || c.Opened != 1 || c.Failed != 0 {
 		t.Errorf("counts %+v, %v", c, err)
 	}
 
 	// The next process takes over; without a redirection nothing is left.
 	r.Close()
 	expect(shop, "10.96.0.1:80", "127.0.0.1:15001<10.96.0.1:80 10.96.0.1:80")
-	r = NewRedirector(pins)
+	r = NewRedirector(pins, "")
 	apply()
 	expect(shop, "10.96.0.1:80", "127.0.0.1:15001<10.96.0.1:80 10.96.0.1:80")
 	if err := r.Redirect(nil); err != nil {

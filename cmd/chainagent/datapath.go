@@ -115,7 +115,7 @@ func detachKernel(o *options) error {
 
 // detach takes both sides' traces away.
 func detach(o *options) error {
-	return errors.Join(datapath.NewRedirector(o.datapath.Pins).Redirect(nil), detachKernel(o), datapath.Divert(nil))
+	return errors.Join(datapath.NewRedirector(o.datapath.Pins, "").Redirect(nil), detachKernel(o), datapath.Divert(nil))
 }
 
 // redirector is a Redirector that has its pins' file system mounted when it is first

@@ -33,6 +33,7 @@ type options struct {
 	admin           string
 	forwarder       string // a value of --datapath
 	mount           string
+	cgroups         string
 	agent           agent.Config
 	datapath        datapath.Config
 }
@@ -83,6 +84,7 @@ func parseFlags(args []string, stdout io.Writer) (*options, error) {
 	fs.BoolVar(&o.detach, "detach", false, "take programs and maps out of the kernel and stop")
 	fs.StringVar(&o.admin, "admin", "127.0.0.1:15010", "`ADDRESS` for /healthz, /readyz, /status, /counters, /metrics: of the loopback, or unix:/path; off for none")
 	fs.StringVar(&o.datapath.Pins, "pins", "", "`DIR` on a BPF file system for what goes on forwarding (default "+defaultPins+", mounted when it is not)")
+	fs.StringVar(&o.cgroups, "cgroups", "", "`DIR` where cgroup v2 is mounted, the machine's root of it (default what /proc/self/mounts says)")
 	fs.StringVar(&o.forwarder, "datapath", datapathAuto, "what forwards: bpf, the kernel; soft, this process; auto, the kernel where it can")
 	fs.StringVar(&o.integrityKeys, "integrity-keys", "", "`FILE` of keys that this site shares with others, a line each: id, blank, secret in base64; the first signs, all are accepted. With it --datapath auto is soft")
 	fs.DurationVar(&o.integrityWindow, "integrity-window", soft.DefaultWindow, "`TIME` by which the clocks of two sites, and the way between them, may differ")

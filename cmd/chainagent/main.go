@@ -95,7 +95,7 @@ func serve(ctx context.Context, opts *options, log *slog.Logger) error {
 	}
 	defer closeForwarder()
 	opts.agent.Log = log
-	redirect := &redirector{Redirector: datapath.NewRedirector(opts.datapath.Pins), o: opts}
+	redirect := &redirector{Redirector: datapath.NewRedirector(opts.datapath.Pins, opts.cgroups), o: opts}
 	defer redirect.Close()
 	opts.agent.Redirector = redirect
 	var a *agent.Agent

@@ -131,7 +131,8 @@ ROUNDS ?= 5
 
 .PHONY: bench-chains
 bench-chains: ## what chains cost, in namespaces: make bench-chains ROUNDS=9 (needs root, iperf3)
-	@MERIDIAN_ROUNDS=$(ROUNDS) go test -tags root -count=1 -v -run '^TestBenchChains$$' $(AS_ROOT) ./chaining/datapath
+	@MERIDIAN_ROUNDS=$(ROUNDS) go test -tags root -count=1 -v -run '^TestBenchChain' $(AS_ROOT) ./chaining/datapath
+	@go test -run '^$$' -bench 'Enrichment|Policer|Guest' ./edgeproxy/function/...
 
 .PHONY: nemesis
 nemesis: ## ten minutes of faults and twenty cuts, one of five minutes, against real sites; needs root

@@ -169,9 +169,10 @@ $(GOLANGCI):
 	@GOBIN=$(CURDIR)/$(@D) GOFLAGS= go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 
 .PHONY: docs
-docs: build ## regenerate docs/reference from the types and the binaries' help
+docs: build ## regenerate docs/reference from the types and the binaries' help, render all of it to bin/docs, find dead links
 	@go generate ./api/mesh
 	@go run ./internal/refgen -bin bin $(BINARIES)
+	@go run -C docs/site . -out $(CURDIR)/bin/docs -root $(CURDIR)
 
 .PHONY: generate
 generate: docs ## run every generator; BPF objects need clang and llvm-strip, and else stay as they are

@@ -77,7 +77,7 @@ test-edge: ## one node under attack and in change, at full length: needs slowhtt
 	@MERIDIAN_LIFE=60s go test -tags edge -count=1 -v $(TESTFLAGS) -run '^(TestLife|TestSlowHTTPTest)$$' ./cmd/edgeproxy
 
 .PHONY: test-clients
-test-clients: ## curl, wrk, a browser and npm's ws through the proxy: says what is missing
+test-clients: ## curl, wrk, a browser, npm's ws, h2spec, sslscan and testssl.sh at the proxy: says what is missing
 	@npm install --silent --no-audit --no-fund --prefix .cache/npm ws@8.18.3
 	@NODE_PATH=$(CURDIR)/.cache/npm/node_modules go test -tags clients -count=1 -v $(TESTFLAGS) -run '^TestClient' ./cmd/edgeproxy
 

@@ -55,6 +55,7 @@ func (w *world) awareFunction(at int) *testFunction {
 		l, err := link.AttachTCX(link.TCXOptions{Interface: in.Index, Program: coll.Programs["aware"], Attach: ebpf.AttachTCXIngress})
 		if err == nil {
 			w.t.Cleanup(func() { l.Close() })
+			f.links = append(f.links, l)
 		}
 		return err
 	}); err != nil {

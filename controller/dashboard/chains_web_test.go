@@ -46,10 +46,13 @@ func (c *chainNode) program(at *nstest.Namespace, name string, args ...string) *
 func startChainNode(t *testing.T) *chainNode {
 	t.Helper()
 	c := &chainNode{t: t, node: nstest.New(t, "node"), client: nstest.New(t, "client"), functions: map[string]*exec.Cmd{}, data: filepath.Join(t.TempDir(), "site")}
-	for _, s := range []string{"net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.default.rp_filter=0"} {
-		key, value, _ := bytes.Cut([]byte(s), []byte("="))
-		c.node.Sysctl(string(key), string(value))
-	}
+	c.node.Sysctl("net.ipv4.ip_forward", "1")
+	c.node.Sysctl("net.ipv4.conf.all.rp_filter", "0")
+	c.node.Sysctl("net.ipv4.conf.default.rp_filter", "0")
+	// Addresses that become usable seconds later look like another network to Chromium, which
+	// then gives up what it was loading.
+	c.node.Sysctl("net.ipv6.conf.all.disable_ipv6", "1")
+	c.node.Sysctl("net.ipv6.conf.default.disable_ipv6", "1")
 	cable := func(at *nstest.Namespace, port, here, there, gateway, mac string) {
 		nstest.Veth(c.node, port, at, "eth0")
 		c.node.IP("addr add " + here + " dev " + port)

@@ -47,11 +47,15 @@ func (s *Server) tick(now time.Time) {
 	s.tellTraffic(now)
 	if now.Sub(s.reportAt) >= reportEvery-tickEvery/2 {
 		s.reportAt = now
-		if err := s.conn.PublishReport(s.report(now)); err == nil {
+		if r := s.report(now); s.audible() && s.conn.PublishReport(r) == nil {
 			s.count.reportsOut.Add(1)
 		}
 	}
 }
+
+// audible tells whether there may be somebody who hears this site's reports. A site
+// alone and a hub without a link have their nodes only, which read plans.
+func (s *Server) audible() bool { return s.cfg.role() == "external" || s.nats.Links() > 0 }
 
 // plan plans every shared service anew.
 func (s *Server) plan(now time.Time) *mesh.Weights {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
+	"github.com/meridian-mesh/meridian/internal/beat"
 )
 
 // trafficEvery is how often a node tells who talked to whom: the means that are made of
@@ -94,7 +95,7 @@ func NewTraffic(cfg TrafficConfig) *Traffic {
 
 // Run reports until ctx ends, and once more then.
 func (t *Traffic) Run(ctx context.Context, s *Server) error {
-	tick := time.NewTicker(trafficAtOnce)
+	tick := beat.Every(trafficAtOnce)
 	defer tick.Stop()
 	for {
 		select {
@@ -102,6 +103,7 @@ func (t *Traffic) Run(ctx context.Context, s *Server) error {
 			t.report(s, time.Now())
 			return nil
 		case now := <-tick.C:
+			tick.Again()
 			if first := !t.any; t.report(s, now) && first {
 				tick.Reset(trafficEvery)
 			}
@@ -113,6 +115,10 @@ func (t *Traffic) Run(ctx context.Context, s *Server) error {
 func (t *Traffic) report(s *Server, now time.Time) bool {
 	t.flows = s.Flows(t.flows[:0])
 	r := t.fresh(t.flows)
+	if len(r.Flows) == 0 && now.Sub(t.since) < trafficEvery-trafficAtOnce/2 {
+		t.seq-- // nothing to tell of: what comes next tells of this second too
+		return t.any
+	}
 	r.OverMS = float64(now.Sub(t.since)) / float64(time.Millisecond)
 	if err := t.Publish(r); err != nil {
 		if t.fault != err.Error() {

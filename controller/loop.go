@@ -73,7 +73,9 @@ func (s *Server) loop(ctx context.Context, from heard) {
 			s.world.Hear(r.Value, r.At)
 		case r := <-from.nodes:
 			s.count.nodeReportsIn.Add(1)
-			s.world.Tell(r.Value, r.At)
+			if s.world.Tell(r.Value, r.At) {
+				s.sent = nil // it has no plan yet
+			}
 			told = r.At
 			if now := time.Now(); every >= reportEvery && now.Sub(ticked) >= reportEvery-tickEvery/2 {
 				plan(now) // on the wake-up of the report

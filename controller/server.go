@@ -100,7 +100,7 @@ type Server struct {
 	toBus   chan publication
 	fromBus chan outcome
 	looks   chan struct{} // after each tick
-	beat    atomic.Int64 // when the loop last ticked, Unix ns
+	beat    atomic.Int64  // when the loop last ticked, Unix ns
 	link    atomic.Pointer[linkState]
 	count   counters
 	audits  audits

@@ -104,6 +104,9 @@ func (t *Traffic) Run(ctx context.Context, s *Server) error {
 			return nil
 		case now := <-tick.C:
 			tick.Again()
+			if !t.any && now.Sub(t.since) < trafficEvery-trafficAtOnce/2 && !t.flowed(s) {
+				continue // the message of a second in which nothing was is its own cost
+			}
 			if first := !t.any; t.report(s, now) && first {
 				tick.Reset(trafficEvery)
 			}
@@ -111,14 +114,16 @@ func (t *Traffic) Run(ctx context.Context, s *Server) error {
 	}
 }
 
+// flowed tells whether there is anything to tell of.
+func (t *Traffic) flowed(s *Server) bool {
+	t.flows = s.Flows(t.flows[:0])
+	return slices.ContainsFunc(t.flows, func(f Flow) bool { return f.Sum != (upstream.Sum{}) })
+}
+
 // report says whether it has told of something, ever.
 func (t *Traffic) report(s *Server, now time.Time) bool {
 	t.flows = s.Flows(t.flows[:0])
 	r := t.fresh(t.flows)
-	if len(r.Flows) == 0 && now.Sub(t.since) < trafficEvery-trafficAtOnce/2 {
-		t.seq-- // nothing to tell of: what comes next tells of this second too
-		return t.any
-	}
 	r.OverMS = float64(now.Sub(t.since)) / float64(time.Millisecond)
 	if err := t.Publish(r); err != nil {
 		if t.fault != err.Error() {

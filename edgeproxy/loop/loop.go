@@ -238,7 +238,7 @@ func (l *Loop) turn() error {
 	l.Wheel.Advance(l.now)
 	l.settle()
 	l.account()
-	if l.Watch != nil && n > l.woken && l.Watch.armed.Load() {
+	if l.Watch != nil && n > l.woken && l.Watch.Armed() {
 		l.Watch.stir()
 	}
 	return nil

@@ -27,6 +27,9 @@ func (w *Watch) Sleep(wake chan<- struct{}) {
 	w.armed.Store(true)
 }
 
+// Armed tells whether anybody sleeps.
+func (w *Watch) Armed() bool { return w.armed.Load() }
+
 // stir wakes all who sleep.
 func (w *Watch) stir() {
 	w.mu.Lock()

@@ -32,12 +32,12 @@ func TestTogether(t *testing.T) {
 		time.Sleep(300 * time.Millisecond)
 		b := Every(time.Second)
 		defer b.Stop()
-		for i, want := range []time.Duration{500, 1000, 1500, 2000} {
-			if got := at(a); got != want*time.Millisecond {
+		for i, want := range []time.Duration{500 * time.Millisecond, time.Second, 1500 * time.Millisecond, 2 * time.Second} {
+			if got := at(a); got != want {
 				t.Fatalf("tick %d of the short one at %v", i, got)
 			}
 			if i%2 == 1 {
-				if got := at(b); got != want*time.Millisecond {
+				if got := at(b); got != want {
 					t.Fatalf("the long one ticks at %v", got)
 				}
 			}

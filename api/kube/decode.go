@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
-	"strconv"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 

@@ -116,6 +116,8 @@ func (w *Worker) aim(r *request, a *attempt, fresh bool) {
 		a.speaks, a.clients = w.speaks.plain, nil
 	case r.relays || a.remote == upstream.Home && r.http2:
 		a.speaks = w.speaks.mux
+	case a.remote != upstream.Home:
+		a.speaks = w.between(r, a)
 	}
 	if !r.answerable(a) {
 		a.endpoint, r.log.details = nil, "websocket_key_invalid"

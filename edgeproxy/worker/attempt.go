@@ -44,7 +44,8 @@ type attempt struct {
 	status      int              // of its answer
 	sentAt      int64
 	out         sending
-	heard       int64 // when the backend said something last
+	in          intake // of the answer
+	heard       int64  // when the backend said something last
 	timer       loop.Timer
 	waits       bool   // until the timer expires, before it starts
 	settling    bool   // waits for the settings of its connection's other end
@@ -300,6 +301,7 @@ func (w *Worker) release(a *attempt, ok bool) {
 	w.Loop.Wheel.Clear(&a.timer)
 	a.waits, a.settling = false, false
 	a.out.drop(&w.Loop.Slabs)
+	w.narrow(&a.in)
 	if a.endpoint != nil {
 		a.endpoint.InFlight.Add(-1)
 		if !ok {

@@ -401,6 +401,9 @@ func (d *down) throttle() {
 // credit notes that n bytes of request r were passed on.
 func (d *down) credit(r *request, n int) {
 	if d.many {
+		if r.inbound {
+			d.w.taken(&r.in, d.mux(), r.stream, n)
+		}
 		d.w.out = stream.Event{Kind: stream.Window, Stream: r.stream, N: n}
 		d.send(&d.w.out, framing)
 		return

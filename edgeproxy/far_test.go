@@ -107,7 +107,7 @@ func TestFarStreamsGrow(t *testing.T) {
 		left        int64 // of the memory of both proxies
 		least, most int64
 	}{
-		{"memory to spare", 1 << 30, 256 << 10, 2<<20 + 256<<10},
+		{"memory to spare", 1 << 30, 256 << 10, 1<<20 + 256<<10},
 		{"little memory", 2 << 20, 128 << 10, 768 << 10},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

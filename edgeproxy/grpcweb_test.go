@@ -306,7 +306,7 @@ func TestGRPCWebHoldsBack(t *testing.T) {
 			for last := uint64(1); last != p.Stats().BytesSent; time.Sleep(100 * time.Millisecond) {
 				last = p.Stats().BytesSent
 			}
-			if n := p.memoryInUse(); n > 2<<20 {
+if n := p.memoryInUse(); n > 3<<20 { // between sites a stream that was fast has a window of 1 MiB
 				t.Errorf("%d bytes of buffers are used for a client that takes nothing", n)
 			}
 			if n, err := io.Copy(io.Discard, res.Body); err != nil || taken+n < 20<<20 {

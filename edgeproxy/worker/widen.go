@@ -12,8 +12,8 @@ import (
 // bytes are passed on as fast as they come.
 
 const (
-	// mostWindow bounds what a stream comes to: 100 MB/s at a round trip of 20 ms.
-	mostWindow = 2 << 20
+	// mostWindow bounds what a stream comes to: 50 MB/s at a round trip of 20 ms.
+	mostWindow = 1 << 20
 	// growSpell is how long a whole window may take to be passed on, for the next to be
 	// twice as wide: longer than a round trip around the earth. What is slower than that
 	// is not held up by its window.

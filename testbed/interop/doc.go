@@ -1,6 +1,6 @@
 // Package interop runs gRPC's interoperability cases, with the client and the server of
 // grpc-go, through real proxies: one, with TLS towards the client and without, and those of
-// two sites with mTLS between them. It is a module of its own, since grpc-go moves versions
+// two sites with mTLS between them. A client of gRPC-Web calls the same server. It is a module of its own, since grpc-go moves versions
 // of what the product is built with.
 //
 // Not run are the cases that ask Google for credentials (compute_engine_creds,

@@ -95,6 +95,10 @@ test-web: build ## the controller's web page: types by tsc, then Chromium on a r
 	@MERIDIAN_AXE=$(CURDIR)/.cache/npm/node_modules/axe-core/axe.min.js \
 		go test -tags web -count=1 -v $(TESTFLAGS) -run '^TestWeb' ./controller/dashboard
 
+.PHONY: test-skew
+test-skew: build ## a mesh from the previous version (testbed/skew/previous) to this one and back, process by process, under traffic
+	@go test -tags skew -count=1 -v $(TESTFLAGS) -run '^TestSkew$$' ./testbed/skew
+
 .PHONY: soak
 soak: ## a node for SOAK=10m with faults by script: every error explained, memory flat
 	@MERIDIAN_SOAK=$(SOAK) go test -count=1 -v -timeout 0 $(TESTFLAGS) -run '^TestFaultSoak$$' ./cmd/edgeproxy
@@ -172,9 +176,10 @@ $(GOLANGCI):
 	@GOBIN=$(CURDIR)/$(@D) GOFLAGS= go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
 
 .PHONY: docs
-docs: build ## regenerate docs/reference from the types and the binaries' help
+docs: build ## regenerate docs/reference from the types and the binaries' help, render all of it to bin/docs, find dead links
 	@go generate ./api/mesh
 	@go run ./internal/refgen -bin bin $(BINARIES)
+	@go run -C docs/site . -out $(CURDIR)/bin/docs -root $(CURDIR)
 
 .PHONY: generate
 generate: docs ## run every generator; BPF objects need clang and llvm-strip, and else stay as they are

@@ -74,14 +74,15 @@ const reconcileEvery = time.Second
 
 // Agent runs one node's chains. Make it with New; Run it once.
 type Agent struct {
-	cfg     Config
-	dp      Forwarder
-	machine machine
-	wishes  chan wish
-	turns   chan struct{} // see Alive
-	ended   chan struct{} // closed when Run has returned
-	events  chan healthEvent
-	probes  probeTimes
+	cfg      Config
+	dp       Forwarder
+	machine  machine
+	wishes   chan wish
+	turns    chan struct{} // see Alive
+	ended    chan struct{} // closed when Run has returned
+	events   chan healthEvent
+	probes   probeTimes
+	followed followed
 
 	table atomic.Pointer[path.Table] // in force
 
@@ -206,6 +207,7 @@ func (a *Agent) Run(ctx context.Context) {
 	defer close(a.ended)
 	defer r.wg.Wait()
 	defer cancel()
+	r.wg.Go(func() { r.follow(inner) })
 	tick := time.NewTicker(reconcileEvery)
 	defer tick.Stop()
 	for {

@@ -247,3 +247,43 @@ func TestPeerWithoutHTTP2(t *testing.T) {
 		t.Errorf("a connection is served %q, %v, want home", got, err)
 	}
 }
+
+// TestLateCalls have a backend that breaks a call off. One whose time is over gets to know
+// that, here and from another site; any other that nobody is there.
+func TestLateCalls(t *testing.T) {
+	endpoints := map[string]string{"b": http2Backend(t, func(http.ResponseWriter, *http.Request) {
+		time.Sleep(20 * time.Millisecond)
+		panic(http.ErrAbortHandler) // RST_STREAM
+	})}
+	p := relayedBy(t, func(endpoints, gateways map[string]string) mesh.Objects {
+		o := siteObjects(endpoints, gateways)
+		o.Services[0].Spec.Ports[0].Protocol = mesh.PortHTTP2
+		return o
+	}, endpoints, Deps{}, Deps{Sharing: &decided{pick: upstream.Home}})
+	c := http2Client(t)
+	for _, tt := range []struct{ kind, timeout, want string }{
+		{"application/grpc", "1m", "200 application/grpc 4"},
+		{"application/grpc+proto", "20000u", "200 application/grpc 4"},
+		{"application/grpc", "1H", "502 text/plain; charset=utf-8 "},
+		{"application/grpc", "", "502 text/plain; charset=utf-8 "},
+		{"application/grpc", "1ms", "502 text/plain; charset=utf-8 "},
+		{"application/json", "1m", "502 text/plain; charset=utf-8 "},
+	} {
+		for name, url := range map[string]string{"there": p.a.url("/s/Late"), "here": p.b.url("/s/Late")} {
+			req, _ := http.NewRequest("POST", url, strings.NewReader("x"))
+			req.Header.Set("Content-Type", tt.kind)
+			if tt.timeout != "" {
+				req.Header.Set("Grpc-Timeout", tt.timeout)
+			}
+			res, err := c.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.Copy(io.Discard, res.Body)
+			res.Body.Close()
+			if got := fmt.Sprint(res.StatusCode, " ", res.Header.Get("Content-Type"), " ", res.Header.Get("Grpc-Status")); got != tt.want {
+				t.Errorf("%s %q %s: %q, want %q", tt.kind, tt.timeout, name, got, tt.want)
+			}
+		}
+	}
+}

@@ -124,4 +124,25 @@ func detachKernel(o *options) error {
 }
 
 // detach takes both sides' traces away.
-func detach(o *options) error { return errors.Join(detachKernel(o), datapath.Divert(nil)) }
+func detach(o *options) error {
+	return errors.Join(datapath.NewRedirector(o.datapath.Pins, "").Redirect(nil), detachKernel(o), datapath.Divert(nil))
+}
+
+// redirector is a Redirector that has its pins' file system mounted when it is first
+// needed.
+type redirector struct {
+	*datapath.Redirector
+	o       *options
+	mounted bool
+}
+
+// Redirect implements agent.Redirector.
+func (r *redirector) Redirect(w *datapath.Redirection) error {
+	if w != nil && !r.mounted {
+		if err := mountPins(r.o); err != nil {
+			return err
+		}
+		r.mounted = true
+	}
+	return r.Redirector.Redirect(w)
+}

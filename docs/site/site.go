@@ -128,7 +128,7 @@ func (b *builder) check(p *page) {
 					continue
 				}
 				b.copied[name] = true
-				if st.IsDir() {
+				if name = inSite(name); st.IsDir() {
 					name = path.Join(name, "index.html")
 				}
 				r.set(relative(href(p.source), name))
@@ -250,7 +250,7 @@ func (b *builder) files(folder, below string) (list []item, err error) {
 			list = append(list, more...)
 			continue
 		}
-		list = append(list, item{Title: rel, Href: rel})
+		list = append(list, item{Title: rel, Href: inSite(rel)})
 		if err := b.copyFile(path.Join(folder, rel)); err != nil {
 			return nil, err
 		}
@@ -266,5 +266,14 @@ func (b *builder) copyFile(name string) error {
 	if err != nil {
 		return err
 	}
-	return b.write(name, data)
+	return b.write(inSite(name), data)
+}
+
+// inSite is the name of a file in the site. Go's tools take every folder with Go files
+// below the module for a package of it, the site's too.
+func inSite(name string) string {
+	if path.Ext(name) == ".go" {
+		return name + ".txt"
+	}
+	return name
 }

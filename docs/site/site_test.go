@@ -105,6 +105,9 @@ func TestSite(t *testing.T) {
 	}
 	checked := 0
 	err = filepath.WalkDir(out, func(path string, d fs.DirEntry, err error) error {
+		if filepath.Ext(path) == ".go" {
+			t.Errorf("%s would be a package of this module", path)
+		}
 		if err != nil || d.IsDir() || filepath.Ext(path) != ".html" {
 			return err
 		}

@@ -93,13 +93,15 @@ type Server struct {
 	planSeq    uint64
 	epoch      uint64 // of weights and reports, Unix ns
 	talk       talk
+	changelog  changelog
 
 	events  chan event
 	calls   chan func()
 	stopped chan struct{} // closed when the loop ends
 	toBus   chan publication
 	fromBus chan outcome
-	beat    atomic.Int64 // when the loop last ticked, Unix ns
+	looks   chan struct{} // after each tick
+	beat    atomic.Int64  // when the loop last ticked, Unix ns
 	link    atomic.Pointer[linkState]
 	count   counters
 	audits  audits
@@ -160,6 +162,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		toBus:     make(chan publication, 1),
 		fromBus:   make(chan outcome, 4),
 		runReady:  make(chan struct{}),
+		looks:     make(chan struct{}, 1),
 	}, nil
 }
 
@@ -218,6 +221,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	}
 	tasks.Go(func() { s.loop(ctx, heard{reports, nodes, told, flowing}) })
 	tasks.Go(func() { s.publish(ctx) })
+	tasks.Go(func() { s.keepJournal(ctx) })
 	tasks.Go(func() { s.watchLink(ctx, stop) })
 	if err := s.sync(ctx); err != nil {
 		return err
@@ -301,7 +305,7 @@ func (s *Server) openStore() (err error) {
 			s.newest = last.Generation
 		}
 	}
-	if err := errors.Join(s.recall(), s.recallBudgets()); err != nil {
+	if err := errors.Join(s.recall(), s.recallBudgets(), s.recallJournal()); err != nil {
 		return err
 	}
 	if s.newest.Incarnation == 0 {
@@ -432,6 +436,7 @@ func (s *Server) sync(ctx context.Context) error {
 	err := s.do(ctx, func() {
 		s.drain()
 		s.compare()
+		s.follow()
 	})
 	if err != nil {
 		return err

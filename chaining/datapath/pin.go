@@ -81,6 +81,10 @@ func Detach(cfg Config) error {
 	if err := errors.Join(faults...); err != nil {
 		return fmt.Errorf("detach: %w", err)
 	}
+	// What redirection has pinned stays, and the folder with it.
+	if err := os.Remove(cfg.Pins); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
+		return fmt.Errorf("detach: %w", err)
+	}
 	return nil
 }
 

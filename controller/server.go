@@ -101,7 +101,8 @@ type Server struct {
 	stopped chan struct{} // closed when the loop ends
 	toBus   chan publication
 	fromBus chan outcome
-	beat    atomic.Int64 // when the loop last ticked, Unix ns
+	looks   chan struct{} // after each tick
+	beat    atomic.Int64  // when the loop last ticked, Unix ns
 	link    atomic.Pointer[linkState]
 	count   counters
 	audits  audits
@@ -162,9 +163,14 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		toBus:     make(chan publication, 1),
 		fromBus:   make(chan outcome, 4),
 		runReady:  make(chan struct{}),
+<<<<<<< HEAD
 	}
 	s.spans = newSpans(&s.cfg, s)
 	return s, nil
+=======
+		looks:     make(chan struct{}, 1),
+	}, nil
+>>>>>>> main
 }
 
 // Ready is closed when the controller serves; then [Server.RunFile] says where.

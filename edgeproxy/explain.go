@@ -169,6 +169,9 @@ func chainsOf(f *route.Filters) (out []string) {
 		}
 		out = append(out, text)
 	}
+	if f.Onward.Key != "" {
+		out = append(out, fmt.Sprintf("%s, of packets: its connections carry DSCP %d", f.Onward.Key, f.Onward.CodePoint))
+	}
 	return out
 }
 

@@ -168,6 +168,9 @@ func (a *Agent) readyz(w http.ResponseWriter, r *http.Request) {
 			}
 			b.WriteByte('\n')
 		}
+		if d := s.Redirect; d != nil {
+			b.WriteString(d.line() + "\n")
+		}
 		for _, name := range slices.Sorted(maps.Keys(s.Down)) {
 			fmt.Fprintf(&b, "instance %s is down: %s\n", name, s.Down[name])
 		}
@@ -242,6 +245,15 @@ func (a *Agent) metrics(w http.ResponseWriter, _ *http.Request) {
 	family("meridian_chain_drops_total", "counter", "Packets dropped, by reason.")
 	for _, r := range slices.Sorted(maps.Keys(c.Drops)) {
 		fmt.Fprintf(&b, "meridian_chain_drops_total{reason=%q} %d\n", r, c.Drops[r])
+	}
+	if d := s.Redirect; d != nil {
+		family("meridian_redirect_connections_total", "counter", "Connections of redirected processes to what is redirected, by what became of them.")
+		for _, n := range []struct {
+			result string
+			value  uint64
+		}{{"redirected", d.Redirected}, {"excluded", d.Excluded}, {"proxy-not-listening", d.NotListening}, {"failed", d.Failed}} {
+			fmt.Fprintf(&b, "meridian_redirect_connections_total{result=%q} %d\n", n.result, n.value)
+		}
 	}
 	family("meridian_chain_probe_seconds", "gauge", "Time in which an instance of this node answers probes, smoothed.")
 	for _, name := range slices.Sorted(maps.Keys(c.Probes)) {

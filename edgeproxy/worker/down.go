@@ -67,32 +67,6 @@ const (
 	securing                // the end of a TLS handshake
 )
 
-func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
-	if s := w.state.Sockets[l]; s != nil && s.Streams != nil && !w.draining {
-		w.adoptStream(l, s, fd, from)
-		return
-	}
-	d := w.newDown(l, from)
-	d.socket = w.state.Sockets[l]
-	d.span = w.spanOf(w.shared.ClientMaxAge, w.shared.ClientMaxRequests)
-	w.Counters.Accepted.Add(1)
-	d.id, d.born = w.nextID(), w.Loop.Now()
-	if err := d.conn.Open(w.Loop, fd, d, true); err != nil {
-		d.forget()
-		d.Recycle()
-		return
-	}
-	if w.draining || d.socket == nil {
-		d.lost() // the listener went away between accepting and here
-		return
-	}
-	if d.balanced = d.socket.FromBalancer(from.Addr()); d.balanced {
-		d.await(resting, d.w.shared.Times.Head)
-		return
-	}
-	d.greet()
-}
-
 // newDown takes memory for a client's connection and lists it.
 func (w *Worker) newDown(l *Listener, from netip.AddrPort) *down {
 	d := w.freeDown

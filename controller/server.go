@@ -163,14 +163,10 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		toBus:     make(chan publication, 1),
 		fromBus:   make(chan outcome, 4),
 		runReady:  make(chan struct{}),
-<<<<<<< HEAD
+		looks:     make(chan struct{}, 1),
 	}
 	s.spans = newSpans(&s.cfg, s)
 	return s, nil
-=======
-		looks:     make(chan struct{}, 1),
-	}, nil
->>>>>>> main
 }
 
 // Ready is closed when the controller serves; then [Server.RunFile] says where.

@@ -294,9 +294,8 @@ func partial(answer []byte) (rejected uint64, why string, err error) {
 	if json.Unmarshal(answer, &said) != nil || said.PartialSuccess.RejectedSpans == "" {
 		return 0, "", nil
 	}
-	rejected, err = strconv.ParseUint(said.PartialSuccess.RejectedSpans.String(), 10, 64)
-	if err != nil {
-		return 0, "", nil //nolint:nilerr // 200 says that they were taken
+	if n, err := strconv.ParseUint(said.PartialSuccess.RejectedSpans.String(), 10, 64); err == nil {
+		rejected = n // else 200 says that they were taken
 	}
 	return rejected, said.PartialSuccess.ErrorMessage, nil
 }

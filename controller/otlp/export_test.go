@@ -127,18 +127,18 @@ func newCollector(t *testing.T, answer func(n int) (int, string)) *collector {
 	return c
 }
 
-func exporter(t *testing.T, base string) (x *Exporter, stop func()) {
+func exporter(t *testing.T, base string) (*Exporter, func()) {
 	t.Helper()
 	endpoint, err := TracesURL(base)
 	if err != nil {
 		t.Fatal(err)
 	}
-	x = New(Config{Endpoint: endpoint, Headers: map[string]string{"Authorization": "Bearer x"}, Log: slog.New(slog.DiscardHandler)})
+	x := New(Config{Endpoint: endpoint, Headers: map[string]string{"Authorization": "Bearer x"}, Log: slog.New(slog.DiscardHandler)})
 	x.pause = time.Millisecond
 	ctx, cancel := context.WithCancel(t.Context())
 	over := make(chan struct{})
 	go func() { x.Run(ctx); close(over) }()
-	stop = sync.OnceFunc(func() { cancel(); <-over })
+	stop := sync.OnceFunc(func() { cancel(); <-over })
 	t.Cleanup(stop)
 	return x, stop
 }

@@ -83,6 +83,13 @@ test-clients: ## curl, wrk, a browser, npm's ws, h2spec, sslscan and testssl.sh 
 	@npm install --silent --no-audit --no-fund --prefix .cache/npm ws@8.18.3
 	@NODE_PATH=$(CURDIR)/.cache/npm/node_modules go test -tags clients -count=1 -v $(TESTFLAGS) -run '^TestClient' ./cmd/edgeproxy
 
+# grpc-go's own client and server are a module of their own, testbed/interop.
+.PHONY: test-interop
+test-interop: build ## gRPC's interoperability cases through one proxy and through two sites, with grpc-go
+	@for program in client server; do \
+		go build -C testbed/interop -o ../../bin/interop-$$program google.golang.org/grpc/interop/$$program || exit 1; done
+	@go test -C testbed/interop -count=1 $(TESTFLAGS) ./...
+
 .PHONY: test-web
 test-web: build ## the controller's web page: types by tsc, then Chromium on a real mesh
 	@npm install --silent --no-audit --no-fund --prefix .cache/npm typescript@5.9.3 axe-core@4.11.0

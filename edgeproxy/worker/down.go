@@ -372,19 +372,6 @@ func (d *down) throttle() {
 	}
 }
 
-// credit notes that n bytes of request r were passed on.
-func (d *down) credit(r *request, n int) {
-	if d.many {
-		d.w.out = stream.Event{Kind: stream.Window, Stream: r.stream, N: n}
-		d.send(&d.w.out, framing)
-		return
-	}
-	d.unpaid -= int32(n)
-	if int(d.unpaid) < d.w.shared.Watermark/2 {
-		d.goOn(r)
-	}
-}
-
 // Written goes on with what waited for room.
 func (d *down) Written(n, left int) {
 	if n > 0 {

@@ -429,6 +429,9 @@ func (w *Worker) lostStream(a *attempt, why stream.Reason) {
 func (u *up) credit(a *attempt, n int) {
 	n = a.r.creditOf(n)
 	if u.mux != nil {
+		if a.remote != upstream.Home {
+			u.w.taken(&a.in, u.mux, a.stream, n)
+		}
 		u.w.out = stream.Event{Kind: stream.Window, Stream: a.stream, N: n}
 		a.send(&u.w.out, framing)
 		return

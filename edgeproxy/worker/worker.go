@@ -170,6 +170,7 @@ type Worker struct {
 	// restCodecs are those of connections at rest, for the next that needs one.
 	restCodecs [protocolCount][]serverCodec
 	freeDown   *down
+	wider      int // see mostWider
 	freeUp     [protocolCount]*up
 	freeReq    *request
 

@@ -270,7 +270,8 @@ func (x *Exporter) send(ctx context.Context, body []byte) (rejected uint64, why 
 	}
 	switch code := resp.StatusCode; {
 	case code >= 200 && code < 300:
-		return partial(answer)
+		rejected, why = partial(answer)
+		return rejected, why, nil
 	case code == http.StatusTooManyRequests, code == http.StatusBadGateway, code == http.StatusServiceUnavailable, code == http.StatusGatewayTimeout:
 		after, err := strconv.Atoi(resp.Header.Get("Retry-After"))
 		if err != nil || after < 0 { // a date, or nothing: the pause is ours
@@ -284,7 +285,7 @@ func (x *Exporter) send(ctx context.Context, body []byte) (rejected uint64, why 
 
 // partial reads what a collector says of spans that it would not have. One that says
 // nothing in JSON took all.
-func partial(answer []byte) (rejected uint64, why string, err error) {
+func partial(answer []byte) (rejected uint64, why string) {
 	var said struct {
 		PartialSuccess struct {
 			RejectedSpans json.Number `json:"rejectedSpans"`
@@ -292,10 +293,10 @@ func partial(answer []byte) (rejected uint64, why string, err error) {
 		} `json:"partialSuccess"`
 	}
 	if json.Unmarshal(answer, &said) != nil || said.PartialSuccess.RejectedSpans == "" {
-		return 0, "", nil
+		return 0, ""
 	}
 	if n, err := strconv.ParseUint(said.PartialSuccess.RejectedSpans.String(), 10, 64); err == nil {
 		rejected = n // else 200 says that they were taken
 	}
-	return rejected, said.PartialSuccess.ErrorMessage, nil
+	return rejected, said.PartialSuccess.ErrorMessage
 }

@@ -39,6 +39,8 @@ type Config struct {
 	// port after its), API where the HTTP API listens (host:port on loopback, or
 	// unix:/path). Port 0 is a free one.
 	Listen, LeafListen, JoinListen, API string
+	// Spans says where requests of the site's proxies go as spans.
+	Spans Spans
 	// Advertise are the hosts under which other sites reach this hub, as its tokens
 	// name them. Empty means the addresses of this machine that it listens on.
 	Advertise []string
@@ -83,6 +85,9 @@ func (c Config) complete() (Config, error) {
 	bad := func(format string, v ...any) { errs = append(errs, fmt.Errorf(format, v...)) }
 	if !label.MatchString(c.Site) {
 		bad("site %q is not a name: lower-case letters, digits and -, a letter or digit at both ends, at most 63", c.Site)
+	}
+	if err := c.Spans.check(); err != nil {
+		errs = append(errs, err)
 	}
 	if c.Data == "" {
 		bad("a data folder is needed")

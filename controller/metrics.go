@@ -64,6 +64,7 @@ func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
 	metric("site_reports_published_total", "counter", "Reports of this site.", value(s.count.reportsOut.Load()))
 	metric("weights_published_total", "counter", "Plans sent to the site's nodes.", value(s.count.weightsOut.Load()))
 	metric("traffic_reports_published_total", "counter", "Reports of who talks to whom at this site.", value(s.count.trafficOut.Load()))
+	s.spanMetrics(metric)
 	metric("traffic_reports_refused_total", "counter", "Reports of nodes and sites whose traffic cannot be.", value(s.count.trafficFaults.Load()))
 	if len(st.Self.Budgets) > 0 {
 		perLink := func(of func(*siteapi.LinkBudget) float64) (out []string) {

@@ -47,6 +47,7 @@ type Server struct {
 	log     *slog.Logger
 	said    *logring.Ring // nil where nobody keeps it
 	started time.Time
+	spans   *spans // nil where none are exported
 
 	folder *store.Folder
 	key    ed25519.PrivateKey
@@ -148,7 +149,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		owner = world.Hub
 	}
 	started := time.Now()
-	return &Server{
+	s := &Server{
 		cfg: cfg, log: log, said: deps.Said, started: started, epoch: uint64(started.UnixNano()),
 		world:     world.New(cfg.Site, owner),
 		revisions: map[mesh.Key]uint64{},
@@ -163,7 +164,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		fromBus:   make(chan outcome, 4),
 		runReady:  make(chan struct{}),
 		looks:     make(chan struct{}, 1),
-	}, nil
+	}
+	s.spans = newSpans(&s.cfg, s)
+	return s, nil
 }
 
 // Ready is closed when the controller serves; then [Server.RunFile] says where.
@@ -272,6 +275,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	}
 	defer func() { _ = os.Remove(s.folder.Path(siteapi.RunFileName)) }()
 	s.exporting(ctx, tasks.Go)
+	s.exportSpans(ctx, tasks.Go)
 	close(s.runReady)
 	s.log.Info("serving", "site", s.cfg.Site, "role", s.cfg.role(), "nats", s.run.NATS, "api", s.run.API, "leaf", s.run.Leaf)
 	<-ctx.Done()

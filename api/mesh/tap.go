@@ -41,6 +41,9 @@ type TapFilter struct {
 	Service ServiceKey `json:"service,omitempty"`
 	// ID is the request's x-request-id.
 	ID string `json:"id,omitempty"`
+	// TraceSample selects requests of traces by [TraceSampled], with this part; 0 selects
+	// all requests.
+	TraceSample float64 `json:"traceSample,omitempty"`
 }
 
 // Statuses returns the lowest and the highest status that the filter selects.
@@ -67,6 +70,9 @@ func (f *TapFilter) Check() error {
 	}
 	if f.PathPrefix != "" && !strings.HasPrefix(f.PathPrefix, "/") {
 		err = append(err, fmt.Errorf("path %q: it begins with /", f.PathPrefix))
+	}
+	if f.TraceSample < 0 || f.TraceSample > 1 {
+		err = append(err, fmt.Errorf("part of traces %g: want 0 to 1", f.TraceSample))
 	}
 	if f.MinMS < 0 {
 		err = append(err, fmt.Errorf("duration %g ms: it is at least 0", f.MinMS))
@@ -136,6 +142,10 @@ type EndedRequest struct {
 	Site string    `json:"site,omitempty"`
 	Node string    `json:"node,omitempty"`
 	ID   string    `json:"id,omitempty"` // its x-request-id
+	// TraceParent is its traceparent (W3C Trace Context), as it came; Inbound says that it
+	// came from another site's proxy.
+	TraceParent string `json:"traceParent,omitempty"`
+	Inbound     bool   `json:"inbound,omitempty"`
 
 	Protocol  string `json:"protocol"`
 	Method    string `json:"method,omitempty"`

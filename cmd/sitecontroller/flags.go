@@ -20,6 +20,7 @@ type options struct {
 	config    controller.Config
 	documents []string
 	bridge    bridge
+	spans     spanFlags
 	logLevel  slog.Level
 	logFormat string
 	version   bool
@@ -104,6 +105,7 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 	fs.StringVar(&c.Export.EnvoyFile, "export-envoy", "", "`file` to keep the weights in as Envoy's filesystem endpoint discovery (EDS)")
 	fs.StringVar(&c.Export.GatewayFile, "export-gateway", "", "`file` to keep the weights in as Gateway API HTTPRoutes, for kubectl")
 	fs.StringVar(&c.Export.Gateway, "export-gateway-name", "ingress", "`name` of the Gateway that those routes attach to")
+	o.spans.flags(fs)
 	o.bridge.flags(fs)
 	fs.Func("config", "`file` or folder of YAML to apply at the start, as 'meridian apply' does; may be given again", func(s string) error {
 		o.documents = append(o.documents, s)
@@ -129,6 +131,9 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 		return o, errors.New("--data is needed")
 	case o.logFormat != "auto" && o.logFormat != "text" && o.logFormat != "json":
 		return o, fmt.Errorf("--log-format %s: want auto, text or json", o.logFormat)
+	}
+	if c.Spans, err = o.spans.config(os.Getenv); err != nil {
+		return o, err
 	}
 	if err := o.fromFolder(); err != nil {
 		return o, err

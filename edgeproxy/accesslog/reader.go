@@ -16,6 +16,7 @@ const maxShown = 512
 const (
 	shownID = iota
 	shownAgent
+	shownTrace
 )
 
 // Reader hands what loops say of requests to a function, as a [Log] writes it.
@@ -28,7 +29,7 @@ type Reader struct {
 // NewReader makes a Reader with a ring of size bytes for each loop; now is the loops'
 // clock. Its rings take records before Run begins, as far as there is room.
 func NewReader(rings, size int, now func() int64) *Reader {
-	f := &Format{request: []string{shownID: "x-request-id", shownAgent: "user-agent"}}
+	f := &Format{request: []string{shownID: "x-request-id", shownAgent: "user-agent", shownTrace: "traceparent"}}
 	return &Reader{feed: newFeed(f, rings, size), now: now}
 }
 
@@ -91,7 +92,7 @@ func (e *record) ended(began time.Time) mesh.EndedRequest {
 		return a.String()
 	}
 	out := mesh.EndedRequest{
-		Time: began, ID: shown(e.request[shownID]), UserAgent: shown(e.request[shownAgent]),
+		Time: began, ID: shown(e.request[shownID]), UserAgent: shown(e.request[shownAgent]), TraceParent: shown(e.request[shownTrace]), Inbound: e.inbound,
 		Protocol: shown(e.protocol), Method: shown(e.method), Authority: shown(e.authority), Path: shown(e.path),
 		Status: e.status, Flag: shown(e.flag), Details: shown(e.details),
 		Client: address(e.client), Peer: address(e.peer), Identity: shown(e.identity),

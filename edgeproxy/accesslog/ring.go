@@ -45,6 +45,8 @@ type Entry struct {
 	// [Ring.Capture] kept, by the format's order, absent ones nil.
 	Request  []stream.Field
 	Response [][]byte
+	// Inbound says that the client is another site's proxy.
+	Inbound bool
 	// Mark is handed to the reader of a [Reader] as it is.
 	Mark uint8
 }
@@ -125,7 +127,11 @@ func (r *Ring) Add(e *Entry) {
 		b = binary.LittleEndian.AppendUint64(b, uint64(v))
 	}
 	b = binary.LittleEndian.AppendUint16(b, uint16(e.Status))
-	b = append(b, uint8(min(e.Attempts, 255)), e.Mark)
+	inbound := uint8(0)
+	if e.Inbound {
+		inbound = 1
+	}
+	b = append(b, uint8(min(e.Attempts, 255)), e.Mark, inbound)
 	b = appendAddr(b, e.Client)
 	b = appendAddr(b, e.Peer)
 	b = appendAddr(b, e.Upstream)
@@ -209,6 +215,7 @@ type record struct {
 	status                                     int
 	attempts                                   int
 	mark                                       uint8
+	inbound                                    bool
 	client, peer, upstream                     netip.AddrPort
 	details                                    []byte
 	flag, protocol, service, route, gateway    []byte
@@ -223,7 +230,7 @@ func (f *Format) read(b []byte, e *record) (rest []byte) {
 	for _, v := range [...]*int64{&e.start, &e.duration, &e.firstByte, &e.received, &e.sent} {
 		*v, b = int64(binary.LittleEndian.Uint64(b)), b[8:]
 	}
-	e.status, e.attempts, e.mark, b = int(binary.LittleEndian.Uint16(b)), int(b[2]), b[3], b[4:]
+	e.status, e.attempts, e.mark, e.inbound, b = int(binary.LittleEndian.Uint16(b)), int(b[2]), b[3], b[4] != 0, b[5:]
 	e.client, b = readAddr(b)
 	e.peer, b = readAddr(b)
 	e.upstream, b = readAddr(b)

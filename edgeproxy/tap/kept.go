@@ -145,5 +145,6 @@ func selects(q *mesh.FailedQuery, e *mesh.EndedRequest) bool {
 	return (q.ID == "" || q.ID == e.ID) && (f.ID == "" || f.ID == e.ID) &&
 		e.Status >= from && e.Status <= to && e.DurationMS >= f.MinMS && f.HasFlag(e.Flag) &&
 		(f.Method == "" || f.Method == e.Method) && (f.Service == "" || f.Service == e.Service) &&
+		(f.TraceSample == 0 || mesh.TraceSampled([]byte(e.TraceParent), []byte(e.ID), f.TraceSample)) &&
 		strings.HasPrefix(e.Path, f.PathPrefix) && (f.Host == "" || strings.EqualFold(f.Host, host))
 }

@@ -258,7 +258,8 @@ func (s *session) matches(e *accesslog.Entry) bool {
 		(s.filter.Service == "" || string(s.filter.Service) == e.Service) &&
 		bytes.HasPrefix(e.Path, s.path) &&
 		(len(s.host) == 0 || bytes.EqualFold(s.host, hostOf(e.Authority))) &&
-		(len(s.id) == 0 || bytes.Equal(s.id, field(e.Request, "x-request-id")))
+		(len(s.id) == 0 || bytes.Equal(s.id, field(e.Request, "x-request-id"))) &&
+		(s.filter.TraceSample == 0 || mesh.TraceSampled(field(e.Request, "traceparent"), field(e.Request, "x-request-id"), s.filter.TraceSample))
 }
 
 // hostOf is an authority without its port.
@@ -328,5 +329,5 @@ func (s *session) answer(after uint64) *mesh.TapAnswer {
 // sizeOf is the most bytes of a request in JSON, where six stand for one.
 func sizeOf(e *mesh.EndedRequest) int {
 	return 700 + len(e.Client) + len(e.Peer) + len(e.Endpoint) +
-		6*(len(e.ID)+len(e.Protocol)+len(e.Method)+len(e.Authority)+len(e.Path)+len(e.UserAgent)+len(e.Identity)+len(e.Gateway)+len(e.Rule)+len(e.Service)+len(e.ToSite)+len(e.Details))
+		6*(len(e.ID)+len(e.Protocol)+len(e.Method)+len(e.Authority)+len(e.Path)+len(e.UserAgent)+len(e.TraceParent)+len(e.Identity)+len(e.Gateway)+len(e.Rule)+len(e.Service)+len(e.ToSite)+len(e.Details))
 }

@@ -317,3 +317,41 @@ func TestAdd_doesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// A tap for traces selects by the caller's decision, else a part by request ID, and is told
+// the traceparent and whether another site's proxy sent the request.
+func TestTraceSample(t *testing.T) {
+	r := start(t)
+	q := mesh.TapQuery{Session: "spans", Filter: mesh.TapFilter{TraceSample: 0.5}}
+	r.ask(q)
+	const sampled, not = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+	want := 0
+	for i := range 60 {
+		id, parent := fmt.Sprintf("request-%d", i), []string{sampled, not, ""}[i%3]
+		if mesh.TraceSampled([]byte(parent), []byte(id), 0.5) {
+			want++
+		}
+		r.request(func(e *accesslog.Entry) {
+			e.Inbound = i%3 == 0
+			e.Request = []stream.Field{{Name: []byte("x-request-id"), Value: []byte(id)}}
+			if parent != "" {
+				e.Request = append(e.Request, stream.Field{Name: []byte("Traceparent"), Value: []byte(parent)})
+			}
+		})
+	}
+	r.request(func(e *accesslog.Entry) { // after it nothing is under way
+		e.Request = []stream.Field{{Name: []byte("x-request-id"), Value: []byte("last")}, {Name: []byte("traceparent"), Value: []byte(sampled)}}
+	})
+	a := r.until(q, want+1)
+	if len(a.Requests) != want+1 || want <= 20 || want >= 40 {
+		t.Fatalf("%d requests, want %d", len(a.Requests), want+1)
+	}
+	for _, e := range a.Requests[:want] {
+		if e.TraceParent != sampled && e.TraceParent != "" || e.Inbound != (e.TraceParent == sampled) {
+			t.Errorf("%+v", e)
+		}
+	}
+	if _, err := r.Ask(&mesh.TapQuery{Session: "bad", Filter: mesh.TapFilter{TraceSample: 2}}); err == nil {
+		t.Error("a part of 2 is taken")
+	}
+}

@@ -48,7 +48,7 @@ func (w *Worker) logRequest(r *request, status int, f exchange.Flag, took time.D
 		Client: r.d.from, Peer: r.d.from, Gateway: r.d.gateway(), Protocol: r.d.protocol().name,
 		Details: cmp.Or(r.log.details, exchange.DetailsOf(f, r.log.firstByte > 0)),
 		Method:  r.head.Method, Authority: r.log.authority, Path: r.log.path, Route: r.log.route,
-		Request: r.head.Fields, Response: r.log.response,
+		Request: r.head.Fields, Response: r.log.response, Inbound: r.inbound,
 	}
 	if r.client.IsValid() && r.client != r.d.from.Addr().Unmap() {
 		e.Client = netip.AddrPortFrom(r.client, 0) // its port is not known

@@ -96,6 +96,8 @@ func start(ts *testscript.TestScript, cfg controller.Config, name string) {
 	cfg.Site, cfg.Data, cfg.Version = name, ts.MkAbs(name), "test"
 	if cfg.Hub {
 		cfg.Site = "centre"
+	} else if to := ts.Getenv("SPANS"); to != "" {
+		cfg.Spans = controller.Spans{Endpoint: to + "/v1/traces", Sample: 1}
 	}
 	run(ts, cfg)
 }

@@ -30,6 +30,7 @@ import (
 func meshCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"tapped": tapped, "followed": followed, "send": send, "json-lines": jsonLines,
+		"collector": collector, "spans": spans,
 		"proxy": proxy, "backend": backend, "port": port, "subst": subst, "agree": agree,
 		"untar": untar, "secretless": secretless, "revision": revision, "restart": restart,
 		"occupy": occupy, "twin": twin, "twin-node": func(ts *testscript.TestScript, _ bool, args []string) { report(ts, args[0], args[1], 2, 1, "") },

@@ -80,7 +80,7 @@ func (s *Server) plan(now time.Time) *mesh.Weights {
 
 func (s *Server) input(sh world.Shared) plan.Input {
 	in := plan.Input{
-		DemandPerS: sh.Home.Demand, Slots: sh.Home.Slots, ServiceMS: sh.Home.ServiceTimeMS,
+		DemandPerS: sh.Home.Demand, Slots: sh.Home.Slots, LowerBound: sh.Home.Learned == mesh.SlotsLowerBound, ServiceMS: sh.Home.ServiceTimeMS,
 		NoHome: sh.NoHome, Drained: sh.Drained, StayHome: sh.Sharing.StayHome,
 		Classes: plan.Classes(&sh.Sharing), Sessions: sh.Sessions, Open: sh.Home.InFlight,
 	}

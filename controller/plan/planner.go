@@ -67,6 +67,10 @@ type Input struct {
 	// Slots and ServiceMS are home's capacity. Zero or less, or not a number,
 	// means that it is not known: then nothing is shared.
 	Slots, ServiceMS float64
+	// LowerBound says that home was never seen saturated, so that Slots is only the
+	// most it was seen to work on: what comes stays here until it is known that this
+	// costs more than going elsewhere, and nothing is refused.
+	LowerBound bool
 	// NoHome says that no endpoint here can serve now, Drained that none is to serve
 	// while another site can.
 	NoHome, Drained bool
@@ -195,6 +199,9 @@ func (p *Planner) Tick(nowNS int64, in Input) mesh.ServiceWeights {
 	var all []candidate
 	if !in.NoHome && !in.Drained {
 		home, err := p.curves.Queue(in.Slots, in.ServiceMS)
+		if in.LowerBound {
+			return p.off(out, in, learning)
+		}
 		if err != nil {
 			return p.off(out, in, "capacity of this site is not known: declare capacity.concurrency and capacity.serviceTime on its endpoints")
 		}
@@ -280,16 +287,6 @@ func bySite(all []mesh.RemoteWeight) []mesh.RemoteWeight {
 	out := make([]mesh.RemoteWeight, len(all))
 	for i, k := range order {
 		out[i] = all[k]
-	}
-	return out
-}
-
-// off is the plan of a service that cannot be shared.
-func (p *Planner) off(out mesh.ServiceWeights, in Input, why string) mesh.ServiceWeights {
-	p.home, p.share = 1, map[string]float64{}
-	out.Off = why
-	for i := range in.Options {
-		out.Remotes = append(out.Remotes, excluded(&in.Options[i], "sharing is off"))
 	}
 	return out
 }

@@ -86,7 +86,7 @@ func (w *World) Loads(now time.Time) []Load {
 				l = &Load{ServiceReport: mesh.ServiceReport{Service: s.Service}}
 				sum[s.Service] = l
 			}
-			l.Slots = max(l.Slots, s.Slots)
+			merge(&l.ServiceReport, &s.ServiceReport)
 			l.InFlight += s.InFlight
 			l.Arrivals += s.Arrivals
 			l.Demand += s.Demand
@@ -118,6 +118,22 @@ func (w *World) Loads(now time.Time) []Load {
 		out = append(out, *l)
 	}
 	return out
+}
+
+// merge takes a node's slots into those of its site. Declared ones are the same at
+// every node. Of learned ones each node has found the part at which its own requests
+// began to wait, so that these add up; as long as no node has seen the site saturated,
+// the most that one has seen served is sure.
+func merge(l *mesh.ServiceReport, s *mesh.ServiceReport) {
+	switch {
+	case s.Learned == mesh.SlotsSettled && l.Learned == mesh.SlotsSettled:
+		l.Slots += s.Slots
+	case s.Learned == mesh.SlotsSettled:
+		l.Slots, l.Learned = s.Slots, s.Learned
+	case l.Learned != mesh.SlotsSettled:
+		l.Slots = max(l.Slots, s.Slots)
+		l.Learned = s.Learned
+	}
 }
 
 // suspects says, by site, why nothing may be sent there now: what the own nodes

@@ -226,6 +226,6 @@ func describeLoads(w io.Writer, d *described) {
 		if x.Slots > 0 {
 			load = percent(x.Arrivals * x.ServiceTimeMS / 1000 / x.Slots)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%.3g\t%s\t%d\t%.1f\t%.1f\n", site, load, x.Slots, millis(x.ServiceTimeMS), x.InFlight, x.Arrivals, x.Demand)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%.1f\t%.1f\n", site, load, slotsText(&x.ServiceReport), millis(x.ServiceTimeMS), x.InFlight, x.Arrivals, x.Demand)
 	}
 }

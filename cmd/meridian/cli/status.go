@@ -115,7 +115,7 @@ func loadTable(w io.Writer, st *siteapi.Status) {
 			for _, rate := range x.From {
 				others += rate
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%.3g\t%s\t%d\t%.1f\t%.1f\n", s.Site, x.Service, load, x.Slots, millis(x.ServiceTimeMS), x.InFlight, x.Arrivals, others)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%.1f\t%.1f\n", s.Site, x.Service, load, slotsText(&x.ServiceReport), millis(x.ServiceTimeMS), x.InFlight, x.Arrivals, others)
 		}
 	}
 	line(&st.Self)

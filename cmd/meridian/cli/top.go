@@ -164,7 +164,7 @@ func topServices(st *siteapi.Status) sheet {
 				by[string(v.Service)+" "+x.Site] = busy
 			}
 			s.Rows = append(s.Rows, []string{
-				string(v.Service), x.Site, load, fmt.Sprintf("%.3g", v.Slots), millis(v.ServiceTimeMS), fmt.Sprint(v.InFlight),
+				string(v.Service), x.Site, load, slotsText(&v.ServiceReport), millis(v.ServiceTimeMS), fmt.Sprint(v.InFlight),
 				fmt.Sprintf("%.1f", v.Arrivals), fmt.Sprintf("%.1f", v.Demand),
 			})
 		}

@@ -35,8 +35,9 @@ ARCHS ?= amd64 arm64
 # The same commit gives the same bytes: times are the commit's, or SOURCE_DATE_EPOCH's.
 .PHONY: packages
 packages: build ## Debian packages of the binaries for ARCHS='amd64 arm64', in bin/packages
-	@for arch in $(ARCHS); do for b in $(BINARIES); do \
-		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/$$arch/$$b ./cmd/$$b; \
+	@for arch in $(ARCHS); do mkdir -p bin/$$arch; for b in $(BINARIES); do \
+		if [[ $$arch == $$(go env GOARCH) ]]; then ln -f bin/$$b bin/$$arch/$$b; else \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/$$arch/$$b ./cmd/$$b; fi; \
 	done; done
 	@rm -rf bin/packages
 	@go build -C deploy/packages -o $(CURDIR)/bin/packaging .
@@ -85,7 +86,7 @@ test-web: build ## the controller's web page: types by tsc, then Chromium on a r
 	@npm install --silent --no-audit --no-fund --prefix .cache/npm typescript@5.9.3 axe-core@4.11.0
 	@node .cache/npm/node_modules/typescript/bin/tsc -p controller/dashboard/assets
 	@MERIDIAN_AXE=$(CURDIR)/.cache/npm/node_modules/axe-core/axe.min.js \
-		go test -tags web -count=1 -v $(TESTFLAGS) -run '^TestWeb$$' ./controller/dashboard
+		go test -tags web -count=1 -v $(TESTFLAGS) -run '^TestWeb' ./controller/dashboard
 
 .PHONY: soak
 soak: ## a node for SOAK=10m with faults by script: every error explained, memory flat

@@ -228,7 +228,7 @@ func (s *Server) conditionsWith(set *mesh.Objects) []mesh.Condition {
 	if set != nil {
 		*all = mesh.Objects{
 			Gateways: set.Gateways, HTTPRoutes: set.HTTPRoutes, GRPCRoutes: set.GRPCRoutes, TCPRoutes: set.TCPRoutes, TLSRoutes: set.TLSRoutes, UDPRoutes: set.UDPRoutes, Sites: set.Sites,
-			Services: set.Services, TrafficPolicies: set.TrafficPolicies, LocalResponses: set.LocalResponses, ReferenceGrants: set.ReferenceGrants, GeoFences: set.GeoFences, AuthorizationPolicies: set.AuthorizationPolicies, PeerAuthentications: set.PeerAuthentications,
+			Services: set.Services, TrafficPolicies: set.TrafficPolicies, LocalResponses: set.LocalResponses, ReferenceGrants: set.ReferenceGrants, GeoFences: set.GeoFences, AuthorizationPolicies: set.AuthorizationPolicies, PeerAuthentications: set.PeerAuthentications, Callers: set.Callers,
 			Certificates: set.Certificates, TrustBundles: set.TrustBundles,
 			NetworkFunctions: set.NetworkFunctions, ServiceChains: set.ServiceChains, ChainNodes: set.ChainNodes, AfSfcRequirements: set.AfSfcRequirements, Positions: set.Positions,
 		}
@@ -299,6 +299,8 @@ func add(all *mesh.Objects, o world.Object) {
 		all.NetworkFunctions = append(all.NetworkFunctions, d)
 	case *mesh.ServiceChain:
 		all.ServiceChains = append(all.ServiceChains, d)
+	case *mesh.Caller:
+		all.Callers = append(all.Callers, d)
 	case *mesh.ChainNode:
 		all.ChainNodes = append(all.ChainNodes, d)
 	case *mesh.AfSfcRequirement:

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/internal/logring"
 	"github.com/meridian-mesh/meridian/internal/spiffe"
 )
 
@@ -46,6 +47,8 @@ type Config struct {
 	// operator's, which becomes the newest.
 	TrustDomain       string
 	RootCert, RootKey string
+	// Page serves the page and the API to users with a login, where Page.Listen says so.
+	Page Page
 	// SFC has application functions set AfSfcRequirements, where SFC.Listen says so.
 	SFC SFC
 	// Export has proxies that are not ours follow the site's weights.
@@ -55,6 +58,11 @@ type Config struct {
 	Version string
 }
 
+// Page is where and to whom the page is served beyond this machine: Listen is host:port,
+// Users the file with who may log in (package login), Cert and Key are PEM files. The
+// users and the certificate are read again when their files change.
+type Page struct{ Listen, Users, Cert, Key string }
+
 // SFC is where and how AfSfcRequirements are taken from application functions. Listen is
 // host:port; TokenFile has the tokens that they bear, one a line; Cert and Key are PEM
 // files for TLS, which only loopback can do without.
@@ -63,6 +71,8 @@ type SFC struct{ Listen, TokenFile, Cert, Key string }
 // Deps is what a controller needs from its process.
 type Deps struct {
 	Log *slog.Logger
+	// Said is the end of what Log writes; nil where nobody keeps it.
+	Said *logring.Ring
 }
 
 var label = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
@@ -113,6 +123,14 @@ func (c Config) complete() (Config, error) {
 	if !strings.HasPrefix(c.API, "unix:") && !loopback(c.API) {
 		// Whoever reaches the API may change the mesh.
 		bad("API address %q: only loopback (127.0.0.1:port, [::1]:port) or unix:/path, because it has no login", c.API)
+	}
+	switch p := c.Page; {
+	case p.Listen == "" && p != Page{}:
+		bad("users or a certificate for the page are given, but no address to serve it at")
+	case p.Listen != "" && p.Users == "":
+		bad("the page at %s needs a file of users (meridian dashboard user NAME --file FILE)", p.Listen)
+	case p.Listen != "" && (p.Cert == "" || p.Key == ""):
+		bad("the page at %s needs a certificate and its key: passwords go over it", p.Listen)
 	}
 	switch f := c.SFC; {
 	case f.Listen == "" && f != SFC{}:

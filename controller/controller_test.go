@@ -35,7 +35,7 @@ type site struct {
 	stop func()
 }
 
-func start(t *testing.T, cfg controller.Config) *site {
+func start(t *testing.T, cfg controller.Config, prepare ...func(*controller.Server)) *site {
 	t.Helper()
 	if cfg.Data == "" {
 		cfg.Data = t.TempDir()
@@ -47,6 +47,9 @@ func start(t *testing.T, cfg controller.Config) *site {
 	srv, err := controller.New(cfg, controller.Deps{Log: log})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, p := range prepare {
+		p(srv)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -131,32 +132,39 @@ func (s *Server) routes() (http.Handler, error) {
 			return s.list(ctx, siteapi.GetRequest{Kind: q.Get("kind"), Namespace: q.Get("namespace"), Name: q.Get("name")})
 		})
 	})
-	m.HandleFunc("POST "+siteapi.PathApply, func(w http.ResponseWriter, r *http.Request) {
+	m.HandleFunc("POST "+siteapi.PathApply, s.changes(func(w http.ResponseWriter, r *http.Request) {
 		post(w, r, s.apply, refused)
-	})
-	m.HandleFunc("POST "+siteapi.PathDelete, func(w http.ResponseWriter, r *http.Request) {
+	}))
+	m.HandleFunc("POST "+siteapi.PathDelete, s.changes(func(w http.ResponseWriter, r *http.Request) {
 		post(w, r, s.delete, refused)
-	})
-	m.HandleFunc("POST "+siteapi.PathToken, func(w http.ResponseWriter, r *http.Request) {
+	}))
+	m.HandleFunc("POST "+siteapi.PathToken, s.changes(func(w http.ResponseWriter, r *http.Request) {
 		post(w, r, s.createToken, nil)
-	})
-	m.HandleFunc("POST "+siteapi.PathRemove, func(w http.ResponseWriter, r *http.Request) {
+	}))
+	m.HandleFunc("POST "+siteapi.PathRemove, s.changes(func(w http.ResponseWriter, r *http.Request) {
 		post(w, r, s.removeSite, nil)
-	})
-	m.HandleFunc("POST "+siteapi.PathTraffic, func(w http.ResponseWriter, r *http.Request) {
+	}))
+	m.HandleFunc("POST "+siteapi.PathTraffic, s.changes(func(w http.ResponseWriter, r *http.Request) {
 		post(w, r, s.setTraffic, func(r *siteapi.TrafficResult) bool { return refused(&r.Result) })
-	})
-	m.HandleFunc("POST "+siteapi.PathRotate, func(w http.ResponseWriter, r *http.Request) {
+	}))
+	m.HandleFunc("POST "+siteapi.PathRotate, s.changes(func(w http.ResponseWriter, r *http.Request) {
 		post(w, r, s.rotate, nil)
-	})
-	m.HandleFunc("POST "+siteapi.PathPin, func(w http.ResponseWriter, r *http.Request) {
+	}))
+	m.HandleFunc("POST "+siteapi.PathPin, s.changes(func(w http.ResponseWriter, r *http.Request) {
 		post(w, r, s.pin, refused)
-	})
+	}))
 	m.HandleFunc("GET "+siteapi.PathCheck, func(w http.ResponseWriter, r *http.Request) {
 		answer(w, r, s.check)
 	})
 	m.HandleFunc("POST "+siteapi.PathExplain, func(w http.ResponseWriter, r *http.Request) {
 		post(w, r, s.explain, nil)
+	})
+	s.serveTaps(m)
+	m.HandleFunc("POST "+siteapi.PathTrace, func(w http.ResponseWriter, r *http.Request) { post(w, r, s.trace, nil) })
+	m.HandleFunc("POST "+siteapi.PathLogs, func(w http.ResponseWriter, r *http.Request) { post(w, r, s.logs, nil) })
+	m.HandleFunc("GET "+siteapi.PathAudit, s.serveAudit)
+	m.HandleFunc("GET "+siteapi.PathLogin, func(w http.ResponseWriter, r *http.Request) {
+		reply(w, http.StatusOK, caller(r))
 	})
 	m.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if age := time.Since(time.Unix(0, s.beat.Load())); age > beatWithin {
@@ -269,7 +277,7 @@ func fail(w http.ResponseWriter, status int, err error) {
 
 // serveBusAPI answers the same verbs on the bus, for this site alone.
 func (s *Server) serveBusAPI(ctx context.Context) error {
-	return s.conn.ServeAPI(ctx, s.cfg.Site, s.cfg.Version, map[string]bus.Verb{
+	return s.conn.ServeAPI(ctx, s.cfg.Site, s.cfg.Version, joined(s.tapVerbs(), map[string]bus.Verb{
 		siteapi.VerbStatus: func(ctx context.Context, _ []byte) ([]byte, error) {
 			var out siteapi.SiteStatus
 			err := s.do(ctx, func() { out = s.self(time.Now()) })
@@ -293,7 +301,13 @@ func (s *Server) serveBusAPI(ctx context.Context) error {
 				return s.explainHere(ctx, r)
 			})
 		},
-	})
+	}))
+}
+
+// joined are the verbs of both.
+func joined(a, b map[string]bus.Verb) map[string]bus.Verb {
+	maps.Copy(a, b)
+	return a
 }
 
 func decoded[In, Out any](ctx context.Context, data []byte, f func(context.Context, In) (Out, error)) ([]byte, error) {

@@ -24,9 +24,6 @@ const (
 	issuerFile = "issuer.json"
 )
 
-// nodeNamespace is the namespace of the nodes' own identities.
-const nodeNamespace = "meridian"
-
 const (
 	// issuingEvery is how often is looked whether something is to be renewed.
 	issuingEvery = time.Second
@@ -145,6 +142,9 @@ func (s *Server) serveIssuing(ctx context.Context, run func(func())) error {
 		return nil
 	}
 	if err := s.conn.ServeCertificates(ctx, bus.LeafSubjects(s.cfg.Site), i.leaf); err != nil {
+		return err
+	}
+	if err := s.conn.ServeWorkloads(ctx, s.cfg.Site, i.workload); err != nil {
 		return err
 	}
 	if i.roots != nil {
@@ -363,10 +363,10 @@ func (i *issuing) leaf(_ context.Context, node string, request []byte) ([]byte, 
 	if err := spiffe.CheckSegment(node); err != nil {
 		return nil, fmt.Errorf("node: %w: give it another --node", err)
 	}
-	if i.isDenied(spiffe.ID{Domain: i.domain, Site: i.s.cfg.Site, Namespace: nodeNamespace, Account: node}) {
+	if i.isDenied(spiffe.ID{Domain: i.domain, Site: i.s.cfg.Site, Namespace: spiffe.NodeNamespace, Account: node}) {
 		return nil, fmt.Errorf("node %s is on the deny list", node)
 	}
-	chain, err := i.issuer.Issue(nodeNamespace, node, request, time.Now())
+	chain, err := i.issuer.Issue(spiffe.NodeNamespace, node, request, time.Now())
 	if err != nil {
 		if i.problem != "" {
 			err = fmt.Errorf("%w (%s)", err, i.problem)

@@ -171,6 +171,8 @@ func decodeObject(key mesh.Key, data []byte) (any, error) {
 		doc = one(&o.NetworkFunctions)
 	case mesh.KindServiceChain:
 		doc = one(&o.ServiceChains)
+	case mesh.KindCaller:
+		doc = one(&o.Callers)
 	case mesh.KindChainNode:
 		doc = one(&o.ChainNodes)
 	case mesh.KindAfSfcRequirement:

@@ -24,6 +24,7 @@ import (
 	"github.com/meridian-mesh/meridian/controller/store"
 	"github.com/meridian-mesh/meridian/controller/world"
 	"github.com/meridian-mesh/meridian/internal/bus"
+	"github.com/meridian-mesh/meridian/internal/logring"
 )
 
 // Files of the data folder that others are told about.
@@ -44,6 +45,7 @@ const (
 type Server struct {
 	cfg     Config
 	log     *slog.Logger
+	said    *logring.Ring // nil where nobody keeps it
 	started time.Time
 
 	folder *store.Folder
@@ -52,6 +54,7 @@ type Server struct {
 	nats   *natsd.Server // nil with an external NATS
 	// members and authority are the embedded hub's: who may connect, and its
 	// certificates. joinAddr is where new sites ask (host:port).
+	accounts  Accounts // nil without a cluster
 	issuing   *issuing
 	members   *join.Registry
 	authority *natsd.Authority
@@ -99,6 +102,7 @@ type Server struct {
 	beat    atomic.Int64 // when the loop last ticked, Unix ns
 	link    atomic.Pointer[linkState]
 	count   counters
+	audits  audits
 	writing sync.Mutex // one apply or delete at a time
 	// collecting is until when no snapshot is made, because many objects that belong
 	// together are on their way. Loop only.
@@ -143,7 +147,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	started := time.Now()
 	return &Server{
-		cfg: cfg, log: log, started: started, epoch: uint64(started.UnixNano()),
+		cfg: cfg, log: log, said: deps.Said, started: started, epoch: uint64(started.UnixNano()),
 		world:     world.New(cfg.Site, owner),
 		revisions: map[mesh.Key]uint64{},
 		ledgers:   map[string]*ledger{},
@@ -250,7 +254,16 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		defer sfc.close()
 		requirements = sfc.url
 	}
-	if err := s.writeRunFile(api.url, requirements); err != nil {
+	page := ""
+	if s.cfg.Page.Listen != "" {
+		p, err := s.servePage(stop)
+		if err != nil {
+			return err
+		}
+		defer p.close()
+		page = p.url
+	}
+	if err := s.writeRunFile(api.url, requirements, page); err != nil {
 		return err
 	}
 	defer func() { _ = os.Remove(s.folder.Path(siteapi.RunFileName)) }()
@@ -470,9 +483,9 @@ func (s *Server) lookAtHub(ctx context.Context) {
 	s.log.Warn("the hub does not answer: serving with the last known configuration")
 }
 
-func (s *Server) writeRunFile(api, requirements string) error {
+func (s *Server) writeRunFile(api, requirements, page string) error {
 	s.run = siteapi.RunFile{
-		Site: s.cfg.Site, PID: os.Getpid(), Version: s.cfg.Version, API: api, SFC: requirements,
+		Site: s.cfg.Site, PID: os.Getpid(), Version: s.cfg.Version, API: api, SFC: requirements, Page: page,
 		NATS: s.cfg.NATSURL, TrustKey: s.folder.Path(trustKeyFile),
 	}
 	if s.nats != nil {

@@ -55,7 +55,7 @@ func (s *Server) self(now time.Time) siteapi.SiteStatus {
 	for _, n := range s.world.Nodes(now) {
 		st := siteapi.NodeStatus{
 			Node: n.Name, Status: n.Status, AgeMS: ms(now.Sub(n.At)), Applied: n.Report.Applied,
-			Refused: n.Report.Refused, RefusedWhy: n.Report.RefusedWhy, Unverified: n.Report.Unverified, Problems: n.Report.Problems, Identity: n.Report.Identity, Chains: n.Report.Chains,
+			Refused: n.Report.Refused, RefusedWhy: n.Report.RefusedWhy, Unverified: n.Report.Unverified, Problems: n.Report.Problems, Identity: n.Report.Identity, Workload: n.Report.Workload, Chains: n.Report.Chains,
 		}
 		for _, l := range n.Report.Links {
 			if n.Status != membership.Dead && (l.Fault != "" || l.Suspect != "") && len(out.Links) < maxTroubles {

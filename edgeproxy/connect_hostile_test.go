@@ -17,7 +17,7 @@ import (
 
 // rawH2 is a client of HTTP/2 that says what a test wants.
 type rawH2 struct {
-	t *testing.T
+	t testing.TB
 	*http2.Framer
 	c    net.Conn
 	next uint32

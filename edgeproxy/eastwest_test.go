@@ -221,6 +221,30 @@ func TestEastWest(t *testing.T) {
 			}
 		}
 	})
+	t.Run("only what is exported", func(t *testing.T) {
+		for export, want := range map[*mesh.Export]int{
+			nil:                     404,
+			{Scope: mesh.ScopeMesh}: 200,
+			{Scope: mesh.ScopeMesh, Sites: []string{"a", "c"}}: 404,
+			{Scope: mesh.ScopeMesh, Sites: []string{"a", "b"}}: 200,
+		} {
+			o := siteObjects(endpoints, nil)
+			o.Services[0].Spec.Export = export
+			b.apply(o)
+			c := b.dial("eastwest")
+			for _, service := range []string{"default/echo", "default/echo:80"} {
+				fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: x\r\nMeridian-Service: %s\r\nMeridian-Source: a\r\nConnection: keep-alive\r\n\r\n", service)
+				res, err := http.ReadResponse(bufio.NewReader(c), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				io.Copy(io.Discard, res.Body)
+				if res.StatusCode != want {
+					t.Errorf("%s exported by %+v: %d, want %d", service, export, res.StatusCode, want)
+				}
+			}
+		}
+	})
 	t.Run("a link's address goes first", func(t *testing.T) {
 		o := siteObjects(map[string]string{"b": endpoints["b"]}, map[string]string{"b": refused(t)})
 		o.Sites[0].Spec.Links = []mesh.SiteLink{{To: "b", Address: bAddr}}

@@ -59,6 +59,8 @@ type Deps struct {
 	Sharing upstream.Sharing
 	// AccessLog has a ring for each loop.
 	AccessLog *accesslog.Log
+	// Now is the time by which certificates are judged; time.Now where it is nil.
+	Now func() time.Time
 }
 
 // Listener is a bound listener.

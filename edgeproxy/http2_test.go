@@ -464,7 +464,7 @@ func TestHTTP2_hotPath(t *testing.T) {
 }
 
 // eventually waits for a condition, for long: the machine may be busy.
-func eventually(t *testing.T, is func() bool, what string) {
+func eventually(t testing.TB, is func() bool, what string) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !is(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {

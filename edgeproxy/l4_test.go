@@ -25,7 +25,7 @@ import (
 )
 
 // tcpBackend hands each connection to serve.
-func tcpBackend(t *testing.T, serve func(c *net.TCPConn)) string {
+func tcpBackend(t testing.TB, serve func(c *net.TCPConn)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -17,12 +17,12 @@ import (
 // proxy is a running Server under test.
 type proxy struct {
 	*Server
-	t *testing.T
+	t testing.TB
 	// snap is what was applied last; counters of its generation grow by Apply.
 	snap mesh.Snapshot
 }
 
-func startProxy(t *testing.T, cfg Config, deps Deps, objects mesh.Objects) *proxy {
+func startProxy(t testing.TB, cfg Config, deps Deps, objects mesh.Objects) *proxy {
 	t.Helper()
 	s, err := New(cfg, deps)
 	if err != nil {

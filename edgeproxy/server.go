@@ -22,6 +22,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/function/wasm"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 	"github.com/meridian-mesh/meridian/edgeproxy/resolve"
+	"github.com/meridian-mesh/meridian/edgeproxy/tap"
 	"github.com/meridian-mesh/meridian/edgeproxy/tlsio"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
@@ -53,6 +54,7 @@ type Server struct {
 	names         *resolve.Resolver
 	certs         *tlsio.Store
 	health        *health
+	tap           *tap.Tap
 	started       chan struct{} // closed when Run has begun
 	stopped       chan struct{} // closed when the loops have ended
 
@@ -93,16 +95,17 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		chains:        function.NewRegistry(cfg.Loops, &wasm.Loader{Log: deps.Log, Now: loop.Now}),
 		tokens:        loop.NewTokens(usable - cfg.Loops),
 		names:         resolve.New(cfg.Resolver),
-		certs:         tlsio.NewStore(deps.Log),
+		certs:         tlsio.NewStore(deps.Log, deps.Now),
 		health:        newHealth(deps.Log),
 		started:       make(chan struct{}),
 		stopped:       make(chan struct{}),
 	}
+	s.tap = tap.New(tap.Config{Loops: cfg.Loops, Now: loop.Now, Explain: s.explainEnded})
 	s.shared = &worker.Shared{
 		Watermark: cfg.Watermark, Times: cfg.times,
 		MaxConnections: cfg.MaxConnections, MaxListenerConnections: cfg.MaxListenerConnections,
 		ClientMaxAge: cfg.ClientMaxAge, ClientMaxRequests: cfg.ClientMaxRequests,
-		Registry: s.registry, Unrouted: s.registry.Service(""), AccessLog: deps.AccessLog, ConnectionIDs: datagram.NewIDs(),
+		Registry: s.registry, Unrouted: s.registry.Service(""), AccessLog: deps.AccessLog, Tap: s.tap, ConnectionIDs: datagram.NewIDs(),
 		Handshakes: tlsio.NewHandshakes(s.tokens, tlsio.MostHandshakes),
 	}
 	for i := range cfg.Loops {
@@ -138,6 +141,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer stopTending()
 	tending.Go(func() { s.tend(tend) })
 	tending.Go(func() { s.certs.Run(tend) })
+	tending.Go(func() { s.tap.Run(tend) })
 	tending.Go(func() {
 		tick := time.NewTicker(restFirst)
 		defer tick.Stop()
@@ -477,6 +481,16 @@ func (s *Server) LookAtCertificates() { s.certs.Look() }
 
 // SetIdentity says who this proxy is among those of its mesh.
 func (s *Server) SetIdentity(c tls.Certificate) error { return s.certs.SetIdentity(c) }
+
+// ActAsWorkload has other sites see the workload that this proxy is beside, or nobody
+// before [Server.SetWorkload]. It is called before Run.
+func (s *Server) ActAsWorkload() { s.certs.ActAsWorkload() }
+
+// SetWorkload says who that workload is among those of its mesh.
+func (s *Server) SetWorkload(c tls.Certificate) error { return s.certs.SetWorkload(c) }
+
+// Workload is who it is, by its certificate; nil where it is nobody.
+func (s *Server) Workload() *x509.Certificate { return s.certs.Workload() }
 
 // Identity is who this proxy is among those of its mesh, by its certificate; nil before
 // it is anybody.

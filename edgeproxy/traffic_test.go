@@ -126,6 +126,28 @@ func TestFlowsNameTheCaller(t *testing.T) {
 	}
 }
 
+// Who serves nothing has its name from a Caller. An address that an endpoint of another
+// workload has too is nobody's.
+func TestFlowsNameWhoServesNothing(t *testing.T) {
+	o := toOne(sized(t, 100))
+	o.Services = append(o.Services, service("cart", "127.9.0.1:1"))
+	o.Callers = []*mesh.Caller{
+		{Metadata: mesh.ObjectMeta{Namespace: "shop", Name: "batch-a"}, Spec: mesh.CallerSpec{
+			Workload: &mesh.Workload{Cluster: "east", Namespace: "shop", Name: "batch"}, Addresses: []string{"127.9.0.1", "127.9.0.2", "::ffff:127.9.0.3"}}},
+		{Metadata: mesh.ObjectMeta{Namespace: "shop", Name: "cron"}, Spec: mesh.CallerSpec{Addresses: []string{"127.9.0.4"}}},
+	}
+	p := startProxy(t, Config{}, Deps{}, o)
+	for i := range 5 {
+		sendAs(t, from(t, fmt.Sprint("127.9.0.", i+1)), p.url("/"), "body")
+	}
+	p.settled("external > default/echo", 2, 8, 200)
+	p.settled("east/shop/batch > default/echo", 2, 8, 200)
+	p.settled("shop/cron > default/echo", 1, 4, 100)
+	if n := len(p.flows()); n != 3 {
+		t.Errorf("flows: %v", p.flows())
+	}
+}
+
 func TestFlowsNameTheIdentity(t *testing.T) {
 	a := newAuthority(t)
 	a.issue("site", nil, "a.example.com")

@@ -86,12 +86,12 @@ func udpOn(address string, addrs ...string) mesh.Objects {
 // udpClient is a client of one address.
 type udpClient struct {
 	*net.UDPConn
-	t *testing.T
+	t testing.TB
 }
 
 func (p *proxy) udp() *udpClient { return dialUDP(p.t, p.addr("udp")) }
 
-func dialUDP(t *testing.T, to netip.AddrPort) *udpClient {
+func dialUDP(t testing.TB, to netip.AddrPort) *udpClient {
 	t.Helper()
 	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
 	if err != nil {

@@ -31,7 +31,7 @@ func (w *wire) cut() {
 	}
 }
 
-func newWire(t *testing.T, to string) *wire {
+func newWire(t testing.TB, to string) *wire {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -55,7 +55,7 @@ func newWire(t *testing.T, to string) *wire {
 			w.open = append(w.open, in, out)
 			w.mu.Unlock()
 			pass := func(i int, dst, src net.Conn) { // an end of one direction is no end of the other
-				if _, err := io.Copy(dst, io.TeeReader(src, tap{w, i})); err != nil {
+				if _, err := io.Copy(dst, io.TeeReader(src, overhear{w, i})); err != nil {
 					dst.Close()
 					src.Close()
 				}
@@ -74,12 +74,12 @@ func newWire(t *testing.T, to string) *wire {
 	return w
 }
 
-type tap struct {
+type overhear struct {
 	w *wire
 	i int
 }
 
-func (t tap) Write(p []byte) (int, error) {
+func (t overhear) Write(p []byte) (int, error) {
 	if t.w.quiet.Load() {
 		return len(p), nil
 	}

@@ -71,7 +71,7 @@ func decode(kind string, meta *rawMeta, data []byte) (any, error) {
 	case KindNode:
 		return decodeNode(meta, data)
 	case KindPod:
-		return &Pod{meta.keep(), meta.workload()}, nil
+		return decodePod(meta, data)
 	case KindSecret:
 		var o struct {
 			Data map[string][]byte `json:"data"`
@@ -149,15 +149,38 @@ func (m *rawMeta) workload() string {
 	return cmp.Or(m.Labels["app.kubernetes.io/name"], m.Labels["app"], m.Name)
 }
 
+func decodePod(meta *rawMeta, data []byte) (*Pod, error) {
+	var o struct {
+		Spec struct {
+			NodeName    string `json:"nodeName"`
+			HostNetwork bool   `json:"hostNetwork"`
+		} `json:"spec"`
+		Status struct {
+			Phase string `json:"phase"`
+			PodIP string `json:"podIP"`
+		} `json:"status"`
+	}
+	err := json.Unmarshal(data, &o)
+	p := &Pod{Meta: meta.keep(), Workload: meta.workload()}
+	p.Labels, p.Created = nil, time.Time{}
+	if o.Status.Phase == "Running" && !o.Spec.HostNetwork {
+		p.Node, p.Address = o.Spec.NodeName, o.Status.PodIP
+	}
+	return p, err
+}
+
 func decodeService(meta *rawMeta, data []byte) (*Service, error) {
 	var o struct {
 		Spec struct {
-			Type  string        `json:"type"`
-			Ports []ServicePort `json:"ports"`
+			Type      string            `json:"type"`
+			ClusterIP string            `json:"clusterIP"`
+			Selector  map[string]string `json:"selector"`
+			Ports     []ServicePort     `json:"ports"`
 		} `json:"spec"`
 	}
 	err := json.Unmarshal(data, &o)
-	return &Service{Meta: meta.keep(), External: o.Spec.Type == "ExternalName", Ports: o.Spec.Ports, Export: meta.Annotations[ExportAnnotation]}, err
+	external := o.Spec.Type == "ExternalName"
+	return &Service{Meta: meta.keep(), External: external, Alone: !external && len(o.Spec.Selector) == 0 && o.Spec.ClusterIP != "None", Ports: o.Spec.Ports, Export: meta.Annotations[ExportAnnotation]}, err
 }
 
 func decodeSlice(meta *rawMeta, data []byte) (*EndpointSlice, error) {
@@ -177,7 +200,7 @@ func decodeSlice(meta *rawMeta, data []byte) (*EndpointSlice, error) {
 		} `json:"ports"`
 	}
 	err := json.Unmarshal(data, &o)
-	s := &EndpointSlice{Meta: meta.keep(), Service: meta.Labels[serviceLabel]}
+	s := &EndpointSlice{Meta: meta.keep(), Service: meta.Labels[serviceLabel], Ours: meta.Labels[managedLabel] == manager}
 	for _, p := range o.Ports {
 		s.Ports = append(s.Ports, SlicePort{p.Name, p.Port})
 	}

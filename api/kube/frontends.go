@@ -12,9 +12,9 @@ import (
 // DefaultDomain is the DNS domain that clusters have unless they are told otherwise.
 const DefaultDomain = "cluster.local"
 
-// maxFrontends bounds the listeners for Services of one Gateway. With those that it has
-// itself, 64 at most, they fit into what a Gateway of the mesh may have.
-const maxFrontends = 960
+// maxFrontends bounds the ports of Services at one Gateway: with two listeners each, and
+// those that it has itself, 64 at most, they fit into what a Gateway of the mesh may have.
+const maxFrontends = 480
 
 // frontend is one port of a Service at one Gateway with [MeshLabel]: a listener for the
 // Service's names, so that a request for them is answered by the routes of the Service
@@ -28,15 +28,34 @@ type frontend struct {
 	hosts   []string
 	// routed says that a route has joined it: only then it is there.
 	routed bool
+	// redirected says that the Service's own address leads to it, too, by a listener at
+	// the port to, which is for every host.
+	redirected bool
+	to         int
 }
 
-func (f *frontend) ref() mesh.ParentRef {
-	return mesh.ParentRef{Namespace: f.g.Namespace, Name: f.g.Name, SectionName: f.name}
+// refs are what routes join.
+func (f *frontend) refs() []mesh.ParentRef {
+	list := []mesh.ParentRef{{Namespace: f.g.Namespace, Name: f.g.Name, SectionName: f.name}}
+	if f.redirected {
+		list = append(list, mesh.ParentRef{Namespace: f.g.Namespace, Name: f.g.Name, SectionName: f.name + redirectSuffix})
+	}
+	return list
 }
 
-func (f *frontend) listener() mesh.Listener {
-	return mesh.Listener{Name: f.name, Hostnames: f.hosts, Port: f.port.Port, Protocol: mesh.ProtocolHTTP,
+// redirectSuffix is what the name of the listener has more to which a Service's address
+// leads.
+const redirectSuffix = ".address"
+
+func (f *frontend) listeners() []mesh.Listener {
+	l := mesh.Listener{Name: f.name, Hostnames: f.hosts, Port: f.port.Port, Protocol: mesh.ProtocolHTTP,
 		AllowedRoutes: &mesh.AllowedRoutes{Namespaces: &mesh.RouteNamespaces{From: mesh.NamespacesAll}}}
+	list := []mesh.Listener{l}
+	if f.redirected {
+		l.Name, l.Hostnames, l.Port = f.name+redirectSuffix, nil, f.to
+		list = append(list, l)
+	}
+	return list
 }
 
 // isEntry reports whether requests between services come in at the Gateway.
@@ -64,9 +83,10 @@ func (t *translation) frontends(s *Service, p *ServicePort) (list []*frontend) {
 			continue
 		}
 		f := &frontend{g: g, service: s, port: p, name: fmt.Sprintf("service.%s.%s.%d", s.Namespace, s.Name, p.Port), hosts: t.hosts(g, s, p)}
-		for slices.ContainsFunc(g.Listeners, func(l Listener) bool { return l.Name == f.name }) {
+		for slices.ContainsFunc(g.Listeners, func(l Listener) bool { return strings.HasPrefix(l.Name, f.name) }) {
 			f.name = "x" + f.name
 		}
+		f.redirected = t.redirectable(g, s)
 		if len(f.hosts) > 0 && len(g.frontends) < maxFrontends {
 			g.frontends = append(g.frontends, f)
 			list = append(list, f)
@@ -175,7 +195,7 @@ func (t *translation) plainServices() {
 			}
 			for _, f := range at {
 				f.routed = true
-				route.Spec.ParentRefs = append(route.Spec.ParentRefs, f.ref())
+				route.Spec.ParentRefs = append(route.Spec.ParentRefs, f.refs()...)
 			}
 			t.out.Objects.HTTPRoutes = append(t.out.Objects.HTTPRoutes, route)
 		}

@@ -22,7 +22,7 @@ spec:
 ---
 kind: Service
 metadata: {name: cart, namespace: shop}
-spec: {ports: [{name: http, port: 80}, {name: grpc, port: 8080, appProtocol: kubernetes.io/h2c}, {name: tls, port: 443, appProtocol: https}, {name: alt, port: 9000}, {name: dns, port: 80, protocol: UDP}]}
+spec: {selector: {app: cart}, ports: [{name: http, port: 80}, {name: grpc, port: 8080, appProtocol: kubernetes.io/h2c}, {name: tls, port: 443, appProtocol: https}, {name: alt, port: 9000}, {name: dns, port: 80, protocol: UDP}]}
 ---
 `
 

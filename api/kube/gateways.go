@@ -320,8 +320,9 @@ func (s *Selector) selects(labels map[string]string) bool {
 	return true
 }
 
-// addresses gives each Gateway the addresses that it asks for, or one of the pool;
-// one that it has stays.
+// addresses gives each Gateway the addresses that it asks for, or one of the pool: that
+// which its status says, else that which it was given last time, which its status may not
+// say yet.
 func (t *translation) addresses() {
 	used := map[netip.Addr]bool{}
 	var open []*gateway
@@ -359,22 +360,35 @@ func (t *translation) addresses() {
 			}
 			continue
 		}
-		if len(g.Status.Addresses) == 1 {
-			if ip, err := netip.ParseAddr(g.Status.Addresses[0].Value); err == nil && t.pooled(ip) && !used[ip] {
-				used[ip] = true
-				g.give(ip.String())
-				continue
-			}
-		}
 		open = append(open, g)
 	}
+	t.out.Given = map[string]netip.Addr{}
+	for _, had := range []func(*gateway) (netip.Addr, bool){
+		func(g *gateway) (netip.Addr, bool) {
+			if len(g.Status.Addresses) != 1 {
+				return netip.Addr{}, false
+			}
+			ip, err := netip.ParseAddr(g.Status.Addresses[0].Value)
+			return ip, err == nil && t.pooled(ip) && !used[ip]
+		},
+		func(g *gateway) (netip.Addr, bool) {
+			ip, ok := t.in.Given[g.key()]
+			return ip, ok && t.pooled(ip) && !used[ip]
+		},
+		func(*gateway) (netip.Addr, bool) { return t.free(used) },
+	} {
+		open = slices.DeleteFunc(open, func(g *gateway) bool {
+			ip, ok := had(g)
+			if ok {
+				used[ip] = true
+				t.out.Given[g.key()] = ip
+				g.give(ip.String())
+			}
+			return ok
+		})
+	}
 	for _, g := range open {
-		if ip, ok := t.free(used); ok {
-			used[ip] = true
-			g.give(ip.String())
-		} else {
-			g.unusable = &judgement{Programmed, false, "AddressNotAssigned", "the pool of addresses is used up"}
-		}
+		g.unusable = &judgement{Programmed, false, "AddressNotAssigned", "the pool of addresses is used up"}
 	}
 }
 
@@ -471,7 +485,7 @@ func (t *translation) finishGateways() {
 			slices.SortFunc(g.frontends, func(a, b *frontend) int { return cmp.Compare(a.name, b.name) })
 			for _, f := range g.frontends {
 				if f.routed {
-					m.Spec.Listeners = append(m.Spec.Listeners, f.listener())
+					m.Spec.Listeners = append(m.Spec.Listeners, f.listeners()...)
 				}
 			}
 			t.out.Objects.Gateways = append(t.out.Objects.Gateways, m)

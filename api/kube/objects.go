@@ -61,10 +61,11 @@ type Node struct {
 	Addresses []string
 }
 
-// Pod is what tells a pod's workload: its metadata.
+// Pod is what tells a pod's workload. Node and Address, where it runs and what it calls
+// from, are those of a pod that runs and has a network of its own.
 type Pod struct {
 	Meta
-	Workload string
+	Workload, Node, Address string
 }
 
 // Secret is a Secret of type kubernetes.io/tls. Problem says why it cannot be used.
@@ -79,8 +80,11 @@ type Service struct {
 	Meta
 	// External is a Service of type ExternalName, which has no endpoints.
 	External bool
-	Ports    []ServicePort
-	Export   string
+	// Alone is a Service of type ClusterIP, NodePort or LoadBalancer that selects no
+	// pods: what its address leads to somebody has to say.
+	Alone  bool
+	Ports  []ServicePort
+	Export string
 }
 
 // ServicePort is one port of a Service.
@@ -97,6 +101,8 @@ type EndpointSlice struct {
 	Service   string
 	Ports     []SlicePort
 	Endpoints []Endpoint
+	// Ours is one that a bridge keeps; see [Redirect].
+	Ours bool
 }
 
 // SlicePort is the port that the endpoints of a slice have for a Service's port of

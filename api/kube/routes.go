@@ -58,7 +58,7 @@ func (t *translation) route(r *Route) {
 			for _, f := range list {
 				if !slices.Contains(frontends, f) {
 					frontends = append(frontends, f)
-					joined = append(joined, f.ref())
+					joined = append(joined, f.refs()...)
 				}
 			}
 		}

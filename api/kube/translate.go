@@ -23,6 +23,9 @@ type Input struct {
 	// Pool are addresses of which each Gateway that names none gets one of its own.
 	// Without them Gateways listen on all addresses, and have those of the nodes.
 	Pool []netip.Prefix
+	// Given is that of the output before this one: it may not stand in a status yet, and
+	// nobody else is to get it meanwhile.
+	Given map[string]netip.Addr
 	// Certificates is the folder in which the proxies find the certificates of
 	// Secrets, empty where Secrets are not read.
 	Certificates string
@@ -52,6 +55,12 @@ type Output struct {
 	// Statuses are those of all objects that are served here, whether they changed
 	// or not.
 	Statuses []Status
+	// Given are the addresses of the pool that Gateways have, by namespace/name.
+	Given map[string]netip.Addr
+	// Redirects are the EndpointSlices that are to be there, Stale those that are and are
+	// not to be.
+	Redirects []Redirect
+	Stale     []Meta
 	// Notices are faults of objects that have no status to say them in.
 	Notices []string
 }
@@ -79,6 +88,7 @@ type translation struct {
 	secrets    map[string]*Secret
 	services   map[string]*Service
 	slices     map[string][]*EndpointSlice // by namespace/service
+	ours       []*EndpointSlice
 	own        map[mesh.Key]*Own
 	sites      map[string]bool
 
@@ -99,6 +109,8 @@ type translation struct {
 //     at the Gateways with [MeshLabel].
 //   - A port of a Service becomes a MeshService, if a route leads there or the Service
 //     is exported ([ExportAnnotation]): nodes are not told of what they do not serve.
+//   - A workload whose pods are no endpoints of these becomes a Caller, one for each site
+//     where they run, so that it has a name where it calls.
 //   - What a route refers to and may not, or is not there, leads nowhere, which the
 //     proxies answer with 500.
 //   - Objects of the mesh's own kinds stay as they are.
@@ -110,8 +122,10 @@ func Translate(in *Input, now time.Time) *Output {
 	t.entries()
 	t.routes()
 	t.plainServices()
+	t.redirects()
 	t.finishGateways()
 	t.meshServices()
+	t.callers()
 	t.grants()
 	t.ownKinds()
 	t.label()
@@ -140,6 +154,10 @@ func (t *translation) index() {
 	t.slices = map[string][]*EndpointSlice{}
 	for _, s := range slices.SortedFunc(slices.Values(in.Slices), func(a, b *EndpointSlice) int { return cmp.Compare(a.key(), b.key()) }) {
 		key := s.Namespace + "/" + s.Service
+		if s.Ours {
+			t.ours = append(t.ours, s) // it leads to the proxies
+			continue
+		}
 		t.slices[key] = append(t.slices[key], s)
 	}
 	t.own = map[mesh.Key]*Own{}

@@ -477,31 +477,6 @@ func TestStatusSettles(t *testing.T) {
 	}
 }
 
-// A Gateway keeps its address when others come and go.
-func TestAddressStays(t *testing.T) {
-	in := read(t, base)
-	in.Gateways[0].Status.Addresses = []GatewayAddress{{"IPAddress", "10.98.0.1"}}
-	in.Gateways = append(in.Gateways, &Gateway{Meta: Meta{Namespace: "a", Name: "older"}, Class: "meridian", Listeners: in.Gateways[0].Listeners})
-	out := Translate(in, noon)
-	got := map[string]string{}
-	for _, g := range out.Objects.Gateways {
-		got[g.Metadata.Name] = g.Spec.Addresses[0].Value
-	}
-	if got["gw"] != "10.98.0.1" || got["older"] != "10.98.0.2" {
-		t.Errorf("addresses %v", got)
-	}
-	in.Pool = []netip.Prefix{netip.MustParsePrefix("10.98.0.1/32")}
-	for _, l := range said(Translate(in, noon)) {
-		if strings.HasPrefix(l, "Gateway a/older ") && !strings.Contains(l, "Programmed=False/AddressNotAssigned") {
-			t.Error(l)
-		}
-	}
-	in.Pool = nil
-	if a := Translate(in, noon).Objects.Gateways[0].Spec.Addresses; len(a) != 0 {
-		t.Errorf("without a pool it binds %v", a)
-	}
-}
-
 func TestCertificatesOfSecrets(t *testing.T) {
 	const text = base + `
 kind: Gateway

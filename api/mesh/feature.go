@@ -42,6 +42,12 @@ var features = []feature{
 			return slices.ContainsFunc(g.Spec.Listeners, func(l Listener) bool { return len(l.Hostnames) > 0 })
 		})
 	}},
+	// A build that does not end sessions of such listeners would pass them through.
+	{"tls-terminate", func(o *Objects) bool {
+		return slices.ContainsFunc(o.Gateways, func(g *Gateway) bool {
+			return slices.ContainsFunc(g.Spec.Listeners, func(l Listener) bool { return l.Protocol == ProtocolTLS && l.TLS != nil && l.Terminates() })
+		})
+	}},
 	{"priority-classes", func(o *Objects) bool {
 		return slices.ContainsFunc(o.TrafficPolicies, func(p *TrafficPolicy) bool {
 			return p.Spec.SiteSharing != nil && len(p.Spec.SiteSharing.PriorityClasses) > 0

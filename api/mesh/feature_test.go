@@ -19,6 +19,7 @@ func TestRequires(t *testing.T) {
 	for want, o := range map[string]*Objects{
 		"": mustParse(t, smallest),
 		"af-sfc-requirements,cross-namespace,external-functions,geo-fence,authorization,peer-authentication,link-budget,request-chains,route-retry,tls": shared,
+		"tls-terminate,tls":  {Gateways: []*Gateway{{Spec: GatewaySpec{Listeners: []Listener{{Protocol: ProtocolTLS, TLS: &ListenerTLS{Mode: TLSTerminate}}}}}}},
 		"listener-hostnames": {Gateways: []*Gateway{{Spec: GatewaySpec{Listeners: []Listener{{Hostnames: []string{"a.test"}}}}}}},
 		"trusted-hops":       hops(1),
 	} {

@@ -159,6 +159,7 @@ type Objects struct {
 
 	AuthorizationPolicies []*AuthorizationPolicy `json:"authorizationPolicies,omitempty"`
 	PeerAuthentications   []*PeerAuthentication  `json:"peerAuthentications,omitempty"`
+	Callers               []*Caller              `json:"callers,omitempty"`
 	// Positions say where each object was read, for messages; objects from
 	// elsewhere have none.
 	Positions map[Key]Position `json:"-"`

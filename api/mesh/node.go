@@ -21,7 +21,10 @@ type NodeReport struct {
 	// first [MaxProblems] of them.
 	Problems []string `json:"problems,omitempty"`
 	// Identity is who the node is among the proxies of its mesh; nil where it is nobody.
-	Identity *NodeIdentity       `json:"identity,omitempty"`
+	Identity *NodeIdentity `json:"identity,omitempty"`
+	// Workload is the workload that the node's proxy is beside and that other sites see in
+	// its place; nil where it is beside none.
+	Workload *NodeWorkload       `json:"workload,omitempty"`
 	Services []NodeServiceReport `json:"services,omitempty"`
 	Heard    []HeardReport       `json:"heard,omitempty"`
 	Links    []LinkReport        `json:"links,omitempty"`
@@ -42,7 +45,14 @@ type NodeChains struct {
 	Down      map[string]string `json:"down,omitempty"`
 }
 
-// NodeIdentity is a node's certificate.
+// NodeWorkload is a workload by its namespace and account, and its certificate, nil before
+// there is one.
+type NodeWorkload struct {
+	Name     string        `json:"name"`
+	Identity *NodeIdentity `json:"identity,omitempty"`
+}
+
+// NodeIdentity is a node's or workload's certificate.
 type NodeIdentity struct {
 	ID string `json:"id"`
 	// Serial is in lower-case hexadecimal.

@@ -47,6 +47,7 @@ var kinds = []struct {
 	{MeshAPIVersion, reflect.TypeFor[GeoFence]()},
 	{MeshAPIVersion, reflect.TypeFor[AuthorizationPolicy]()},
 	{MeshAPIVersion, reflect.TypeFor[PeerAuthentication]()},
+	{MeshAPIVersion, reflect.TypeFor[Caller]()},
 	{MeshAPIVersion, reflect.TypeFor[NetworkFunction]()},
 	{MeshAPIVersion, reflect.TypeFor[ServiceChain]()},
 	{MeshAPIVersion, reflect.TypeFor[ChainNode]()},

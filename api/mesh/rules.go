@@ -221,6 +221,8 @@ var rules = map[string]rule{
 	"Endpoint.site":                  {format: &formatLabel},
 	"Endpoint.node":                  {format: &formatSubdomain},
 	"Endpoint.weight":                {span: weights, def: 1},
+	"CallerSpec.workload":            {doc: "Who calls; left out, the object's own namespace and name."},
+	"CallerSpec.addresses":           {minItems: 1, maxItems: MaxCallerAddresses, format: &formatIP, unique: ".", doc: "IP addresses that it calls from, of no other workload."},
 	"Workload.cluster":               {format: &formatSubdomain},
 	"Workload.namespace":             {format: &formatLabel},
 	"Workload.name":                  {format: &formatSubdomain},

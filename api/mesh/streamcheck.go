@@ -22,9 +22,11 @@ func defaultRefs(namespace string, parents []ParentRef, rules []StreamRouteRule)
 }
 
 // SelectsFor reports whether the reference joins the listener as the parent of a
-// route for the listener protocol; see [ParentRef.Selects].
+// route for the listener protocol; see [ParentRef.Selects]. What comes out of a TLS
+// session that ends at a listener is TCP.
 func (p *ParentRef) SelectsFor(protocol string, l *Listener) bool {
-	return l.Protocol == protocol && (p.SectionName == "" || p.SectionName == l.Name) && (p.Port == 0 || p.Port == l.Port)
+	serves := l.Protocol == protocol || protocol == ProtocolTCP && l.Protocol == ProtocolTLS && l.Terminates()
+	return serves && (p.SectionName == "" || p.SectionName == l.Name) && (p.Port == 0 || p.Port == l.Port)
 }
 
 // streamRoutes checks the routes for connections.

@@ -114,7 +114,7 @@ func listenerRelations(l *Listener, fault faultFunc) {
 	secure := l.Protocol == ProtocolTLS || l.Protocol == ProtocolHTTPS
 	switch {
 	case l.Protocol == ProtocolTLS && l.TLS == nil:
-		fault("tls", "is missing", "add tls: {mode: "+TLSPassthrough+"}")
+		fault("tls", "is missing", "add tls: {mode: "+TLSPassthrough+"}, or tls: "+example)
 	case l.Protocol == ProtocolHTTPS && l.TLS == nil:
 		fault("tls", "is missing", "add tls: "+example)
 	case !secure && l.TLS != nil:
@@ -137,8 +137,6 @@ func listenerRelations(l *Listener, fault faultFunc) {
 	case mode == TLSPassthrough && (len(t.CertificateRefs) > 0 || t.FrontendValidation != nil || len(t.Options) > 0):
 		fault("tls", "the session is the backend's in mode "+TLSPassthrough, "leave certificateRefs, frontendValidation and options out")
 	case mode == TLSPassthrough:
-	case l.Protocol == ProtocolTLS:
-		fault("tls.mode", TLSTerminate+" is not served for protocol "+ProtocolTLS+" by this version", "write mode: "+TLSPassthrough+", or use protocol "+ProtocolHTTPS)
 	case len(t.CertificateRefs) == 0:
 		fault("tls.certificateRefs", "is missing", "write tls: "+example)
 	}
@@ -170,6 +168,9 @@ func checkAbsolute(s string) (message, hint string) {
 }
 
 // usesTLS reports whether a listener's sessions end at the proxy.
+// Terminates reports whether TLS sessions end at the listener.
+func (l *Listener) Terminates() bool { return l.usesTLS() }
+
 func (l *Listener) usesTLS() bool { return l.TLS != nil && l.TLS.Mode != TLSPassthrough }
 
 // FindCertificate is the Certificate that a reference of an object of the namespace

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/signal"
 	"sync"
 
+	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 )
@@ -21,12 +23,23 @@ func (n *node) openAccessLog() (*accesslog.Log, error) {
 		return nil, fmt.Errorf("--access-log-format: %w", err)
 	}
 	l, err := accesslog.Open(accesslog.Config{
-		Path: o.accessLog, Format: format, Site: o.site, Node: o.node, Rings: n.loops(), Now: loop.Now, Log: n.log,
+		Path: o.accessLog, Format: format, Site: o.site, Node: o.node, Rings: n.loops(), Now: loop.Now, Log: n.log, Copy: n.lines,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("--access-log: %w", err)
 	}
 	return l, nil
+}
+
+// logs answers which lines the node's logs have.
+func (n *node) logs(q *mesh.LogQuery) (*mesh.LogAnswer, error) {
+	switch {
+	case q.Log != mesh.LogAccess:
+		return n.said.Query(q)
+	case n.requests == nil:
+		return nil, errors.New("this proxy writes no access log: start it with --access-log; meridian tap shows requests without one")
+	}
+	return n.lines.Query(q)
 }
 
 // loops is the number of event loops.

@@ -34,6 +34,7 @@ type options struct {
 	drainTimeout               time.Duration
 	natsTokenFile              string
 	trustKey                   string
+	workload, workloadToken    string
 	logLevel                   slog.Level
 	logFormat                  string
 	accessLog, accessLogFormat string
@@ -82,6 +83,8 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 	fs.StringVar(&o.stateDir, "state-dir", os.Getenv("STATE_DIRECTORY"), "`folder` for the last good configuration and run.json; empty: nothing is kept")
 	fs.DurationVar(&o.drainTimeout, "drain-timeout", 30*time.Second, "how long requests may take to end after SIGTERM")
 	fs.StringVar(&o.natsTokenFile, "nats-token-file", "", "`file` with the token for nats://")
+	fs.StringVar(&o.workload, "workload", "", "`namespace/account` of the workload that this proxy is beside: other sites see its identity, and nothing is sent to them without it")
+	fs.StringVar(&o.workloadToken, "workload-token-file", "", "`file` with the token of the workload's Kubernetes service account, for audience meridian")
 	fs.StringVar(&o.trustKey, "trust-key", "", "`file` with the Ed25519 public key that must have signed each snapshot from nats:// (default: site.pub beside the token file, where it is)")
 	fs.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "least `level` to log: debug, info, warn or error")
 	fs.StringVar(&o.logFormat, "log-format", "text", "text or json")
@@ -136,6 +139,12 @@ func (o options) validate() error {
 		return errors.New("--nats-token-file is for --config nats://")
 	case !o.fromBus() && o.trustKey != "":
 		return errors.New("--trust-key is for --config nats://: files are not signed")
+	case !o.fromBus() && o.workload != "":
+		return errors.New("--workload is for --config nats://: the site's controller issues its identity")
+	case o.workload == "" && o.workloadToken != "":
+		return errors.New("--workload-token-file is for --workload: whose token is it?")
+	case o.workload != "" && workloadFault(o.workload) != nil:
+		return fmt.Errorf("--workload %s: %w", o.workload, workloadFault(o.workload))
 	case o.clientMaxAge < 0:
 		return fmt.Errorf("--client-max-age %s: want 0 or more", o.clientMaxAge)
 	case o.clientMaxReqs < 0:

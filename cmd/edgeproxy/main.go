@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/meridian-mesh/meridian/internal/logring"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -38,7 +40,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case opts.check:
 		return check(opts.config, stdout, stderr)
 	}
-	log := slog.New(opts.logHandler(stderr))
+	said := logring.New(logring.Bytes)
+	log := slog.New(opts.logHandler(io.MultiWriter(said, stderr)))
 	if opts.memoryLimit == 0 { // else the proxy tells the collector as it goes
 		if err := limitMemory(); err != nil {
 			log.Warn("memory limit is not set", "err", err)
@@ -50,7 +53,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	in, err := inherit()
 	if err == nil {
 		var n *node
-		if n, err = newNode(opts, in, log); err == nil {
+		if n, err = newNode(opts, in, log, said); err == nil {
 			err = n.run(stop)
 		}
 	}

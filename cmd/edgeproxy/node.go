@@ -20,6 +20,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/identity"
 	"github.com/meridian-mesh/meridian/edgeproxy/source"
 	"github.com/meridian-mesh/meridian/internal/bus"
+	"github.com/meridian-mesh/meridian/internal/logring"
 	"github.com/meridian-mesh/meridian/internal/supervisor"
 )
 
@@ -34,12 +35,15 @@ type node struct {
 	source   source.Source
 	bus      *bus.Node // nil without a controller
 	identity *identity.Agent
-	admin    *admin.Server // nil with --admin off
+	workload *identity.Agent // nil beside no workload
+	admin    *admin.Server   // nil with --admin off
 	draining atomic.Bool
 	hangup   chan os.Signal
 	reopen   chan os.Signal
 	replace  chan os.Signal
 	requests *accesslog.Log // nil without --access-log
+	// said is the end of the node's own log, lines that of the access log.
+	said, lines *logring.Ring
 	// unverified says that nobody's signature is asked of the configuration.
 	unverified bool
 
@@ -51,8 +55,8 @@ type node struct {
 
 // newNode opens what can fail before traffic is accepted: the state folder, the
 // admin address, keys.
-func newNode(o options, in *inheritance, log *slog.Logger) (*node, error) {
-	n := &node{opts: o, log: log, started: time.Now(), hangup: make(chan os.Signal, 1), reopen: make(chan os.Signal, 1), replace: make(chan os.Signal, 1), inherited: in}
+func newNode(o options, in *inheritance, log *slog.Logger, said *logring.Ring) (*node, error) {
+	n := &node{opts: o, log: log, said: said, lines: logring.New(logring.Bytes), started: time.Now(), hangup: make(chan os.Signal, 1), reopen: make(chan os.Signal, 1), replace: make(chan os.Signal, 1), inherited: in}
 	// From the first moment on: unhandled, the signals would end the process.
 	signal.Notify(n.hangup, syscall.SIGHUP)
 	signal.Notify(n.reopen, syscall.SIGUSR1)
@@ -97,6 +101,7 @@ func newNode(o options, in *inheritance, log *slog.Logger) (*node, error) {
 			Draining: n.draining.Load,
 			Turn:     n.proxy.Acquire,
 			Requests: n.requestLog(),
+			Logs:     n.logs,
 		}
 		if in.admin != nil {
 			n.admin, err = admin.Inherit(in.admin, asked, log)
@@ -130,6 +135,7 @@ func (n *node) openSource() (source.Source, error) {
 		return nil, fmt.Errorf("--trust-key: %w", err)
 	}
 	n.unverified = b.Trust == nil
+	n.actAsWorkload()
 	return source.NewBus(b), nil
 }
 
@@ -147,6 +153,9 @@ func (n *node) apply(s *mesh.Snapshot) error {
 	}
 	if n.identity != nil {
 		n.identity.Look()
+	}
+	if n.workload != nil {
+		n.workload.Look()
 	}
 	for _, p := range n.proxy.Problems() {
 		n.log.Warn("part of the configuration cannot be served", "generation", s.Generation, "problem", p)
@@ -182,11 +191,16 @@ func (n *node) run(stop context.Context) error {
 	part("cooperation", func(ctx context.Context) error { return n.coop.Run(ctx, n.proxy) })
 	if n.bus != nil {
 		part("identity", n.identity.Run)
+		if n.workload != nil {
+			part("workload identity", n.workload.Run)
+		}
 		part("weights", n.takeWeights)
 		told := edgeproxy.NewTraffic(edgeproxy.TrafficConfig{Site: n.opts.site, Node: n.opts.node, Publish: n.publishTraffic, Log: n.log})
 		part("traffic", func(ctx context.Context) error { return told.Run(ctx, n.proxy) })
-		if err := n.bus.Serve(ctx, n.opts.node, bus.VerbExplain, n.explain); err != nil {
-			return err
+		for verb, answer := range map[string]bus.Verb{bus.VerbExplain: answers(n.proxy.Explain), bus.VerbTap: answers(n.proxy.Tap), bus.VerbFailed: answers(n.proxy.Failed), bus.VerbLogs: answers(n.logs), bus.VerbTrace: answers(n.trace)} {
+			if err := n.bus.Serve(ctx, n.opts.node, verb, answer); err != nil {
+				return err
+			}
 		}
 	}
 	// A stopping node takes no new configuration, which could open listeners.
@@ -286,7 +300,10 @@ func (n *node) publish(r *mesh.NodeReport) error {
 		r.Refused, r.RefusedWhy = s.Refused.Generation, s.Refused.Why
 	}
 	if c := n.proxy.Identity(); c != nil && n.proxy.TrustDomain() != "" {
-		r.Identity = &mesh.NodeIdentity{ID: c.URIs[0].String(), Serial: c.SerialNumber.Text(16), NotAfter: c.NotAfter}
+		r.Identity = identityOf(c)
+	}
+	if n.workload != nil && n.proxy.TrustDomain() != "" {
+		r.Workload = &mesh.NodeWorkload{Name: n.opts.workload, Identity: identityOf(n.proxy.Workload())}
 	}
 	r.Unverified = n.unverified
 	r.Problems = n.proxy.Problems()
@@ -301,17 +318,24 @@ func (n *node) publish(r *mesh.NodeReport) error {
 // its sockets over still carries is told of by it alone, so it goes on.
 func (n *node) publishTraffic(r *mesh.NodeTraffic) error { return n.bus.PublishNodeTraffic(r) }
 
-// explain answers the controller where a request would go.
-func (n *node) explain(_ context.Context, request []byte) ([]byte, error) {
-	var q mesh.ExplainQuery
-	if err := json.Unmarshal(request, &q); err != nil {
-		return nil, fmt.Errorf("request cannot be read: %w", err)
+// trace sends one request to a listener of this proxy.
+func (n *node) trace(q *mesh.TraceQuery) (*mesh.Traced, error) {
+	return admin.Trace(n.proxy, n.opts.site, n.opts.node, q)
+}
+
+// answers is a question of the controller's, of JSON in and out.
+func answers[In, Out any](f func(*In) (*Out, error)) bus.Verb {
+	return func(_ context.Context, request []byte) ([]byte, error) {
+		var q In
+		if err := json.Unmarshal(request, &q); err != nil {
+			return nil, fmt.Errorf("request cannot be read: %w", err)
+		}
+		out, err := f(&q)
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(out)
 	}
-	x, err := n.proxy.Explain(&q)
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(x)
 }
 
 // takeWeights hands the controller's plans on until ctx ends.

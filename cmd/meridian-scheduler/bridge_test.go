@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -91,7 +93,7 @@ func TestBridge(t *testing.T) {
 		if !apierrors.IsInvalid(err) {
 			t.Errorf("a protocol that there is none of is taken: %v", err)
 		}
-		c.post(t, meshPath+"/meshservices", `{"metadata": {"name": "wrong"}, "spec": {"ports": [{"port": 80}], "export": {"scope": "site", "sites": ["a"]}}}`)
+		c.post(t, meshPath+"/meshservices", `{"metadata": {"name": "wrong"}, "spec": {"ports": [{"port": 80}], "endpoints": [{"address": "10.0.0.1:99999"}]}}`)
 		eventually(t, "the condition of a service that only the mesh can refuse", func() string {
 			var o struct {
 				Status struct {
@@ -100,15 +102,17 @@ func TestBridge(t *testing.T) {
 			}
 			c.get(t, meshPath+"/meshservices/wrong", &o)
 			for _, x := range o.Status.Conditions {
-				if x.Type == "Accepted" && x.Status == "False" && strings.Contains(x.Message, "spec.export") {
+				if x.Type == "Accepted" && x.Status == "False" && strings.Contains(x.Message, "spec.endpoints") {
 					return ""
 				}
 			}
 			return fmt.Sprintf("%+v", o.Status)
 		})
 	})
+	t.Run("Validations", func(t *testing.T) { c.validations(t) })
 	t.Run("Streams", func(t *testing.T) { c.streams(t, host, []string{"127.0.1.2", "127.0.2.2"}) })
 	t.Run("Meshed", func(t *testing.T) { c.meshed(t, host, []string{"127.0.1.3", "127.0.2.3"}) })
+	t.Run("Caller", func(t *testing.T) { c.caller(t, a, proxies[0].addr) })
 	t.Run("EndpointChange", func(t *testing.T) {
 		routes := (pods/5+9)/10 + 3
 		eventually(t, "the Gateway's count of its routes", func() string {
@@ -206,13 +210,15 @@ func (c *cluster) fill(t *testing.T, pods int) {
 			}
 		})
 	}
+	// Pods of real clusters are large: what was applied, volumes, conditions.
+	large := strings.Repeat("x", 4<<10)
 	for i := range pods / 5 {
 		name := fmt.Sprintf("s%d", i)
 		work <- request{"/api/v1/namespaces/default/services", fmt.Sprintf(`{"metadata": {"name": %q}, "spec": {"ports": [{"port": 80}]}}`, name)}
 		var endpoints []string
 		for j := range 5 {
 			pod, ip := fmt.Sprintf("%s-%d", name, j), fmt.Sprintf("10.%d.%d.%d", 64+j, i/250, i%250+1)
-			work <- request{"/api/v1/namespaces/default/pods", fmt.Sprintf(`{"metadata": {"name": %q, "labels": {"app": %q}}, "spec": {"containers": [{"name": "c", "image": "x"}]}}`, pod, name)}
+			work <- request{"/api/v1/namespaces/default/pods", fmt.Sprintf(`{"metadata": {"name": %q, "labels": {"app": %q}, "annotations": {"large": %q}}, "spec": {"containers": [{"name": "c", "image": "x"}]}}`, pod, name, large)}
 			endpoints = append(endpoints, fmt.Sprintf(`{"addresses": [%q], "conditions": {"ready": true}, "targetRef": {"kind": "Pod", "name": %q}}`, ip, pod))
 		}
 		work <- request{slicesPath, fmt.Sprintf(`{"metadata": {"name": %q, "labels": {"kubernetes.io/service-name": %q}}, "addressType": "IPv4", "ports": [{"name": "", "port": 8080, "protocol": "TCP"}], "endpoints": [%s]}`,
@@ -225,8 +231,57 @@ func (c *cluster) fill(t *testing.T, pods int) {
 		}
 		work <- request{routesPath, fmt.Sprintf(`{"metadata": {"name": "r%d"}, "spec": {"parentRefs": [{"name": "gw"}], "rules": [%s]}}`, i, strings.Join(rules, ", "))}
 	}
+	// A tenth more back no Service; no kubelet runs, so their status is written here.
+	for i := range pods / 10 {
+		pod := fmt.Sprintf("job-%d", i)
+		work <- request{"/api/v1/namespaces/default/pods", fmt.Sprintf(`{"metadata": {"name": %q, "labels": {"app": "batch-%d"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}}`, pod, i/10)}
+	}
 	close(work)
 	group.Wait()
+	for i := range pods / 10 {
+		c.runs(t, fmt.Sprintf("job-%d", i), fmt.Sprintf("10.70.%d.%d", i/250, i%250+1))
+	}
+}
+
+// runs says of a pod what a kubelet would, where it has an address.
+func (c *cluster) runs(t *testing.T, pod, ip string) {
+	t.Helper()
+	c.put(t, "/api/v1/namespaces/default/pods/"+pod+"/status", fmt.Sprintf(`{"status": {"phase": "Running", "podIP": %q, "podIPs": [{"ip": %[1]q}]}}`, ip))
+}
+
+// A pod that backs no Service is known by its workload where it calls: in what the site's
+// controller tells of its traffic.
+func (c *cluster) caller(t *testing.T, s *site, proxy string) {
+	const ip = "127.9.0.7"
+	c.post(t, "/api/v1/namespaces/default/pods", `{"metadata": {"name": "nightly-x", "labels": {"mesh.meridian.dev/workload": "nightly"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}}`)
+	c.runs(t, "nightly-x", ip)
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true, DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}).DialContext,
+	}}
+	ask := func(url string) (string, error) {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+		if err != nil {
+			return "", err
+		}
+		resp, err := client.Do(r)
+		if err != nil {
+			return "", err
+		}
+		defer func() { _ = resp.Body.Close() }()
+		body, err := io.ReadAll(resp.Body)
+		return string(body), err
+	}
+	want := `source_cluster="` + s.name + `",source_namespace="default",source="nightly"`
+	eventually(t, "the name of who calls", func() string {
+		if _, err := ask("http://" + proxy + "/probe"); err != nil {
+			return err.Error()
+		}
+		told, err := ask(s.api + "/traffic?format=prometheus")
+		if err == nil && strings.Contains(told, want) {
+			return ""
+		}
+		return fmt.Sprintf("%v, %s", err, told)
+	})
 }
 
 // kindOf is the apiVersion and kind of what a path holds; the API server wants both.
@@ -238,7 +293,8 @@ func kindOf(path string) (apiVersion, kind string) {
 	}
 	for plural, kind := range map[string]string{"services": "Service", "pods": "Pod", "endpointslices": "EndpointSlice", "gateways": "Gateway",
 		"gatewayclasses": "GatewayClass", "httproutes": "HTTPRoute", "grpcroutes": "GRPCRoute", "tcproutes": "TCPRoute", "tlsroutes": "TLSRoute", "udproutes": "UDPRoute", "customresourcedefinitions": "CustomResourceDefinition",
-		"meshservices": "MeshService", "geofences": "GeoFence"} {
+		"meshservices": "MeshService", "geofences": "GeoFence", "trafficpolicies": "TrafficPolicy", "authorizationpolicies": "AuthorizationPolicy",
+		"peerauthentications": "PeerAuthentication", "sites": "Site"} {
 		if slices.Contains(parts, plural) {
 			return apiVersion, kind
 		}

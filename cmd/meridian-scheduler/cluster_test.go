@@ -190,6 +190,8 @@ type profile struct {
 	only     bool
 	batching bool
 	maxAge   time.Duration
+	// dead takes the traffic from a NATS server that is not there, not from files.
+	dead bool
 	// gates are further feature gates, each with a comma before it.
 	gates string
 }
@@ -234,10 +236,18 @@ func (c *cluster) startScheduler(t *testing.T, p profile) (stop func()) {
 		if !p.only {
 			sort = "    queueSort: {disabled: [{name: '*'}], enabled: [{name: " + plugin.SortName + "}]}\n"
 		}
+		from := "matrixFile: " + matrix
+		if p.dead {
+			token := filepath.Join(c.dir, "token")
+			if err := os.WriteFile(token, []byte("nobody-asks-for-it"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			from = "nats: {url: 'nats://127.0.0.1:1', tokenFile: " + token + "}"
+		}
 		text += "  plugins:\n" + sort + "    multiPoint: {enabled: [{name: " + plugin.Name + ", weight: 10}]}\n" + score +
-			"  pluginConfig:\n  - name: " + plugin.Name + "\n    args: {matrixFile: " + matrix + ", delaysFile: " + delays + ", maxAge: " + p.maxAge.String() + fmt.Sprintf(", cohesion: %v}\n", p.cohesion())
+			"  pluginConfig:\n  - name: " + plugin.Name + "\n    args: {" + from + ", delaysFile: " + delays + ", maxAge: " + p.maxAge.String() + fmt.Sprintf(", cohesion: %v}\n", p.cohesion())
 		if !p.only {
-			text += "  - name: " + plugin.SortName + "\n    args: {matrixFile: " + matrix + ", maxAge: " + p.maxAge.String() + "}\n"
+			text += "  - name: " + plugin.SortName + "\n    args: {" + from + ", maxAge: " + p.maxAge.String() + "}\n"
 		}
 	}
 	config := filepath.Join(c.dir, "scheduler.yaml")

@@ -198,17 +198,21 @@ func withoutTraffic(t *testing.T, c *cluster) {
 	if err := os.Chtimes(matrix, old, old); err != nil {
 		t.Fatal(err)
 	}
-	for _, x := range []struct{ result, words string }{
-		{"stale", "more than maxAge (1m0s)"},
-		{"absent", "none is known yet"},
+	for _, x := range []struct {
+		result, words string
+		dead          bool
+	}{
+		{"stale", "more than maxAge (1m0s)", false},
+		{"absent", "none is known yet", true},
+		{"absent", "none is known yet", false},
 	} {
-		if x.result == "absent" {
+		if x.result == "absent" && !x.dead {
 			if err := os.Remove(matrix); err != nil {
 				t.Fatal(err)
 			}
 		}
 		before := metric(t, `meridian_scheduler_pods_total{result="`+x.result+`"}`)
-		stop := c.startScheduler(t, profile{plugin: true, maxAge: time.Minute})
+		stop := c.startScheduler(t, profile{plugin: true, dead: x.dead, maxAge: time.Minute})
 		list := c.all(99)[:60]
 		c.create(t, list)
 		c.bound(t, len(list))

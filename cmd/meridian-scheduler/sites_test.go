@@ -111,6 +111,7 @@ func buildMesh(t *testing.T) string {
 // site is a controller that bridges the cluster, and its proxy.
 type site struct {
 	name       string
+	api        string
 	controller *exec.Cmd
 	proxy      *exec.Cmd
 	log        *bytes.Buffer
@@ -133,7 +134,7 @@ func startSite(t *testing.T, bin, name, kubeconfig, pool string) *site {
 		}
 	})
 	var run struct {
-		NATS      string
+		NATS, API string
 		TokenFile string
 	}
 	eventually(t, "the controller's run file", func() string {
@@ -146,6 +147,7 @@ func startSite(t *testing.T, bin, name, kubeconfig, pool string) *site {
 		}
 		return ""
 	})
+	s.api = run.API
 	proxy := exec.Command(filepath.Join(bin, "edgeproxy"), "--config", run.NATS, "--site", name, "--nats-token-file", run.TokenFile, "--admin", "127.0.0.1:0", "--state-dir", t.TempDir())
 	log := &bytes.Buffer{}
 	proxy.Stdout, proxy.Stderr = log, log

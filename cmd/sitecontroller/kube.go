@@ -94,6 +94,7 @@ func serve(ctx context.Context, srv *controller.Server, b bridge, log *slog.Logg
 	if err != nil {
 		return err
 	}
+	srv.VerifyAccounts(k)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, 1)

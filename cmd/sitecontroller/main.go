@@ -16,6 +16,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/controller"
+	"github.com/meridian-mesh/meridian/internal/logring"
 	"github.com/meridian-mesh/meridian/internal/manifest"
 	"github.com/meridian-mesh/meridian/internal/supervisor"
 )
@@ -59,8 +60,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
 	}
-	log := slog.New(o.logHandler(stderr))
-	srv, err := controller.New(cfg, controller.Deps{Log: log})
+	said := logring.New(logring.Bytes)
+	log := slog.New(o.logHandler(io.MultiWriter(said, stderr)))
+	srv, err := controller.New(cfg, controller.Deps{Log: log, Said: said})
 	if faults := (*mesh.Faults)(nil); errors.As(err, &faults) {
 		fmt.Fprintf(stderr, "sitecontroller: --config is refused:\n%v\n", err)
 		return exitFailed

@@ -121,6 +121,16 @@ func TestFindings(t *testing.T) {
 		{"identity", "the certificate of proxy n1 has ended", "its log", proxy(func(n *siteapi.NodeStatus) { n.Identity.NotAfter = now.Add(-time.Minute) })},
 		{"identity", "renewed hours ago", "its log", proxy(func(n *siteapi.NodeStatus) { n.Identity.NotAfter = now.Add(5 * time.Hour) })},
 		{"", "", "", self(func(s *siteapi.SiteStatus) { s.Identities, s.Nodes[0].Identity = nil, nil })},
+		{"identity", "workload shop/web at proxy n1 has no certificate", "service account's token", proxy(func(n *siteapi.NodeStatus) { n.Workload = &mesh.NodeWorkload{Name: "shop/web"} })},
+		{"identity", "the certificate of workload shop/web at proxy n1 has ended", "its log", proxy(func(n *siteapi.NodeStatus) {
+			n.Workload = &mesh.NodeWorkload{Name: "shop/web", Identity: &mesh.NodeIdentity{NotAfter: now.Add(-time.Minute)}}
+		})},
+		{"identity", "renewed hours ago", "its log", proxy(func(n *siteapi.NodeStatus) {
+			n.Workload = &mesh.NodeWorkload{Name: "shop/web", Identity: &mesh.NodeIdentity{NotAfter: now.Add(time.Hour)}}
+		})},
+		{"", "", "", proxy(func(n *siteapi.NodeStatus) {
+			n.Workload = &mesh.NodeWorkload{Name: "shop/web", Identity: &mesh.NodeIdentity{NotAfter: now.Add(20 * time.Hour)}}
+		})},
 		{"unverified", "proxy n1 verifies no signature", "--trust-key", proxy(func(n *siteapi.NodeStatus) { n.Unverified = true })},
 		{"plaintext", "need no TLS for port 80 of namespace shop: mtls is permissive by PeerAuthentication/shop/all port 80", "stands still", self(func(s *siteapi.SiteStatus) {
 			s.Peers = []mesh.PeerScope{{PeerMode: mesh.PeerMode{MTLS: mesh.MTLSStrict, From: mesh.PeerModeDefault}}, {Namespace: "shop", Port: 80, PeerMode: mesh.PeerMode{MTLS: mesh.MTLSPermissive, From: "PeerAuthentication/shop/all port 80"}}}

@@ -66,6 +66,17 @@ func (c *checker) identity(s *siteapi.SiteStatus, n *siteapi.NodeStatus) {
 	if s.Identities == nil || s.Identities.Issuer == nil || n.Behind {
 		return
 	}
+	if w := n.Workload; w != nil {
+		const remedy = "see its log: the controller issues it where a MeshService has an endpoint of the workload on that node, or the service account's token says so"
+		switch x := w.Identity; {
+		case x == nil:
+			c.add(siteapi.SeverityError, CodeIdentity, s.Site, remedy, "workload %s at proxy %s has no certificate: nothing is sent to other sites", w.Name, n.Node)
+		case !s.Now.Before(x.NotAfter):
+			c.add(siteapi.SeverityError, CodeIdentity, s.Site, remedy, "the certificate of workload %s at proxy %s has ended at %s: other sites refuse it", w.Name, n.Node, x.NotAfter.Format(time.DateTime))
+		case x.NotAfter.Sub(s.Now) < leafSoon:
+			c.add(siteapi.SeverityWarning, CodeIdentity, s.Site, remedy, "the certificate of workload %s at proxy %s ends at %s and was to be renewed hours ago", w.Name, n.Node, x.NotAfter.Format(time.DateTime))
+		}
+	}
 	switch x := n.Identity; {
 	case x == nil:
 		c.add(siteapi.SeverityError, CodeIdentity, s.Site, remedy, "proxy %s has no certificate: it sends nothing to other sites and takes nothing from them", n.Node)

@@ -8,12 +8,14 @@ import (
 )
 
 const (
-	// Every is the time between two moments that are noted, Keep how far back they go.
+	// Every is the time between two moments that are noted.
 	Every = 10 * time.Second
-	Keep  = 6 * time.Hour
-	// MaxMoments and MaxBytes bound what is kept, whichever is met first.
+	// Keep is how far back they go.
+	Keep = 6 * time.Hour
+	// MaxMoments bounds what is kept.
 	MaxMoments = 512
-	MaxBytes   = 4 << 20
+	// MaxBytes bounds what it takes, whichever of the two is met first.
+	MaxBytes = 4 << 20
 )
 
 // Moment is how the mesh looked from one site.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -50,6 +51,9 @@ type Config struct {
 const (
 	// gather is how long changes are collected before they are translated.
 	gather = 20 * time.Millisecond
+	// lazily is how long a pod that comes, goes or changes may wait: the endpoints that it
+	// has come apart. A cluster of many short jobs has its mesh told once in that time.
+	lazily = 2 * time.Second
 	// lookAgain is how often the rest is looked at: the mesh's sites, kinds that were
 	// installed since, what could not be written.
 	lookAgain = 10 * time.Second
@@ -66,6 +70,9 @@ type Bridge struct {
 
 	kinds map[string]resource
 	poked chan struct{}
+	later atomic.Bool
+
+	given map[string]netip.Addr // addresses of Gateways, by the last pass; its alone
 
 	mu       sync.Mutex
 	watches  map[string]*watching // by kind
@@ -116,7 +123,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("kube: name for the lease: %w", err)
 	}
-	writer := &statusWriter{bridge: b, next: make(chan []kube.Status, 1), written: map[mesh.Key]string{}}
+	writer := &statusWriter{bridge: b, next: make(chan writing, 1), written: map[mesh.Key]string{}, redirected: map[string]redirected{}}
 	writer.lease = &elector{
 		c: b.c, namespace: b.c.namespace, identity: fmt.Sprintf("%s_%s_%d", host, b.cfg.Site, os.Getpid()),
 		won: func() {
@@ -180,6 +187,16 @@ func (b *Bridge) poke() {
 	select {
 	case b.poked <- struct{}{}:
 	default:
+	}
+}
+
+// pokeLater has it looked at within lazily: what changes meanwhile is one change.
+func (b *Bridge) pokeLater() {
+	if b.later.CompareAndSwap(false, true) {
+		time.AfterFunc(lazily, func() {
+			b.later.Store(false)
+			b.poke()
+		})
 	}
 }
 
@@ -264,11 +281,18 @@ func (b *Bridge) start(ctx context.Context, r resource, spawn func(func())) erro
 		b.say(subject, nil)
 		b.poke()
 	}
+	changed := poke
+	if r.lazy {
+		changed = func() {
+			b.say(subject, nil)
+			b.pokeLater()
+		}
+	}
 	_, err = w.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { poke() }, DeleteFunc: func(any) { poke() },
+		AddFunc: func(any) { changed() }, DeleteFunc: func(any) { changed() },
 		UpdateFunc: func(was, is any) {
 			if was.(*object).ResourceVersion != is.(*object).ResourceVersion {
-				poke()
+				changed()
 			}
 		},
 	})
@@ -324,13 +348,14 @@ func (b *Bridge) synced() bool {
 // pass translates the cluster as it is known, and hands the result on: files, then
 // objects, then status, which so never says what is not so yet.
 func (b *Bridge) pass(ctx context.Context, to *statusWriter) error {
-	in := kube.Input{Cluster: b.cfg.Cluster, Site: b.cfg.Site, Pool: b.cfg.Pool, Certificates: b.cfg.Certificates, Domain: b.cfg.Domain}
+	in := kube.Input{Cluster: b.cfg.Cluster, Site: b.cfg.Site, Pool: b.cfg.Pool, Given: b.given, Certificates: b.cfg.Certificates, Domain: b.cfg.Domain}
 	var err error
 	if in.Sites, err = b.mesh.Sites(ctx); err != nil {
 		return err
 	}
 	b.collect(&in)
 	out := kube.Translate(&in, time.Now())
+	b.given = out.Given
 	if err := b.writeFiles(out.Files); err != nil {
 		return err
 	}
@@ -347,7 +372,10 @@ func (b *Bridge) pass(ctx context.Context, to *statusWriter) error {
 	}
 	b.say("objects", errors.Join(texts...))
 	b.sweepFiles(out.Files)
-	to.hand(slices.DeleteFunc(out.Statuses, func(s kube.Status) bool { return !s.Changed }))
+	to.hand(writing{
+		slices.DeleteFunc(out.Statuses, func(s kube.Status) bool { return !s.Changed }),
+		slices.DeleteFunc(out.Redirects, func(r kube.Redirect) bool { return !r.Changed }), out.Stale,
+	})
 	return nil
 }
 

@@ -30,9 +30,10 @@ type resource struct {
 	group, version, plural, kind string
 	// optional kinds are those of CRDs, which may be installed later.
 	optional bool
-	// partial objects come without spec and status; fields selects among them.
-	partial bool
-	fields  string
+	// fields selects among the objects.
+	fields string
+	// lazy kinds change often and decide little: they are looked at a little later.
+	lazy bool
 }
 
 func (r resource) gv() schema.GroupVersion {
@@ -52,7 +53,7 @@ func resources(secrets bool) []resource {
 	list := []resource{
 		{version: "v1", plural: "namespaces", kind: kube.KindNamespace},
 		{version: "v1", plural: "nodes", kind: kube.KindNode},
-		{version: "v1", plural: "pods", kind: kube.KindPod, partial: true},
+		{version: "v1", plural: "pods", kind: kube.KindPod, lazy: true},
 		{version: "v1", plural: "services", kind: kube.KindService},
 		{group: "discovery.k8s.io", version: "v1", plural: "endpointslices", kind: kube.KindEndpointSlice},
 	}
@@ -174,14 +175,11 @@ func connect(kubeconfig, kubecontext string) (*client, error) {
 	c.base.UserAgent = "meridian-sitecontroller"
 	c.base.ContentType = runtime.ContentTypeJSON
 	s := runtime.NewScheme()
-	for _, r := range append(resources(true), resource{group: "coordination.k8s.io", version: "v1", kind: "Lease"}) {
+	for _, r := range append(resources(true), resource{group: "coordination.k8s.io", version: "v1", kind: "Lease"}, resource{group: reviewGroup.Group, version: reviewGroup.Version, kind: "TokenReview"}) {
 		metav1.AddToGroupVersion(s, r.gv())
 		s.AddKnownTypeWithName(r.gv().WithKind(r.kind), &object{})
 		s.AddKnownTypeWithName(r.gv().WithKind(r.kind+"List"), &objectList{})
 	}
-	meta := schema.GroupVersion{Group: "meta.k8s.io", Version: "v1"}
-	s.AddKnownTypeWithName(meta.WithKind("PartialObjectMetadata"), &object{})
-	s.AddKnownTypeWithName(meta.WithKind("PartialObjectMetadataList"), &objectList{})
 	c.codecs = serializer.NewCodecFactory(s)
 	if c.http, err = rest.HTTPClientFor(c.base); err != nil {
 		return nil, fmt.Errorf("kube: %w", err)
@@ -230,26 +228,20 @@ func (c *client) served(ctx context.Context, gv schema.GroupVersion) (map[string
 	return has, nil
 }
 
-const partialAccept = "application/json;as=PartialObjectMetadata%s;g=meta.k8s.io;v=v1,application/json"
-
 // source lists and watches a resource in all namespaces.
 func source(r *rest.RESTClient, of resource) *cache.ListWatch {
-	request := func(o *metav1.ListOptions, list string) *rest.Request {
+	request := func(o *metav1.ListOptions) *rest.Request {
 		o.FieldSelector = of.fields
-		q := r.Get().Resource(of.plural).VersionedParams(o, metav1.ParameterCodec)
-		if of.partial {
-			q.SetHeader("Accept", fmt.Sprintf(partialAccept, list))
-		}
-		return q
+		return r.Get().Resource(of.plural).VersionedParams(o, metav1.ParameterCodec)
 	}
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			list := &objectList{}
-			return list, request(&o, "List").Do(ctx).Into(list)
+			return list, request(&o).Do(ctx).Into(list)
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			o.Watch = true
-			return request(&o, "").Watch(ctx)
+			return request(&o).Watch(ctx)
 		},
 	}
 }

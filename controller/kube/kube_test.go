@@ -64,7 +64,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.patches[path]++
 	}
 	have := s.objects[path]
+	apply := strings.HasPrefix(r.Header.Get("Content-Type"), "application/apply-patch")
 	switch {
+	case apply:
 	case r.Method == http.MethodPost && have != nil:
 		fail(http.StatusConflict, "AlreadyExists")
 		return
@@ -77,7 +79,16 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	if r.Method == http.MethodPatch {
+	if r.Method == http.MethodDelete {
+		if want := body["preconditions"].(map[string]any)["resourceVersion"]; want != have["metadata"].(map[string]any)["resourceVersion"] {
+			fail(http.StatusConflict, "Conflict")
+			return
+		}
+		delete(s.objects, path)
+		fmt.Fprint(w, `{"kind": "Status", "apiVersion": "v1", "status": "Success"}`)
+		return
+	}
+	if r.Method == http.MethodPatch && !apply {
 		body = map[string]any{"metadata": map[string]any{}, "spec": have["spec"], "status": body["status"]}
 	}
 	if r.Method != http.MethodGet {
@@ -165,7 +176,7 @@ func TestStatusIsWrittenOncePerVersion(t *testing.T) {
 	b := s.bridge(t)
 	e := &elector{}
 	e.until.Store(time.Now().Add(time.Hour).UnixNano())
-	w := &statusWriter{bridge: b, lease: e, next: make(chan []kube.Status, 1), written: map[mesh.Key]string{}}
+	w := &statusWriter{bridge: b, lease: e, next: make(chan writing, 1), written: map[mesh.Key]string{}, redirected: map[string]redirected{}}
 	const route = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes/r"
 	s.objects[route] = map[string]any{"metadata": map[string]any{"resourceVersion": "7"}, "spec": "kept"}
 	status := func(name, version string) []kube.Status {
@@ -198,6 +209,61 @@ func TestStatusIsWrittenOncePerVersion(t *testing.T) {
 	if err := w.write(t.Context(), status("r", "8")); err != nil || s.patches[route] != asked {
 		t.Error("written without the lease")
 	}
+}
+
+// TestRedirects: an EndpointSlice is made, written again only when it is to be another
+// or has become one, and taken away as long as nobody changed it meanwhile.
+func TestRedirects(t *testing.T) {
+	s := newServer(t)
+	e := &elector{}
+	e.until.Store(time.Now().Add(time.Hour).UnixNano())
+	w := &statusWriter{bridge: s.bridge(t), lease: e, next: make(chan writing, 1), redirected: map[string]redirected{}}
+	const slice = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices/front-x"
+	write := func(want int, port int, version string) {
+		t.Helper()
+		list := []kube.Redirect{{Meta: kube.Meta{Namespace: "shop", Name: "front-x", Version: version}, Service: "front", Family: "IPv4",
+			Addresses: []string{"10.0.0.1"}, Ports: []kube.SlicePort{{Name: "http", Port: port}}, Changed: true}}
+		if err := w.redirects(t.Context(), list, nil); err != nil || s.patches[slice] != want {
+			t.Errorf("port %d, version %q: %d writes, want %d: %v", port, version, s.patches[slice], want, err)
+		}
+	}
+	write(1, 20001, "")
+	write(1, 20001, "")
+	write(2, 20002, "")
+	write(3, 20002, "9") // somebody else wrote it, and the watch has brought that
+	got, err := json.Marshal(s.objects[slice])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"addressType":"IPv4"`, `"addresses":["10.0.0.1"]`, `"ready":true`, `"port":20002`, `"protocol":"TCP"`,
+		`"kubernetes.io/service-name":"front"`, `"endpointslice.kubernetes.io/managed-by":"gateway-controller.mesh.meridian.dev"`} {
+		if !strings.Contains(string(got), want) {
+			t.Errorf("no %s in %s", want, got)
+		}
+	}
+	stale := func(version string) []kube.Meta {
+		return []kube.Meta{{Namespace: "shop", Name: "front-x", Version: version}, {Namespace: "shop", Name: "gone", Version: "1"}}
+	}
+	if err := w.redirects(t.Context(), nil, stale("1")); err != nil || s.objects[slice] == nil {
+		t.Errorf("one that changed meanwhile is taken away: %v", err)
+	}
+	if err := w.redirects(t.Context(), nil, stale("3")); err != nil || s.objects[slice] != nil {
+		t.Errorf("it stays: %v", err)
+	}
+	write(4, 20002, "9")
+	s.objects[slice] = nil // somebody takes it away at once
+	write(4, 20002, "9")
+	was := w.redirected["shop/front-x"]
+	was.at = was.at.Add(-retryAfter)
+	w.redirected["shop/front-x"] = was
+	write(5, 20002, "9")
+	s.down = true
+	if err := w.redirects(t.Context(), []kube.Redirect{{Meta: kube.Meta{Namespace: "shop", Name: "y"}, Service: "y"}}, nil); err == nil || !strings.Contains(err.Error(), "shop/y") {
+		t.Errorf("without an API server: %v", err)
+	}
+	s.down = false
+	e.until.Store(0)
+	write(5, 20003, "1")
 }
 
 func TestCertificateFiles(t *testing.T) {

@@ -20,11 +20,20 @@ const (
 	statusTimeout = 5 * time.Second
 )
 
-// statusWriter writes the newest statuses there are, while it holds the lease.
+// writing is what is to be written to the cluster.
+type writing struct {
+	statuses  []kube.Status
+	redirects []kube.Redirect
+	stale     []kube.Meta
+}
+
+// statusWriter writes the newest statuses there are, and EndpointSlices, while it holds
+// the lease.
 type statusWriter struct {
-	bridge *Bridge
-	lease  *elector
-	next   chan []kube.Status
+	bridge     *Bridge
+	lease      *elector
+	next       chan writing
+	redirected map[string]redirected // by namespace/name
 
 	mu sync.Mutex
 	// written are the versions of objects for which a status was written: until the
@@ -33,7 +42,7 @@ type statusWriter struct {
 }
 
 // hand gives the writer what is to be written; what still waits there is older.
-func (w *statusWriter) hand(list []kube.Status) {
+func (w *statusWriter) hand(list writing) {
 	select {
 	case <-w.next:
 	default:
@@ -48,7 +57,12 @@ func (w *statusWriter) run(ctx context.Context) {
 			return
 		case list := <-w.next:
 			if w.lease.leads() {
-				w.bridge.say("status", w.write(ctx, list))
+				err := w.redirects(ctx, list.redirects, list.stale)
+				w.bridge.say("EndpointSlices", err)
+				if err != nil && ctx.Err() == nil {
+					time.AfterFunc(retryAfter, w.bridge.poke)
+				}
+				w.bridge.say("status", w.write(ctx, list.statuses))
 			}
 		}
 	}

@@ -66,7 +66,7 @@ func nodePermissions(site string) *natsserver.Permissions {
 	stream := "KV_" + bus.SnapshotBucket(site)
 	return &natsserver.Permissions{
 		Publish: &natsserver.SubjectPermission{Allow: []string{
-			bus.NodesSubject(site), bus.AllFlows(site), bus.LeafSubjects(site),
+			bus.NodesSubject(site), bus.AllFlows(site), bus.LeafSubjects(site), bus.WorkloadSubjects(site),
 			"$JS.API.INFO",
 			"$JS.API.STREAM.INFO." + stream,
 			"$JS.API.CONSUMER.CREATE." + stream, "$JS.API.CONSUMER.CREATE." + stream + ".>",
@@ -92,7 +92,8 @@ func sitePermissions(site string) *natsserver.Permissions {
 		Publish: &natsserver.SubjectPermission{Allow: []string{
 			bus.ReportSubject(site), bus.TrafficSubject(site), bus.IssuerSubject(site),
 			bus.AnyAPISubject(siteapi.VerbStatus), bus.AnyAPISubject(siteapi.VerbWeights), bus.AnyAPISubject(siteapi.VerbExplain),
-			bus.AllInboxes, // answers to who asked
+			bus.AnyAPISubject(siteapi.VerbRequest), // one whose ID is known
+			bus.AllInboxes,                         // answers to who asked
 			api + "INFO", api + "STREAM.INFO." + stream,
 			api + "CONSUMER.CREATE." + stream, api + "CONSUMER.CREATE." + stream + ".>",
 			api + "CONSUMER.INFO." + stream + ".*", api + "CONSUMER.DELETE." + stream + ".*",

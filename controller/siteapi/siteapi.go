@@ -28,6 +28,9 @@ const (
 	PathRotate  = "/api/v1/rotate"
 	PathHistory = "/api/v1/history"
 	PathPast    = "/api/v1/past"
+	PathAudit   = "/api/v1/audit"
+	// PathLogin is asked who one is, and told who one wants to be.
+	PathLogin = "/api/v1/login"
 	// PathFlows is who talks to whom; beside /metrics, for what reads both.
 	PathFlows = "/traffic"
 )
@@ -202,6 +205,8 @@ type NodeStatus struct {
 	Problems []string `json:"problems,omitempty"`
 	// Identity is who the node is among the proxies of the mesh; nil where it is nobody.
 	Identity *mesh.NodeIdentity `json:"identity,omitempty"`
+	// Workload is who other sites see in the node's place; nil where that is nobody else.
+	Workload *mesh.NodeWorkload `json:"workload,omitempty"`
 	// Chains is of agents of chains, nil of proxies.
 	Chains *mesh.NodeChains `json:"chains,omitempty"`
 }
@@ -349,6 +354,34 @@ type HistoryRow struct {
 	Missed int `json:"missed,omitempty"`
 }
 
+// Login opens a session of a user.
+type Login struct {
+	Name     string `json:"name"`
+	Password string `json:"password"`
+}
+
+// Caller is who asks. Programs on the controller's machine need no login: they are
+// Local, and have no name.
+type Caller struct {
+	Name  string `json:"name,omitempty"`
+	Role  string `json:"role,omitempty"`
+	Local bool   `json:"local,omitempty"`
+}
+
+// Audit is the last changes that were asked of this controller, the oldest first.
+type Audit struct {
+	Changes []Audited `json:"changes"`
+}
+
+// Audited is one of them: who asked for what, from where, and what became of it.
+type Audited struct {
+	At      time.Time `json:"at"`
+	Who     string    `json:"who"`
+	From    string    `json:"from,omitempty"`
+	What    string    `json:"what"`
+	Outcome string    `json:"outcome"`
+}
+
 // Past is when the mesh was looked at from a site, the oldest first; how it looked then
 // is a [history.Moment].
 type Past struct {
@@ -379,6 +412,8 @@ type RunFile struct {
 	HubCA string `json:"hubCA,omitempty"`
 	// SFC is where application functions set AfSfcRequirements, empty where they do not.
 	SFC string `json:"sfc,omitempty"`
+	// Page is where the page is served to users with a login, empty where it is not.
+	Page string `json:"page,omitempty"`
 }
 
 // TokenRequest asks a hub for a token that lets a site join.

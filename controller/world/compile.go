@@ -86,6 +86,10 @@ func (w *World) Compile(site string) mesh.Objects {
 			if here(d.Metadata, site) {
 				out.PeerAuthentications = append(out.PeerAuthentications, d)
 			}
+		case *mesh.Caller:
+			if here(d.Metadata, site) {
+				out.Callers = append(out.Callers, d)
+			}
 		case *mesh.NetworkFunction:
 			out.NetworkFunctions = append(out.NetworkFunctions, d)
 		case *mesh.ServiceChain:

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"sync/atomic"
@@ -36,6 +37,8 @@ type Config struct {
 	Rings      int          // one for each loop
 	Now        func() int64 // the loops' clock
 	Log        *slog.Logger
+	// Copy, where it is not nil, is given the lines too, whole ones and many at a time.
+	Copy io.Writer
 }
 
 // Stats are cumulative.
@@ -47,18 +50,16 @@ type Stats struct {
 
 // Log is an access log. Reopen and Stats may be called from any goroutine.
 type Log struct {
+	*feed
 	path       string
-	format     *Format
 	site, node []byte
 	now        func() int64
 	log        *slog.Logger
-	rings      []*Ring
 
-	waiting atomic.Bool // the writer sleeps until a record comes
-	wake    chan struct{}
 	reopen  chan struct{}
 	written atomic.Uint64
 	failed  atomic.Uint64
+	copy    io.Writer
 
 	// Of the writer alone.
 	file    *os.File
@@ -72,12 +73,10 @@ type Log struct {
 // Open opens the file.
 func Open(c Config) (*Log, error) {
 	l := &Log{
-		path: c.Path, format: c.Format, site: []byte(c.Site), node: []byte(c.Node), now: c.Now, log: c.Log,
-		wake: make(chan struct{}, 1), reopen: make(chan struct{}, 1),
-		taken: make([]byte, 0, ringBytes), lines: make([]byte, 0, 2*batchBytes),
-	}
-	for range c.Rings {
-		l.rings = append(l.rings, newRing(l))
+		feed: newFeed(c.Format, c.Rings, ringBytes),
+		path: c.Path, site: []byte(c.Site), node: []byte(c.Node), now: c.Now, log: c.Log, copy: c.Copy,
+		reopen: make(chan struct{}, 1),
+		taken:  make([]byte, 0, ringBytes), lines: make([]byte, 0, 2*batchBytes),
 	}
 	var err error
 	l.file, err = l.open()
@@ -91,9 +90,6 @@ func (l *Log) open() (*os.File, error) {
 	return os.OpenFile(l.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, fileMode)
 }
 
-// Ring is loop i's way in.
-func (l *Log) Ring(i int) *Ring { return l.rings[i] }
-
 // Reopen has the file opened again at its path, which rotation has renamed.
 func (l *Log) Reopen() {
 	select {
@@ -104,20 +100,7 @@ func (l *Log) Reopen() {
 
 // Stats sums up what became of the records.
 func (l *Log) Stats() Stats {
-	s := Stats{Written: l.written.Load(), Failed: l.failed.Load()}
-	for _, r := range l.rings {
-		s.Dropped += r.dropped.Load()
-	}
-	return s
-}
-
-func (l *Log) wakeUp() {
-	if l.waiting.Load() && l.waiting.Swap(false) {
-		select {
-		case l.wake <- struct{}{}:
-		default:
-		}
-	}
+	return Stats{Written: l.written.Load(), Failed: l.failed.Load(), Dropped: l.lost()}
 }
 
 // Run writes until ctx ends and then what is left, without waiting for a reader
@@ -192,6 +175,9 @@ func (l *Log) writeRecords(records []byte) {
 // write writes the lines at hand. A log that cannot be written costs its lines,
 // never a request; people are told when that begins and when it ends.
 func (l *Log) write(n uint64) {
+	if l.copy != nil {
+		_, _ = l.copy.Write(l.lines) // it keeps them in memory
+	}
 	_, err := l.file.Write(l.lines)
 	if err != nil {
 		l.failed.Add(n)

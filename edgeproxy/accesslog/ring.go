@@ -45,12 +45,14 @@ type Entry struct {
 	// [Ring.Capture] kept, by the format's order, absent ones nil.
 	Request  []stream.Field
 	Response [][]byte
+	// Mark is handed to the reader of a [Reader] as it is.
+	Mark uint8
 }
 
 // Ring takes the records of one loop. Only that loop may call Add and Capture;
 // they neither allocate nor wait.
 type Ring struct {
-	log     *Log
+	of      *feed
 	scratch []byte
 	buf     []byte
 	_       [64]byte
@@ -61,14 +63,46 @@ type Ring struct {
 	_       [64]byte
 }
 
-func newRing(l *Log) *Ring {
-	return &Ring{log: l, scratch: make([]byte, 0, 8<<10), buf: make([]byte, ringBytes)}
+// feed is the way of records from the loops' rings to one reader.
+type feed struct {
+	format  *Format
+	rings   []*Ring
+	waiting atomic.Bool // the reader sleeps until a record comes
+	wake    chan struct{}
+}
+
+func newFeed(f *Format, rings, size int) *feed {
+	out := &feed{format: f, wake: make(chan struct{}, 1)}
+	for range rings {
+		out.rings = append(out.rings, &Ring{of: out, scratch: make([]byte, 0, 8<<10), buf: make([]byte, size)})
+	}
+	return out
+}
+
+// Ring is loop i's way in.
+func (f *feed) Ring(i int) *Ring { return f.rings[i] }
+
+func (f *feed) wakeUp() {
+	if f.waiting.Load() && f.waiting.Swap(false) {
+		select {
+		case f.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// lost counts the records that found no room.
+func (f *feed) lost() (n uint64) {
+	for _, r := range f.rings {
+		n += r.dropped.Load()
+	}
+	return n
 }
 
 // Capture copies the values of the response fields that the format shows, with
 // keep, into dst; it returns dst.
 func (r *Ring) Capture(dst [][]byte, fields []stream.Field, keep func([]byte) []byte) [][]byte {
-	for _, name := range r.log.format.response {
+	for _, name := range r.of.format.response {
 		var v []byte
 		for i := range fields {
 			if len(fields[i].Name) == len(name) && fields[i].Is(name) {
@@ -82,7 +116,7 @@ func (r *Ring) Capture(dst [][]byte, fields []stream.Field, keep func([]byte) []
 }
 
 // Captures reports whether the format shows fields of responses.
-func (r *Ring) Captures() bool { return len(r.log.format.response) > 0 }
+func (r *Ring) Captures() bool { return len(r.of.format.response) > 0 }
 
 // Add hands a record to the writer, or drops and counts it where the ring is full.
 func (r *Ring) Add(e *Entry) {
@@ -91,7 +125,7 @@ func (r *Ring) Add(e *Entry) {
 		b = binary.LittleEndian.AppendUint64(b, uint64(v))
 	}
 	b = binary.LittleEndian.AppendUint16(b, uint16(e.Status))
-	b = append(b, uint8(min(e.Attempts, 255)))
+	b = append(b, uint8(min(e.Attempts, 255)), e.Mark)
 	b = appendAddr(b, e.Client)
 	b = appendAddr(b, e.Peer)
 	b = appendAddr(b, e.Upstream)
@@ -102,7 +136,7 @@ func (r *Ring) Add(e *Entry) {
 	b = appendText(b, e.Method)
 	b = appendText(b, e.Authority)
 	b = appendText(b, e.Path)
-	for _, name := range r.log.format.request {
+	for _, name := range r.of.format.request {
 		var v []byte
 		for i := range e.Request {
 			if f := &e.Request[i]; len(f.Name) == len(name) && f.Is(name) {
@@ -112,7 +146,7 @@ func (r *Ring) Add(e *Entry) {
 		}
 		b = appendText(b, v)
 	}
-	for i := range r.log.format.response {
+	for i := range r.of.format.response {
 		var v []byte
 		if i < len(e.Response) {
 			v = e.Response[i]
@@ -122,16 +156,16 @@ func (r *Ring) Add(e *Entry) {
 	binary.LittleEndian.PutUint32(b, uint32(len(b)))
 	r.scratch = b[:0]
 
-	head := r.head.Load()
-	if uint64(len(b)) > ringBytes-(head-r.tail.Load()) {
+	head, size := r.head.Load(), uint64(len(r.buf))
+	if uint64(len(b)) > size-(head-r.tail.Load()) {
 		r.dropped.Add(1)
 		return
 	}
-	at := int(head % ringBytes)
+	at := int(head % size)
 	n := copy(r.buf[at:], b)
 	copy(r.buf, b[n:])
 	r.head.Store(head + uint64(len(b)))
-	r.log.wakeUp()
+	r.of.wakeUp()
 }
 
 func appendText(b, v []byte) []byte {
@@ -161,8 +195,8 @@ func (r *Ring) take(dst []byte) []byte {
 	if head == tail {
 		return dst
 	}
-	at, n := int(tail%ringBytes), int(head-tail)
-	first := min(n, ringBytes-at)
+	at, n := int(tail%uint64(len(r.buf))), int(head-tail)
+	first := min(n, len(r.buf)-at)
 	dst = append(dst, r.buf[at:at+first]...)
 	dst = append(dst, r.buf[:n-first]...)
 	r.tail.Store(head)
@@ -174,6 +208,7 @@ type record struct {
 	start, duration, firstByte, received, sent int64
 	status                                     int
 	attempts                                   int
+	mark                                       uint8
 	client, peer, upstream                     netip.AddrPort
 	details                                    []byte
 	flag, protocol, service, route, gateway    []byte
@@ -188,7 +223,7 @@ func (f *Format) read(b []byte, e *record) (rest []byte) {
 	for _, v := range [...]*int64{&e.start, &e.duration, &e.firstByte, &e.received, &e.sent} {
 		*v, b = int64(binary.LittleEndian.Uint64(b)), b[8:]
 	}
-	e.status, e.attempts, b = int(binary.LittleEndian.Uint16(b)), int(b[2]), b[3:]
+	e.status, e.attempts, e.mark, b = int(binary.LittleEndian.Uint16(b)), int(b[2]), b[3], b[4:]
 	e.client, b = readAddr(b)
 	e.peer, b = readAddr(b)
 	e.upstream, b = readAddr(b)

@@ -53,6 +53,10 @@ func (fakeProxy) Certificates() []tlsio.Held {
 	return []tlsio.Held{{Name: "Certificate/default/shop", NotAfter: time.Unix(2000000000, 0)}, {Name: "Certificate/default/late", Problem: "missing"}}
 }
 
+func (fakeProxy) Workload() *x509.Certificate {
+	return &x509.Certificate{NotAfter: time.Unix(1_900_000_000, 0), URIs: []*url.URL{{Scheme: "spiffe", Host: "mesh.example", Path: "/site/north/ns/shop/sa/web"}}}
+}
+
 func (fakeProxy) Identity() *x509.Certificate {
 	id := &url.URL{Scheme: "spiffe", Host: "mesh.example", Path: "/site/north/ns/meridian/sa/n1"}
 	return &x509.Certificate{NotAfter: time.Unix(2000000000, 0), URIs: []*url.URL{id}}

@@ -104,6 +104,7 @@ func TestMetrics(t *testing.T) {
 		`meridian_tls_handshakes_total{side="server",kind="full"} 5`,
 		`meridian_tls_handshake_failures_total{side="server",reason="not_tls"} 3`,
 		`meridian_identity_not_after_seconds{id="spiffe://mesh.example/site/north/ns/meridian/sa/n1"} 2e+09`,
+		`meridian_identity_not_after_seconds{id="spiffe://mesh.example/site/north/ns/shop/sa/web"} 1.9e+09`,
 		`meridian_peer_requests_total{service="default/echo",peer_site="south"} 12`,
 		`meridian_tls_certificate_not_after_seconds{certificate="Certificate/default/shop"} 2e+09`,
 		`meridian_tls_certificate_problem{certificate="Certificate/default/late"} 1`,

@@ -22,10 +22,13 @@ type Proxy interface {
 	Handshakes() []tlsio.Count
 	Certificates() []tlsio.Held
 	Identity() *x509.Certificate
+	Workload() *x509.Certificate
 	Loads(dst []edgeproxy.ServiceLoad) []edgeproxy.ServiceLoad
 	Connections(most int) []edgeproxy.Connection
 	Connection(id uint64) (edgeproxy.Connection, bool)
 	Explain(q *mesh.ExplainQuery) (*mesh.Explanation, error)
+	Tap(q *mesh.TapQuery) (*mesh.TapAnswer, error)
+	Failed(q *mesh.FailedQuery) (*mesh.FailedAnswer, error)
 }
 
 var _ Proxy = (*edgeproxy.Server)(nil)

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy"
 	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
 	"github.com/meridian-mesh/meridian/edgeproxy/source"
@@ -41,6 +42,8 @@ type Node struct {
 	Turn func(context.Context) (done func(), err error)
 	// Requests returns the access log's figures; nil without one.
 	Requests func() accesslog.Stats
+	// Logs answers which lines the node's logs have.
+	Logs func(*mesh.LogQuery) (*mesh.LogAnswer, error)
 }
 
 // Build says which program this is.
@@ -220,6 +223,9 @@ func routes(n Node) http.Handler {
 	mux.HandleFunc("GET /config", n.config)
 	mux.HandleFunc("GET /connections", n.connections)
 	mux.HandleFunc("GET /explain", n.explain)
+	mux.HandleFunc("GET /failed", n.failed)
+	mux.HandleFunc("GET /logs", n.logs)
+	mux.HandleFunc("GET /tap", n.tap)
 	mux.HandleFunc("GET /upstreams", n.upstreams)
 	mux.HandleFunc("GET /weights", n.weights)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
@@ -239,6 +245,9 @@ const indexText = `edgeproxy
 /config             the snapshot in force and the last one refused (?format=yaml), ?history lists those before
 /connections        clients' connections, ?id=N for the state of one
 /explain            where a request would go and why (?host=, path=, method=, header=, or service=)
+/failed             requests that failed or took long, and why (?q= a query in JSON, such as {"id":"..."})
+/logs               the end of the node's own log and of its access log (?q= a query in JSON, such as {"log":"access"})
+/tap                requests as they end (?q= a query in JSON, such as {"session":"me"}, asked again and again)
 /upstreams          endpoints: health, requests, connections (?format=text)
 /weights            shares between sites in force, and their history (?format=text, ?since=<Unix ms>)
 /debug/pprof/       Go profiles

@@ -26,8 +26,11 @@ func (n Node) writeTLS(t *Text) {
 		}
 	}
 	if c := n.Proxy.Identity(); c != nil {
-		t.Family("meridian_identity_not_after_seconds", gauge, "When this proxy's certificate among those of its mesh expires, in seconds since 1970.")
+		t.Family("meridian_identity_not_after_seconds", gauge, "When this proxy's certificate among those of its mesh, and that of the workload that it acts as, expire, in seconds since 1970.")
 		t.Value(float64(c.NotAfter.Unix()), "id", c.URIs[0].String())
+		if w := n.Proxy.Workload(); w != nil {
+			t.Value(float64(w.NotAfter.Unix()), "id", w.URIs[0].String())
+		}
 	}
 	held := n.Proxy.Certificates()
 	if len(held) == 0 {

@@ -55,12 +55,13 @@ var Names = [Drops]string{"no_route", "full", "too_big", "busy", "unreachable"}
 
 // Host answers what sessions need to know and is told how they go.
 type Host interface {
+	Elsewhere
 	// Admit counts a new session, or says that there is no room for one.
 	Admit(s *Session) bool
 	// Route fills in the session's Plan.
 	Route(s *Session) exchange.Flag
 	// Pick sets the session's Endpoint to one that was not tried, and counts the
-	// session there. first is the datagram that it is for.
+	// session there, or says Away. first is the datagram that it is for.
 	Pick(s *Session, first []byte) exchange.Flag
 	// Stays reports whether the session's endpoint may still serve it; asked after
 	// the configuration changed and where the endpoint is not well.
@@ -85,6 +86,8 @@ type Plan struct {
 	Service *upstream.Service
 	Idle    time.Duration
 	Retries int
+	// Port is the service's, 0 where its route names none.
+	Port int
 	// Route names the rule that the session goes by.
 	Route string
 }
@@ -100,6 +103,12 @@ type Session struct {
 	Endpoint *upstream.Endpoint
 	Tried    [exchange.MaxAttempts + 1]*upstream.Endpoint
 	Tries    int
+	// Away says that the session is served elsewhere, at Place; Link is the host's hold
+	// of it there, Via what it goes by.
+	Away  bool
+	Place int
+	Link  any
+	Via   *upstream.Endpoint
 	// Seq numbers the engine's sessions from 1; Born is when this one came, on the
 	// loops' clock.
 	Seq  uint64
@@ -120,6 +129,7 @@ type Session struct {
 	replied bool
 	plain   bool // the kernel does not cut messages for this endpoint
 	over    bool
+	away    bool // served elsewhere now
 	epoch   uint64
 	active  int64
 	timer   loop.Timer

@@ -11,6 +11,14 @@ import (
 // datagram at hand.
 func (s *Session) usable(p []byte) bool {
 	e := s.k.e
+	if s.away {
+		if s.epoch == e.epoch || e.host.Stays(s) {
+			s.epoch = e.epoch
+			return true
+		}
+		s.end(exchange.OK)
+		return false
+	}
 	if s.fd >= 0 {
 		why, _ := s.Endpoint.Health.Load()
 		if s.epoch == e.epoch && why == 0 || e.host.Stays(s) {
@@ -42,6 +50,10 @@ func (s *Session) leave() {
 func (s *Session) send(which []int) {
 	e := s.k.e
 	s.active = e.loop.Now()
+	if s.away {
+		s.forward(which)
+		return
+	}
 	for len(which) > 0 {
 		n := 1
 		segment, _ := e.in.Told(which[0])
@@ -318,6 +330,10 @@ func (s *Session) Expire(_ *loop.Timer, now int64) {
 func (s *Session) Cut(f exchange.Flag) { s.end(f) }
 
 func (s *Session) shut() {
+	if s.away {
+		s.away = false
+		s.k.e.host.Leave(s)
+	}
 	if s.fd >= 0 {
 		s.k.e.flushOf(s)
 		s.k.e.loop.Del(s.fd, s.handle)
@@ -348,7 +364,7 @@ func (s *Session) end(f exchange.Flag) {
 	delete(s.k.sessions, s.sender)
 	e.count--
 	e.host.Ended(s, f)
-	s.Endpoint, s.Service, s.Owner = nil, nil, nil
+	s.Endpoint, s.Service, s.Owner, s.Via = nil, nil, nil, nil
 	e.ended = append(e.ended, s)
 	e.later()
 }

@@ -188,6 +188,14 @@ func (s *Session) connect(first []byte) exchange.Flag {
 			}
 			return f
 		}
+		if s.Away {
+			s.away = true
+			if f := e.host.Begin(s); f != exchange.OK {
+				s.away = false
+				return f
+			}
+			return exchange.OK
+		}
 		fd, err := e.loop.ConnectPackets(s.Endpoint.Addr)
 		if err == nil {
 			if s.handle, err = e.loop.Add(fd, unix.EPOLLIN, s); err == nil {

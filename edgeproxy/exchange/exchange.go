@@ -72,12 +72,10 @@ type Event struct {
 	Flag   Flag
 	More   bool // Request
 	Reused bool // Ready
-	// Holds, of Ready: what is sent may wait for a window of the stream's own, so that a
-	// tunnel is not over before all credit has come back.
+	// Holds, of Ready: what is sent may wait for a window, and so a tunnel's end for credit.
 	Holds bool
-	// Switch, of Response: the head turns the stream into a tunnel. From here both
-	// directions carry Data until each is ended on its own. A request that came without
-	// More goes on; the end of one with More is that of its direction, also before.
+	// Switch, of Response: the head turns the stream into a tunnel: both directions carry
+	// Data until each is ended on its own. A request that came without More goes on.
 	Switch bool
 	// Unsent, of Failed: the peer certainly has not processed the request.
 	Unsent bool
@@ -362,7 +360,7 @@ func (x *Exchange) backend(a *attempt, ev *Event, out []Action) []Action {
 		}
 		out = append(out, Action{Kind: ReplyHead, Ref: a.ref, Status: ev.Status})
 		if x.tunnel {
-			out = x.pump(a, out) // what came before there was one
+			out = x.pump(a, out)
 		}
 		return x.tidy(0, out)
 	case ResponseData:
@@ -418,14 +416,6 @@ func (x *Exchange) pump(a *attempt, out []Action) []Action {
 	if x.req.done && a.sent == x.req.end {
 		a.ended = true
 		out = append(out, Action{Kind: SendEnd, Ref: a.ref})
-	}
-	return out
-}
-
-// closed finishes a tunnel whose two directions have ended.
-func (x *Exchange) closed(out []Action) []Action {
-	if a := &x.attempts[x.winner]; x.replied && a.ended && (!a.holds || a.credit == a.granted) {
-		return x.finish(x.status, OK, x.release(a, true, out))
 	}
 	return out
 }

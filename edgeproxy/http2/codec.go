@@ -260,6 +260,7 @@ func (c *Codec) Decode(in []byte, ev *stream.Event) (int, error) {
 		if c.pending(ev) {
 			return used, nil
 		}
+		inside := c.body.active
 		n, f := c.step(in[used:], ev)
 		used += n
 		if f == nil && len(c.ctl) > maxControl {
@@ -272,7 +273,8 @@ func (c *Codec) Decode(in []byte, ev *stream.Event) (int, error) {
 		if ev.Kind != stream.None {
 			return used, nil
 		}
-		if n == 0 && c.endOf == 0 && c.faulted == 0 {
+		// An empty DATA frame ends with its head, and what follows it may be here.
+		if n == 0 && c.body.active == inside && c.endOf == 0 && c.faulted == 0 {
 			return used, nil
 		}
 	}

@@ -6,6 +6,7 @@ package identity
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -27,8 +28,12 @@ import (
 	"github.com/meridian-mesh/meridian/internal/spiffe"
 )
 
-// fileName is where key and chain are kept in the state folder: the key first.
-const fileName = "identity.pem"
+// File and WorkloadFile are where key and chain are kept in the state folder, the key
+// first: of the node, and of the workload that it is beside.
+const (
+	File         = "identity.pem"
+	WorkloadFile = "workload.pem"
+)
 
 // Times of the agent. A controller that starts has no issuer for a moment.
 const (
@@ -43,8 +48,12 @@ const (
 // Config says for whom.
 type Config struct {
 	Site string
-	// StateDir may be empty: then nothing is kept.
-	StateDir string
+	// Namespace and Account are whose identity it has to be: empty are the node's, whose
+	// name its controller knows.
+	Namespace, Account string
+	// StateDir may be empty: then nothing is kept. File is the name in it, [File] where
+	// it is empty.
+	StateDir, File string
 	// Ask has a certificate made of a request (DER) and returns the chain, the leaf
 	// first (PEM).
 	Ask func(ctx context.Context, request []byte) ([]byte, error)
@@ -71,6 +80,12 @@ func New(c Config) *Agent {
 	a := &Agent{Config: c, wake: make(chan struct{}, 1)}
 	if a.Now == nil {
 		a.Now = time.Now
+	}
+	if a.Namespace == "" {
+		a.Namespace = spiffe.NodeNamespace
+	}
+	if a.File == "" {
+		a.File = File
 	}
 	if err := a.recall(); err != nil {
 		a.Log.Warn("the identity of an earlier run is not used", "err", err)
@@ -158,6 +173,8 @@ func (a *Agent) use(c tls.Certificate) error {
 		return err
 	case id.Site != a.Site || !id.Leaf():
 		return fmt.Errorf("%s is not an identity of site %s", id, a.Site)
+	case id.Namespace != a.Namespace || a.Account != "" && id.Account != a.Account:
+		return fmt.Errorf("%s is not an identity of %s/%s", id, a.Namespace, cmp.Or(a.Account, "a node"))
 	case a.Now().After(c.Leaf.NotAfter):
 		return fmt.Errorf("it ended at %s: is a clock wrong?", c.Leaf.NotAfter.Format(time.RFC3339))
 	}
@@ -200,7 +217,7 @@ func (a *Agent) keep(key crypto.Signer, chain []byte) error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(filepath.Join(a.StateDir, fileName), append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), chain...), 0o600)
+	return durable.WriteFile(filepath.Join(a.StateDir, a.File), append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), chain...), 0o600)
 }
 
 // recall puts into use what an earlier run kept.
@@ -208,7 +225,7 @@ func (a *Agent) recall() error {
 	if a.StateDir == "" {
 		return nil
 	}
-	path := filepath.Join(a.StateDir, fileName)
+	path := filepath.Join(a.StateDir, a.File)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -139,7 +139,7 @@ func TestKeptForTheNextStart(t *testing.T) {
 	if err := New(config(s, u, dir)).turn(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, fileName)
+	path := filepath.Join(dir, File)
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Fatalf("%v %v", info, err)
 	}
@@ -205,5 +205,47 @@ func TestAnswersAreChecked(t *testing.T) {
 		if err := New(c).turn(t.Context()); err == nil || u.n != 0 {
 			t.Errorf("%s: used, %v", name, err)
 		}
+	}
+}
+
+// A workload's identity is kept beside the node's, and neither is taken for the other.
+func TestWorkloadIsNoNode(t *testing.T) {
+	s, node, web, dir := newSite(t, "a"), &used{}, &used{}, t.TempDir()
+	account := "web"
+	ofWorkload := config(s, web, dir)
+	ofWorkload.Namespace, ofWorkload.Account, ofWorkload.File = "shop", "web", WorkloadFile
+	ofWorkload.Ask = func(_ context.Context, request []byte) ([]byte, error) {
+		chain, err := s.issuer.Issue("shop", account, request, time.Now())
+		return []byte(ca.FormatChain(chain...)), err
+	}
+	if err := New(config(s, node, dir)).turn(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := New(ofWorkload).turn(t.Context()); err != nil || web.last.Leaf.URIs[0].String() != "spiffe://mesh.example/site/a/ns/shop/sa/web" {
+		t.Fatalf("%v", err)
+	}
+	if info, err := os.Stat(filepath.Join(dir, WorkloadFile)); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v %v", info, err)
+	}
+	New(config(s, node, dir))
+	New(ofWorkload)
+	if node.n != 2 || web.n != 2 || node.last.Leaf.URIs[0].String() != "spiffe://mesh.example/site/a/ns/meridian/sa/n1" {
+		t.Errorf("after a restart: node %d times, workload %d times", node.n, web.n)
+	}
+	account = "mail"
+	if err := New(ofWorkload).turn(t.Context()); err != nil {
+		t.Errorf("a fresh one is asked for again: %v", err) // what is kept is good for hours
+	}
+	ofWorkload.StateDir = ""
+	if err := New(ofWorkload).turn(t.Context()); err == nil || !strings.Contains(err.Error(), "not an identity of shop/web") {
+		t.Errorf("another's: %v", err)
+	}
+	ofNode := config(s, &used{}, "")
+	ofNode.Ask = func(_ context.Context, request []byte) ([]byte, error) {
+		chain, err := s.issuer.Issue("shop", "web", request, time.Now())
+		return []byte(ca.FormatChain(chain...)), err
+	}
+	if err := New(ofNode).turn(t.Context()); err == nil || !strings.Contains(err.Error(), "not an identity of meridian/a node") {
+		t.Errorf("a workload's for a node: %v", err)
 	}
 }

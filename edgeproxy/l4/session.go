@@ -199,6 +199,10 @@ func (s *Session) route(name []byte) {
 		return
 	}
 	s.wantName = false
+	if s.Away {
+		s.leave()
+		return
+	}
 	s.dial()
 }
 

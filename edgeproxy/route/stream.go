@@ -67,9 +67,13 @@ func BuildUDP(gateway *mesh.Gateway, listeners []mesh.Listener, objects *mesh.Ob
 }
 
 // BuildTLS compiles the routes that join the TLS listeners of one port of a
-// gateway. Of two for the same name the first by namespace and name serves it.
+// gateway, TCPRoutes where sessions end. Of two for the same name the first by namespace
+// and name serves it.
 func BuildTLS(gateway *mesh.Gateway, listeners []mesh.Listener, objects *mesh.Objects) *Streams {
 	all := make([]streamRoute, 0, len(objects.TLSRoutes))
+	for _, r := range objects.TCPRoutes {
+		all = append(all, streamRoute{mesh.KindTCPRoute, r.Metadata, r.Spec.ParentRefs, nil, r.Spec.Rules})
+	}
 	for _, r := range objects.TLSRoutes {
 		all = append(all, streamRoute{mesh.KindTLSRoute, r.Metadata, r.Spec.ParentRefs, r.Spec.Hostnames, r.Spec.Rules})
 	}
@@ -96,6 +100,9 @@ func (s *Streams) add(gateway *mesh.Gateway, listeners []mesh.Listener, objects 
 	used := false
 	for i := range listeners {
 		l := &listeners[i]
+		if r.kind == mesh.KindTCPRoute && l.Protocol == mesh.ProtocolTLS && !l.Terminates() {
+			continue
+		}
 		if !l.Allows(r.kind, r.meta.Namespace, gateway.Metadata.Namespace) || !slices.ContainsFunc(r.parents, func(p mesh.ParentRef) bool {
 			return cmp.Or(p.Namespace, r.meta.Namespace) == gateway.Metadata.Namespace && p.Name == gateway.Metadata.Name && p.SelectsFor(l.Protocol, l)
 		}) {

@@ -25,19 +25,61 @@ type identity struct {
 // SetIdentity says who this proxy is from now on: a leaf with its key and what leads
 // from it to the roots. Sessions that began before go on.
 func (s *Store) SetIdentity(c tls.Certificate) error {
+	own, err := identityBy(c)
+	if err == nil {
+		s.own.Store(own)
+	}
+	return err
+}
+
+// ActAsWorkload has this proxy show other sites' proxies the identity of the workload that
+// it is beside, and nothing to them before [Store.SetWorkload]. Who connects to this one
+// sees its own.
+func (s *Store) ActAsWorkload() { s.acts.Store(true) }
+
+// SetWorkload says who the workload is from now on.
+func (s *Store) SetWorkload(c tls.Certificate) error {
+	w, err := identityBy(c)
+	switch {
+	case err != nil:
+		return err
+	case !w.id.Leaf() || w.id.Node():
+		return fmt.Errorf("identity: %s is not a workload's", w.id)
+	}
+	s.workload.Store(w)
+	return nil
+}
+
+// Workload is who this proxy shows as its workload, by the certificate; nil where it is
+// nobody's or not known yet.
+func (s *Store) Workload() *x509.Certificate {
+	if w := s.workload.Load(); w != nil {
+		return w.certificate.Leaf
+	}
+	return nil
+}
+
+// shown is who other sites' proxies see when this one connects to them, nil for nobody yet.
+func (s *Store) shown() *identity {
+	if s.acts.Load() {
+		return s.workload.Load()
+	}
+	return s.own.Load()
+}
+
+func identityBy(c tls.Certificate) (*identity, error) {
 	if c.Leaf == nil {
 		leaf, err := x509.ParseCertificate(c.Certificate[0])
 		if err != nil {
-			return fmt.Errorf("identity: %w", err)
+			return nil, fmt.Errorf("identity: %w", err)
 		}
 		c.Leaf = leaf
 	}
 	id, err := spiffe.Of(c.Leaf)
 	if err != nil {
-		return fmt.Errorf("identity: %w", err)
+		return nil, fmt.Errorf("identity: %w", err)
 	}
-	s.own.Store(&identity{id, &c})
-	return nil
+	return &identity{id, &c}, nil
 }
 
 // Identity is who this proxy is, by its certificate; nil before it is anybody.
@@ -99,7 +141,7 @@ func (m *Mesh) Server() *Server {
 	out := newServer()
 	c := &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{HTTP2, HTTP1}, SessionTicketsDisabled: true,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return m.own() },
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificateOf(m.store.own.Load()) },
 		// Which certificates are good is a question of their identities, which
 		// crypto/tls does not ask: see judge.
 		ClientAuth:       tls.RequireAnyClientCert,
@@ -123,9 +165,9 @@ func (m *Mesh) Client(site string) *Client {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.remember([sha256.Size]byte(h.Sum(nil)), func(id uint32) *Client {
-		c := &Client{ID: id, ready: func() bool { return s.own.Load() != nil }, config: &tls.Config{
+		c := &Client{ID: id, ready: func() bool { return s.shown() != nil }, config: &tls.Config{
 			MinVersion: tls.VersionTLS13, NextProtos: []string{HTTP1},
-			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return m.own() },
+			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return certificateOf(s.shown()) },
 			// The certificate names an identity and no host: see judge.
 			InsecureSkipVerify: true, //nolint:gosec // VerifyConnection does it
 			VerifyConnection:   func(s tls.ConnectionState) error { return m.judge(&s, x509.ExtKeyUsageServerAuth, site) },
@@ -138,18 +180,18 @@ func (m *Mesh) Client(site string) *Client {
 	})
 }
 
-func (m *Mesh) own() (*tls.Certificate, error) {
-	if own := m.store.own.Load(); own != nil {
-		return own.certificate, nil
+func certificateOf(i *identity) (*tls.Certificate, error) {
+	if i != nil {
+		return i.certificate, nil
 	}
 	return nil, errNoIdentity
 }
 
-// judge believes a peer of the mesh, and of a site where one is asked for. It runs for
-// every session, a resumed one too.
+// judge believes a peer of the mesh, and where a site is asked for, a node of that site:
+// a workload does not answer for it. It runs for every session, a resumed one too.
 func (m *Mesh) judge(s *tls.ConnectionState, use x509.ExtKeyUsage, site string) error {
 	id, err := m.bundle.Verify(s.PeerCertificates, use, m.store.now())
-	if err == nil && site != "" && id.Site != site {
+	if err == nil && site != "" && (id.Site != site || !id.Node()) {
 		err = &wrongPeer{id, site}
 	}
 	return err
@@ -162,7 +204,7 @@ type wrongPeer struct {
 }
 
 func (w *wrongPeer) Error() string {
-	return fmt.Sprintf("tls: a proxy answers for site %q (%s), want one of site %q", w.id.Site, w.id, w.want)
+	return fmt.Sprintf("tls: %s answers, want a node of site %q", w.id, w.want)
 }
 
 // Session makes a session of a connection outside of the loops.

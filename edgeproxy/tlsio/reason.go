@@ -34,6 +34,7 @@ const (
 	WrongSite                      // ... is of another site than its issuer, or than was asked for
 	Denied                         // ... is on the deny list
 	NoIdentity                     // this proxy has none of its own yet
+	EarlyData                      // it sent data before the handshake's end
 	Refused                        // it sent an alert
 	reasons
 )
@@ -46,7 +47,7 @@ var reasonText = [reasons]string{
 	Version: "unsupported_version", Nothing: "nothing_in_common", UnknownName: "unknown_server_name",
 	NoCertificate: "certificate_missing", Expired: "certificate_expired", UnknownAuthority: "certificate_unknown_authority",
 	WrongName: "certificate_wrong_name", WrongCertificate: "certificate_invalid", Refused: "refused_by_peer",
-	WrongDomain: "certificate_wrong_trust_domain", WrongSite: "certificate_wrong_site", Denied: "certificate_denied", NoIdentity: "no_identity",
+	WrongDomain: "certificate_wrong_trust_domain", WrongSite: "certificate_wrong_site", Denied: "certificate_denied", NoIdentity: "no_identity", EarlyData: "early_data",
 }
 
 // worded are what crypto/tls says where its errors have no type; a test meets each.
@@ -62,6 +63,7 @@ var worded = []struct {
 	{"no cipher suite supported", Nothing},
 	{"no ECDHE curve", Nothing},
 	{"unsupported application protocols", Nothing},
+	{"unexpected early data", EarlyData},
 	{"no certificates configured", UnknownName},
 	{"didn't provide a certificate", NoCertificate},
 }
@@ -88,6 +90,9 @@ func ReasonOf(err error) Reason {
 	case errors.Is(err, errNoIdentity):
 		return NoIdentity
 	case errors.As(err, &peer):
+		if peer.id.Site == peer.want {
+			return WrongName // a workload
+		}
 		return WrongSite
 	case errors.As(err, &identity):
 		return judged[identity.Reason]

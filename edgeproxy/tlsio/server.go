@@ -120,13 +120,18 @@ func (s *Server) forClient(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 // that name, else of the longest wildcard, else the one of any; negative where
 // nothing fits.
 func (s *Server) Pick(name string) int {
+	return PickHost(len(s.listeners), func(i int) string { return s.listeners[i].hostname }, name)
+}
+
+// PickHost is [Server.Pick] among n listeners whose hostnames at tells.
+func PickHost(n int, at func(i int) string, name string) int {
 	found, length := -1, -1
-	for i := range s.listeners {
-		h := s.listeners[i].hostname
+	for i := range n {
+		h := at(i)
 		fits := h == "" || len(h) == len(name) && strings.EqualFold(h, name)
 		if suffix, wild := strings.CutPrefix(h, "*"); wild {
-			n := len(name) - len(suffix)
-			fits = n > 0 && strings.EqualFold(name[n:], suffix)
+			cut := len(name) - len(suffix)
+			fits = cut > 0 && strings.EqualFold(name[cut:], suffix)
 		} else if fits && h != "" {
 			return i
 		}

@@ -53,6 +53,9 @@ type Store struct {
 	made    uint32
 
 	own atomic.Pointer[identity] // among the proxies of the mesh
+	// acts says that other sites see the workload that this proxy is beside, or nobody.
+	acts     atomic.Bool
+	workload atomic.Pointer[identity]
 }
 
 // pair is what the files of a KeyPair hold. What cannot be used leaves what was
@@ -73,9 +76,13 @@ type look struct {
 	missing        bool
 }
 
-// NewStore makes a store; log may not be nil.
-func NewStore(log *slog.Logger) *Store {
-	s := &Store{log: log, now: time.Now, changed: make(chan struct{}, 1), pairs: map[KeyPair]*pair{}, clients: map[[sha256.Size]byte]*Client{}}
+// NewStore makes a store; log may not be nil. now is by what certificates are judged,
+// time.Now where it is nil.
+func NewStore(log *slog.Logger, now func() time.Time) *Store {
+	if now == nil {
+		now = time.Now
+	}
+	s := &Store{log: log, now: now, changed: make(chan struct{}, 1), pairs: map[KeyPair]*pair{}, clients: map[[sha256.Size]byte]*Client{}}
 	s.turn()
 	return s
 }

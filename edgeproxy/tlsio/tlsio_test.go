@@ -108,7 +108,7 @@ func TestLoadFaults(t *testing.T) {
 // TestTickets: a ticket is good for one turn of the keys, and no longer.
 func TestTickets(t *testing.T) {
 	pair := pairIn(t, t.TempDir(), "site")
-	s := NewStore(slog.New(slog.DiscardHandler))
+	s := NewStore(slog.New(slog.DiscardHandler), nil)
 	now := time.Now()
 	s.now = func() time.Time { return now }
 	server := func(clients ...KeyPair) *Server {

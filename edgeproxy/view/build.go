@@ -98,9 +98,13 @@ func (b *builder) service(m *mesh.MeshService) {
 	for _, p := range m.Spec.Ports {
 		s.ports[p.Port] = p.Protocol
 		s.Peers[p.Port] = b.snap.Objects.PeerModeOf(b.site, m.Metadata.Namespace, p.Port)
-		b.view.named[string(key)+":"+strconv.Itoa(p.Port)] = s
 	}
-	b.view.named[string(key)] = s
+	if exported(m, b.site) {
+		for _, p := range m.Spec.Ports {
+			b.view.named[string(key)+":"+strconv.Itoa(p.Port)] = s
+		}
+		b.view.named[string(key)] = s
+	}
 	s.Name = []byte(key)
 	s.Guard = b.view.Policies.Of(authz.Target{Kind: mesh.KindMeshService, Namespace: m.Metadata.Namespace, Name: m.Metadata.Name})
 	b.affinity(s, m)
@@ -306,6 +310,7 @@ func (b *builder) gateway(g *mesh.Gateway) {
 		case mesh.ProtocolTLS:
 			s.Streams = route.BuildTLS(g, group, &b.snap.Objects)
 			b.streamBackends(mesh.KindTLSRoute, s.Streams)
+			b.terminated(g, group, &s)
 		case mesh.ProtocolHTTP, mesh.ProtocolHTTPS:
 			table, faults := route.Build(g, group, &b.snap.Objects)
 			s.Routes = table

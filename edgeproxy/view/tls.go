@@ -10,13 +10,16 @@ import (
 	"github.com/meridian-mesh/meridian/internal/spiffe"
 )
 
-// serverTLS makes what the HTTPS listeners of one port need.
+// serverTLS makes what the listeners of one port need whose sessions end here.
 func (b *builder) serverTLS(g *mesh.Gateway, group []mesh.Listener) *tlsio.Server {
 	name := g.Metadata.Namespace + "/" + g.Metadata.Name
 	var specs []tlsio.ListenerSpec
 	for i := range group {
 		l := &group[i]
-		spec := tlsio.ListenerSpec{Name: l.Name, Hostname: l.Hostname, Protocols: []string{tlsio.HTTP2, tlsio.HTTP1}, Min: mesh.MinVersion(nil)}
+		spec := tlsio.ListenerSpec{Name: l.Name, Hostname: l.Hostname, Min: mesh.MinVersion(nil)}
+		if l.Protocol == mesh.ProtocolHTTPS {
+			spec.Protocols = []string{tlsio.HTTP2, tlsio.HTTP1}
+		}
 		if t := l.TLS; t != nil {
 			at := fmt.Sprintf("Gateway/%s: listener %q: tls", name, l.Name)
 			spec.Min = mesh.MinVersion(t.Options)
@@ -39,6 +42,36 @@ func (b *builder) serverTLS(g *mesh.Gateway, group []mesh.Listener) *tlsio.Serve
 	s, problems := b.certificates.Server(fmt.Sprintf("%s:%d", name, group[0].Port), specs)
 	b.view.Problems = append(b.view.Problems, problems...)
 	return s
+}
+
+// tlsMode says whether a listener's sessions end here.
+type tlsMode struct {
+	hostname   string
+	terminates bool
+}
+
+// terminated makes what the TLS listeners of one port need whose sessions end here; beside
+// them may be some that pass sessions through.
+func (b *builder) terminated(g *mesh.Gateway, group []mesh.Listener, s *Socket) {
+	var ending []mesh.Listener
+	for i := range group {
+		l := &group[i]
+		if s.modes = append(s.modes, tlsMode{l.Hostname, l.Terminates()}); l.Terminates() {
+			ending = append(ending, *l)
+		}
+	}
+	if len(ending) > 0 {
+		s.TLS = b.serverTLS(g, ending)
+	}
+}
+
+// Terminates reports whether the session of a client that asks for the name ends here.
+func (s *Socket) Terminates(name []byte) bool {
+	if len(s.modes) == 0 || s.TLS == nil {
+		return false
+	}
+	i := tlsio.PickHost(len(s.modes), func(i int) string { return s.modes[i].hostname }, string(name))
+	return i >= 0 && s.modes[i].terminates
 }
 
 // keyPairs finds the Certificates that references name.

@@ -101,6 +101,7 @@ type Socket struct {
 	// Permissive a connection may be plain, too: its first byte says.
 	TLS        *tlsio.Server
 	Permissive bool
+	modes      []tlsMode // of TLS listeners
 	// Guards are the policies of the site, the gateway and the listener.
 	Guards []*authz.Set
 
@@ -211,8 +212,8 @@ type Service struct {
 	of    *View
 	ports map[int]string // protocols
 	// tunnels are the ports for whole connections as other sites know them.
-	tunnels map[int][]byte
-	places  map[uint64]Place // of sessions; nil without a Cookie
+	tunnels, packetTunnels map[int][]byte
+	places                 map[uint64]Place // of sessions; nil without a Cookie
 }
 
 // HasPort reports whether the service has the port, for requests; 0 stands for
@@ -266,8 +267,8 @@ func (v *View) Backend(b *route.Backend) *Service {
 	return nil
 }
 
-// Named finds a service by the name that another site sends: namespace/name, with
-// or without :port.
+// Named finds a service that is exported to this site by the name that another site
+// sends: namespace/name, with or without :port.
 func (v *View) Named(name []byte) *Service { return v.named[string(name)] }
 
 // Target is one process behind a DNS name.
@@ -333,6 +334,9 @@ func Build(snap *mesh.Snapshot, with Deps) (*View, error) {
 	b.chains(with.Functions)
 	for _, s := range snap.Objects.Services {
 		b.service(s)
+	}
+	for _, c := range snap.Objects.Callers {
+		b.named(c)
 	}
 	b.pools()
 	for _, p := range snap.Objects.TrafficPolicies {

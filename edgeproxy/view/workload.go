@@ -56,3 +56,15 @@ func (b *builder) caller(a netip.Addr, w mesh.Workload) {
 		b.view.callers[a] = nil
 	}
 }
+
+// named notes the addresses of a workload that serves nothing.
+func (b *builder) named(c *mesh.Caller) {
+	for _, text := range c.Spec.Addresses {
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			b.problem("Caller/%s/%s: address %q is no IP address, who calls from there is not known", c.Metadata.Namespace, c.Metadata.Name, text)
+			continue
+		}
+		b.caller(a, c.Who())
+	}
+}

@@ -16,7 +16,8 @@ import (
 type attempt struct {
 	r        *request
 	ref      exchange.Ref
-	up       *up // nil while there is none
+	up       *up      // nil while there is none
+	packets  *packets // in its place, to an endpoint of UDP
 	stream   stream.ID
 	next     *attempt // of the connection
 	endpoint *upstream.Endpoint
@@ -114,9 +115,9 @@ func (w *Worker) aim(r *request, a *attempt, fresh bool) {
 	}
 	a.speaks = w.speaks.serial
 	switch {
-	case r.connects && a.remote == upstream.Home:
+	case r.relays && a.remote == upstream.Home:
 		a.speaks, a.clients = w.speaks.plain, nil
-	case r.connects || a.remote == upstream.Home && r.http2:
+	case r.relays || a.remote == upstream.Home && r.http2:
 		a.speaks = w.speaks.mux
 	}
 	if !r.answerable(a) {
@@ -130,10 +131,10 @@ func (w *Worker) aim(r *request, a *attempt, fresh bool) {
 	}
 	a.flow = w.flow(r, a.endpoint)
 	n := a.endpoint.InFlight.Add(1)
-	a.unqueued, a.level = int(n) <= a.slots && !r.connects, 0
+	a.unqueued, a.level = int(n) <= a.slots && !r.relays, 0
 	if a.remote == upstream.Home {
 		there := r.service.InFlight.Add(1)
-		if a.learns && !r.connects {
+		if a.learns && !r.relays {
 			a.level = 1 + price.LevelOf(int(there))
 		}
 		if a.unqueued {
@@ -142,6 +143,10 @@ func (w *Worker) aim(r *request, a *attempt, fresh bool) {
 	} else if a.gate != nil {
 		a.asked = true
 		a.gate.Sent(a.remote, w.Loop.Now())
+	}
+	if r.udp && a.remote == upstream.Home {
+		w.connectPackets(a)
+		return
 	}
 	w.connect(a, fresh)
 }
@@ -167,7 +172,9 @@ func (w *Worker) toBackend(r *request, a *attempt, act *exchange.Action) {
 		}
 		a.end()
 	case exchange.CreditBackend:
-		a.up.credit(a, act.N)
+		if a.up != nil { // sockets of UDP are always read
+			a.up.credit(a, act.N)
+		}
 	}
 }
 
@@ -175,7 +182,7 @@ func (w *Worker) sendHead(r *request, a *attempt) {
 	now := w.Loop.Now()
 	a.sent, a.sentAt, a.heard = true, now, now
 	a.endpoint.Cells[w.id].Requests.Add(1)
-	if r.connects {
+	if r.relays {
 		if a.speaks.bytes {
 			w.greets(r, a)
 		} else {
@@ -204,7 +211,7 @@ func (w *Worker) sendHead(r *request, a *attempt) {
 	if r.bodyMax > 0 {
 		w.Loop.Wheel.Set(&a.timer, now+int64(r.bodyMax))
 	}
-	if r.upgrades() {
+	if r.asksTunnel() {
 		w.askBackend(r, a)
 	}
 	a.up.watch(a.silence)
@@ -223,7 +230,7 @@ func (w *Worker) sendBody(r *request, a *attempt, act *exchange.Action) {
 	}
 	w.carried(r, n, 0)
 	pieceFrom := r.received - int64(len(r.piece))
-	for n > 0 && a.up != nil {
+	for n > 0 && (a.up != nil || a.packets != nil) {
 		var p []byte
 		if from >= pieceFrom {
 			p = r.piece[from-pieceFrom:]
@@ -231,6 +238,12 @@ func (w *Worker) sendBody(r *request, a *attempt, act *exchange.Action) {
 			p = r.kept.At(int(from - r.keptFrom))
 		}
 		p = p[:min(n, len(p))]
+		if a.packets != nil {
+			from += int64(len(p))
+			n -= len(p)
+			w.toEndpoint(a, p)
+			continue
+		}
 		if err := w.push(&a.up.conn, a.up.codec, a.up.mux, a.stream, &a.out, p); err != nil {
 			w.failed(a, exchange.ClientProtocol)
 			return
@@ -243,7 +256,11 @@ func (w *Worker) sendBody(r *request, a *attempt, act *exchange.Action) {
 // end sends the trailers and the end of the request.
 func (a *attempt) end() {
 	w, r := a.r.w, a.r
-	if a.up != nil && a.up.mux != nil && r.upgrades() && !r.x.Tunnel() {
+	if a.packets != nil { // either side's end is that of both
+		w.step(r, &exchange.Event{Kind: exchange.ResponseEnd, Ref: a.ref})
+		return
+	}
+	if a.up != nil && a.up.mux != nil && r.asksTunnel() && !r.x.Tunnel() {
 		return // of its request; the tunnel that it asks for has another end
 	}
 	if len(r.trailers) > 0 {
@@ -311,6 +328,9 @@ func (w *Worker) release(a *attempt, ok bool) {
 				c.UnqueuedSq.Add(took / 1000 * (took / 1000))
 			}
 		}
+	}
+	if a.packets != nil {
+		w.closePackets(a)
 	}
 	if u := a.up; u != nil {
 		a.up = nil

@@ -33,6 +33,9 @@ func (w *Worker) admitted(r *request, head *stream.Message) (*view.Service, *rou
 // judge what is sent on. Of what is answered here, or has no route, they judge what would
 // be sent.
 func (w *Worker) admit(r *request, s *view.Service, rule *route.Rule) (*view.Service, *route.Rule) {
+	if s != nil && !w.fromWeb(r) {
+		return nil, nil
+	}
 	if !w.admission.judged {
 		return s, rule
 	}
@@ -94,7 +97,7 @@ func (w *Worker) put(r *request) {
 	w.admission.begun = true
 	q := &w.question
 	*q = authz.Request{
-		Caller: w.whoAsks(r), Port: int(r.d.socket.Key.Port), HTTP: !r.connects,
+		Caller: w.whoAsks(r), Port: int(r.d.socket.Key.Port), HTTP: !r.relays,
 		Method: r.head.Method, Host: r.head.Authority, Path: r.head.Path, Fields: r.head.Fields,
 	}
 	if i := bytes.IndexByte(q.Path, '?'); i >= 0 {
@@ -110,6 +113,10 @@ func (w *Worker) whoAsks(r *request) authz.Caller {
 	c := authz.Caller{Address: r.d.from.Addr()}
 	p := r.d.peer()
 	member := p != nil && p.Mesh.Site != ""
+	if member && !p.Mesh.Node() { // it speaks for itself alone
+		c.Peer, c.Client, c.Site = p.Identity, p.Identity, p.Site
+		return c
+	}
 	switch {
 	case member:
 		c.Peer, c.Site = p.Identity, p.Site
@@ -219,11 +226,15 @@ var (
 // admits asks the policies about a connection or session that is passed on whole, and
 // says why it may not be; empty where it may. port is the service's as the route has it.
 func (w *Worker) admits(from netip.Addr, socket *view.Socket, rule *route.Rule, s *view.Service, port int) string {
+	return w.admitsCaller(authz.Caller{Address: from.Unmap()}, socket, rule, s, port)
+}
+
+func (w *Worker) admitsCaller(caller authz.Caller, socket *view.Socket, rule *route.Rule, s *view.Service, port int) string {
 	guard := socket.Guard(rule)
 	if len(socket.Guards) == 0 && guard == nil && s.Guard == nil {
 		return ""
 	}
-	w.question = authz.Request{Caller: authz.Caller{Address: from.Unmap()}, Port: int(socket.Key.Port), ServicePort: s.ServicePort(port)}
+	w.question = authz.Request{Caller: caller, Port: int(socket.Key.Port), ServicePort: s.ServicePort(port)}
 	w.judge.Loop = w.id
 	w.judge.Begin(&w.question)
 	for _, set := range socket.Guards {
@@ -253,22 +264,35 @@ func packetPort(rule *route.Rule, s *view.Service) int {
 }
 
 var (
-	typeGRPC   = []byte("application/grpc")
-	deniedGRPC = []stream.Field{
-		{Name: nameContentType, Value: typeGRPC},
+	typeGRPC      = []byte("application/grpc")
+	deniedGRPC    = deniedAs(typeGRPC)
+	deniedWeb     = deniedAs([]byte("application/grpc-web"))
+	deniedWebText = deniedAs([]byte("application/grpc-web-text"))
+)
+
+// deniedAs is the head of a call's refusal, by the content type of its protocol.
+func deniedAs(contentType []byte) []stream.Field {
+	return []stream.Field{
+		{Name: nameContentType, Value: contentType},
 		{Name: []byte("grpc-status"), Value: []byte("7")}, // PERMISSION_DENIED
 		{Name: []byte("grpc-message"), Value: []byte(exchange.Denied.Text())},
 	}
-)
+}
 
 // deniedGRPC refuses a call of gRPC in its own words, with trailers only, and reports
 // whether it was one.
 func (w *Worker) deniedGRPC(r *request) bool {
-	kind := value(r.fields, "content-type")
-	if !r.d.many || len(kind) < len(typeGRPC) || !bytes.EqualFold(kind[:len(typeGRPC)], typeGRPC) {
+	kind, fields := value(r.fields, "content-type"), deniedGRPC
+	switch {
+	case r.web.textOut:
+		fields = deniedWebText
+	case r.web.on:
+		fields = deniedWeb
+	}
+	if !r.d.many && !r.web.on || len(kind) < len(typeGRPC) || !bytes.EqualFold(kind[:len(typeGRPC)], typeGRPC) {
 		return false
 	}
-	w.msg = stream.Message{Status: 200, Fields: deniedGRPC, NoBody: true}
+	w.msg = stream.Message{Status: 200, Fields: fields, NoBody: true}
 	w.out = stream.Event{Kind: stream.Head, Stream: r.stream, Head: &w.msg}
 	if !r.d.conn.Closed() && r.d.send(&w.out, roomFor(&w.msg)) {
 		w.out = stream.Event{Kind: stream.End, Stream: r.stream}

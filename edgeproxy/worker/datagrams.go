@@ -129,9 +129,9 @@ func (h *datagrams) Route(s *datagram.Session) exchange.Flag {
 	if w.admits(s.From.Addr(), socket, rule, svc, b.Port) != "" {
 		return exchange.Denied
 	}
-	s.Plan = datagram.Plan{Service: svc.Service, Idle: svc.PacketIdle, Retries: svc.Retries, Route: rule.Key}
+	s.Plan = datagram.Plan{Service: svc.Service, Idle: svc.PacketIdle, Retries: svc.Retries, Port: b.Port, Route: rule.Key}
 	svc.Cells[w.id].SessionsOpen.Add(1)
-	svc.Service.InFlight.Add(1)
+	svc.Cells[w.id].Demand.Add(1)
 	return exchange.OK
 }
 
@@ -151,6 +151,32 @@ func (h *datagrams) Pick(s *datagram.Session, first []byte) exchange.Flag {
 			}
 		}
 	}
+	var gone upstream.Tried
+	for s.Away = false; ; {
+		switch i := (*streams)(w).place(svc, gone); {
+		case i >= 0 && i < len(svc.Remotes):
+			if svc.PacketTunnelTo(s.Port) != nil {
+				s.Away, s.Place = true, i
+				s.Tries++
+				return exchange.OK
+			}
+			gone = gone.With(i)
+		case i == upstream.Shed:
+			svc.Sheds[0].N.Add(1)
+			return exchange.Shed
+		case i != upstream.Home || gone.Has(upstream.Home):
+			return exchange.NoHealthy
+		case h.home(s, svc):
+			return exchange.OK
+		default:
+			gone = gone.With(upstream.Home)
+		}
+	}
+}
+
+// home chooses an endpoint at this site, by what tells the session apart.
+func (h *datagrams) home(s *datagram.Session, svc *view.Service) bool {
+	w := (*Worker)(h)
 	w.tried = w.tried[:0]
 	for i, e := range svc.Home {
 		if slices.Contains(s.Tried[:s.Tries], e) {
@@ -163,11 +189,10 @@ func (h *datagrams) Pick(s *datagram.Session, first []byte) exchange.Flag {
 		key = s.From.Addr().AppendTo(text[:0])
 	}
 	i, ok := w.choice.PickPacket(svc, w.tried, lb.Hash(key), w.Loop.Now())
-	if !ok {
-		return exchange.NoHealthy
+	if ok {
+		h.picked(s, svc, i)
 	}
-	h.picked(s, svc, i)
-	return exchange.OK
+	return ok
 }
 
 func (h *datagrams) picked(s *datagram.Session, svc *view.Service, i int) {
@@ -179,6 +204,8 @@ func (h *datagrams) picked(s *datagram.Session, svc *view.Service, i int) {
 		w.Counters.Retries.Add(1)
 	}
 	e.InFlight.Add(1)
+	svc.Service.InFlight.Add(1)
+	svc.Cells[w.id].Arrivals.Add(1)
 	e.Cells[w.id].Connects.Add(1)
 	w.Counters.Connects.Add(1)
 	// At once and not with an answer, which some services never give.
@@ -202,6 +229,13 @@ func (h *datagrams) Stays(s *datagram.Session) bool {
 		return false
 	}
 	i := slices.Index(svc.Home, s.Endpoint)
+	if s.Away {
+		at := s.Via
+		if i = -1; at == nil || at.Site == "" || slices.ContainsFunc(svc.Remotes, func(x view.Remote) bool { return x.Endpoint == at }) {
+			s.Idle, s.Retries = svc.PacketIdle, svc.Retries
+			return w.admits(s.From.Addr(), socket, rule, svc, packetPort(rule, svc)) == ""
+		}
+	}
 	if i < 0 || !svc.Sticks(i) || w.admits(s.From.Addr(), socket, rule, svc, packetPort(rule, svc)) != "" {
 		return false
 	}
@@ -219,13 +253,17 @@ func (h *datagrams) Reached(s *datagram.Session, ok bool) {
 		return
 	}
 	s.Endpoint.InFlight.Add(-1)
+	s.Service.InFlight.Add(-1)
 	c.ConnectFailures.Add(1)
 	c.Bad.Add(1)
 	w.Counters.ConnectFailures.Add(1)
 }
 
 // Left implements [datagram.Host].
-func (h *datagrams) Left(s *datagram.Session) { s.Endpoint.InFlight.Add(-1) }
+func (h *datagrams) Left(s *datagram.Session) {
+	s.Endpoint.InFlight.Add(-1)
+	s.Service.InFlight.Add(-1)
+}
 
 // Moved implements [datagram.Host].
 func (h *datagrams) Moved(s *datagram.Session, fromClient bool, datagrams, bytes int) {
@@ -277,11 +315,11 @@ func (h *datagrams) Ended(s *datagram.Session, f exchange.Flag) {
 	svc := w.shared.Unrouted
 	if s.Service != nil {
 		svc = s.Service
-		svc.InFlight.Add(-1)
 		svc.Cells[w.id].SessionsOpen.Add(-1)
 	}
 	if s.Endpoint != nil {
 		s.Endpoint.InFlight.Add(-1)
+		svc.InFlight.Add(-1)
 	}
 	svc.Cells[w.id].Sessions[f].Add(1)
 	w.logSession(s, f)
@@ -289,7 +327,8 @@ func (h *datagrams) Ended(s *datagram.Session, f exchange.Flag) {
 
 // logSession hands the access log a session that is over.
 func (w *Worker) logSession(s *datagram.Session, f exchange.Flag) {
-	if w.log == nil {
+	wanted := w.tap.Wants(0, f != exchange.OK, 0)
+	if w.log == nil && !wanted {
 		return
 	}
 	e := &w.entry
@@ -306,8 +345,10 @@ func (w *Worker) logSession(s *datagram.Session, f exchange.Flag) {
 	}
 	if s.Endpoint != nil {
 		e.Upstream = s.Endpoint.Addr
+	} else if s.Via != nil {
+		e.Upstream, e.Site = s.Via.Addr, s.Via.Site
 	}
-	w.log.Add(e)
+	w.hand(e, wanted, f != exchange.OK)
 }
 
 // inspectSession looks at a UDP session.

@@ -320,12 +320,16 @@ func (d *down) event(ev *stream.Event) {
 	case stream.Data:
 		r.moved = w.Loop.Now()
 		d.unpaid += int32(len(ev.Data)) // of one that carries many nobody looks
-		r.received += int64(len(ev.Data))
-		r.piece = ev.Data
+		piece, ok := w.decoded(r, ev.Data)
+		if !ok {
+			return
+		}
+		r.received += int64(len(piece))
+		r.piece = piece
 		if r.copies != nil {
 			w.copyData(r)
 		}
-		w.step(r, &exchange.Event{Kind: exchange.RequestData, N: len(ev.Data)})
+		w.step(r, &exchange.Event{Kind: exchange.RequestData, N: len(piece)})
 		r.piece = nil
 		d.throttle()
 	case stream.Trailers:
@@ -336,6 +340,9 @@ func (d *down) event(ev *stream.Event) {
 		}
 		if !d.many {
 			d.conn.Pause()
+		}
+		if !w.wholeText(r) {
+			return
 		}
 		if r.copies != nil {
 			w.copyEnd(r)

@@ -172,7 +172,7 @@ func (d *down) lookAround(now int64) {
 			} else {
 				d.cut(r, stream.Cancelled)
 			}
-		case !r.over && !r.x.RequestDone() && !r.asksTunnel() && r.kept.Len() == 0 && now-r.moved >= int64(t.Body):
+		case !r.over && !r.x.RequestDone() && !r.owesNothing() && r.kept.Len() == 0 && now-r.moved >= int64(t.Body):
 			d.w.Counters.SlowBodies.Add(1)
 			d.w.stop(r, exchange.SlowBody, 0)
 		}

@@ -29,12 +29,14 @@ func inBand(f *stream.Field) bool {
 // said of it, borrowed.
 func (w *Worker) inbound(r *request, head *stream.Message) (service, source []byte) {
 	peer := r.d.peer()
+	// A node speaks for those behind it, a workload for nobody.
+	vouches := peer != nil && peer.Mesh.Node()
 	certificates := -1
 	for i := range head.Fields {
 		f := &head.Fields[i]
 		switch {
 		case len(f.Name) == len(nameForwardedCert) && f.Is("x-forwarded-client-cert"):
-			if peer != nil { // who is nobody vouches for nobody
+			if vouches { // who is nobody vouches for nobody
 				certificates = w.appendElement(r, certificates, nameForwardedCert, f.Value)
 			}
 		case !inBand(f):
@@ -44,7 +46,9 @@ func (w *Worker) inbound(r *request, head *stream.Message) (service, source []by
 		case f.Is(inband.HeaderSource):
 			source = f.Value
 		case f.Is(inband.HeaderClient):
-			r.clientText = r.store.copy(w, f.Value)
+			if peer == nil || vouches {
+				r.clientText = r.store.copy(w, f.Value)
+			}
 		}
 	}
 	if peer != nil {

@@ -3,11 +3,13 @@ package worker
 import (
 	"cmp"
 	"net/netip"
+	"time"
 
 	"github.com/meridian-mesh/meridian/edgeproxy/accesslog"
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/l4"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
+	"github.com/meridian-mesh/meridian/edgeproxy/tap"
 )
 
 const protocolTCP = "TCP"
@@ -33,9 +35,10 @@ func (w *Worker) answered(r *request, fields []stream.Field) {
 	}
 }
 
-// logRequest hands the access log a request that is over.
-func (w *Worker) logRequest(r *request, status int, f exchange.Flag) {
-	if w.log == nil {
+// logRequest hands the access log, and who else wants it, a request that is over.
+func (w *Worker) logRequest(r *request, status int, f exchange.Flag, took time.Duration) {
+	wanted := w.tap.Wants(status, f != exchange.OK, took)
+	if w.log == nil && !wanted {
 		return
 	}
 	e := &w.entry
@@ -72,13 +75,24 @@ func (w *Worker) logRequest(r *request, status int, f exchange.Flag) {
 			e.Upstream, e.Site = to.Addr, to.Site
 		}
 	}
-	w.log.Add(e)
+	w.hand(e, wanted, f != exchange.OK || status >= 500 || took >= tap.Slow)
+}
+
+// hand gives an entry to the access log, and where somebody wants it to the tap.
+func (w *Worker) hand(e *accesslog.Entry, wanted, failed bool) {
+	if w.log != nil {
+		w.log.Add(e)
+	}
+	if wanted {
+		w.tap.Add(e, failed)
+	}
 }
 
 // logRefused hands the access log a request whose head never came whole. what says
 // more than the flag, or is empty.
 func (w *Worker) logRefused(d *down, status int, f exchange.Flag, what string) {
-	if w.log == nil {
+	wanted := w.tap.Wants(status, f != exchange.OK, 0)
+	if w.log == nil && !wanted {
 		return
 	}
 	name := d.protocol().name
@@ -89,12 +103,13 @@ func (w *Worker) logRefused(d *down, status int, f exchange.Flag, what string) {
 		Start: w.Loop.Now(), FirstByte: -1, Status: status, Flag: f.String(),
 		Client: d.from, Peer: d.from, Gateway: d.gateway(), Protocol: name, Details: cmp.Or(what, f.Details()),
 	}
-	w.log.Add(&w.entry)
+	w.hand(&w.entry, wanted, f != exchange.OK)
 }
 
 // logStream hands the access log a connection that was passed on whole.
 func (w *Worker) logStream(s *l4.Session, f exchange.Flag) {
-	if w.log == nil {
+	wanted := w.tap.Wants(0, f != exchange.OK, 0)
+	if w.log == nil && !wanted {
 		return
 	}
 	e := &w.entry
@@ -111,5 +126,5 @@ func (w *Worker) logStream(s *l4.Session, f exchange.Flag) {
 	if s.Endpoint != nil {
 		e.Upstream = s.Endpoint.Addr
 	}
-	w.log.Add(e)
+	w.hand(e, wanted, f != exchange.OK)
 }

@@ -109,7 +109,7 @@ func (w *Worker) endCopies(r *request) {
 
 // forgetCopy takes a copy that is over out of the books.
 func (w *Worker) forgetCopy(c *request) {
-	if !c.asks {
+	if !c.asks && !c.relays {
 		w.copying--
 	}
 	for p := &w.copies; *p != nil; p = &(*p).next {

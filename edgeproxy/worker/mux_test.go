@@ -15,6 +15,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream/muxtest"
+	"github.com/meridian-mesh/meridian/edgeproxy/tap"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
 )
@@ -166,7 +167,7 @@ func TestManyStreams(t *testing.T) {
 	reg := upstream.NewRegistry(1)
 	shared := &Shared{
 		Watermark: 64 << 10, Times: DefaultTimes, MaxConnections: 10, MaxListenerConnections: 10,
-		Registry: reg, Unrouted: reg.Service(""),
+		Registry: reg, Unrouted: reg.Service(""), Tap: tap.New(tap.Config{Loops: 1, Now: loop.Now}),
 	}
 	w, err := New(0, shared)
 	if err != nil {

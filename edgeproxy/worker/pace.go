@@ -68,7 +68,7 @@ func (d *down) waiting() wait {
 	switch r := d.requests; {
 	case d.conn.Unsent() > 0:
 		return forReader
-	case r == nil || d.many || r.x.RequestDone() || d.conn.Paused() || r.asksTunnel():
+	case r == nil || d.many || r.x.RequestDone() || d.conn.Paused() || r.owesNothing():
 		return noWait
 	case r.head.Expect100 && r.received == 0 && !r.continued:
 		return noWait // the backend is asked whether it wants the body

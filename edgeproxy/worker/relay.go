@@ -17,7 +17,7 @@ import (
 // A connection that another site serves is an exchange: a CONNECT (RFC 9113 8.5) on one
 // of the connections to that site's proxy, whose stream carries the client's bytes. The
 // proxy there judges it by who the peer is and by the client that the peer tells of, and
-// connects to an endpoint of its own: what came in on an east-west listener is served at
+// relays to an endpoint of its own: what came in on an east-west listener is served at
 // home or not at all. Where a site refuses or cannot be reached the next place is tried,
 // home among them, with what the client has sent so far.
 
@@ -49,6 +49,10 @@ func (h *streams) place(svc *view.Service, tried upstream.Tried) int {
 // Take implements [l4.Host]: it begins the exchange with another site.
 func (h *streams) Take(s *l4.Session, fd int, held *loop.List) {
 	w := (*Worker)(h)
+	if s.Service == nil {
+		w.takeSecure(s, fd, held)
+		return
+	}
 	l := s.Owner.(*Listener)
 	d := w.newDown(l, s.From)
 	d.plain, d.phase = true, serving
@@ -56,7 +60,7 @@ func (h *streams) Take(s *l4.Session, fd int, held *loop.List) {
 	d.codec = w.takeCodec(w.speaks.plain)
 	svc := w.state.View.Services[s.Service.Key]
 	r := w.newRequest(d, onlyStream)
-	r.connects, r.counted, r.service, r.idle, r.start = true, true, s.Service, s.Idle, s.Born
+	r.relays, r.counted, r.service, r.idle, r.start = true, true, s.Service, s.Idle, s.Born
 	r.preset, r.port = s.Place, s.Port
 	r.tries = copy(r.tried[:], s.Tried[:s.Tries])
 	r.log.route = s.Route
@@ -98,6 +102,13 @@ func (w *Worker) sendConnect(r *request, a *attempt) {
 	w.msg = stream.Message{Method: methodConnect, Authority: r.head.Authority, Length: stream.LengthUnknown}
 	w.msg.Fields = append(w.fields[:0],
 		stream.Field{Name: fieldSource, Value: w.state.View.Site}, stream.Field{Name: fieldClient, Value: r.clientText})
+	if r.udp {
+		w.msg.Upgrade, w.msg.Path, w.msg.Authority, w.msg.Scheme = tunnelUDP, r.head.Path, a.endpoint.Authority, valueHTTP
+		if a.clients != nil {
+			w.msg.Scheme = valueHTTPS
+		}
+		w.msg.Fields = append(w.msg.Fields, capsulesField)
+	}
 	w.fields = w.msg.Fields[:0]
 	a.up.watch(a.silence)
 	w.out = stream.Event{Kind: stream.Head, Stream: a.stream, Head: &w.msg}
@@ -110,14 +121,17 @@ func (w *Worker) sendConnect(r *request, a *attempt) {
 func (w *Worker) greets(r *request, a *attempt) {
 	a.how, a.status = upstream.Answered, 200
 	r.service.Cells[w.id].Arrivals.Add(1)
-	if a.sendProxy != 0 {
+	if a.sendProxy != 0 && a.packets == nil {
 		w.tellClient(r, a)
 	}
 }
 
-// agrees makes such a connection the tunnel: there nobody is asked.
-func (w *Worker) agrees(r *request, a *attempt) {
+// joins makes such a connection the tunnel: there nobody is asked.
+func (w *Worker) joins(r *request, a *attempt) {
 	w.agreement = stream.Message{Status: 200, Upgrade: tunnelTCP, Length: stream.LengthUnknown}
+	if r.udp {
+		w.agreement.Upgrade, w.agreement.Fields = tunnelUDP, capsulesFields
+	}
 	r.replyHead = &w.agreement
 	w.step(r, &exchange.Event{Kind: exchange.Response, Ref: a.ref, Status: 200, Switch: true})
 	r.replyHead = nil
@@ -142,13 +156,18 @@ func (w *Worker) tellClient(r *request, a *attempt) {
 // there is none or it may not be asked for in this way.
 func (w *Worker) connectFrom(r *request, head *stream.Message) *view.Service {
 	v := w.state.View
-	r.inbound, r.connects = true, true
+	r.inbound, r.relays = true, true
 	r.head = stream.Message{Method: r.store.copy(w, head.Method), Authority: r.store.copy(w, head.Authority), Length: head.Length}
 	r.log.authority = r.head.Authority
 	_, source := w.inbound(r, head)
 	r.source, r.from = v.Sites[string(source)], r.store.copy(w, source)
 	r.clientText, r.behind = splitClient(r.clientText)
-	t, ok := v.Tunnel(head.Authority)
+	name := head.Authority
+	if r.udp = len(head.Upgrade) > 0; r.udp {
+		name, r.head.Path = head.Path, r.store.copy(w, head.Path)
+		r.log.path = r.head.Path
+	}
+	t, ok := v.Tunnel(name)
 	if w.inTheClear(r, t.Service, t.Port) {
 		return nil
 	}
@@ -195,7 +214,11 @@ func (w *Worker) takes(r *request, s *view.Service) bool {
 	}
 	w.Loop.Spend(SocketBytes)
 	r.service, r.counted, r.holds = s.Service, true, l
-	s.Cells[w.id].StreamsOpen.Add(1)
+	if r.udp {
+		s.Cells[w.id].SessionsOpen.Add(1)
+	} else {
+		s.Cells[w.id].StreamsOpen.Add(1)
+	}
 	return true
 }
 
@@ -206,9 +229,16 @@ func (w *Worker) countSession(r *request, f exchange.Flag) {
 		s = w.shared.Unrouted
 	}
 	c := &s.Cells[w.id]
-	c.Streams[f].Add(1)
+	ended, open := &c.Streams[f], &c.StreamsOpen
+	if r.udp {
+		if f == exchange.IdleTimeout { // as every session ends
+			f = exchange.OK
+		}
+		ended, open = &c.Sessions[f], &c.SessionsOpen
+	}
+	ended.Add(1)
 	if r.counted {
-		c.StreamsOpen.Add(-1)
+		open.Add(-1)
 		r.counted = false
 	}
 	if r.holds != nil {
@@ -220,7 +250,7 @@ func (w *Worker) countSession(r *request, f exchange.Flag) {
 
 // carried counts bytes of a whole connection that was an exchange.
 func (w *Worker) carried(r *request, fromClient, fromBackend int) {
-	if r.connects && r.service != nil {
+	if r.relays && !r.udp && r.service != nil {
 		c := &r.service.Cells[w.id]
 		c.FromClients.Add(uint64(fromClient))
 		c.FromBackend.Add(uint64(fromBackend))

@@ -78,8 +78,11 @@ func (w *Worker) takeInBand(r *request, a *attempt) {
 // for another site.
 func (w *Worker) replyHead(r *request, a *attempt) {
 	w.takeInBand(r, a)
-	if r.x.Tunnel() && r.upgrades() {
+	if r.x.Tunnel() && r.asksTunnel() {
 		w.agree(r, a)
+	}
+	if r.web.on {
+		w.toWeb(r)
 	}
 	if r.filters != nil || r.runs > 0 {
 		w.msg.Fields = w.edited(r, w.msg.Status, w.msg.Fields)

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/meridian-mesh/meridian/edgeproxy/capsule"
+	"github.com/meridian-mesh/meridian/edgeproxy/datagram"
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 	"github.com/meridian-mesh/meridian/edgeproxy/route"
@@ -33,6 +35,7 @@ type request struct {
 	extended bool
 	idle     time.Duration // bounds a tunnel's silence
 	took     time.Duration // until a tunnel was there
+	web      web           // of gRPC-Web
 	demand   bool          // of this site's own users
 	bodyMax  time.Duration // bounds one attempt
 	start    int64
@@ -82,12 +85,15 @@ type request struct {
 	source int    // of an inbound request
 	from   []byte // its name, as the other site says it
 	probe  bool   // another site asks for the loads of this one
-	// connects says that it is a whole connection: of a client here that another site
+	// relays says that it is a whole connection: of a client here that another site
 	// serves, or of another site's that is served here. port is the service's, preset
 	// where the first attempt goes, counted that the service counts it among those that
 	// are open, holds the listener that counts it, behind the client of another site.
-	connects bool
+	relays   bool
 	counted  bool
+	udp      bool              // ... of datagrams, in capsules
+	session  *datagram.Session // whose client it is of; d is nil then
+	capsules capsule.Reader    // of what the client's site, or the other one, sends
 	preset   int
 	port     int
 	holds    *Listener
@@ -197,8 +203,9 @@ func (w *Worker) freeRequest(r *request) {
 	r.client, r.clientText, r.vouched = netip.Addr{}, nil, nil
 	r.retry, r.filters, r.origin, r.local = nil, nil, nil, local{}
 	clear(r.ran[:r.runs])
-	r.runs, r.asks = 0, false
-	r.connects, r.counted, r.preset, r.port, r.holds, r.behind = false, false, upstream.Home, 0, nil, netip.AddrPort{}
+	r.runs, r.asks, r.web = 0, false, web{}
+	r.udp, r.session = false, nil
+	r.relays, r.counted, r.preset, r.port, r.holds, r.behind = false, false, upstream.Home, 0, nil, netip.AddrPort{}
 	for i := range r.attempts {
 		r.attempts[i].endpoint, r.attempts[i].gate, r.attempts[i].flow = nil, nil, nil
 	}
@@ -220,12 +227,12 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	if w.full() {
 		w.shared.Memory.Requests.Add(1)
 		r.none, r.log.details = exchange.Overload, "memory_limit"
-	} else if s, rule := w.admitted(r, head); s != nil && r.connects && !w.takes(r, s) {
+	} else if s, rule := w.admitted(r, head); s != nil && r.relays && !w.takes(r, s) {
 		r.none = exchange.Overload
 	} else if s != nil {
 		found, limit = s, w.goesTo(r, s, rule, &cfg)
 	}
-	if r.upgrades() {
+	if r.asksTunnel() {
 		cfg.Tunnel, cfg.Idempotent = true, true // whichever method asked for it
 	}
 	if d.carried++; d.span.over(r.start, int(d.carried)) {
@@ -239,7 +246,7 @@ func (w *Worker) begin(d *down, id stream.ID, head *stream.Message) {
 	w.found = found
 	life := r.life
 	// The end that a client of HTTP/2 says is one of its direction, also with its head.
-	more := head.Length != 0 || d.many && r.asksTunnel()
+	more := head.Length != 0 || r.relays
 	w.step(r, &exchange.Event{Kind: exchange.Request, More: more})
 	w.found = nil
 	if r.asking != nil && r.life == life {
@@ -253,7 +260,9 @@ func (w *Worker) goesTo(r *request, s *view.Service, rule *route.Rule, cfg *exch
 	r.service = s.Service
 	cfg.Retries = s.Retries
 	limit := s.Request
-	r.idle = s.Idle
+	if r.idle = s.Idle; r.udp {
+		r.idle = s.PacketIdle
+	}
 	if rule != nil {
 		r.bodyMax = rule.BackendRequest
 		limit = cmp.Or(rule.Request, limit)
@@ -300,7 +309,8 @@ func (w *Worker) again(r *request, a *attempt, status int) bool {
 func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.Rule) {
 	v := w.state.View
 	w.admission = admission{}
-	if r.d.many && r.d.socket.EastWest() && string(head.Method) == "CONNECT" && len(head.Upgrade) == 0 {
+	if r.d.many && r.d.socket.EastWest() && string(head.Method) == "CONNECT" &&
+		(len(head.Upgrade) == 0 || string(head.Upgrade) == string(tunnelUDP)) {
 		return w.connectFrom(r, head), nil
 	}
 	target, path, ok := route.Normalize(head.Path, w.path[:0])
@@ -308,6 +318,12 @@ func (w *Worker) find(r *request, head *stream.Message) (*view.Service, *route.R
 		r.none, r.log.details = exchange.ClientProtocol, "path_invalid"
 		r.head.Method = r.store.copy(w, head.Method)
 		r.log.authority, r.log.path = r.store.copy(w, head.Authority), r.store.copy(w, head.Path)
+		for i := range head.Fields { // by which it can be found again
+			if f := &head.Fields[i]; len(f.Name) == len(nameRequestID) && f.Is("x-request-id") {
+				r.fields = append(r.fields, r.store.field(w, f))
+			}
+		}
+		r.head.Fields = r.fields
 		return nil, nil
 	}
 	if len(head.Path) > 0 && &target[0] != &head.Path[0] {
@@ -420,7 +436,9 @@ func (w *Worker) backend(r *request, rule *route.Rule, backend *route.Backend) (
 }
 
 // stays reports whether the request is served at this site or not at all.
-func (r *request) stays() bool { return r.inbound || r.d == nil }
+func (r *request) stays() bool {
+	return r.inbound || r.d == nil && !r.relays || r.relays && r.d != nil && len(r.head.Authority) == 0
+}
 
 // idempotent reports whether a request of the method may be sent twice (RFC 9110 9.2.2).
 func idempotent(method []byte) bool {
@@ -437,6 +455,8 @@ func (r *request) Expire(_ *loop.Timer, now int64) {
 	switch left := r.moved + int64(r.idle) - now; {
 	case !r.x.Tunnel():
 		r.w.stop(r, exchange.UpstreamTimeout, 0)
+	case r.session != nil: // which times itself, and ends this
+		r.w.Loop.Wheel.Set(&r.timer, now+int64(r.idle))
 	case left > 0:
 		r.w.Loop.Wheel.Set(&r.timer, now+left)
 	default:
@@ -467,7 +487,7 @@ func (w *Worker) do(r *request, act *exchange.Action) {
 	case exchange.Start:
 		w.start(r, act)
 	case exchange.SendHead, exchange.SendData, exchange.SendEnd, exchange.CreditBackend:
-		if a := &r.attempts[act.Ref.Slot]; a.ref == act.Ref && a.up != nil {
+		if a := &r.attempts[act.Ref.Slot]; a.ref == act.Ref && (a.up != nil || a.packets != nil) {
 			w.toBackend(r, a, act)
 		}
 	case exchange.Release:
@@ -503,6 +523,8 @@ func (w *Worker) do(r *request, act *exchange.Action) {
 	default:
 		if r.d != nil {
 			w.toClient(r, act)
+		} else if r.relays {
+			w.toSession(r, act)
 		} else if r.asks && r.of != nil {
 			w.told(r, act)
 		}
@@ -520,14 +542,16 @@ func (w *Worker) finish(r *request, act *exchange.Action) {
 		w.Counters.Tunnels.Add(-1)
 		took = r.took
 	}
-	if r.connects {
+	if r.relays && r.d == nil { // the session counts itself
+		w.left(r)
+	} else if r.relays {
 		w.countSession(r, act.Flag)
 	} else {
 		w.count(s, act.Status, act.Flag, took)
 	}
 	w.endCopies(r)
 	if r.d != nil {
-		w.logRequest(r, act.Status, act.Flag)
+		w.logRequest(r, act.Status, act.Flag, took)
 		if r.out.waits() {
 			w.Loop.Wheel.Clear(&r.timer)
 			r.over = true

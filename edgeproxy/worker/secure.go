@@ -74,6 +74,10 @@ func (d *down) Secured(err error) {
 		d.unsecured(tlsio.ReasonOf(err))
 		return
 	}
+	if d.plain {
+		d.relay()
+		return
+	}
 	p := d.tls().Protocol()
 	d.agreed, d.many = p != "", p == tlsio.HTTP2
 	d.await(resting, d.w.keepAlive())

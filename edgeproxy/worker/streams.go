@@ -3,6 +3,7 @@ package worker
 import (
 	"net/netip"
 
+	"github.com/meridian-mesh/meridian/edgeproxy/authz"
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/l4"
 	"github.com/meridian-mesh/meridian/edgeproxy/lb"
@@ -26,27 +27,41 @@ func (h *streams) Route(s *l4.Session, server []byte) exchange.Flag {
 	if socket == nil || socket.Streams == nil {
 		return exchange.NoRoute // the listener went away meanwhile
 	}
+	if socket.Terminates(server) {
+		s.Away = true // routed when its session is there
+		return exchange.OK
+	}
+	svc, port, f, why := w.streamTo(socket, server, authz.Caller{Address: s.From.Addr().Unmap()}, &s.Route)
+	if f != exchange.OK {
+		s.Details = why
+		return f
+	}
+	s.Plan = l4.Plan{Service: svc.Service, Connect: svc.Connect, Idle: svc.Idle, Retries: svc.Retries, Port: port, Send: svc.SendProxy, Route: s.Route}
+	return exchange.OK
+}
+
+// streamTo finds the service that a connection for a server name is for, asks the policies,
+// and counts it; route is told the route's name. why says more of a refusal.
+func (w *Worker) streamTo(socket *view.Socket, server []byte, caller authz.Caller, route *string) (svc *view.Service, port int, f exchange.Flag, why string) {
 	rule, ok := socket.Streams.Match(server)
 	if !ok {
-		return exchange.NoRoute
+		return nil, 0, exchange.NoRoute, ""
 	}
-	s.Route = rule.Key
+	*route = rule.Key
 	b := rule.Pick(w.random())
 	if b == nil || b.Invalid != "" {
-		return exchange.NoCluster
+		return nil, 0, exchange.NoCluster, ""
 	}
-	svc := w.state.View.Services[b.Service]
+	svc = w.state.View.Services[b.Service]
 	if svc == nil || !svc.HasStreamPort(b.Port) {
-		return exchange.NoCluster
+		return nil, 0, exchange.NoCluster, ""
 	}
-	if why := w.admits(s.From.Addr(), socket, rule, svc, b.Port); why != "" {
-		s.Details = why
-		return exchange.Denied
+	if why := w.admitsCaller(caller, socket, rule, svc, b.Port); why != "" {
+		return nil, 0, exchange.Denied, why
 	}
-	s.Plan = l4.Plan{Service: svc.Service, Connect: svc.Connect, Idle: svc.Idle, Retries: svc.Retries, Port: b.Port, Send: svc.SendProxy, Route: rule.Key}
 	svc.Cells[w.id].StreamsOpen.Add(1)
 	svc.Cells[w.id].Demand.Add(1)
-	return exchange.OK
+	return svc, b.Port, exchange.OK, ""
 }
 
 // Pick chooses an endpoint of the service, here or, as the gate says, by another site.

@@ -14,16 +14,16 @@ func mayTunnel(head *stream.Message) bool {
 		(string(head.Method) == "CONNECT" || head.Length == 0 && string(head.Method) == "GET")
 }
 
-// asksTunnel reports whether the request is for a stream of bytes either way: its
-// client owes no body.
-func (r *request) asksTunnel() bool { return r.connects || r.upgrades() }
+// asksTunnel reports whether the request asks for a tunnel that is passed on.
+func (r *request) asksTunnel() bool { return len(r.head.Upgrade) > 0 }
 
-// upgrades reports whether it asks to switch to a protocol, so that a backend has to agree
-// first.
-func (r *request) upgrades() bool { return len(r.head.Upgrade) > 0 }
+// owesNothing reports whether the request is for bytes either way, so that its client
+// may be silent.
+func (r *request) owesNothing() bool { return r.relays || r.asksTunnel() }
 
-// tunnel makes two streams carry bytes until both directions have ended or nothing
-// came for too long.
+// tunnel makes two streams that became a tunnel carry bytes until both directions have
+// ended or nothing came for too long. A connection that carries no other stream ends
+// with it.
 func (w *Worker) tunnel(r *request, a *attempt) {
 	d := r.d
 	now := w.Loop.Now()
@@ -32,16 +32,16 @@ func (w *Worker) tunnel(r *request, a *attempt) {
 	r.took = time.Duration(now - r.start)
 	w.Loop.Wheel.Clear(&r.timer)
 	w.Loop.Wheel.Clear(&a.timer)
-	if a.up.mux == nil { // else it is the timer of the other streams, too
+	if a.up != nil && a.up.mux == nil { // else it is the timer of the other streams, too
 		w.Loop.Wheel.Clear(&a.up.timer)
 	}
-	if d.conn.Closed() {
+	if d != nil && d.conn.Closed() {
 		return
 	}
-	if a.up.mux == nil { // nobody else is asked to switch
+	if a.up != nil && a.up.mux == nil { // nobody else is asked to switch
 		a.up.conn.HalfClosable()
 	}
-	if d.many {
+	if d == nil || d.many {
 		r.moved = now
 		w.Loop.Wheel.Set(&r.timer, now+int64(r.idle))
 		return

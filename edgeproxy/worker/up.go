@@ -172,7 +172,7 @@ func (u *up) ready(a *attempt) {
 	u.conn.Bound(0)
 	u.w.step(a.r, &exchange.Event{Kind: exchange.Ready, Ref: a.ref, Reused: reused, Holds: u.mux != nil, N: u.w.shared.Watermark})
 	if a.speaks.bytes && a.ref == ref {
-		u.w.agrees(a.r, a)
+		u.w.joins(a.r, a)
 	}
 }
 
@@ -351,7 +351,7 @@ func (u *up) event(ev *stream.Event) {
 	case stream.Head:
 		r.replyHead = ev.Head
 		kind, again := exchange.Response, false
-		if r.connects && ev.Head.Status >= 300 && !r.inbound {
+		if r.relays && ev.Head.Status >= 300 && !r.inbound {
 			w.heard(a, ev.Head)
 			w.step(r, &exchange.Event{Kind: exchange.Failed, Ref: a.ref, Flag: refusal(ev.Head.Status), Unsent: true})
 			r.replyHead = nil
@@ -360,7 +360,7 @@ func (u *up) event(ev *stream.Event) {
 		if ev.Head.Status < 200 && len(ev.Head.Upgrade) == 0 {
 			kind = exchange.Informational
 		} else {
-			if r.upgrades() {
+			if r.asksTunnel() {
 				if wrong := w.tunnelFault(r, a, ev.Head); wrong != "" {
 					r.log.declined = wrong
 					a.broke()
@@ -379,15 +379,15 @@ func (u *up) event(ev *stream.Event) {
 			a.flow.ResponseBytes.Add(uint64(len(ev.Data)))
 		}
 		r.carries()
-		u.unpaid += len(ev.Data)
-		r.reply += int64(len(ev.Data))
-		r.replyPiece = ev.Data
-		w.step(r, &exchange.Event{Kind: exchange.ResponseData, Ref: a.ref, N: len(ev.Data)})
-		r.replyPiece = nil
+		u.replies(a, w.encoded(r, ev.Data), len(ev.Data))
 		if u.mux == nil && u.unpaid >= w.shared.Watermark && !u.conn.Closed() {
 			u.conn.Pause()
 		}
 	case stream.Trailers:
+		if r.web.replying {
+			u.replies(a, w.trailersFrame(ev.Fields, r.web.textOut), 0)
+			return
+		}
 		r.replyTrailers = r.store.trailers(w, r.replyTrailers[:0], ev.Fields)
 	case stream.End:
 		w.step(r, &exchange.Event{Kind: exchange.ResponseEnd, Ref: a.ref})
@@ -397,6 +397,16 @@ func (u *up) event(ev *stream.Event) {
 		r.carries()
 		u.pumpOne(a)
 	}
+}
+
+// replies hands on a piece of a response's body, of n octets on the way here.
+func (u *up) replies(a *attempt, piece []byte, n int) {
+	r := a.r
+	u.unpaid += n
+	r.reply += int64(len(piece))
+	r.replyPiece = piece
+	u.w.step(r, &exchange.Event{Kind: exchange.ResponseData, Ref: a.ref, N: len(piece)})
+	r.replyPiece = nil
 }
 
 // lostStream tells the exchange that the backend ended a stream early.
@@ -414,12 +424,13 @@ func (w *Worker) lostStream(a *attempt, why stream.Reason) {
 
 // credit notes that n bytes of an attempt's response were passed on.
 func (u *up) credit(a *attempt, n int) {
+	n = a.r.creditOf(n)
 	if u.mux != nil {
 		u.w.out = stream.Event{Kind: stream.Window, Stream: a.stream, N: n}
 		a.send(&u.w.out, framing)
 		return
 	}
-	u.unpaid -= n
+	u.unpaid = max(0, u.unpaid-n) // of what was made here nothing came
 	if u.unpaid < u.w.shared.Watermark/2 {
 		u.goOn()
 	}

@@ -74,7 +74,7 @@ func (w *Worker) switching(r *request, head *stream.Message) bool {
 		return true
 	}
 	r.head.Method, r.head.Length = valueGET, 0
-	if r.upgrades() {
+	if r.asksTunnel() {
 		return true
 	}
 	r.none, r.local.status, r.log.details = exchange.ClientProtocol, statusNotImplemented, "protocol_not_supported"
@@ -127,7 +127,7 @@ func (r *request) clientKey() []byte {
 // answerable reports whether the client's handshake, where it is for the proxy to answer,
 // can be.
 func (r *request) answerable(a *attempt) bool {
-	return !r.upgrades() || r.extended || !a.speaks.many || r.clientKey() != nil
+	return !r.asksTunnel() || r.extended || !a.speaks.many || r.clientKey() != nil
 }
 
 // tunnelFault looks at the final head of an answer to who asked for a tunnel, and says what is
@@ -157,7 +157,7 @@ func (w *Worker) tunnelFault(r *request, a *attempt, head *stream.Message) (wron
 // one of its own for a tunnel.
 func (r *request) statusFor(head *stream.Message) int {
 	switch {
-	case len(head.Upgrade) == 0 || !r.upgrades():
+	case len(head.Upgrade) == 0 || !r.asksTunnel():
 		return head.Status
 	case r.d.many:
 		return 200
@@ -189,7 +189,7 @@ const (
 )
 
 func (u *up) offers(a *attempt) offer {
-	if u.mux == nil || !a.r.upgrades() {
+	if u.mux == nil || !a.r.asksTunnel() && !a.r.udp {
 		return offered
 	}
 	switch takes, known := u.mux.Extended(); {

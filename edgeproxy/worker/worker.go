@@ -22,6 +22,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 	"github.com/meridian-mesh/meridian/edgeproxy/route"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
+	"github.com/meridian-mesh/meridian/edgeproxy/tap"
 	"github.com/meridian-mesh/meridian/edgeproxy/tlsio"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
@@ -83,6 +84,8 @@ type Shared struct {
 	Handshakes *tlsio.Handshakes
 	// AccessLog may be nil.
 	AccessLog *accesslog.Log
+	// Tap is told of requests that end.
+	Tap *tap.Tap
 	// Handed are UDP sessions of the process before this one, by the place of their
 	// socket among those of their listener, until the listener serves.
 	Handed map[*Listener]map[int][]datagram.Handed
@@ -135,6 +138,7 @@ type Worker struct {
 	shared    *Shared
 	state     *State
 	log       *accesslog.Ring // nil without an access log
+	tap       *tap.Loop
 	entry     accesslog.Entry
 	judge     authz.Judge
 	question  authz.Request // that the judge has
@@ -149,6 +153,7 @@ type Worker struct {
 	// madeWay is the turn in which connections were last given up for a new one.
 	madeWay int64
 	accepts uint64
+	webText []byte // a piece of gRPC-Web, decoded or encoded
 	rnd     rand.PCG
 
 	downs   *down // all client connections with a codec
@@ -187,12 +192,15 @@ type Worker struct {
 	freeAsking *asking
 	load       []byte // for in-band reports
 	// loadEnds are where each of several reports in load ends.
-	loadEnds  []int
-	downEv    stream.Event
-	upEv      stream.Event
-	out       stream.Event
-	msg       stream.Message
-	agreement stream.Message // of an endpoint that nobody asks
+	loadEnds    []int
+	downEv      stream.Event
+	upEv        stream.Event
+	out         stream.Event
+	msg         stream.Message
+	capsule     []byte      // of a datagram that goes to another site, or came from one
+	received    *loop.Batch // of sockets whose sessions other sites' clients have
+	freePackets *packets
+	agreement   stream.Message // of an endpoint that nobody asks
 }
 
 // New makes the worker with the index id. It serves once its loop runs and
@@ -217,6 +225,7 @@ func New(id int, shared *Shared) (*Worker, error) {
 	if shared.AccessLog != nil {
 		w.log = shared.AccessLog.Ring(id)
 	}
+	w.tap = shared.Tap.Loop(id)
 	w.rnd.Seed(rand.Uint64(), rand.Uint64())
 	w.sweep.Owner = (*sweeper)(w)
 	w.secure.Loop = l
@@ -334,6 +343,10 @@ func (w *Worker) Close() {
 	w.streams.Close()
 	w.datagrams.Close()
 	clear(w.packets)
+	if w.received != nil {
+		w.received.Free()
+		w.received = nil
+	}
 	for w.copies != nil {
 		w.stop(w.copies, exchange.ClientDisconnected, 0)
 	}

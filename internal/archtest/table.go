@@ -47,6 +47,8 @@ var rooms = []room{
 	{path: "edgeproxy/loadheader", pure: true},
 	{path: "edgeproxy/outlier", pure: true, may: vocabulary},
 	{path: "edgeproxy/clienthello", pure: true},
+	{path: "edgeproxy/capsule", pure: true},
+	{path: "edgeproxy/grpcweb", pure: true, may: []string{"edgeproxy/stream"}},
 	{path: "edgeproxy/proxyproto", pure: true},
 	{path: "edgeproxy/limit", pure: true, may: vocabulary},
 	{path: "edgeproxy/exchange", pure: true, may: with(vocabulary, "edgeproxy/stream", "edgeproxy/route", "edgeproxy/lb", "edgeproxy/limit", "edgeproxy/outlier")},
@@ -81,6 +83,7 @@ var rooms = []room{
 	{path: "controller/membership", pure: true, may: vocabulary},
 	{path: "controller/budget", pure: true, may: vocabulary},
 	{path: "controller/history", pure: true, may: vocabulary},
+	{path: "controller/login", pure: true},
 	// As pure rooms are, but for the client that stands beside the types it judges.
 	{path: "controller/check", may: with(vocabulary, "controller/membership", "controller/siteapi")},
 	{path: "controller/plan", pure: true, may: with(vocabulary, "controller/price", "controller/world", "controller/membership", "chaining/path", "scheduler/placement", "scheduler/traffic")},
@@ -141,8 +144,9 @@ var dependencies = []ownedDependency{
 	{"github.com/HdrHistogram/hdrhistogram-go", []string{"testbed"}, "load generators"},
 	{"golang.org/x/net", []string{"edgeproxy/resolve"}, "DNS messages: the standard resolver tells no time to live"},
 	{"golang.org/x/sys", []string{"edgeproxy", "chaining", "testbed", "internal", "cmd"}, "sockets, epoll, affinity"},
+	{"golang.org/x/term", []string{"cmd/meridian/cli"}, "passwords are not shown"},
 	{"golang.org/x/time", []string{"controller", "testbed"}, "rate limits off the hot path"},
-	{"golang.org/x/crypto", []string{"controller/ca"}, "keys"},
+	{"golang.org/x/crypto", []string{"controller/ca", "controller/login"}, "keys and passwords"},
 	{"github.com/google/gopacket", []string{"cmd", "testbed"}, "packets for the CLI and for tests, never on the node"},
 }
 

@@ -75,6 +75,18 @@ func APISubject(site, verb string) string { return apiPrefix + Token(site) + "."
 // VerbExplain is the verb of a node that says where a request would go.
 const VerbExplain = "explain"
 
+// Verbs of a node about requests that are over: of a tap, and those that failed.
+const (
+	VerbTap    = "tap"
+	VerbFailed = "failed"
+)
+
+// VerbTrace is the verb of a node that sends a request.
+const VerbTrace = "trace"
+
+// VerbLogs is the verb of a node that gives the end of its logs.
+const VerbLogs = "logs"
+
 // NodeAPISubject answers requests for one verb of a node, of its site's controller.
 func NodeAPISubject(site, node, verb string) string {
 	return askPrefix + Token(site) + "." + Token(node) + "." + verb

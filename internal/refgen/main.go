@@ -1,6 +1,7 @@
 // Command refgen writes the reference of the command line from the binaries' own
 // help: what the page says is what the program says. Commands below a command are
-// found in its help, under "Available Commands:".
+// found in its help, under "Available Commands:". The reference of metrics is written
+// from the sources that make them.
 package main
 
 import (
@@ -26,6 +27,10 @@ func main() {
 			fmt.Fprintf(os.Stderr, "refgen: %s: %v\n", name, err)
 			os.Exit(1)
 		}
+	}
+	if err := writeMetrics(".", "docs/reference/metrics.md"); err != nil {
+		fmt.Fprintf(os.Stderr, "refgen: %v\n", err)
+		os.Exit(1)
 	}
 }
 

@@ -75,8 +75,8 @@ func crds(dir string) error {
 type object = map[string]any
 
 // structural is the schema of a kind's spec in the part of JSON Schema that Kubernetes
-// takes: without references, and without what relates one field to another. The
-// controller checks the rest, and says so in the object's status.
+// takes: without references, and with [validations] for what relates one field to
+// another. The controller checks the rest, and says so in the object's status.
 func structural(kind string) (object, error) {
 	text, err := mesh.Schema(kind)
 	if err != nil {
@@ -105,7 +105,11 @@ var kept = []string{"type", "description", "default", "enum", "pattern", "minimu
 func reduce(v object, defs map[string]object) object {
 	out := object{}
 	if ref, ok := v["$ref"].(string); ok {
-		out = reduce(defs[strings.TrimPrefix(ref, "#/$defs/")], defs)
+		name := strings.TrimPrefix(ref, "#/$defs/")
+		out = reduce(defs[name], defs)
+		if rules := validations[name]; rules != nil {
+			out["x-kubernetes-validations"] = rules
+		}
 	}
 	for _, word := range kept {
 		if x, ok := v[word]; ok {

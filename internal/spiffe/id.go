@@ -44,6 +44,12 @@ func (id ID) String() string {
 // Path is the ID without scheme and trust domain.
 func (id ID) Path() string { return strings.TrimPrefix(id.String(), scheme+id.Domain) }
 
+// NodeNamespace is the namespace of nodes: their proxies speak for their site.
+const NodeNamespace = "meridian"
+
+// Node reports whether it names a node, and no workload.
+func (id ID) Node() bool { return id.Namespace == NodeNamespace && id.Account != "" }
+
 // Leaf reports whether it names a workload or node.
 func (id ID) Leaf() bool { return id.Account != "" }
 

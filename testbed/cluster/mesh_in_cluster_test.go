@@ -123,6 +123,7 @@ func TestCluster(t *testing.T) {
 			c.answeredBy(t, "http://"+s.gateway+"/web", web)
 		}
 	})
+	t.Run("Services", func(t *testing.T) { services(t, c) })
 	t.Run("Placement", func(t *testing.T) { placement(t, c) })
 
 	// From here on endpoints change and nothing that a status speaks of.
@@ -251,6 +252,7 @@ func TestCluster(t *testing.T) {
 			t.Errorf("%d requests to write a status, %d before endpoints changed", n, writes)
 		}
 	})
+	t.Run("Chart", func(t *testing.T) { c.chart(t, c.pods(t, "web")) })
 }
 
 // backs are services that talk to front and to nobody else. Each has one pod, so

@@ -67,6 +67,8 @@ type siteCertificates struct {
 	Issuer  *siteapi.IssuedCertificate  `json:"issuer,omitempty"`
 	Problem string                      `json:"problem,omitempty"`
 	Nodes   []siteapi.IssuedCertificate `json:"nodes"`
+	// Workloads are those that other sites see in the place of a node.
+	Workloads []siteapi.IssuedCertificate `json:"workloads,omitempty"`
 }
 
 func certificatesOf(st *siteapi.Status) *certificates {
@@ -88,6 +90,13 @@ func certificatesOf(st *siteapi.Status) *certificates {
 					x = siteapi.IssuedCertificate{Name: n.Identity.ID, Serial: n.Identity.Serial, NotAfter: n.Identity.NotAfter}
 				}
 				row.Nodes = append(row.Nodes, x)
+				if w := n.Workload; w != nil {
+					x := siteapi.IssuedCertificate{Name: w.Name + " at " + n.Node}
+					if i := w.Identity; i != nil {
+						x = siteapi.IssuedCertificate{Name: i.ID, Serial: i.Serial, NotAfter: i.NotAfter}
+					}
+					row.Workloads = append(row.Workloads, x)
+				}
 			}
 		}
 		out.Sites = append(out.Sites, row)
@@ -143,6 +152,9 @@ func certTable(w io.Writer, c *certificates) {
 		}
 		for k := range s.Nodes {
 			line("proxy", &s.Nodes[k])
+		}
+		for k := range s.Workloads {
+			line("workload", &s.Workloads[k])
 		}
 	}
 	for _, s := range c.Sites {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -23,6 +24,7 @@ import (
 	"github.com/meridian-mesh/meridian/controller/join"
 	"github.com/meridian-mesh/meridian/controller/store"
 	"github.com/meridian-mesh/meridian/internal/bus"
+	"github.com/meridian-mesh/meridian/internal/logring"
 )
 
 func TestMain(m *testing.M) {
@@ -102,7 +104,8 @@ func run(ts *testscript.TestScript, cfg controller.Config) {
 	// A process that another script forks holds the folder's lock with us until it
 	// has become the program it runs: for that moment the folder is in use.
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		srv, err := controller.New(cfg, controller.Deps{})
+		said := logring.New(logring.Bytes)
+		srv, err := controller.New(cfg, controller.Deps{Log: slog.New(slog.NewTextHandler(said, nil)), Said: said})
 		ts.Check(err)
 		ctx, stop := context.WithCancel(context.Background())
 		ended := make(chan error, 1)

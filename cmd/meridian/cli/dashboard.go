@@ -12,7 +12,7 @@ import (
 )
 
 func dashboardCommand(e *env) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "dashboard",
 		Short: "Print the address of a site controller's web page",
 		Long: `Dashboard prints where a browser on this machine finds the controller's web page: the
@@ -20,8 +20,8 @@ map of the mesh as it is seen from that site, each site's services, plans and
 proxies, and the buttons to drain and undrain. The page is part of the controller and
 loads nothing from elsewhere.
 
-The controller listens on loopback, because it has no login. From another machine,
-forward the port: ssh -L 7470:127.0.0.1:PORT machine, then http://127.0.0.1:7470/.`,
+That address is on loopback and needs no login. To others the controller serves the
+page over TLS with --dashboard-listen, to the users of a file (meridian dashboard user).`,
 		Example: `  meridian --data ./hub dashboard`,
 		Args:    cobra.NoArgs, ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -40,4 +40,6 @@ forward the port: ssh -L 7470:127.0.0.1:PORT machine, then http://127.0.0.1:7470
 			return err
 		},
 	}
+	cmd.AddCommand(dashboardUserCommand())
+	return cmd
 }

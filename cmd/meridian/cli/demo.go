@@ -68,17 +68,10 @@ when the mesh ran and 1 when something failed.`,
 	fs.StringVar(&f.usersCSV, "users-csv", "", "take the users from a `file` with columns Latitude, Longitude (EUA data sets)")
 	fs.IntVar(&f.maxSites, "max-sites", 8, "with --sites-csv: how many sites to take, those nearest the middle of all")
 	fs.StringVar(&f.fault, "fault", "", "break something during the hotspot: controllers kills the hub and the controllers of the two sites involved")
-	completeWith(cmd, "policies", report.Policies()...)
-	completeWith(cmd, "output", "table", "json")
-	completeWith(cmd, "fault", demo.FaultControllers)
+	completeFlag(cmd, "policies", report.Policies()...)
+	completeFlag(cmd, "output", "table", "json")
+	completeFlag(cmd, "fault", demo.FaultControllers)
 	return cmd
-}
-
-// completeWith lets the shell complete a flag with fixed words.
-func completeWith(cmd *cobra.Command, flag string, words ...string) {
-	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)); err != nil {
-		panic(err) // the flag above is missing
-	}
 }
 
 func runDemo(cmd *cobra.Command, f *demoFlags, version string) error {

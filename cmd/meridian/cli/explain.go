@@ -23,9 +23,10 @@ import (
 func explainCommand(e *env) *cobra.Command {
 	req := siteapi.ExplainRequest{Deep: true}
 	var output, proxy, service string
+	var past pastRequests
 	cmd := &cobra.Command{
-		Use:   "explain (--host HOST [--path PATH] | --service NAMESPACE/NAME)",
-		Short: "Say where a request would go now, and why not elsewhere",
+		Use:   "explain (--host HOST [--path PATH] | --service NAMESPACE/NAME | --request ID | --failed)",
+		Short: "Say where a request would go now, and why not elsewhere, or why one failed",
 		Long: `Explain asks a proxy of the site where a request comes in which rule takes it, which
 policies hold and whose they are, and which sites and endpoints are candidates: what
 one more request costs there in ms of delay, the age of the report that this rests
@@ -34,15 +35,27 @@ event loops would do with the first attempt, by the same tables; nothing is sent
 
 The site is the controller's own, --site, or with --from the one nearest to a client.
 Other sites where it may go are asked for their endpoints too. --proxy asks
-one proxy by its admin address, without a controller.`,
+one proxy by its admin address, without a controller.
+
+--request says why a request that is over failed or took long, by its x-request-id, as
+every proxy that saw it keeps it: what became of it, and the rule, policies, sites
+and endpoints as they stood then. --failed lists what the proxies of a site keep: the
+latest 256 that had a response flag or a status of 5xx, or took a second or more.`,
 		Example: `  meridian --data ./north explain --host shop.example --path /cart
   meridian --data ./hub explain --host shop.example --from geo:-37.8136,144.9631
+  meridian --data ./hub explain --failed --site north --status 5xx
+  meridian --data ./hub explain --request 4bf92f3577b34da6a3ce929d0e0e4736
   meridian explain --proxy 127.0.0.1:15000 --host shop.example --header 'x-user: beta'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if over, err := past.asked(cmd); err != nil {
+				return err
+			} else if over {
+				return explainPast(cmd, e, &past, &req, service, proxy, output)
+			}
 			req.Service = mesh.ServiceKey(service)
 			if req.Host == "" && service == "" {
-				return errUsage{errors.New("which request? Give --host, or --service for one that another site hands in")}
+				return errUsage{errors.New("which request? Give --host, or --service for one that another site hands in, or --request ID for one that failed")}
 			}
 			if err := req.Check(); err != nil {
 				return errUsage{err}
@@ -76,13 +89,10 @@ one proxy by its admin address, without a controller.`,
 	f.StringVar(&proxy, "proxy", "", "admin `address` of a proxy: host:port or unix:/path")
 	cmd.MarkFlagsMutuallyExclusive("site", "from")
 	cmd.MarkFlagsMutuallyExclusive("host", "service")
+	past.flags(cmd, e)
 	outputFlag(cmd, &output)
 	watchFlag(cmd)
-	if err := cmd.RegisterFlagCompletionFunc("site", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-		return siteNames(cmd, e), cobra.ShellCompDirectiveNoFileComp
-	}); err != nil {
-		panic(err) // the flag is not there: a mistake in this package
-	}
+	completeSiteAndNode(cmd, e)
 	completeLive(cmd, "service", e, func(m *siteapi.Weights) (out []string) {
 		for _, k := range services(m) {
 			out = append(out, string(k))

@@ -109,7 +109,7 @@ usage. Results go to standard output, errors and hints to standard error.`,
 	p.DurationVar(&e.timeout, "timeout", callTimeout, "how long to wait for the controller's answer")
 	root.AddCommand(
 		contextCommand(), describeCommand(e), diffCommand(e), editCommand(e), bugReportCommand(e, version),
-		statusCommand(e), explainCommand(e), checkCommand(e), certCommand(e), authzCommand(e), topCommand(e), dashboardCommand(e), weightsCommand(e), whatifCommand(e), siteCommand(e), tokenCommand(e), joinCommand(e), backupCommand(e, version), restoreCommand(e), getCommand(e), applyCommand(e), deleteCommand(e),
+		statusCommand(e), explainCommand(e), checkCommand(e), certCommand(e), authzCommand(e), topCommand(e), tapCommand(e), traceCommand(e), logsCommand(e), dashboardCommand(e), weightsCommand(e), whatifCommand(e), siteCommand(e), tokenCommand(e), joinCommand(e), backupCommand(e, version), restoreCommand(e), getCommand(e), applyCommand(e), deleteCommand(e),
 		validateCommand(), versionCommand(version),
 	)
 	root.AddCommand(more(e, version)...)

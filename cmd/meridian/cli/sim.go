@@ -119,9 +119,9 @@ func (f *simFlags) register(cmd *cobra.Command, scenarios, policies []string, se
 	fs.Float64Var(&f.shed, "shed-after", 0, "the product refuses requests that would wait longer than this many `ms`; 0 as the scenario says")
 	fs.StringVar(&f.data, "data", os.Getenv("MERIDIAN_TESTDATA"), "`folder` of real networks: eua, topology-zoo (MERIDIAN_TESTDATA)")
 	fs.StringVarP(&f.output, "output", "o", "table", "table, json, csv or html")
-	completeWith(cmd, "output", "table", "json", "csv", "html")
-	completeWith(cmd, "scenario", append(scenario.Names(), "all")...)
-	completeWith(cmd, "policies", policy.Names()...)
+	completeFlag(cmd, "output", "table", "json", "csv", "html")
+	completeFlag(cmd, "scenario", append(scenario.Names(), "all")...)
+	completeFlag(cmd, "policies", policy.Names()...)
 }
 
 // parseSeeds reads 1,2,7-9.

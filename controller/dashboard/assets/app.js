@@ -3,12 +3,13 @@
 import { BigMap } from "./bigmap.js";
 import { trafficPage } from "./graph.js";
 import { $, el, table } from "./html.js";
+import { Door, Refusal } from "./login.js";
 import { Map_ } from "./map.js";
 import { flowsOf, flowsThen, grade, percent, rate, sitesOf, sitesThen, span, waysOf, waysThen } from "./model.js";
 import { askPin } from "./pin.js";
 import { TimeBar } from "./time.js";
 
-/** @import {Status, Weights, Objects, Site, Checked, TrafficResult, Traffic, Plan} from "./types.js" */
+/** @import {Status, Weights, Objects, Site, Checked, TrafficResult, Traffic, Audit, Plan} from "./types.js" */
 
 const EVERY_MS = 1000, CHECK_MS = 5000;
 
@@ -20,6 +21,7 @@ const seen = {
   /** @type {Objects} */ chains: { objects: [] },
   /** @type {Site[]} */ sites: [],
   /** @type {Traffic|null} */ traffic: null,
+  /** @type {Audit|null} */ audit: null,
   at: 0,
 };
 
@@ -27,29 +29,35 @@ const seen = {
  * @template T
  * @param {string} path
  * @param {unknown} [body]
+ * @param {string} [method]
  * @returns {Promise<T>}
  */
-async function ask(path, body) {
-  const options = body === undefined ? {} : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
-  const answer = await fetch(path, { ...options, cache: "no-store" });
+async function ask(path, body, method = body === undefined ? "GET" : "POST") {
+  const options = body === undefined ? {} : { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  const answer = await fetch(path, { ...options, method, cache: "no-store" });
   const said = await answer.json();
-  if (!answer.ok && answer.status !== 422) throw new Error(said.error ?? answer.statusText);
+  if (answer.status === 401 && method !== "POST") door.open();
+  if (!answer.ok && answer.status !== 422) throw new Refusal(answer.status, said.error ?? answer.statusText);
   return said;
 }
 
 async function look() {
+  if (door.dialog.open) return;
   try {
+    await door.look();
     const [status, weights, places, chains] = await Promise.all([
       /** @type {Promise<Status>} */ (ask("/api/v1/status")),
       /** @type {Promise<Weights>} */ (ask("/api/v1/weights")),
       /** @type {Promise<Objects>} */ (ask("/api/v1/objects?kind=Site")),
       /** @type {Promise<Objects>} */ (ask("/api/v1/objects?kind=ServiceChain")),
     ]);
+    if (viewed() === "audit") seen.audit = await ask("/api/v1/audit");
     if (viewed() === "traffic") seen.traffic = await ask("/traffic");
     await time.look();
     Object.assign(seen, { status, weights, places, chains, at: Date.now(), sites: sitesOf(status, places) });
     trouble("");
   } catch (e) {
+    if (door.dialog.open) return trouble("");
     const age = seen.at ? ` What is shown is ${span(Date.now() - seen.at)} old.` : "";
     trouble(`The controller does not answer: ${e instanceof Error ? e.message : e}.${age}`);
   }
@@ -93,6 +101,7 @@ function show() {
   const link = s.link.role === "alone" ? "alone" : s.link.connected ? "linked to the others" : `cut off since ${new Date(s.link.since).toLocaleTimeString()}`;
   const where = `site ${s.self.site} (${s.self.role}), ${link}`;
   if ($("where").textContent !== where) $("where").textContent = where;
+  if (door.dialog.open) return;
   const main = $("main");
   const moved = shown !== route;
   shown = route;
@@ -106,6 +115,7 @@ function show() {
     drawn.draw(sites, then ? flowsThen(then) : flowsOf(sites), then ? waysThen(then) : waysOf(seen.weights, sites));
   } else if (view === "site" && name) replace(main, sitePage(name));
   else if (view === "traffic") replace(main, seen.traffic ? trafficPage(seen.traffic) : el("section", { class: "card" }, el("h2", {}, "Traffic"), el("p", { class: "soft" }, "Asking the controller…")));
+  else if (view === "audit") replace(main, auditPage());
   else if (view === "chains") replace(main, chainsPage());
   else if (view === "check") { if (moved || Date.now() - checkedAt > CHECK_MS) void checkPage(main); }
   else replace(main, sitesPage());
@@ -164,7 +174,7 @@ function sitePage(name) {
   if (s.silence) page.append(el("p", { class: "bad" }, `Its controller does not answer: ${s.silence}`));
   const button = (/** @type {string} */ id, /** @type {string} */ text, /** @type {string} */ traffic, /** @type {boolean} */ off) => {
     const b = /** @type {HTMLButtonElement} */ (el("button", { id, type: "button" }, text));
-    b.disabled = off;
+    b.disabled = off || !door.may("operate");
     b.addEventListener("click", () => void change(s, traffic));
     return b;
   };
@@ -205,7 +215,8 @@ function planTable(name, plan) {
   const box = table(`Plan for ${plan.service}: where ${name}'s own requests go`, ["Site", "Share", "Price", "Round trip", "Age", "Limit", "Why"], rows);
   if (plan.off) return box;
   const action = (/** @type {string} */ kind, /** @type {string} */ text, /** @type {() => void} */ act) => {
-    const b = el("button", { id: `${kind} ${plan.service}`, type: "button" }, text);
+    const b = /** @type {HTMLButtonElement} */ (el("button", { id: `${kind} ${plan.service}`, type: "button" }, text));
+    b.disabled = !door.may("operate");
     b.addEventListener("click", act);
     return b;
   };
@@ -248,6 +259,17 @@ function chainsPage() {
   ]);
   const page = el("section", { class: "card" }, el("h2", {}, "Chains"));
   page.append(rows.length ? table("Service function chains", ["Chain", "Owner", "Functions, in order"], rows) : el("p", { class: "soft" }, "No chain is configured."));
+  return page;
+}
+
+function auditPage() {
+  const page = el("section", { class: "card" }, el("h2", {}, "Audit"));
+  if (!seen.audit) page.append(el("p", { class: "soft" }, "Asking the controller…"));
+  else if (seen.audit.changes.length === 0) page.append(el("p", { class: "soft" }, "Nothing was changed through this controller since it started."));
+  else {
+    page.append(table("What was asked of this controller, the last first", ["When", "Who", "From", "What", "Outcome"], seen.audit.changes.toReversed().map((a) => [
+      new Date(a.at).toLocaleString(), a.who, a.from || "–", [a.what, "why"], [a.outcome, a.outcome === "done" ? "fine" : "warn"]])));
+  }
   return page;
 }
 
@@ -318,9 +340,10 @@ async function change(s, traffic) {
   await look();
 }
 
+const door = new Door(ask, () => void look());
 const time = new TimeBar(ask, show, said);
 
-window.addEventListener("hashchange", () => { show(); if (viewed() === "traffic") void look(); });
+window.addEventListener("hashchange", () => { show(); if (viewed() === "traffic" || viewed() === "audit") void look(); });
 matchMedia("(max-width: 600px)").addEventListener("change", show);
 async function run() {
   for (;;) {

@@ -20,6 +20,8 @@
 /** @typedef {{now: string, sites: {site: string, ageMs: number}[], silent?: string[], edges: {from: Workload, to: Workload, steady: Rates, across?: Rates}[]}} Traffic */
 /** @typedef {{site: string, times: string[]}} Past */
 /** @typedef {{at: string, sites: {site: string, status: string, traffic?: string, load?: number, servedPerS: number, inFlight: number}[], flows: {from: string, to: string, perS: number}[], cuts?: {from: string, to: string, why: string}[]}} Moment */
+/** @typedef {{name?: string, role?: string, local?: boolean}} Caller */
+/** @typedef {{changes: {at: string, who: string, from?: string, what: string, outcome: string}[]}} Audit */
 /** @typedef {{changes?: {action: string}[], faults?: {object?: string, message: string}[], stays?: string[]}} TrafficResult */
 
 /**

@@ -98,7 +98,7 @@ func (s *Server) input(sh world.Shared) plan.Input {
 		in.Options = append(in.Options, plan.Option{
 			Site: o.Site, Slots: o.Report.Slots, ServiceMS: o.Report.ServiceTimeMS,
 			ArrivalsPerS: o.Report.Arrivals, FromUsPerS: o.Report.From[s.cfg.Site],
-			InFlight: o.Report.InFlight, Spillers: o.Report.Spillers,
+			InFlight: o.Report.InFlight, Spillers: o.Report.Spillers, LowerBound: o.Report.Learned == mesh.SlotsLowerBound,
 			AgeMS: o.AgeMS, InBand: o.InBand, RTTMS: o.RTTMS, LinkPriceMS: o.PriceMS + scarce, MaxPerS: o.MaxRate, Excluded: cmp.Or(o.Excluded, closed),
 		})
 	}

@@ -125,6 +125,9 @@ type Option struct {
 	// FromUsPerS is the part of its arrivals that it got from here.
 	Slots, ServiceMS, ArrivalsPerS, FromUsPerS float64
 	InFlight, Spillers                         int
+	// LowerBound says that the site learns its slots and was never seen saturated. One
+	// that nothing was sent to has no service time: home's is taken for it.
+	LowerBound bool
 	// AgeMS is the report's age by the local clock, UsualMS by how much its
 	// successors usually come later than a report period.
 	AgeMS, UsualMS float64
@@ -220,7 +223,7 @@ func (p *Planner) Tick(nowNS int64, in Input) mesh.ServiceWeights {
 	out.Remotes = make([]mesh.RemoteWeight, 0, len(in.Options))
 	for i := range in.Options {
 		o := &in.Options[i]
-		q, why := p.usable(o, quietMS)
+		q, why := p.usable(o, in.ServiceMS, quietMS)
 		if why != "" {
 			out.Remotes = append(out.Remotes, excluded(o, why))
 			continue
@@ -319,11 +322,15 @@ func silenceMS(options []Option) float64 {
 }
 
 // usable returns the option's queue or why it gets nothing.
-func (p *Planner) usable(o *Option, quietMS float64) (price.Queue, string) {
+func (p *Planner) usable(o *Option, homeMS, quietMS float64) (price.Queue, string) {
+	tookMS := o.ServiceMS
+	if o.LowerBound && tookMS == 0 {
+		tookMS = homeMS // nothing was served there yet, and nothing would be without a guess
+	}
 	switch {
 	case o.Excluded != "":
 		return price.Queue{}, o.Excluded
-	case o.Slots == 0 || o.ServiceMS == 0:
+	case o.Slots == 0 || tookMS == 0:
 		return price.Queue{}, "its capacity is not known"
 	case !(o.ArrivalsPerS >= 0 && o.ArrivalsPerS <= maxPerS), !(o.FromUsPerS >= 0), o.InFlight < 0, o.Spillers < 0:
 		return price.Queue{}, "its report holds impossible numbers"
@@ -334,7 +341,7 @@ func (p *Planner) usable(o *Option, quietMS float64) (price.Queue, string) {
 	case !(o.AgeMS <= quietMS+staleMS(o.UsualMS)):
 		return price.Queue{}, "stale: no report lately"
 	}
-	q, err := p.curves.Queue(o.Slots, o.ServiceMS)
+	q, err := p.curves.Queue(o.Slots, tookMS)
 	if err != nil {
 		return price.Queue{}, "its report holds impossible numbers: " + err.Error()
 	}

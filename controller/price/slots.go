@@ -7,8 +7,9 @@ const (
 	Levels = 44
 	// singles is how many of them hold one number each; above, four make a doubling.
 	singles = 8
-	// slotsWindow is about how many completions are remembered.
-	slotsWindow = 4000.0
+	// slotsWindow is about how many completions are remembered, mixedWindow where they
+	// are of two services: where the line of one fits them worse than mixed.
+	slotsWindow, mixedWindow, mixed = 4000.0, 1000.0, 15.0
 	// leastAt is the least number of completions that a level is believed with.
 	leastAt = 3.0
 	// leastTail is the least number of completions that a lower bound stands on, and
@@ -61,6 +62,8 @@ type Slots struct {
 	slots float64
 	// bound is the most that was served at once before saturation was seen.
 	bound float64
+	// unit is how many times more than chance allows the best line was off.
+	unit float64
 }
 
 // Known returns the slots, 0 while nothing is known, and whether saturation was seen:
@@ -90,7 +93,12 @@ func (s *Slots) Observe(levels *[Levels]Level) {
 	if total == 0 {
 		return
 	}
-	kept := math.Exp(-float64(total) / slotsWindow)
+	window := slotsWindow
+	if s.unit > mixed {
+		// The service has changed: with what was before it no line would fit for long.
+		window = mixedWindow
+	}
+	kept := math.Exp(-float64(total) / window)
 	for i := range s.at {
 		a := &s.at[i]
 		a.n, a.ms, a.sq = a.n*kept+float64(news[i].N), a.ms*kept+news[i].MS, a.sq*kept+news[i].SqMS
@@ -158,8 +166,8 @@ func (s *Slots) judge() {
 	}
 	// Times of one busy period are alike, so that even the best misfit is more than
 	// chance allows: what others are worse by is counted in that.
-	unit := math.Max(1, best/math.Max(1, float64(len(points)-2)))
-	worse := func(x float64) float64 { return (x - best) / unit }
+	s.unit = math.Max(1, best/math.Max(1, float64(len(points)-2)))
+	worse := func(x float64) float64 { return (x - best) / s.unit }
 	saturated := worse(level) > proof && top >= hinge*slots
 	switch {
 	case s.slots == 0 && saturated:

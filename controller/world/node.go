@@ -124,16 +124,30 @@ func (w *World) Loads(now time.Time) []Load {
 // every node. Of learned ones each node has found the part at which its own requests
 // began to wait, so that these add up; as long as no node has seen the site saturated,
 // the most that one has seen served is sure.
+// Of nodes that differ, because one has not read the newest configuration yet, those
+// count that know best.
 func merge(l *mesh.ServiceReport, s *mesh.ServiceReport) {
-	switch {
-	case s.Learned == mesh.SlotsSettled && l.Learned == mesh.SlotsSettled:
-		l.Slots += s.Slots
-	case s.Learned == mesh.SlotsSettled:
+	switch known, news := surety(l), surety(s); {
+	case news > known:
 		l.Slots, l.Learned = s.Slots, s.Learned
-	case l.Learned != mesh.SlotsSettled:
+	case news == known && l.Learned == mesh.SlotsSettled:
+		l.Slots += s.Slots
+	case news == known:
 		l.Slots = max(l.Slots, s.Slots)
-		l.Learned = s.Learned
 	}
+}
+
+// surety orders how slots are known: not at all, as a lower bound, settled, declared.
+func surety(r *mesh.ServiceReport) int {
+	switch {
+	case r.Learned == mesh.SlotsLowerBound:
+		return 1
+	case r.Learned != "":
+		return 2
+	case r.Slots > 0:
+		return 3
+	}
+	return 0
 }
 
 // suspects says, by site, why nothing may be sent there now: what the own nodes

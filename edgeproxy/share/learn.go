@@ -48,8 +48,8 @@ func (s *service) learn(c *Counters) *Counters {
 	if s.standing = mesh.SlotsLowerBound; settled {
 		s.standing = mesh.SlotsSettled
 	}
-	if out.Up {
-		out.Slots = slots
+	if out.Up { // then there is one at least
+		out.Slots = max(1, slots)
 	}
 	return &out
 }

@@ -473,7 +473,7 @@ func (n *Node) prefixes(s *service, c *Counters) *Prefixes {
 	r := inband.Report{
 		Site: []byte(n.id.Site), Reporter: []byte(n.id.Node), Service: []byte(s.Key),
 		Epoch: n.id.Epoch, Seq: n.seq, Slots: c.Slots, ServiceMS: s.serviceTime.MS(),
-		ArrivalsPerS: s.served.PerS() + s.pool.perS, Spillers: s.spillers(),
+		ArrivalsPerS: s.served.PerS() + s.pool.perS, Spillers: s.spillers(), Learned: s.standing,
 	}
 	out := &Prefixes{bySite: make(map[string][]byte, len(n.peers))}
 	out.other = prefix(&r, nil)

@@ -6,6 +6,12 @@ import (
 	"github.com/meridian-mesh/meridian/api/mesh"
 )
 
+// slotsKnown says whether a load may be reckoned by the slots: of a lower bound it would
+// say more than there is.
+func slotsKnown(r *mesh.ServiceReport) bool {
+	return r.Slots > 0 && r.Learned != mesh.SlotsLowerBound
+}
+
 // slotsText says how many requests are worked on at once, and where that is learned how
 // sure it is.
 func slotsText(r *mesh.ServiceReport) string {

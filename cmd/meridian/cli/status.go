@@ -109,7 +109,7 @@ func loadTable(w io.Writer, st *siteapi.Status) {
 	line := func(s *siteapi.SiteStatus) {
 		for _, x := range s.Services {
 			load, others := "-", 0.0
-			if x.Slots > 0 {
+			if slotsKnown(&x.ServiceReport) {
 				load = percent(x.Arrivals * x.ServiceTimeMS / 1000 / x.Slots)
 			}
 			for _, rate := range x.From {
@@ -198,8 +198,10 @@ func siteLine(w io.Writer, name, status, age, from, rtt string, s *siteapi.SiteS
 			demand += x.Demand
 			served += x.Arrivals
 			inFlight += x.InFlight
-			busy += x.Arrivals * x.ServiceTimeMS / 1000
-			slots += x.Slots
+			if slotsKnown(&x.ServiceReport) {
+				busy += x.Arrivals * x.ServiceTimeMS / 1000
+				slots += x.Slots
+			}
 		}
 		part := "-"
 		if slots > 0 {

@@ -125,8 +125,10 @@ func topSites(st *siteapi.Status) sheet {
 			var busy, slots, demand, served float64
 			inFlight := 0
 			for _, v := range x.Services {
-				busy += v.Arrivals * v.ServiceTimeMS / 1000
-				slots += v.Slots
+				if slotsKnown(&v.ServiceReport) {
+					busy += v.Arrivals * v.ServiceTimeMS / 1000
+					slots += v.Slots
+				}
 				demand += v.Demand
 				served += v.Arrivals
 				inFlight += v.InFlight
@@ -158,7 +160,7 @@ func topServices(st *siteapi.Status) sheet {
 	said(st, func(x *siteapi.SiteStatus) {
 		for _, v := range x.Services {
 			load := "-"
-			if v.Slots > 0 {
+			if slotsKnown(&v.ServiceReport) {
 				busy := v.Arrivals * v.ServiceTimeMS / 1000 / v.Slots
 				load = percent(busy)
 				by[string(v.Service)+" "+x.Site] = busy

@@ -119,24 +119,15 @@ func TestSlotsAreLearned(t *testing.T) {
 		t.Errorf("site b got %d requests", n)
 	}
 	more := a.askFrom(14, stop)
-	eventually(t, func() bool { return saidA.echo().Learned == mesh.SlotsSettled }, "site a settled on its slots")
-	eventually(t, func() bool {
-		r := saidB.echo()
-		return b.Loads(nil)[0].Arrivals > 150 && r.Slots >= 2
-	}, "site b was found, and learns")
-	at, bt := a.Loads(nil)[0].Arrivals, b.Loads(nil)[0].Arrivals
-	eventually(t, func() bool { return a.Loads(nil)[0].Arrivals+b.Loads(nil)[0].Arrivals > at+bt+800 }, "800 more requests")
-	here, there := a.Loads(nil)[0].Arrivals-at, b.Loads(nil)[0].Arrivals-bt
-	for site, r := range map[string]mesh.ServiceReport{"a": saidA.echo(), "b": saidB.echo(), "b, as a hears it": saidA.heard()} {
-		t.Logf("%s: %g slots, %s, %.1f ms", site, r.Slots, r.Learned, r.ServiceTimeMS)
-		if math.Abs(r.Slots-slots) > 2 || r.Learned == "" {
-			t.Errorf("%s: %g slots, %q, of %d", site, r.Slots, r.Learned, slots)
-		}
+	// A busy machine can make any one estimate wrong for a while, so the right ones are
+	// waited for.
+	found := func(r mesh.ServiceReport) bool {
+		return r.Learned == mesh.SlotsSettled && math.Abs(r.Slots-slots) <= 1
 	}
-	t.Logf("%d served here and %d there", here, there)
-	if there < here/5 {
-		t.Errorf("of the overload %d were served here and %d there", here, there)
-	}
+	eventually(t, func() bool { return found(saidA.echo()) }, "site a settled near its slots")
+	eventually(t, func() bool { return b.Loads(nil)[0].Arrivals > 300 }, "site b, which served nobody, was found")
+	eventually(t, func() bool { return found(saidB.echo()) }, "site b settled near its slots")
+	eventually(t, func() bool { return found(saidA.heard()) }, "site a heard of it in band")
 	if s := ca.Weights(time.Time{}).Services[0]; s.Source != share.SourceStandby || s.Off != "" {
 		t.Errorf("without a controller: %+v", s)
 	}

@@ -77,7 +77,7 @@ test-edge: ## one node under attack and in change, at full length: needs slowhtt
 	@MERIDIAN_LIFE=60s go test -tags edge -count=1 -v $(TESTFLAGS) -run '^(TestLife|TestSlowHTTPTest)$$' ./cmd/edgeproxy
 
 .PHONY: test-clients
-test-clients: ## curl, wrk, a browser and npm's ws through the proxy: says what is missing
+test-clients: ## curl, wrk, a browser, npm's ws, h2spec, sslscan and testssl.sh at the proxy: says what is missing
 	@npm install --silent --no-audit --no-fund --prefix .cache/npm ws@8.18.3
 	@NODE_PATH=$(CURDIR)/.cache/npm/node_modules go test -tags clients -count=1 -v $(TESTFLAGS) -run '^TestClient' ./cmd/edgeproxy
 
@@ -131,7 +131,8 @@ ROUNDS ?= 5
 
 .PHONY: bench-chains
 bench-chains: ## what chains cost, in namespaces: make bench-chains ROUNDS=9 (needs root, iperf3)
-	@MERIDIAN_ROUNDS=$(ROUNDS) go test -tags root -count=1 -v -run '^TestBenchChains$$' $(AS_ROOT) ./chaining/datapath
+	@MERIDIAN_ROUNDS=$(ROUNDS) go test -tags root -count=1 -v -run '^TestBenchChain' $(AS_ROOT) ./chaining/datapath
+	@go test -run '^$$' -bench 'Enrichment|Policer|Guest' ./edgeproxy/function/...
 
 .PHONY: nemesis
 nemesis: ## ten minutes of faults and twenty cuts, one of five minutes, against real sites; needs root

@@ -127,6 +127,11 @@ func (s *Server) write(ctx context.Context, out *siteapi.Result, changes []chang
 	if out.DryRun {
 		return out, nil
 	}
+	written, err := s.signed(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer written()
 	wait := map[mesh.Key]uint64{}
 	for i, c := range changes {
 		if c.Action == siteapi.Unchanged {
@@ -202,7 +207,7 @@ func (s *Server) preload(ctx context.Context) error {
 	for _, p := range s.cfg.Preload {
 		docs = append(docs, siteapi.Document{Name: p.Name, YAML: string(p.Data)})
 	}
-	out, err := s.apply(ctx, siteapi.ApplyRequest{Documents: docs})
+	out, err := s.apply(by(ctx, "files at the start"), siteapi.ApplyRequest{Documents: docs})
 	if err != nil {
 		return fmt.Errorf("controller: load configuration: %w", err)
 	}

@@ -64,7 +64,7 @@ func (s *Server) Bring(ctx context.Context, cluster string, objects *mesh.Object
 	if err != nil || len(changes) == 0 {
 		return faults, err
 	}
-	err = s.storeAll(ctx, changes)
+	err = s.storeAll(by(ctx, "Kubernetes cluster "+cluster), changes)
 	return faults, errors.Join(err, s.do(ctx, func() {
 		s.collecting = time.Time{}
 		s.compile()
@@ -75,6 +75,11 @@ func (s *Server) Bring(ctx context.Context, cluster string, objects *mesh.Object
 func (s *Server) storeAll(ctx context.Context, changes []change) error {
 	ctx, done := context.WithTimeout(ctx, collectFor)
 	defer done()
+	written, err := s.signed(ctx)
+	if err != nil {
+		return err
+	}
+	defer written()
 	var group sync.WaitGroup
 	var mu sync.Mutex
 	var errs error
@@ -120,15 +125,17 @@ func (s *Server) Sites(ctx context.Context) (names []string, err error) {
 }
 
 // clusterOf is the cluster that an object was brought from, empty for none.
-func clusterOf(doc any) string {
+func clusterOf(doc any) string { return labelsOf(doc)[kube.ClusterLabel] }
+
+func labelsOf(doc any) map[string]string {
 	if doc == nil {
-		return ""
+		return nil
 	}
 	meta, ok := reflect.ValueOf(doc).Elem().FieldByName("Metadata").Interface().(mesh.ObjectMeta)
 	if !ok {
-		return ""
+		return nil
 	}
-	return meta.Labels[kube.ClusterLabel]
+	return meta.Labels
 }
 
 // errBrought refuses changes by hand of objects that are kept from a cluster, and

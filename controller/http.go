@@ -160,6 +160,7 @@ func (s *Server) routes() (http.Handler, error) {
 		post(w, r, s.explain, nil)
 	})
 	s.serveTaps(m)
+	s.serveChanges(m)
 	m.HandleFunc("POST "+siteapi.PathTrace, func(w http.ResponseWriter, r *http.Request) { post(w, r, s.trace, nil) })
 	m.HandleFunc("POST "+siteapi.PathLogs, func(w http.ResponseWriter, r *http.Request) { post(w, r, s.logs, nil) })
 	m.HandleFunc("GET "+siteapi.PathAudit, s.serveAudit)

@@ -240,7 +240,7 @@ func (i *issuing) publish(ctx context.Context, now time.Time) error {
 	i.s.writing.Lock()
 	defer i.s.writing.Unlock()
 	out := &siteapi.Result{Site: i.s.cfg.Site, Changes: []siteapi.Change{}}
-	out, err = i.s.set(ctx, out, &mesh.Objects{TrustBundles: []*mesh.TrustBundle{b}})
+	out, err = i.s.set(by(ctx, "this controller"), out, &mesh.Objects{TrustBundles: []*mesh.TrustBundle{b}})
 	if err != nil {
 		return fmt.Errorf("the mesh's roots are not handed out: %w", err)
 	}

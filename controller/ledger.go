@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/controller/backup"
@@ -31,6 +32,8 @@ const (
 type ledger struct {
 	high uint64
 	live map[mesh.Key]uint64
+	// at is when each of them was written.
+	at map[mesh.Key]time.Time
 	// first is the first revision of the bucket's present incarnation: what is older
 	// and was not written again went with the one before.
 	first uint64
@@ -62,7 +65,7 @@ func (l *ledger) book() book {
 func (s *Server) ledgerOf(owner string) *ledger {
 	l := s.ledgers[owner]
 	if l == nil {
-		l = &ledger{live: map[mesh.Key]uint64{}}
+		l = &ledger{live: map[mesh.Key]uint64{}, at: map[mesh.Key]time.Time{}}
 		s.ledgers[owner] = l
 	}
 	return l
@@ -84,7 +87,9 @@ func (s *Server) enter(e event) bool {
 		for key, rev := range l.live {
 			if rev < l.first {
 				delete(l.live, key)
+				before := s.rawObject(e.owner, key)
 				s.world.Remove(e.owner, key)
+				s.note(event{e.owner, bus.Entry{Key: key, Revision: inc.First, At: e.entry.At}}, before)
 				s.forgetRemoved(key)
 			}
 		}
@@ -96,8 +101,9 @@ func (s *Server) enter(e event) bool {
 	}
 	if e.entry.Value == nil {
 		delete(l.live, e.entry.Key)
+		delete(l.at, e.entry.Key)
 	} else {
-		l.live[e.entry.Key] = e.entry.Revision
+		l.live[e.entry.Key], l.at[e.entry.Key] = e.entry.Revision, e.entry.At
 	}
 	return true
 }
@@ -212,6 +218,7 @@ func (s *Server) refresh(ctx context.Context) error {
 		return s.do(ctx, func() {
 			s.drain()
 			s.compare()
+			s.follow()
 			s.compile()
 		})
 	}

@@ -115,15 +115,18 @@ func (s *Server) configured(e event) {
 	if !s.enter(e) {
 		return
 	}
+	before := s.rawObject(e.owner, e.entry.Key)
 	if e.entry.Value == nil {
 		s.world.Remove(e.owner, e.entry.Key)
 		s.forgetRemoved(e.entry.Key)
+		s.note(e, before)
 	} else if doc, err := decodeObject(e.entry.Key, e.entry.Value); err != nil {
 		// Written by another version, or damaged: what was known of it stays.
 		s.count.objectFaults.Add(1)
 		s.log.Error("object refused", "object", e.entry.Key, "owner", e.owner, "err", err)
 	} else {
 		s.world.Set(e.owner, e.entry.Key, doc)
+		s.note(e, before)
 	}
 	if mine {
 		s.revisions[e.entry.Key] = e.entry.Revision

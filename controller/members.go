@@ -69,7 +69,7 @@ func (s *Server) introduce(ctx context.Context, site, document string) error {
 	if err := s.do(ctx, func() { _, known = s.world.Get(siteKey(site)) }); err != nil || known {
 		return err
 	}
-	r, err := s.apply(ctx, siteapi.ApplyRequest{Documents: []siteapi.Document{{Name: "site " + site, YAML: document}}})
+	r, err := s.apply(by(ctx, "site "+site+", which joined"), siteapi.ApplyRequest{Documents: []siteapi.Document{{Name: "site " + site, YAML: document}}})
 	if err != nil {
 		return err
 	}

@@ -356,7 +356,7 @@ func (s *Server) serveAudit(w http.ResponseWriter, _ *http.Request) {
 }
 
 // spoken are the requests whose text is part of the audit: it is short, and no secret.
-var spoken = map[string]bool{siteapi.PathTraffic: true, siteapi.PathPin: true, siteapi.PathDelete: true, siteapi.PathRemove: true, siteapi.PathRotate: true}
+var spoken = map[string]bool{siteapi.PathTraffic: true, siteapi.PathPin: true, siteapi.PathDelete: true, siteapi.PathRemove: true, siteapi.PathRotate: true, siteapi.PathRollback: true}
 
 // changes has a request to change something audited, with what became of it.
 func (s *Server) changes(f http.HandlerFunc) http.HandlerFunc {
@@ -376,7 +376,7 @@ func (s *Server) changes(f http.HandlerFunc) http.HandlerFunc {
 			a.What += " " + strings.ToValidUTF8(string(body[:min(len(body), maxSaid)]), "")
 		}
 		said := &answered{ResponseWriter: w, status: http.StatusOK}
-		f(said, r)
+		f(said, r.WithContext(by(r.Context(), a.Who)))
 		switch {
 		case said.status == http.StatusOK:
 			a.Outcome = "done"

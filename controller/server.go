@@ -93,6 +93,7 @@ type Server struct {
 	planSeq    uint64
 	epoch      uint64 // of weights and reports, Unix ns
 	talk       talk
+	changelog  changelog
 
 	events  chan event
 	calls   chan func()
@@ -218,6 +219,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	}
 	tasks.Go(func() { s.loop(ctx, heard{reports, nodes, told, flowing}) })
 	tasks.Go(func() { s.publish(ctx) })
+	tasks.Go(func() { s.keepJournal(ctx) })
 	tasks.Go(func() { s.watchLink(ctx, stop) })
 	if err := s.sync(ctx); err != nil {
 		return err
@@ -301,7 +303,7 @@ func (s *Server) openStore() (err error) {
 			s.newest = last.Generation
 		}
 	}
-	if err := errors.Join(s.recall(), s.recallBudgets()); err != nil {
+	if err := errors.Join(s.recall(), s.recallBudgets(), s.recallJournal()); err != nil {
 		return err
 	}
 	if s.newest.Incarnation == 0 {
@@ -432,6 +434,7 @@ func (s *Server) sync(ctx context.Context) error {
 	err := s.do(ctx, func() {
 		s.drain()
 		s.compare()
+		s.follow()
 	})
 	if err != nil {
 		return err

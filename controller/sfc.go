@@ -171,7 +171,7 @@ func (s *Server) putSFC(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, done := context.WithTimeout(r.Context(), requestTimeout)
 	defer done()
-	res, err := s.apply(ctx, siteapi.ApplyRequest{Documents: []siteapi.Document{{Name: "request", YAML: string(document)}}})
+	res, err := s.apply(by(ctx, "an application function"), siteapi.ApplyRequest{Documents: []siteapi.Document{{Name: "request", YAML: string(document)}}})
 	if !s.changed(w, res, err) {
 		return
 	}
@@ -215,7 +215,7 @@ func (s *Server) deleteSFC(w http.ResponseWriter, r *http.Request) {
 	}
 	var res *siteapi.Result
 	if err == nil {
-		res, err = s.delete(ctx, siteapi.DeleteRequest{Keys: []mesh.Key{key}})
+		res, err = s.delete(by(ctx, "an application function"), siteapi.DeleteRequest{Keys: []mesh.Key{key}})
 	}
 	if s.changed(w, res, err) {
 		w.WriteHeader(http.StatusNoContent)

@@ -66,7 +66,7 @@ func TestSFC(t *testing.T) {
 		{"Bearer " + token, "DELETE", at, "", 404, "there is no such AfSfcRequirement"},
 		{"Bearer " + token, "PUT", at, `[]`, 400, "no JSON object"},
 		{"Bearer " + token, "PUT", at, ``, 400, "no JSON object"},
-		{"Bearer " + token, "PUT", at, `{"afSfcReq": {"sfcIdUl": "a", "metadata": "x"}, "dnn": "internet"}`, 400, `{"param":"afSfcReq.metadata","reason":"is not carried to functions by this version (leave it out)"}`},
+		{"Bearer " + token, "PUT", at, `{"afSfcReq": {"sfcIdUl": "a", "metadata": "thirteen-byte"}, "dnn": "internet"}`, 400, `{"param":"afSfcReq.metadata","reason":"has 13 bytes, and a packet's header has room for 12`},
 		{"Bearer " + token, "PUT", at, `{"afSfcReq": {"sfcIdUl": "a"}, "dnn": "internet", "supi": "x"}`, 400, "supi"},
 		{"Bearer " + token, "PUT", siteapi.PathSFC + "/default/No_Name", good, 400, "No_Name"},
 		{"Bearer " + token, "GET", siteapi.PathSFC, "", 200, `{"requirements":[]}`},

@@ -257,7 +257,36 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%.60q: then %v %v, connection should be kept: %v", tt.request, res, err, tt.keeps)
 		}
 	}
-	want := map[string]uint64{"2 ": 7, "4 NR": 3, "5 NC": 2, "5 UH": 1, "5 UF": 1, "4 DPE": 6}
+	for _, tt := range []struct{ before, line, answer string }{
+		{"", "INVALID CONNECTION PREFACE\r\n\r\n", ""},
+		{"", "DESCRIBE rtsp://x/ok RTSP/1.0\r\n\r\n", ""},
+		{"", "GET /ok b HTTP/1.1\r\nHost: x\r\n\r\n", "400 Bad Request"},
+		{"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n", "DESCRIBE rtsp://x/ok RTSP/1.0\r\n\r\n", "400 Bad Request"},
+	} {
+		c := p.dial("http")
+		in := bufio.NewReader(c)
+		for _, sent := range []string{tt.before, tt.line} {
+			if sent == "" {
+				continue
+			}
+			if _, err := io.WriteString(c, sent); err != nil {
+				t.Fatal(err)
+			}
+			if sent != tt.line || tt.answer != "" {
+				res, err := http.ReadResponse(in, nil)
+				if err != nil || sent == tt.line && res.Status != tt.answer {
+					t.Fatalf("%q: %v %v, want %s", sent, res, err, tt.answer)
+				}
+				if _, err := io.Copy(io.Discard, res.Body); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if rest, err := io.ReadAll(in); err != nil || len(rest) > 0 {
+			t.Errorf("%q: then %q %v, want the connection closed", tt.line, rest, err)
+		}
+	}
+	want := map[string]uint64{"2 ": 7, "0 DPE": 2, "4 NR": 3, "5 NC": 2, "5 UH": 1, "5 UF": 1, "4 DPE": 8}
 	got := map[string]uint64{}
 	for _, c := range p.Stats().Requests {
 		got[fmt.Sprintf("%d %s", c.Class, c.Flag)] += c.N

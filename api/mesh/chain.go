@@ -13,6 +13,8 @@ type ServiceChain struct {
 	TypeMeta
 	Metadata ObjectMeta       `json:"metadata"`
 	Spec     ServiceChainSpec `json:"spec"`
+
+	sfcMetadata string
 }
 
 // Ways in which a change of a chain reaches flows that are known already.

@@ -43,7 +43,7 @@ type SfcRequirement struct {
 	Downlink string `json:"sfcIdDl,omitempty"`
 	// Spatial says where the users are.
 	Spatial *SpatialValidity `json:"spVal,omitempty"`
-	// Metadata is not served yet: it is here to be refused by name.
+	// Metadata is passed on to functions that know NSH, as it is.
 	Metadata string `json:"metadata,omitempty"`
 }
 
@@ -88,8 +88,8 @@ func sfcRequirementRelations(r *SfcRequirement, fault faultFunc) {
 	if r.Uplink == "" && r.Downlink == "" {
 		fault("", "names no chain", "sfcIdUl or sfcIdDl is a ServiceChain of this namespace")
 	}
-	if r.Metadata != "" {
-		fault("metadata", "is not carried to functions by this version", "leave it out")
+	if n := len(r.Metadata); n > maxSfcMetadata {
+		fault("metadata", fmt.Sprintf("has %d bytes, and a packet's header has room for %d", n, maxSfcMetadata), "shorten it, for instance to a name that the functions know")
 	}
 	if r.Spatial != nil && len(r.Spatial.PresenceInfoList) == 0 {
 		fault("spVal.presenceInfoList", "has no area", "leave spVal out where the requirement holds everywhere")
@@ -101,6 +101,20 @@ func (m *ChainMatch) ComesFrom(o *ChainOrigin) bool {
 	has := func(list []string, is string) bool { return len(list) == 0 || slices.Contains(list, is) }
 	sameSlice := func(s string) bool { return strings.EqualFold(s, o.Slice) } // hexadecimal digits
 	return has(m.SourceSites, o.SourceSite) && has(m.DNNs, o.DNN) && (len(m.Slices) == 0 || slices.ContainsFunc(m.Slices, sameSlice))
+}
+
+// maxSfcMetadata is chaining/nsh's MaxMetadata; a test of chaining/agent compares them.
+const maxSfcMetadata = 12
+
+// SfcMetadata is what the chain's functions are told of its traffic: set by
+// [Objects.OfPackets] for the chain of a requirement with metadata, else empty.
+func (c *ServiceChain) SfcMetadata() string { return c.sfcMetadata }
+
+// ChainOfRequirement is the name of the chain from which that of a requirement with
+// metadata is made, and of another chain its own.
+func ChainOfRequirement(name string) string {
+	name, _, _ = strings.Cut(name, "@")
+	return name
 }
 
 // steering is what a requirement adds to a chain.
@@ -138,25 +152,40 @@ func (o *Objects) steer(r *AfSfcRequirement) (adds []steering, faults []unmet) {
 			users = append(users, netip.PrefixFrom(a, a.BitLen()))
 		}
 	}
+	direction := func(field string, add steering, why *unmet) {
+		if why != nil {
+			why.field = field
+		} else if why = o.carries(r, add.chain); why == nil {
+			adds = append(adds, add)
+			return
+		}
+		faults = append(faults, *why)
+	}
 	if up != "" {
 		add, why := o.steerUp(r, up, down == up, base, users)
-		if why != nil {
-			why.field = "spec.afSfcReq.sfcIdUl"
-			faults = append(faults, *why)
-		} else {
-			adds = append(adds, add)
-		}
+		direction("spec.afSfcReq.sfcIdUl", add, why)
 	}
 	if down != "" && down != up {
 		add, why := o.steerDown(r, down, base, users)
-		if why != nil {
-			why.field = "spec.afSfcReq.sfcIdDl"
-			faults = append(faults, *why)
-		} else {
-			adds = append(adds, add)
-		}
+		direction("spec.afSfcReq.sfcIdDl", add, why)
 	}
 	return adds, faults
+}
+
+// carries says why a chain cannot have the requirement's metadata, nil where it can: it
+// takes a path of its own, and some functions have as many places as ports.
+func (o *Objects) carries(r *AfSfcRequirement, c *ServiceChain) *unmet {
+	if r.Spec.Requirement.Metadata == "" {
+		return nil
+	}
+	for _, f := range o.NetworkFunctions {
+		if f.Metadata.Namespace == c.Metadata.Namespace && slices.Contains(c.Spec.Functions, f.Metadata.Name) && f.Spec.State == StateInterface {
+			return &unmet{field: "spec.afSfcReq.metadata", reason: ReasonUnsupportedFunction, message: fmt.Sprintf(
+				"NetworkFunction %s/%s of ServiceChain %s has interfaces for each place on a path (state: interface), and metadata needs a path of its own",
+				f.Metadata.Namespace, f.Metadata.Name, c.Metadata.Name)}
+		}
+	}
+	return nil
 }
 
 // steered finds a chain that a requirement names, which has to take answers, too, or not.
@@ -264,11 +293,20 @@ func poolsOf(n *ChainNode, m *ChainMatch, users []netip.Prefix) (out []netip.Pre
 	return out
 }
 
-// withRequirements are the chains with what requirements add to them.
+// withRequirements are the chains with what requirements add to them: matches, and
+// before a chain those of its requirements that have metadata. These are chains of their
+// own, since metadata is a path's, named after both; the ones of a single user come
+// first, and all before the chain's own matches.
 func (o *Objects) withRequirements() []*ServiceChain {
 	out := o.ServiceChains
+	single := func(r *AfSfcRequirement) int {
+		if r.Spec.UEIPv4 != "" || r.Spec.UEIPv6 != "" {
+			return 0
+		}
+		return 1
+	}
 	for _, r := range slices.SortedFunc(slices.Values(o.AfSfcRequirements), func(a, b *AfSfcRequirement) int {
-		return cmp.Or(cmp.Compare(a.Metadata.Namespace, b.Metadata.Namespace), cmp.Compare(a.Metadata.Name, b.Metadata.Name))
+		return cmp.Or(single(a)-single(b), cmp.Compare(a.Metadata.Namespace, b.Metadata.Namespace), cmp.Compare(a.Metadata.Name, b.Metadata.Name))
 	}) {
 		adds, _ := o.steer(r) // what is not in force is a condition
 		for _, add := range adds {
@@ -276,8 +314,16 @@ func (o *Objects) withRequirements() []*ServiceChain {
 				return c.Metadata.Namespace == add.chain.Metadata.Namespace && c.Metadata.Name == add.chain.Metadata.Name
 			})
 			with := *out[at]
-			with.Spec.Match = append(slices.Clip(with.Spec.Match), add.match)
 			out = slices.Clone(out)
+			if text := r.Spec.Requirement.Metadata; text != "" {
+				with.Metadata.Name += "@" + r.Metadata.Name // no name of a document has an @
+				with.sfcMetadata = text
+				with.Spec.Match = []ChainMatch{add.match}
+				with.Spec.Demand = nil // its traffic is a part of the chain's
+				out = slices.Insert(out, at, &with)
+				continue
+			}
+			with.Spec.Match = append(slices.Clip(with.Spec.Match), add.match)
 			out[at] = &with
 		}
 	}
@@ -312,7 +358,7 @@ var sfcRules = map[string]rule{
 	"SfcRequirement.sfcIdUl":           {format: &formatSubdomain, doc: "ServiceChain of this namespace for traffic from the users."},
 	"SfcRequirement.sfcIdDl":           {format: &formatSubdomain, doc: "ServiceChain of this namespace for traffic to the users. The same as sfcIdUl has to be symmetric, another one not."},
 	"SfcRequirement.spVal":             {doc: "Where the users are; absent, anywhere."},
-	"SfcRequirement.metadata":          {doc: "Not served by this version, and refused."},
+	"SfcRequirement.metadata":          {doc: "What functions that know NSH are told of the traffic, as it is; at most 12 bytes."},
 	"SpatialValidity.presenceInfoList": {doc: "Areas, one of which the users are in."},
 	"PresenceInfo.praId":               {format: &formatLabel, doc: "A site that ports or pools of the ChainNode name as sourceSite."},
 	"Snssai.sst":                       {span: &span{lo: 0, hi: 255}, doc: "Slice/service type."},

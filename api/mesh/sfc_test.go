@@ -102,7 +102,7 @@ func TestRequirementFaults(t *testing.T) {
 	for spec, want := range map[string]string{
 		"{afSfcReq: {}, dnn: internet}":                                                                      "names no chain",
 		"{afSfcReq: {sfcIdUl: a}}":                                                                           "names no traffic",
-		"{afSfcReq: {sfcIdUl: a, metadata: x}, dnn: internet}":                                               "metadata: is not carried to functions by this version",
+		"{afSfcReq: {sfcIdUl: a, metadata: 13-characters}, dnn: internet}":                                   "metadata: has 13 bytes, and a packet's header has room for 12",
 		"{afSfcReq: {sfcIdUl: a, spVal: {presenceInfoList: {}}}, dnn: i}":                                    "has no area",
 		"{afSfcReq: {sfcIdUl: a}, ueIpv4: \"2001:db8::7\"}":                                                  "is no IPv4 address",
 		"{afSfcReq: {sfcIdUl: a}, ueIpv6: 10.0.0.1}":                                                         "is no IPv6 address",

@@ -81,7 +81,11 @@ func makePlan(o *mesh.Objects, down map[string]bool) (*path.Plan, error) {
 		}
 		specs = append(specs, s)
 	}
-	slices.SortStableFunc(specs, func(a, b path.Spec) int { return cmp.Compare(a.Chain, b.Chain) })
+	// Chains of requirements stay before the chain that they are made from, as OfPackets
+	// has them.
+	slices.SortStableFunc(specs, func(a, b path.Spec) int {
+		return cmp.Compare(mesh.ChainOfRequirement(a.Chain), mesh.ChainOfRequirement(b.Chain))
+	})
 	p := path.Make(nil, specs, n)
 	if err := nameByContent(p); err != nil {
 		return nil, err
@@ -96,7 +100,7 @@ func specOf(c *mesh.ServiceChain, nodes map[string]*mesh.ChainNode) (path.Spec, 
 		Chain: fullName(c.Metadata), Ingress: c.Spec.Ingress.Node, Egress: c.Spec.Egress.Node,
 		IngressPort: c.Spec.Ingress.Interface, EgressPort: c.Spec.Egress.Interface, Paths: c.Spec.Paths,
 		Symmetric: c.Spec.Symmetric == nil || *c.Spec.Symmetric, Open: c.Spec.Failure == mesh.FailOpen,
-		Immediate: c.Spec.Update == mesh.UpdateImmediate,
+		Immediate: c.Spec.Update == mesh.UpdateImmediate, Metadata: c.SfcMetadata(),
 	}
 	for _, f := range c.Spec.Functions {
 		s.Functions = append(s.Functions, c.Metadata.Namespace+"/"+f)
@@ -215,6 +219,9 @@ func content(p *path.Path) string {
 	fmt.Fprintf(&b, "%s %v %s %s %s", p.Chain, p.Reversed, p.Ingress, p.Egress, p.Port)
 	for _, s := range p.Stops {
 		fmt.Fprintf(&b, " %s@%s%v", s.Instance, s.Node, s.Branches)
+	}
+	if p.Metadata != "" {
+		fmt.Fprintf(&b, " with %q", p.Metadata)
 	}
 	return b.String()
 }

@@ -55,6 +55,7 @@ func (w *world) awareFunction(at int) *testFunction {
 		l, err := link.AttachTCX(link.TCXOptions{Interface: in.Index, Program: coll.Programs["aware"], Attach: ebpf.AttachTCXIngress})
 		if err == nil {
 			w.t.Cleanup(func() { l.Close() })
+			f.links = append(f.links, l)
 		}
 		return err
 	}); err != nil {
@@ -172,17 +173,22 @@ func busy() time.Duration {
 	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
+func benchRounds(t *testing.T) int {
+	s := os.Getenv("MERIDIAN_ROUNDS")
+	if s == "" {
+		return 5
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatalf("MERIDIAN_ROUNDS: %v", err)
+	}
+	return n
+}
+
 // TestBenchChains measures what chains cost: interleaved rounds in one run, medians
 // of ratios within rounds. `make bench-chains` runs it.
 func TestBenchChains(t *testing.T) {
-	rounds, span := 5, time.Second
-	if s := os.Getenv("MERIDIAN_ROUNDS"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil {
-			t.Fatalf("MERIDIAN_ROUNDS: %v", err)
-		}
-		rounds = n
-	}
+	rounds, span := benchRounds(t), time.Second
 	type variant struct {
 		name string
 		w    *world

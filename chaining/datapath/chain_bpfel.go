@@ -56,6 +56,7 @@ type chainHop struct {
 	Pad         uint8
 	Dmac        [6]uint8
 	Smac        [6]uint8
+	Context     [4]uint32
 }
 
 type chainHopKey struct {

@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"net/netip"
 
+	"github.com/meridian-mesh/meridian/chaining/nsh"
 	"github.com/meridian-mesh/meridian/chaining/path"
 )
 
@@ -18,6 +19,7 @@ const (
 	hopMAC      = 2
 	hopLive     = 4
 	hopPeer     = 8
+	hopContext  = 16
 
 	portClassify = 1
 	portTunnel   = 2
@@ -247,6 +249,16 @@ func (c *compiler) hop(at path.Hop, next path.NextHop) error {
 	}
 	if next.Port == path.NoPort && next.Kind != path.KindEnd && next.Kind != path.KindBranch {
 		return fmt.Errorf("hop %s: no port to send to", pathString(key))
+	}
+	if next.Metadata != "" {
+		if len(next.Metadata) > nsh.MaxMetadata {
+			return fmt.Errorf("hop %s: metadata has %d bytes, at most %d fit", pathString(key), len(next.Metadata), nsh.MaxMetadata)
+		}
+		var b [nsh.MD1Size]byte
+		for i, context := 0, nsh.PutMetadata(b[:], nsh.NextIPv4, 0, 0, next.Metadata).Context(); i < len(out.Context); i++ {
+			out.Context[i] = binary.NativeEndian.Uint32(context[4*i:])
+		}
+		out.Flags |= hopContext
 	}
 	if live, ok := c.table.Paths[at.SPI]; ok && at.SI == firstSI {
 		out.Flags |= hopLive

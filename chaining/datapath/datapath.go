@@ -14,7 +14,7 @@ import (
 
 // layout is the version of what is pinned: names, keys and values of maps, and what
 // they mean. Programs of one layout may take over each other's maps.
-const layout = "v1"
+const layout = "v2"
 
 // Config says where the datapath keeps its state and how it marks packets.
 type Config struct {

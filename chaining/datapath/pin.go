@@ -13,7 +13,7 @@ import (
 // What lies in the pin folder:
 //
 //	links/ingress-IFINDEX, links/guard-IFINDEX   one link for each port
-//	v1/chain/MAP, v1/guard/MAP                   maps, by layout
+//	v2/chain/MAP, v2/guard/MAP                   maps, by layout
 //
 // Links belong to no layout: a new program takes the place of an old one in the
 // same link, with maps that were filled before. Then the old maps go.

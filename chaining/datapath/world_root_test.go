@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/meridian-mesh/meridian/chaining/path"
@@ -40,7 +41,8 @@ type testFunction struct {
 	function uint16    // in its node's table
 	ports    [2]uint16 // in its node's table: towards the client, towards the server
 	macs     [2]net.HardwareAddr
-	remote   netip.Addr // of a function that knows NSH; it has the first port only
+	remote   netip.Addr  // of a function that knows NSH; it has the first port only
+	links    []link.Link // and its program
 }
 
 const (

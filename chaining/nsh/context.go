@@ -23,7 +23,12 @@ const (
 	TypeMetadata = 0x01
 	// TypeTag is a name that a tagging function gave the flow.
 	TypeTag = 0x02
+	// TypePad fills a header up and says nothing.
+	TypePad = 0x7e
 )
+
+// MaxMetadata is how many bytes of text [PutMetadata] takes.
+const MaxMetadata = MD1Size - BaseSize - 4
 
 // ErrContext says that context headers do not fill the header's length exactly.
 var ErrContext = errors.New("nsh: context headers do not end where the header does")
@@ -102,4 +107,25 @@ func AppendContext(b []byte, h Header, c ContextHeader) (Header, error) {
 	h = Header(b[:size:size])
 	h[1] = h[1]&0xc0 | byte(size/4)
 	return h, nil
+}
+
+// PutMetadata writes a new header of MD type 2 into b that carries text, as
+// [TypeMetadata], and returns it; TTL and flags are as of [Put]. The header is always
+// [MD1Size] bytes long, a header of [TypePad] behind short text: kernels then move and
+// segment its packets as those of MD type 1 (docs/adr/0050). Text has at most
+// [MaxMetadata] bytes, which who makes tables sees to; further ones are left out.
+func PutMetadata(b []byte, next NextProtocol, spi uint32, si uint8, text string) Header {
+	text = text[:min(len(text), MaxMetadata)]
+	_ = Put(b, MD2, next, spi, si)
+	h := Header(b[:MD1Size:MD1Size])
+	clear(h[BaseSize:])
+	h[1] = h[1]&0xc0 | MD1Size/4
+	binary.BigEndian.PutUint16(h[BaseSize:], ClassMeridian)
+	h[BaseSize+2], h[BaseSize+3] = TypeMetadata, byte(len(text))
+	copy(h[BaseSize+4:], text)
+	if pad := BaseSize + 4 + (len(text)+3)&^3; pad < MD1Size {
+		binary.BigEndian.PutUint16(h[pad:], ClassMeridian)
+		h[pad+2], h[pad+3] = TypePad, byte(MD1Size-pad-4)
+	}
+	return h
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/meridian-mesh/meridian/chaining/nsh"
 	"github.com/meridian-mesh/meridian/internal/maglev"
 )
 
@@ -216,6 +217,13 @@ func (c *compiler) addHops(p *Path) error {
 		hop, err := c.hop(p, i, node)
 		if err != nil {
 			return fmt.Errorf("chain %s, path %d, SI %d: %w", p.Chain, p.SPI, SI(i), err)
+		}
+		if len(p.Metadata) > nsh.MaxMetadata {
+			return fmt.Errorf("chain %s: metadata has %d bytes; use at most %d", p.Chain, len(p.Metadata), nsh.MaxMetadata)
+		}
+		switch hop.Kind {
+		case KindGPE, KindEther, KindNode:
+			hop.Metadata = p.Metadata
 		}
 		c.table.Hops[Hop{p.SPI, SI(i)}] = hop
 	}

@@ -45,6 +45,8 @@ type Spec struct {
 	// Immediate moves flows at once when paths change, else they stay to their end.
 	Immediate bool
 	Branches  []Branch
+	// Metadata is passed to functions that know NSH, see [NextHop]; "" is none.
+	Metadata string
 }
 
 // Branch classifies a chain's packets again behind one of its functions.
@@ -71,6 +73,8 @@ type Path struct {
 	Weight    int
 	LatencyMS float64
 	PriceMS   float64
+	// Metadata is the chain's, in both directions.
+	Metadata string
 }
 
 // Stop is a place on a path: a function instance, or a branch.
@@ -185,7 +189,7 @@ func (n *Network) usable(function string) bool {
 
 // add renders a placement, or adds its weight to the path that is the same.
 func (m *maker) add(c *Chain, functions []string, pl *Placement, first int) {
-	p := Path{Chain: c.Chain, Ingress: c.Ingress, Egress: c.Egress, Port: c.EgressPort, Weight: 1, LatencyMS: pl.LatencyMS, PriceMS: pl.PriceMS}
+	p := Path{Chain: c.Chain, Ingress: c.Ingress, Egress: c.Egress, Port: c.EgressPort, Weight: 1, LatencyMS: pl.LatencyMS, PriceMS: pl.PriceMS, Metadata: c.Metadata}
 	p.Stops = append(p.Stops, branchStop(c.Branches, "", c.Ingress)...)
 	for i, name := range pl.Instances {
 		node := m.n.instances[pl.where[i]].Node
@@ -207,7 +211,7 @@ func (m *maker) add(c *Chain, functions []string, pl *Placement, first int) {
 		m.plan.Paths = append(m.plan.Paths, p)
 		return
 	}
-	back := Path{Chain: c.Chain, Reversed: true, Ingress: c.Egress, Egress: c.Ingress, Port: c.IngressPort, Weight: 1, LatencyMS: p.LatencyMS, PriceMS: p.PriceMS}
+	back := Path{Chain: c.Chain, Reversed: true, Ingress: c.Egress, Egress: c.Ingress, Port: c.IngressPort, Weight: 1, LatencyMS: p.LatencyMS, PriceMS: p.PriceMS, Metadata: c.Metadata}
 	for _, s := range slices.Backward(p.Stops) {
 		if s.Branches == nil {
 			back.Stops = append(back.Stops, s)
@@ -276,6 +280,9 @@ func (p *Path) key() string {
 		if s.Branches != nil {
 			fmt.Fprintf(&b, "%v", s.Branches)
 		}
+	}
+	if p.Metadata != "" {
+		fmt.Fprintf(&b, " with %q", p.Metadata)
 	}
 	return b.String()
 }

@@ -73,6 +73,9 @@ type NextHop struct {
 	Border bool
 	// Branch is an index into Table.Branches, for KindBranch.
 	Branch uint16
+	// Metadata is what the header says that is put on here, of at most nsh.MaxMetadata
+	// bytes; a header that the packet has already stays as it is.
+	Metadata string
 	// Reverse is the SPI of the path back that KindEnd learns for the packet's
 	// reversed 5-tuple, in the zone of its Port; 0 learns nothing.
 	Reverse uint32

@@ -359,7 +359,7 @@ func (t *turn) send(hop path.Hop, next *path.NextHop) {
 	case path.KindEther:
 		t.res.Verdict = path.VerdictEther
 		b := t.ethernet(next.SrcMAC, next.DstMAC, nsh.EtherType)
-		n := t.nshInto(b[ethSize:], hop)
+		n := t.nshInto(b[ethSize:], hop, next.Metadata)
 		t.res.Frame = b[:ethSize+n+copy(b[ethSize+n:], t.ip)]
 	case path.KindGPE:
 		t.res.Verdict = path.VerdictGPE

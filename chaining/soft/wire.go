@@ -115,9 +115,9 @@ func (t *turn) bare(src, dst path.MAC) {
 	t.res.Frame = b[:ethSize+copy(b[ethSize:], t.ip)]
 }
 
-// nshInto writes the packet's header for the hop, a new one of MD type 1 where it
-// has none, and returns its size. A header that is there keeps its context.
-func (t *turn) nshInto(b []byte, hop path.Hop) int {
+// nshInto writes the packet's header for the hop, and returns its size. A header that
+// is there keeps its context; a new one is of MD type 1, or carries the hop's metadata.
+func (t *turn) nshInto(b []byte, hop path.Hop, metadata string) int {
 	if t.head != nil {
 		copy(b, t.head)
 		nsh.Header(b).SetPath(hop.SPI, hop.SI)
@@ -126,6 +126,9 @@ func (t *turn) nshInto(b []byte, hop path.Hop) int {
 	next := nsh.NextIPv4
 	if t.packet.Version == 6 {
 		next = nsh.NextIPv6
+	}
+	if metadata != "" {
+		return len(nsh.PutMetadata(b, next, hop.SPI, hop.SI, metadata))
 	}
 	return len(nsh.Put(b, nsh.MD1, next, hop.SPI, hop.SI))
 }
@@ -141,7 +144,7 @@ func (t *turn) encapsulate(hop path.Hop, next *path.NextHop) {
 	at := size + udpSize
 	nsh.PutGPE(b[at:], t.table.VNI)
 	at += nsh.GPESize
-	n := t.nshInto(b[at:], hop)
+	n := t.nshInto(b[at:], hop, next.Metadata)
 	if next.Border {
 		h, err := t.integrity.Protect(b[at:at+nsh.MaxSize], n, t.ip, t.now)
 		if err != nil {

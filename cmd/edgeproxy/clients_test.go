@@ -6,15 +6,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"math/big"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -158,19 +151,15 @@ func TestClientWebSocket(t *testing.T) {
 // HTTP/1.1, and over TLS, where a browser speaks HTTP/2 and opens WebSockets by it since
 // the proxy offers that (RFC 8441).
 func TestClientBrowser(t *testing.T) {
-	for _, tt := range []struct{ name, listener, scheme, via string }{
-		{"plain", "{name: http, port: 0, protocol: HTTP}", "http://", "1.1 "},
-		{"TLS", "{name: http, port: 0, protocol: HTTPS, tls: {certificateRefs: [{group: mesh.meridian.dev, kind: Certificate, name: site}]}}", "https://", "2.0 "},
-	} {
+	for _, tt := range []struct{ name, scheme, via string }{{"plain", "http://", "1.1 "}, {"TLS", "https://", "2.0 "}} {
 		t.Run(tt.name, func(t *testing.T) {
 			addr, said := webSocketServer(t)
-			dir := t.TempDir()
-			certificate, key := selfSigned(t)
-			put(t, filepath.Join(dir, "site.crt"), certificate)
-			put(t, filepath.Join(dir, "site.key"), key)
-			config := filepath.Join(dir, "mesh.yaml")
-			put(t, config, strings.Replace(smallest(addr), "{name: http, port: 0, protocol: HTTP}", tt.listener, 1)+
-				"---\napiVersion: mesh.meridian.dev/v1alpha1\nkind: Certificate\nmetadata: {name: site}\nspec: {certificateFile: "+dir+"/site.crt, keyFile: "+dir+"/site.key}\n")
+			mesh := smallest(addr)
+			if tt.scheme == "https://" {
+				mesh = overTLS(t, mesh)
+			}
+			config := filepath.Join(t.TempDir(), "mesh.yaml")
+			put(t, config, mesh)
 			p := start(t, t.TempDir(), "--config", config)
 			via := browse(t, tt.scheme+p.listener("default/ingress/http")+"/page", said)
 			if !strings.HasPrefix(via, tt.via) {
@@ -179,25 +168,6 @@ func TestClientBrowser(t *testing.T) {
 			p.says("/metrics", "meridian_tunnels_total 1\n")
 		})
 	}
-}
-
-// selfSigned makes a certificate for the loopback address and its key, as PEM.
-func selfSigned(t *testing.T) (certificate, key string) {
-	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &x509.Certificate{SerialNumber: big.NewInt(1), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, c, c, k.Public(), k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
 }
 
 // browse has a browser open a page of the ws-server, which reports, and returns the Via

@@ -14,3 +14,8 @@ func (p *Planner) off(out mesh.ServiceWeights, in Input, why string) mesh.Servic
 	}
 	return out
 }
+
+// excluded is an option that gets nothing.
+func excluded(o *Option, why string) mesh.RemoteWeight {
+	return mesh.RemoteWeight{Site: o.Site, RTTMS: finite(o.RTTMS), AgeMS: finite(o.AgeMS), Excluded: why}
+}

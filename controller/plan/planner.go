@@ -294,10 +294,6 @@ func bySite(all []mesh.RemoteWeight) []mesh.RemoteWeight {
 	return out
 }
 
-func excluded(o *Option, why string) mesh.RemoteWeight {
-	return mesh.RemoteWeight{Site: o.Site, RTTMS: finite(o.RTTMS), AgeMS: finite(o.AgeMS), Excluded: why}
-}
-
 // slower is the factor that home may be dearer where an idle home costs ratio
 // times the cheapest other place. The factor h keeps requests from leaving for the
 // sake of a queue that soon is gone; a home that works slower than the others do

@@ -11,6 +11,7 @@
 //	<data>/hub/roots.json   the mesh's roots and their keys (0600; package ca)
 //	<data>/nats/            JetStream (package natsd)
 //	<data>/site.json        what a controller has to know of its site (package join)
+//	<data>/journal.log      the changes of the configuration (package journal)
 //	<data>/run.json         where a running controller listens
 //
 // Files are replaced whole: written beside the old one, synced, renamed, and the

@@ -145,6 +145,9 @@ func (w *World) Get(key mesh.Key) (Object, bool) {
 	return Object{Key: key, Owner: o, Doc: m[o]}, true
 }
 
+// Of returns an owner's object, in force or not; nil where it has none.
+func (w *World) Of(owner string, key mesh.Key) any { return w.objects[key][owner] }
+
 // List returns all objects by kind, namespace, name and owner, shadowed ones too.
 func (w *World) List() []Object {
 	var out []Object

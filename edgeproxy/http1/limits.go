@@ -57,6 +57,7 @@ var (
 	errMethod         = fault(400, "invalid method")
 	errMethodLong     = fault(501, "method too long")
 	errRequestLine    = fault(400, "invalid request line")
+	errNotHTTP        = &stream.ProtocolError{Status: 400, What: "not HTTP", Foreign: true}
 	errTarget         = fault(400, "invalid request target")
 	errTargetLong     = fault(414, "request target too long")
 	errVersion        = fault(505, "HTTP version not supported")

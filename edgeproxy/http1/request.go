@@ -49,7 +49,7 @@ func (r *requestLine) parse(in []byte, maxTarget int) (int, *stream.ProtocolErro
 	i++
 	const version = "HTTP/1.1\r\n"
 	if len(in)-i < len(version) {
-		return 0, errRequestLine
+		return 0, lineFault(in[i:])
 	}
 	v := in[i : i+len(version)]
 	switch {
@@ -60,9 +60,22 @@ func (r *requestLine) parse(in []byte, maxTarget int) (int, *stream.ProtocolErro
 	case string(v[:5]) == "HTTP/" && isDigit(v[5]) && v[6] == '.' && isDigit(v[7]) && lineEnds(v, 8):
 		return 0, errVersion
 	default:
-		return 0, errRequestLine
+		return 0, lineFault(in[i:])
 	}
 	return i + len(version), r.target(t)
+}
+
+// lineFault tells a request line that is wrong behind its target from the first line of
+// another protocol: that one speaks of HTTP nowhere in the rest.
+func lineFault(rest []byte) *stream.ProtocolError {
+	const name = "http/"
+	rest, _, _ = bytes.Cut(rest, []byte("\n"))
+	for ; len(rest) >= len(name); rest = rest[1:] {
+		if fold(rest[:len(name)], name) {
+			return errRequestLine
+		}
+	}
+	return errNotHTTP
 }
 
 // target tells the four forms of a request target (RFC 9112 3.2) apart.

@@ -157,6 +157,9 @@ type Codec interface {
 type ProtocolError struct {
 	Status int    // 400, 408, 413, 414, 417, 431, 501, 505
 	What   string // fixed text, no peer bytes
+	// Foreign says that the peer's first line names another protocol than HTTP: a
+	// peer that has not spoken HTTP before would not understand an answer in it.
+	Foreign bool
 }
 
 func (e *ProtocolError) Error() string { return e.What }

@@ -22,6 +22,11 @@ func (d *down) malformed(err error, ev *stream.Event) {
 	} else if r := d.find(ev.Stream); r != nil && ev.Kind == stream.Reset {
 		r.log.details = what
 		d.w.stop(r, exchange.ClientProtocol, status)
+	} else if fault != nil && fault.Foreign && d.carried == 0 && !d.agreed {
+		// RFC 9112 2.2 has a server answer what appears to be an HTTP message; RFC 9113
+		// 3.4 has it end a connection whose preface is none. Such a line may be either.
+		d.w.count(d.w.shared.Unrouted, 0, exchange.ClientProtocol, 0)
+		d.w.logRefused(d, 0, exchange.ClientProtocol, what)
 	} else {
 		d.refuse(exchange.ClientProtocol, status, ev.Stream, what)
 	}

@@ -84,6 +84,7 @@ var rooms = []room{
 	{path: "controller/budget", pure: true, may: vocabulary},
 	{path: "controller/history", pure: true, may: vocabulary},
 	{path: "controller/login", pure: true},
+	{path: "controller/journal", pure: true, may: vocabulary},
 	// As pure rooms are, but for the client that stands beside the types it judges.
 	{path: "controller/check", may: with(vocabulary, "controller/membership", "controller/siteapi")},
 	{path: "controller/plan", pure: true, may: with(vocabulary, "controller/price", "controller/world", "controller/membership", "chaining/path", "scheduler/placement", "scheduler/traffic")},

@@ -27,6 +27,8 @@ type Entry struct {
 	Value []byte
 	// Revision orders the entries of one bucket. A mirror keeps its origin's.
 	Revision uint64
+	// At is when it was written, by the clock of the bucket's server.
+	At time.Time
 }
 
 // Incarnation is the kind of the one entry of a bucket that is no object: a bucket
@@ -283,7 +285,7 @@ func (b *Config) offer(e jetstream.KeyValueEntry) (Entry, bool) {
 		b.conn.once("key:"+e.Key(), "configuration entry refused", "bucket", b.bucket, "err", err)
 		return Entry{}, false
 	}
-	out := Entry{Key: key, Revision: e.Revision()}
+	out := Entry{Key: key, Revision: e.Revision(), At: e.Created()}
 	if e.Operation() == jetstream.KeyValuePut {
 		out.Value = e.Value()
 	}

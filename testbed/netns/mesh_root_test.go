@@ -230,9 +230,21 @@ func within(t *testing.T, d time.Duration, what string, ok func() bool) time.Dur
 // backend, and a service that all of them share.
 func newMesh(t *testing.T, n *Network) []*site {
 	t.Helper()
+	bin, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newMeshOf(t, n, bin)
+}
+
+// newMeshOf is newMesh with the programs of a folder.
+func newMeshOf(t *testing.T, n *Network, bin string) []*site {
+	t.Helper()
 	var sites []*site
 	for i, p := range n.Places {
-		sites = append(sites, newSite(t, p, fmt.Sprintf("s%d", i)))
+		s := newSite(t, p, fmt.Sprintf("s%d", i))
+		s.bin = bin
+		sites = append(sites, s)
 	}
 	hub := sites[0]
 	hub.run("--data", hub.dir, "site", "init", "--name", hub.name, "--location", "144.9,-37.8",

@@ -171,7 +171,11 @@ func TestRootNemesis(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 2))
 	n := New(t, seed, link.Shape{Delay: 3 * time.Millisecond, Jitter: time.Millisecond, Loss: 0.005}, "hub", "a", "b")
-	sites := newMesh(t, n)
+	bin, err := clocked()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sites := newMeshOf(t, n, bin)
 	hub := sites[0]
 
 	// The hub's folder moves to a disk of its own.
@@ -269,6 +273,18 @@ func TestRootNemesis(t *testing.T) {
 			hub.signal(controllerRole, syscall.SIGKILL)
 			disk.boot()
 			wait(0, 1)
+		}},
+		{"a jump of the clock at a site", func(wait func(least, most float64)) {
+			// Seconds to hours, forward or back, and right again: as from a machine
+			// whose battery is empty and a time server that comes late.
+			s := any()
+			by := time.Duration(math.Exp(rng.Float64()*math.Log(7200))) * time.Second
+			if rng.IntN(2) == 0 {
+				by = -by
+			}
+			s.jumpClock(t, by)
+			wait(1, 8)
+			s.jumpClock(t, 0)
 		}},
 		{"a flipped byte in a site's store", func(wait func(least, most float64)) {
 			s := leaf()

@@ -329,6 +329,10 @@ INLINE int deliver(struct __sk_buff *skb, const struct port *port, const struct 
 	}
 	if (!fits(skb, hop->mtu, p->len + room, p->headers + room))
 		return refuse(skb, hop, s->path, REASON_TOO_BIG);
+	if (s->form == FORM_PLAIN && hop->flags & HOP_CONTEXT) {
+		s->md = 2; /* as long as one of MD type 1, so all else is the same */
+		__builtin_memcpy(s->context, hop->context, sizeof(s->context));
+	}
 	/*
 	 * From shell to shell only the shell changes. But a large packet, of another shell
 	 * than before, must be one that the kernel can still cut: it is put on anew.

@@ -30,6 +30,7 @@ enum kind {
 #define HOP_REMEMBER 1 /* the function's port finds the path by the flow */
 #define HOP_MAC 2 /* the function's port finds the path in the source address */
 #define HOP_LIVE 4 /* flows may start here: Table.Paths has the SPI */
+#define HOP_CONTEXT 16 /* packets that have no header yet get one with metadata */
 #define HOP_PEER 8 /* the port is one end of a veth whose other end is a function's, elsewhere */
 
 struct hop {
@@ -48,6 +49,7 @@ struct hop {
 	__u8 pad;
 	__u8 dmac[6]; /* 0: ask the kernel's neighbours */
 	__u8 smac[6];
+	__be32 context[4]; /* HOP_CONTEXT: of MD type 2, for a header that is put on here */
 };
 
 struct hop_key {

@@ -105,7 +105,7 @@ func (g *Grammar) functionMAC() {
 
 // hop is a place on a path of the table, or nearly.
 func (g *Grammar) hop() (uint32, uint8) {
-	spis := [...]uint32{spiForward, spiForward, spiForward, spiForward, spiSecond, spiSecond, spiReverse, spiBranch, spiLoop, spiIPv6, spiBorder}
+	spis := [...]uint32{spiForward, spiForward, spiForward, spiForward, spiSecond, spiSecond, spiReverse, spiBranch, spiLoop, spiIPv6, spiBorder, spiTold, spiTold, spiTold6}
 	spi := spis[g.rng.IntN(len(spis))]
 	switch g.rng.IntN(16) {
 	case 0:

@@ -30,6 +30,8 @@ const (
 	spiLoop    = 0x0d0014 // classified again for ever
 	spiIPv6    = 0x0e0015 // over an IPv6 underlay
 	spiBorder  = 0x0f0016 // leaves the site
+	spiTold    = 0x100017 // has metadata
+	spiTold6   = 0x110018 // and so has this, over an IPv6 underlay
 )
 
 // smallMTU keeps packets short that are too big.
@@ -71,6 +73,10 @@ func Table() *path.Table {
 		}
 		return n
 	}
+	told := func(n path.NextHop, metadata string) path.NextHop {
+		n.Metadata = metadata
+		return n
+	}
 	server := path.NextHop{Kind: path.KindEnd, Port: PortServer, SrcMAC: mac(2), DstMAC: mac(0x82), Reverse: spiReverse, ReverseZone: 2}
 	border := tunnel(path.KindNode, PortBorder, 0, "198.51.100.9")
 	border.Border = true
@@ -108,10 +114,22 @@ func Table() *path.Table {
 
 			{SPI: spiBorder, SI: 255}: border,
 			{SPI: spiBorder, SI: 254}: server,
+
+			{SPI: spiTold, SI: 255}: told(tunnel(path.KindGPE, PortGPE, 3, "192.0.2.33"), "gold"),
+			{SPI: spiTold, SI: 254}: plain(PortFlow, 2, path.StateFlow),
+			{SPI: spiTold, SI: 253}: told(path.NextHop{Kind: path.KindEther, Port: PortEther, Function: 4, SrcMAC: mac(8), DstMAC: mac(0x48)}, "gold"),
+			{SPI: spiTold, SI: 252}: plain(PortMAC, 0, path.StateMAC),
+			{SPI: spiTold, SI: 251}: told(tunnel(path.KindNode, PortUnderlay, 0, "198.51.100.2"), "gold"),
+			{SPI: spiTold, SI: 250}: server,
+
+			{SPI: spiTold6, SI: 255}: told(tunnel(path.KindNode, PortUnderlay, 0, "2001:db8:e::2"), "twelve bytes"),
+			{SPI: spiTold6, SI: 254}: told(tunnel(path.KindGPE, PortGPE, 3, "2001:db8:f::33"), "twelve bytes"),
+			{SPI: spiTold6, SI: 253}: server,
 		},
 		Paths: map[uint32]path.Live{
 			spiForward: {MTU: smallMTU, Class: 0}, spiSecond: {MTU: smallMTU, Class: 0}, spiReverse: {MTU: 1440, Class: 6},
 			spiBranch: {MTU: 1440, Class: 1}, spiLoop: {MTU: 1440, Class: 2}, spiIPv6: {MTU: 1420, Class: 3}, spiBorder: {MTU: 1300, Class: 7},
+			spiTold: {MTU: 1420, Class: 9}, spiTold6: {MTU: 1420, Class: 9},
 		},
 	}
 	t.Classes = []path.Class{
@@ -124,6 +142,7 @@ func Table() *path.Table {
 		{Chain: "default/both/reverse", Spread: []uint32{spiReverse}},
 		{Chain: "default/border", Spread: []uint32{spiBorder}},
 		{Chain: "default/exempt", Pass: true},
+		{Chain: "default/both@told", Spread: []uint32{spiTold, spiTold6, spiTold}},
 	}
 	rule := func(class, port uint16, proto uint8, dst path.Span) path.Rule {
 		return path.Rule{Class: class, Port: port, Proto: proto, SrcPort: path.AnyPort, DstPort: dst, DSCP: path.AnyDSCP}
@@ -145,6 +164,7 @@ func Table() *path.Table {
 		rule(1, PortClient, flow.ProtoTCP, path.Span{From: 8000, To: 8999}),
 		rule(2, PortClient, flow.ProtoUDP, one(7)),
 		rule(7, PortClient, flow.ProtoUDP, one(4500)),
+		rule(9, PortClient, flow.ProtoTCP, one(9000)),
 		sources, prefix, prefix6,
 		rule(6, PortServer, flow.ProtoTCP, path.AnyPort),
 	}

@@ -232,7 +232,11 @@ func (p shownPath) print(w io.Writer) {
 	if p.Reversed {
 		way = "back"
 	}
-	fmt.Fprintf(w, "path %d (%s), %s to %s, %.2f ms, weight %d\n", p.SPI, way, p.Ingress, p.Egress, p.LatencyMS, p.Weight)
+	fmt.Fprintf(w, "path %d (%s), %s to %s, %.2f ms, weight %d", p.SPI, way, p.Ingress, p.Egress, p.LatencyMS, p.Weight)
+	if p.Metadata != "" {
+		fmt.Fprintf(w, ", metadata %q", p.Metadata)
+	}
+	fmt.Fprintln(w)
 	fmt.Fprintln(w, "  SI\tNODE\tFUNCTION\tINSTANCE")
 	for i, s := range p.Stops {
 		name := s.Function

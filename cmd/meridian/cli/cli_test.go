@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -112,10 +113,12 @@ func run(ts *testscript.TestScript, cfg controller.Config) {
 		go func() { ended <- srv.Run(ctx) }()
 		select {
 		case <-srv.Ready():
-			ts.Defer(func() {
+			end := sync.OnceFunc(func() {
 				stop()
 				<-ended
 			})
+			controllers.Store(cfg.Data, end)
+			ts.Defer(end)
 			return
 		case err := <-ended:
 			stop()

@@ -31,7 +31,7 @@ func meshCommands() map[string]func(*testscript.TestScript, bool, []string) {
 	return map[string]func(*testscript.TestScript, bool, []string){
 		"tapped": tapped, "followed": followed, "send": send, "json-lines": jsonLines,
 		"proxy": proxy, "backend": backend, "port": port, "subst": subst, "agree": agree,
-		"untar": untar, "secretless": secretless,
+		"untar": untar, "secretless": secretless, "revision": revision, "restart": restart,
 		"occupy": occupy, "twin": twin, "twin-node": func(ts *testscript.TestScript, _ bool, args []string) { report(ts, args[0], args[1], 2, 1, "") },
 	}
 }

@@ -152,8 +152,15 @@ func (s *Server) addOwners(x *mesh.Explanation) {
 		}
 		return ""
 	}
-	if p := strings.SplitN(x.Rule, "/", 3); len(p) == 3 {
-		for _, kind := range []string{mesh.KindGRPCRoute, mesh.KindHTTPRoute} {
+	kinds, parts := []string{mesh.KindGRPCRoute, mesh.KindHTTPRoute}, 3
+	switch x.Protocol {
+	case mesh.ExplainTCP:
+		kinds, parts = []string{mesh.KindTCPRoute, mesh.KindTLSRoute}, 2 // their one rule has no name
+	case mesh.ExplainUDP:
+		kinds, parts = []string{mesh.KindUDPRoute}, 2
+	}
+	if p := strings.SplitN(x.Rule, "/", 3); len(p) == parts {
+		for _, kind := range kinds {
 			// A GRPCRoute's rules are named as such where they have no name; see route.Rule.
 			if o := owner(mesh.Key{Kind: kind, Namespace: p[0], Name: p[1]}); o != "" {
 				x.RuleOwner = o

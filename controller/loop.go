@@ -38,6 +38,26 @@ func (s *Server) loop(ctx context.Context, from heard) {
 	every := tickEvery
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	ticked, told := time.Now(), time.Time{} // the last tick, the last report of a node
+	plan := func(now time.Time) {
+		s.beat.Store(now.UnixNano())
+		s.tick(now)
+		ticked = now
+		select {
+		case s.looks <- struct{}{}:
+		default: // it still looks
+		}
+		wait := s.pace()
+		if wait == reportEvery && now.Sub(told) < 2*reportEvery {
+			// Nodes at rest report every 500 ms with a beat of their own. What waits a
+			// little longer than that comes with one of them, sooner or later, and goes on to.
+			wait += tickEvery
+		}
+		if wait != every || wait > reportEvery {
+			tick.Reset(wait)
+		}
+		every = wait
+	}
 	var settled <-chan time.Time
 	version := s.world.Version()
 	s.beat.Store(time.Now().UnixNano())
@@ -53,7 +73,13 @@ func (s *Server) loop(ctx context.Context, from heard) {
 			s.world.Hear(r.Value, r.At)
 		case r := <-from.nodes:
 			s.count.nodeReportsIn.Add(1)
-			s.world.Tell(r.Value, r.At)
+			if s.world.Tell(r.Value, r.At) {
+				s.sent = nil // it has no plan yet
+			}
+			told = r.At
+			if now := time.Now(); every >= reportEvery && now.Sub(ticked) >= reportEvery-tickEvery/2 {
+				plan(now) // on the wake-up of the report
+			}
 		case r := <-from.traffic:
 			s.hearTraffic(r)
 		case r := <-from.flows:
@@ -66,12 +92,7 @@ func (s *Server) loop(ctx context.Context, from heard) {
 			settled = nil
 			s.compile()
 		case now := <-tick.C:
-			s.beat.Store(now.UnixNano())
-			s.tick(now)
-			if d := s.pace(); d != every {
-				every = d
-				tick.Reset(d)
-			}
+			plan(now)
 		}
 		if v := s.world.Version(); v != version {
 			version = v
@@ -215,15 +236,17 @@ const (
 )
 
 // watchLink keeps an eye on the way to the other sites. When it comes back, and
-// now and then, a leaf asks the hub for what the mirror has not got yet.
+// now and then, a leaf asks the hub for what the mirror has not got yet. Whoever is no
+// leaf has only its store and its own connection to look at, and does with the loop.
 func (s *Server) watchLink(ctx context.Context, stop context.CancelCauseFunc) {
 	leaf := s.cfg.role() == "leaf"
-	every := reportEvery // only its store and its own connection are looked at
+	var every <-chan time.Time
+	looks := s.looks
 	if leaf {
-		every = tickEvery
+		t := time.NewTicker(tickEvery)
+		defer t.Stop()
+		every, looks = t.C, nil
 	}
-	t := time.NewTicker(every)
-	defer t.Stop()
 	now := time.Now()
 	state := linkState{since: now}
 	lookAt := now
@@ -257,7 +280,9 @@ func (s *Server) watchLink(ctx context.Context, stop context.CancelCauseFunc) {
 		select {
 		case <-ctx.Done():
 			return
-		case now = <-t.C:
+		case now = <-every:
+		case <-looks:
+			now = time.Now()
 		}
 	}
 }

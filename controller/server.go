@@ -100,7 +100,8 @@ type Server struct {
 	stopped chan struct{} // closed when the loop ends
 	toBus   chan publication
 	fromBus chan outcome
-	beat    atomic.Int64 // when the loop last ticked, Unix ns
+	looks   chan struct{} // after each tick
+	beat    atomic.Int64  // when the loop last ticked, Unix ns
 	link    atomic.Pointer[linkState]
 	count   counters
 	audits  audits
@@ -161,6 +162,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		toBus:     make(chan publication, 1),
 		fromBus:   make(chan outcome, 4),
 		runReady:  make(chan struct{}),
+		looks:     make(chan struct{}, 1),
 	}, nil
 }
 

@@ -13,6 +13,9 @@ import (
 const (
 	// weightsTTL is how long nodes keep to a plan that nobody renews: four renewals.
 	weightsTTL = 2 * time.Second
+	// restEvery is how often a plan is sent that leaves every request at home, and restTTL
+	// how long nodes keep to it: what they would do without it is the same.
+	restEvery, restTTL = 2 * time.Second, 6 * time.Second
 	// listen is how long a controller that starts hears reports before it sends
 	// weights: nodes keep to the plan they have, which knows more than an empty world.
 	listen = reportEvery + tickEvery
@@ -35,7 +38,12 @@ func (s *Server) tick(now time.Time) {
 		return
 	}
 	s.weights.Links = s.shareBudgets(now)
-	due := now.Sub(s.sentAt) >= reportEvery-tickEvery/2 || moved(s.sent, s.weights)
+	every := reportEvery
+	if s.pace() == reportEvery && len(s.weights.Links) == 0 {
+		every = restEvery
+		s.weights.ExpiresAt = now.Add(restTTL)
+	}
+	due := now.Sub(s.sentAt) >= every-tickEvery/2 || moved(s.sent, s.weights)
 	if due && now.Sub(s.started) >= listen {
 		s.planSeq++
 		s.weights.Seq = s.planSeq
@@ -47,11 +55,15 @@ func (s *Server) tick(now time.Time) {
 	s.tellTraffic(now)
 	if now.Sub(s.reportAt) >= reportEvery-tickEvery/2 {
 		s.reportAt = now
-		if err := s.conn.PublishReport(s.report(now)); err == nil {
+		if r := s.report(now); s.audible() && s.conn.PublishReport(r) == nil {
 			s.count.reportsOut.Add(1)
 		}
 	}
 }
+
+// audible tells whether there may be somebody who hears this site's reports. A site
+// alone and a hub without a link have their nodes only, which read plans.
+func (s *Server) audible() bool { return s.cfg.role() == "external" || s.nats.Links() > 0 }
 
 // plan plans every shared service anew.
 func (s *Server) plan(now time.Time) *mesh.Weights {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -17,12 +18,13 @@ import (
 	"github.com/meridian-mesh/meridian/controller/plan"
 	"github.com/meridian-mesh/meridian/controller/price"
 	"github.com/meridian-mesh/meridian/edgeproxy/inband"
+	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 	"github.com/meridian-mesh/meridian/edgeproxy/share"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 	"github.com/meridian-mesh/meridian/geo/rtt"
 )
 
-// tickEvery is how often a node plans anew.
+// tickEvery is how often a node plans anew, but at rest ([pulse]).
 const tickEvery = 100 * time.Millisecond
 
 // CooperationConfig is what a Cooperation needs to know of its node.
@@ -45,6 +47,7 @@ type Cooperation struct {
 	CooperationConfig
 	ledger share.Ledger
 	peers  chan []peer // to the prober
+	woken  chan struct{}
 
 	mu       sync.Mutex
 	node     *share.Node
@@ -54,6 +57,7 @@ type Cooperation struct {
 	rtts     map[string]*rtt.Estimate
 	last     map[mesh.ServiceKey]inForce
 	counts   map[mesh.ServiceKey]*share.Counters
+	plan     []mesh.ServiceWeights // the controller's last
 	changes  history
 	said     map[string]bool
 	mute     map[string]fault // by site, where the last probe failed
@@ -99,6 +103,7 @@ func NewCooperation(cfg CooperationConfig) *Cooperation {
 	c := &Cooperation{
 		CooperationConfig: cfg,
 		peers:             make(chan []peer, 1),
+		woken:             make(chan struct{}, 1),
 		rtts:              map[string]*rtt.Estimate{},
 		last:              map[mesh.ServiceKey]inForce{},
 		counts:            map[mesh.ServiceKey]*share.Counters{},
@@ -158,6 +163,7 @@ func (c *Cooperation) configure(services []share.Service, ways []way) error {
 		return err
 	}
 	c.services, c.ways = services, ways
+	c.wake()
 	estimates := map[string]*rtt.Estimate{}
 	for _, w := range ways {
 		e := c.rtts[w.Site]
@@ -232,16 +238,32 @@ func (c *Cooperation) Run(ctx context.Context, loads Loads) error {
 		p.secure = ways.Secure
 	}
 	wg.Go(func() { p.run(ctx, c.peers) })
-	t := time.NewTicker(tickEvery)
-	defer t.Stop()
+	var watch *loop.Watch
+	if s, ok := loads.(*Server); ok {
+		watch = s.watch
+	}
+	pulse := newPulse(watch, c.woken)
+	defer pulse.stop()
 	var buf []ServiceLoad
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-t.C:
-			buf = c.tick(loads, buf)
+		case <-c.woken:
+			pulse.wake()
+		case at := <-pulse.timer.C:
+			var busy bool
+			buf, busy = c.tick(loads, buf)
+			pulse.ticked(at, busy)
 		}
+	}
+}
+
+// wake has the next tick come as soon as ever.
+func (c *Cooperation) wake() {
+	select {
+	case c.woken <- struct{}{}:
+	default: // it is awake by that
 	}
 }
 
@@ -254,9 +276,15 @@ func (c *Cooperation) SetWeights(w *mesh.Weights) {
 	if c.now == nil {
 		return // the next one comes in half a second
 	}
-	// A plan that came twice or out of order is nobody's fault.
-	if err := c.node.SetWeights(c.now(), w); err != nil && !errors.Is(err, share.ErrOld) {
+	switch err := c.node.SetWeights(c.now(), w); {
+	case errors.Is(err, share.ErrOld): // it came twice or out of order: nobody's fault
+	case err != nil:
 		c.once("weights are refused", err)
+	default:
+		if !reflect.DeepEqual(w.Services, c.plan) {
+			c.wake()
+		}
+		c.plan = w.Services
 	}
 }
 
@@ -269,8 +297,10 @@ func (c *Cooperation) once(what string, err error) {
 	}
 }
 
-// tick decides what is in force for the next 100 ms.
-func (c *Cooperation) tick(loads Loads, buf []ServiceLoad) []ServiceLoad {
+// tick decides what is in force until the next, in 100 ms or, while nothing is busy, later.
+// With other sites to share with something always is: what they say is to be known
+// before somebody asks.
+func (c *Cooperation) tick(loads Loads, buf []ServiceLoad) (_ []ServiceLoad, busy bool) {
 	now, wall := loads.Now(), time.Now()
 	buf = loads.Loads(buf[:0])
 	c.mu.Lock()
@@ -295,7 +325,7 @@ func (c *Cooperation) tick(loads Loads, buf []ServiceLoad) []ServiceLoad {
 			c.once("report is not sent", err)
 		}
 	}
-	return buf
+	return buf, out.Busy || len(c.ways) > 0 && len(c.services) > 0
 }
 
 // budgetAlone grants a node without a controller what the budgets of its links leave, by

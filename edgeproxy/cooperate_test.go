@@ -103,7 +103,7 @@ func (r *rig) run(d time.Duration, perSecond int) {
 		l.Demand += n
 		l.Arrivals += n
 		l.Completions += n
-		buf = r.tick(r.loads, buf)
+		buf, _ = r.tick(r.loads, buf)
 	}
 }
 

@@ -102,7 +102,7 @@ func siteObjects(endpoints, gateways map[string]string) mesh.Objects {
 
 // named is a backend that says its name and the in-band fields it should not see.
 func named(t *testing.T, name string) string {
-	return backend(t, func(w http.ResponseWriter, r *http.Request) {
+	return http2Backend(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Meridian-Load", "forged by a backend")
 		fmt.Fprint(w, name, " ", r.Header.Get("X-Forwarded-For"))
 		for k := range r.Header {

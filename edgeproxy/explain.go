@@ -31,7 +31,7 @@ func (s *Server) Explain(q *mesh.ExplainQuery) (*mesh.Explanation, error) {
 	if st == nil || snap == nil {
 		return nil, errors.New("nothing is served yet: there is no configuration in force")
 	}
-	x := explainer{s: s, v: st.View, snap: snap, now: s.Now()}
+	x := explainer{s: s, v: st.View, snap: snap, now: s.Now(), refused: "503"}
 	out := &mesh.Explanation{Site: string(st.View.Site), Generation: st.View.Generation}
 	if c, ok := s.deps.Sharing.(*Cooperation); ok {
 		x.coop, out.Node = c, c.Node
@@ -47,6 +47,9 @@ func (s *Server) Explain(q *mesh.ExplainQuery) (*mesh.Explanation, error) {
 		out.Backends = append(out.Backends, b)
 		return out, nil
 	}
+	if q.Protocol != "" {
+		return out, x.stream(out, q)
+	}
 	err := x.route(out, q)
 	return out, err
 }
@@ -60,6 +63,8 @@ type explainer struct {
 	now  int64
 	// fields are those of the request.
 	fields []stream.Field
+	// refused is what becomes of a request that is not served.
+	refused string
 }
 
 // route finds the listener and the rule.
@@ -169,6 +174,9 @@ func chainsOf(f *route.Filters) (out []string) {
 		}
 		out = append(out, text)
 	}
+	if f.Onward.Key != "" {
+		out = append(out, fmt.Sprintf("%s, of packets: its connections carry DSCP %d", f.Onward.Key, f.Onward.CodePoint))
+	}
 	return out
 }
 
@@ -199,10 +207,10 @@ func (x *explainer) backend(e *mesh.ExplainedBackend, svc *view.Service) {
 		e.Sharing = "not shared"
 		home := mesh.ExplainedSite{Site: string(x.v.Site), Home: true, Chance: 1, InFlight: svc.Busy(), Why: "the service is not shared with other sites"}
 		if class := svc.Class(x.fields); svc.Full(class, home.InFlight) {
-			home.Chance, home.Why = 0, fmt.Sprintf("%d in flight here: from %d on requests are refused (503)", home.InFlight, svc.FullAt(class))
+			home.Chance, home.Why = 0, fmt.Sprintf("%d in flight here: from %d on it is refused (%s)", home.InFlight, svc.FullAt(class), x.refused)
 		}
 		if !serves {
-			home.Chance, home.Why = 0, cmp.Or(svc.Fenced, "no endpoint here can serve")+" (503)"
+			home.Chance, home.Why = 0, cmp.Or(svc.Fenced, "no endpoint here can serve")+" ("+x.refused+")"
 		}
 		e.Sites = append(e.Sites, home)
 		return

@@ -19,7 +19,7 @@ import (
 )
 
 // rawBackend serves each accepted connection with serve, in turn numbered from 0.
-func rawBackend(t *testing.T, serve func(n int, c net.Conn, in *bufio.Reader)) string {
+func rawBackend(t testing.TB, serve func(n int, c net.Conn, in *bufio.Reader)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

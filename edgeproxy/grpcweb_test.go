@@ -322,8 +322,12 @@ func TestGRPCWebHoldsBack(t *testing.T) {
 			for last := uint64(1); last != p.Stats().BytesSent; time.Sleep(100 * time.Millisecond) {
 				last = p.Stats().BytesSent
 			}
+			most := 1 << 20
+			if len(way) > 1 { // between sites the window of a stream that was fast has grown by a MiB
+				most += 3 << 19
+			}
 			for _, p := range way {
-				if n := p.memoryInUse(); n > 1<<20 {
+				if n := p.memoryInUse(); n > most {
 					t.Errorf("%d bytes of buffers are used for a client that takes nothing", n)
 				}
 			}

@@ -448,6 +448,7 @@ func TestPassthrough(t *testing.T) {
 		{"narrow", "x.b.test", "wild"}, {"narrow", "a.test", ""},
 	} {
 		t.Run(tt.listener+" "+tt.name, func(t *testing.T) {
+			explainsTLS(t, p, tt.listener, tt.name, tt.want)
 			c := tls.Client(p.stream(tt.listener), &tls.Config{ServerName: tt.name, InsecureSkipVerify: true})
 			err := c.Handshake()
 			if tt.want == "" {

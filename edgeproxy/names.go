@@ -9,11 +9,12 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/resolve"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
+	"github.com/meridian-mesh/meridian/internal/beat"
 )
 
 const (
-	// healthEvery is how often endpoints are judged.
-	healthEvery = 100 * time.Millisecond
+	// healthEvery is how often endpoints are judged, but at rest ([pulse]).
+	healthEvery = tickEvery
 	// modulesEvery is how often the files of WebAssembly modules are looked at.
 	modulesEvery = time.Second
 	// firstAnswer is how long a new configuration waits for DNS.
@@ -22,19 +23,24 @@ const (
 
 // tend judges endpoints and applies what DNS changes until ctx ends.
 func (s *Server) tend(ctx context.Context) {
-	t := time.NewTicker(healthEvery)
-	defer t.Stop()
-	files := time.NewTicker(modulesEvery)
+	p := newPulse(s.watch, make(chan struct{}, 1))
+	defer p.stop()
+	files := beat.Every(modulesEvery)
 	defer files.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-t.C:
+		case <-p.woken:
+			p.wake()
+		case at := <-p.timer.C:
+			busy := false
 			if st := s.state.Load(); st != nil {
-				s.health.tick(s.Now(), st.View)
+				busy = s.health.tick(s.Now(), st.View)
 			}
+			p.ticked(at, busy)
 		case <-files.C:
+			files.Again()
 			if !s.modulesChanged() {
 				continue
 			}

@@ -123,7 +123,7 @@ func toOne(addrs ...string) mesh.Objects {
 	}
 }
 
-func backend(t *testing.T, h http.HandlerFunc) string {
+func backend(t testing.TB, h http.HandlerFunc) string {
 	t.Helper()
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)

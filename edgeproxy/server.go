@@ -27,6 +27,7 @@ import (
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
 	"github.com/meridian-mesh/meridian/edgeproxy/view"
 	"github.com/meridian-mesh/meridian/edgeproxy/worker"
+	"github.com/meridian-mesh/meridian/internal/beat"
 )
 
 // Defaults of [Config].
@@ -55,6 +56,7 @@ type Server struct {
 	certs         *tlsio.Store
 	health        *health
 	tap           *tap.Tap
+	watch         *loop.Watch   // of all loops
 	started       chan struct{} // closed when Run has begun
 	stopped       chan struct{} // closed when the loops have ended
 
@@ -97,6 +99,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		names:         resolve.New(cfg.Resolver),
 		certs:         tlsio.NewStore(deps.Log, deps.Now),
 		health:        newHealth(deps.Log),
+		watch:         new(loop.Watch),
 		started:       make(chan struct{}),
 		stopped:       make(chan struct{}),
 	}
@@ -113,6 +116,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		if err != nil {
 			return nil, err
 		}
+		w.Loop.Watch = s.watch
 		s.shared.Workers = append(s.shared.Workers, w)
 	}
 	return s, nil
@@ -269,13 +273,14 @@ func (s *Server) force(next *worker.State, opened []*worker.Listener) error {
 // rebind tries again, until the end, to bind what could not be bound: the one who
 // held the address may be gone.
 func (s *Server) rebind() {
-	tick := time.NewTicker(rebindEvery)
+	tick := beat.Every(rebindEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-s.stopped:
 			return
 		case <-tick.C:
+			tick.Again()
 		}
 		if st := s.state.Load(); st == nil || len(st.Unbound) == 0 {
 			continue

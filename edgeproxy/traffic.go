@@ -9,6 +9,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/mesh"
 	"github.com/meridian-mesh/meridian/edgeproxy/upstream"
+	"github.com/meridian-mesh/meridian/internal/beat"
 )
 
 // trafficEvery is how often a node tells who talked to whom: the means that are made of
@@ -94,7 +95,7 @@ func NewTraffic(cfg TrafficConfig) *Traffic {
 
 // Run reports until ctx ends, and once more then.
 func (t *Traffic) Run(ctx context.Context, s *Server) error {
-	tick := time.NewTicker(trafficAtOnce)
+	tick := beat.Every(trafficAtOnce)
 	defer tick.Stop()
 	for {
 		select {
@@ -102,11 +103,21 @@ func (t *Traffic) Run(ctx context.Context, s *Server) error {
 			t.report(s, time.Now())
 			return nil
 		case now := <-tick.C:
+			tick.Again()
+			if !t.any && now.Sub(t.since) < trafficEvery-trafficAtOnce/2 && !t.flowed(s) {
+				continue // the message of a second in which nothing was is its own cost
+			}
 			if first := !t.any; t.report(s, now) && first {
 				tick.Reset(trafficEvery)
 			}
 		}
 	}
+}
+
+// flowed tells whether there is anything to tell of.
+func (t *Traffic) flowed(s *Server) bool {
+	t.flows = s.Flows(t.flows[:0])
+	return slices.ContainsFunc(t.flows, func(f Flow) bool { return f.Sum != (upstream.Sum{}) })
 }
 
 // report says whether it has told of something, ever.

@@ -33,7 +33,7 @@ type listener struct {
 	resolved judgement
 	conflict judgement
 	attached int
-	// taken says that a route has a listener that only one can have.
+	// taken says that a route has the listener of which only one of its kind can have it.
 	taken bool
 	mesh  *mesh.Listener // nil where it is not served
 }
@@ -146,6 +146,9 @@ func (t *translation) judge(g *gateway, spec *Listener) *listener {
 		l.accepted = judgement{Accepted, false, mesh.ReasonUnsupportedProtocol, fmt.Sprintf("protocol %q is not served", spec.Protocol)}
 		return l
 	}
+	if spec.Protocol == mesh.ProtocolTLS && spec.TLS != nil && cmp.Or(spec.TLS.Mode, mesh.TLSTerminate) == mesh.TLSTerminate {
+		kinds = append(slices.Clone(kinds), mesh.KindTCPRoute) // what comes out of the session is TCP
+	}
 	l.takes(kinds)
 	m := &mesh.Listener{Name: spec.Name, Hostname: spec.Hostname, Port: spec.Port, Protocol: spec.Protocol,
 		AllowedRoutes: &mesh.AllowedRoutes{Namespaces: &mesh.RouteNamespaces{From: mesh.NamespacesAll}}}
@@ -200,11 +203,6 @@ func (t *translation) listenerTLS(g *gateway, l *listener, m *mesh.Listener) {
 		return
 	}
 	m.TLS = &mesh.ListenerTLS{Mode: cmp.Or(l.TLS.Mode, mesh.TLSTerminate), Options: l.TLS.Options}
-	if l.Protocol == mesh.ProtocolTLS && m.TLS.Mode == mesh.TLSTerminate {
-		unserved("tls.mode Terminate is not served for protocol TLS by this version: use protocol HTTPS, or mode Passthrough")
-		l.kinds = []RouteKind{}
-		return
-	}
 	if m.TLS.Mode == mesh.TLSPassthrough {
 		return
 	}

@@ -70,7 +70,7 @@ func (t *translation) route(r *Route) {
 			continue // somebody else's, or not there
 		}
 		list, j := t.attach(r, &ref, g)
-		waits := len(list) > 0 && !slices.ContainsFunc(list, func(l *listener) bool { return !l.taken })
+		waits := len(list) > 0 && r.whole() && !slices.ContainsFunc(list, func(l *listener) bool { return !l.taken })
 		if waits {
 			j.message = "accepted, and without traffic: an older " + r.Kind + " has the listener"
 		}
@@ -80,7 +80,7 @@ func (t *translation) route(r *Route) {
 				continue
 			}
 			attached[l] = true
-			if l.taken {
+			if l.taken && r.whole() {
 				continue
 			}
 			if l.mesh != nil && g.serves() {

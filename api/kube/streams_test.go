@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -99,9 +100,10 @@ spec: {parentRefs: [{name: s}], rules: [{backendRefs: [{name: web, port: 80}]}]}
 	}
 }
 
-// What a TLS listener of mode Terminate would take it says as the suite wants it: none.
+// Of TLS a listener ends sessions, with the certificate of its Secret, and takes what is in
+// them, or passes them on; by hostname both on one port.
 func TestTLSListeners(t *testing.T) {
-	lines := said(Translate(read(t, base+`
+	in := read(t, base+`
 ---
 kind: Gateway
 metadata: {name: s, namespace: shop, creationTimestamp: "2026-01-01T00:00:02Z"}
@@ -109,18 +111,64 @@ spec:
   gatewayClassName: meridian
   listeners:
   - {name: end, port: 443, protocol: TLS, hostname: end.example.com, tls: {mode: Terminate, certificateRefs: [{name: cert}]}, allowedRoutes: {kinds: [{kind: TLSRoute}]}}
-  - {name: pass, port: 444, protocol: TLS, hostname: abc.example.com, tls: {mode: Passthrough}, allowedRoutes: {kinds: [{kind: TCPRoute}, {kind: TLSRoute}]}}
+  - {name: pass, port: 443, protocol: TLS, hostname: abc.example.com, tls: {mode: Passthrough}, allowedRoutes: {kinds: [{kind: TCPRoute}, {kind: TLSRoute}]}}
+  - {name: whole, port: 444, protocol: TLS, tls: {certificateRefs: [{name: cert}]}}
+  - {name: bare, port: 445, protocol: TLS, hostname: no.example.com, tls: {mode: Terminate, certificateRefs: [{name: gone}]}}
+---
+kind: Secret
+metadata: {name: cert, namespace: shop}
+data: {tls.crt: Y2VydA==, tls.key: a2V5}
 ---
 kind: TLSRoute
-metadata: {name: r, namespace: shop}
-spec: {parentRefs: [{name: s}], hostnames: ["*.example.com"], rules: [{backendRefs: [{name: gone, port: 443}]}]}`), noon))
+metadata: {name: r, namespace: shop, creationTimestamp: "2026-01-01T00:00:04Z"}
+spec: {parentRefs: [{name: s}], hostnames: ["*.example.com"], rules: [{backendRefs: [{name: web, port: 80}]}]}
+---
+kind: TCPRoute
+metadata: {name: t, namespace: shop, creationTimestamp: "2026-01-01T00:00:03Z"}
+spec: {parentRefs: [{name: s, port: 444}], rules: [{backendRefs: [{name: web, port: 80}]}]}
+---
+kind: TCPRoute
+metadata: {name: none, namespace: shop}
+spec: {parentRefs: [{name: s, sectionName: pass}], rules: [{backendRefs: [{name: web, port: 80}]}]}`)
+	in.Certificates = "/var/lib/meridian/certificates"
+	out := Translate(in, noon)
+	lines := said(out)
+	const good = " Accepted=True/Accepted Programmed=True/Programmed ResolvedRefs=True/ResolvedRefs Conflicted=False/NoConflicts"
 	for _, want := range []string{
-		"Gateway shop/s:end [] 0 Accepted=False/UnsupportedValue Programmed=False/Invalid ResolvedRefs=True/ResolvedRefs Conflicted=False/NoConflicts",
+		"Gateway shop/s:end [TLSRoute] 1" + good,
 		"Gateway shop/s:pass [TLSRoute] 1 Accepted=True/Accepted Programmed=True/Programmed ResolvedRefs=False/InvalidRouteKinds Conflicted=False/NoConflicts",
-		"TLSRoute shop/r:s Accepted=True/Accepted ResolvedRefs=False/BackendNotFound",
+		"Gateway shop/s:whole [TLSRoute TCPRoute] 2" + good,
+		"Gateway shop/s:bare [TLSRoute TCPRoute] 1 Accepted=True/Accepted Programmed=False/Invalid ResolvedRefs=False/InvalidCertificateRef Conflicted=False/NoConflicts",
+		"TLSRoute shop/r:s Accepted=True/Accepted ResolvedRefs=True/ResolvedRefs",
+		"TCPRoute shop/t:s Accepted=True/Accepted ResolvedRefs=True/ResolvedRefs",
+		"TCPRoute shop/none:spass Accepted=False/NotAllowedByListeners ResolvedRefs=True/ResolvedRefs",
 	} {
 		if !slices.Contains(lines, want) {
 			t.Errorf("want %q in\n%s", want, strings.Join(lines, "\n"))
 		}
+	}
+	var served []string
+	for _, g := range out.Objects.Gateways {
+		for _, l := range g.Spec.Listeners {
+			if l.TLS != nil {
+				served = append(served, fmt.Sprint(l.Name, " ", l.TLS.Mode, " ", len(l.TLS.CertificateRefs)))
+			}
+		}
+	}
+	if want := []string{"end Terminate 1", "pass Passthrough 0", "whole Terminate 1"}; !slices.Equal(served, want) {
+		t.Errorf("served are %q, want %q", served, want)
+	}
+	joined := map[string]int{}
+	for _, r := range out.Objects.TLSRoutes {
+		joined["TLSRoute "+r.Metadata.Name] = len(r.Spec.ParentRefs)
+	}
+	for _, r := range out.Objects.TCPRoutes {
+		joined["TCPRoute "+r.Metadata.Name] = len(r.Spec.ParentRefs)
+	}
+	if joined["TLSRoute r"] != 3 || joined["TCPRoute t"] != 1 || len(joined) != 2 {
+		t.Errorf("joined listeners by route: %v", joined)
+	}
+	if err := mesh.Validate(&out.Objects); err != nil {
+		t.Error(err)
 	}
 }

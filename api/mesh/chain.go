@@ -224,6 +224,8 @@ type ChainNodeSpec struct {
 	// where the underlay is trusted that far. Headers there carry a code (RFC 9145).
 	Border *ChainUnderlay `json:"border,omitempty"`
 	Links  []ChainLink    `json:"links,omitempty"`
+	// Redirect is absent where processes of the node reach services by themselves.
+	Redirect *Redirect `json:"redirect,omitempty"`
 }
 
 // ChainPort is an interface whose packets are classified.

@@ -90,6 +90,7 @@ func Check(o *Objects) []Condition {
 	c.certificates()
 	c.chains()
 	c.requirements()
+	c.redirects()
 	return c.found
 }
 
@@ -179,6 +180,10 @@ func (c *checker) route(r *HTTPRoute) {
 	}
 	for i, p := range r.Spec.ParentRefs {
 		path := fmt.Sprintf("spec.parentRefs[%d]", i)
+		if p.Kind == KindMeshService {
+			c.serviceParent(r, &p, path)
+			continue
+		}
 		g := c.gateways[p.Namespace+"/"+p.Name]
 		if g == nil {
 			add(path, ReasonNoMatchingParent, "there is no Gateway %s/%s%s", p.Namespace, p.Name, c.perhaps(p.Name, c.gateways))

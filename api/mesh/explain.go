@@ -3,6 +3,7 @@ package mesh
 import (
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -19,15 +20,29 @@ type ExplainQuery struct {
 	Listener string `json:"listener,omitempty"`
 	// Service stands in place of host and path: it is served where it is asked.
 	Service ServiceKey `json:"service,omitempty"`
+	// Protocol is empty for a request of HTTP, ExplainTCP for a connection that is passed
+	// on whole (Host is then the server name of TLS), ExplainUDP for datagrams. These come
+	// to the listener's Port, 0 for any.
+	Protocol string `json:"protocol,omitempty"`
+	Port     int    `json:"port,omitempty"`
 }
+
+// What [ExplainQuery.Protocol] may be.
+const (
+	ExplainTCP = "tcp"
+	ExplainUDP = "udp"
+)
 
 // Values writes the query for a URL; [ParseExplainQuery] reads it.
 func (q *ExplainQuery) Values() url.Values {
 	v := url.Values{}
-	for name, s := range map[string]string{"host": q.Host, "path": q.Path, "method": q.Method, "listener": q.Listener, "service": string(q.Service)} {
+	for name, s := range map[string]string{"host": q.Host, "path": q.Path, "method": q.Method, "listener": q.Listener, "service": string(q.Service), "protocol": q.Protocol} {
 		if s != "" {
 			v.Set(name, s)
 		}
+	}
+	if q.Port != 0 {
+		v.Set("port", strconv.Itoa(q.Port))
 	}
 	for _, h := range q.Headers {
 		v.Add("header", h)
@@ -40,7 +55,14 @@ func (q *ExplainQuery) Values() url.Values {
 func ParseExplainQuery(v url.Values) (*ExplainQuery, error) {
 	q := &ExplainQuery{
 		Host: v.Get("host"), Path: v.Get("path"), Method: v.Get("method"),
-		Listener: v.Get("listener"), Service: ServiceKey(v.Get("service")), Headers: v["header"],
+		Listener: v.Get("listener"), Service: ServiceKey(v.Get("service")), Headers: v["header"], Protocol: v.Get("protocol"),
+	}
+	if port := v.Get("port"); port != "" {
+		n, err := strconv.Atoi(port)
+		if err != nil {
+			return q, fmt.Errorf("port %q: want a number", port)
+		}
+		q.Port = n
 	}
 	return q, q.Check()
 }
@@ -54,7 +76,13 @@ func (q *ExplainQuery) Check() error {
 		if ns, name, ok := strings.Cut(string(q.Service), "/"); !ok || ns == "" || name == "" {
 			return fmt.Errorf("service %q: want namespace/name", q.Service)
 		}
+		if q.Protocol != "" || q.Port != 0 {
+			return fmt.Errorf("service %s: it stands in place of protocol and port", q.Service)
+		}
 		return nil
+	}
+	if q.Protocol != "" || q.Port != 0 {
+		return q.checkStream()
 	}
 	if q.Path == "" {
 		q.Path = "/"
@@ -73,12 +101,30 @@ func (q *ExplainQuery) Check() error {
 	return nil
 }
 
+func (q *ExplainQuery) checkStream() error {
+	switch {
+	case q.Protocol == "":
+		return fmt.Errorf("port %d: it is of a connection or of datagrams: give protocol %s or %s too", q.Port, ExplainTCP, ExplainUDP)
+	case q.Protocol != ExplainTCP && q.Protocol != ExplainUDP:
+		return fmt.Errorf("protocol %q: want %s or %s, or none for a request of HTTP", q.Protocol, ExplainTCP, ExplainUDP)
+	case q.Port < 0 || q.Port > 65535:
+		return fmt.Errorf("port %d: want 1 to 65535", q.Port)
+	case q.Path != "" || q.Method != "" || len(q.Headers) > 0:
+		return fmt.Errorf("protocol %s: path, method and headers are a request's of HTTP", q.Protocol)
+	case q.Protocol == ExplainUDP && q.Host != "":
+		return fmt.Errorf("host %s: datagrams name no host", q.Host)
+	}
+	return nil
+}
+
 // Explanation says where a request goes at one node, at one moment, and why. Its
 // chances are those of the first attempt.
 type Explanation struct {
 	Site       string     `json:"site,omitempty"`
 	Node       string     `json:"node,omitempty"`
 	Generation Generation `json:"generation"`
+	// Protocol is the query's: a proxy that does not know of it says none.
+	Protocol string `json:"protocol,omitempty"`
 	// Listener took the request, namespace/gateway/listener.
 	Listener string `json:"listener,omitempty"`
 	// Path is the path as it was matched.

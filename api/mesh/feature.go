@@ -62,6 +62,10 @@ var features = []feature{
 			return slices.ContainsFunc(s.Spec.Endpoints, func(e Endpoint) bool { return e.Capacity != nil && e.Capacity.Unit == UnitSessions })
 		})
 	}},
+	// An agent that does not know it would let connections pass the proxy and its policies by.
+	{"redirect", func(o *Objects) bool {
+		return slices.ContainsFunc(o.ChainNodes, func(n *ChainNode) bool { return n.Spec.Redirect != nil })
+	}},
 	{"route-retry", func(o *Objects) bool {
 		return slices.ContainsFunc(o.HTTPRoutes, func(r *HTTPRoute) bool {
 			return slices.ContainsFunc(r.Spec.Rules, func(r HTTPRouteRule) bool { return r.Retry != nil })

@@ -18,7 +18,7 @@ func TestRequires(t *testing.T) {
 	shared.TrafficPolicies = nil
 	for want, o := range map[string]*Objects{
 		"": mustParse(t, smallest),
-		"af-sfc-requirements,cross-namespace,external-functions,geo-fence,authorization,peer-authentication,link-budget,request-chains,route-retry,tls": shared,
+		"af-sfc-requirements,cross-namespace,external-functions,geo-fence,authorization,peer-authentication,link-budget,request-chains,redirect,route-retry,tls": shared,
 		"tls-terminate,tls":  {Gateways: []*Gateway{{Spec: GatewaySpec{Listeners: []Listener{{Protocol: ProtocolTLS, TLS: &ListenerTLS{Mode: TLSTerminate}}}}}}},
 		"listener-hostnames": {Gateways: []*Gateway{{Spec: GatewaySpec{Listeners: []Listener{{Hostnames: []string{"a.test"}}}}}}},
 		"trusted-hops":       hops(1),

@@ -58,6 +58,7 @@ var (
 	formatSPIFFE    = format{`^` + spiffeID + `$`, checkSPIFFE}
 	formatSerial    = format{`^` + serialNumber + `$`, checkSerial}
 	formatRoot      = format{`^\s*-----BEGIN CERTIFICATE-----`, checkRoot}
+	formatCgroup    = format{`^/`, checkControlGroup}
 	formatPath      = format{`^/` + pathBytes + `*$`, checkPath}
 	formatHeader    = format{"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$", checkHeader}
 	formatLabelText = format{`^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$`, checkLabelText}

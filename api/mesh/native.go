@@ -328,7 +328,7 @@ func (c *checker) missingFilter(namespace string, e *LocalObjectRef) string {
 	case at < 0:
 		return "there is no ServiceChain " + key
 	case !c.o.ServiceChains[at].Spec.OfRoutes():
-		return "ServiceChain " + key + " has an ingress of its own: a route names those that have none"
+		return c.o.ServiceChains[at].NoCodePoint()
 	}
 	return ""
 }

@@ -43,6 +43,10 @@ type NodeChains struct {
 	// the reason, the first [MaxProblems] of them.
 	Instances int               `json:"instances"`
 	Down      map[string]string `json:"down,omitempty"`
+	// Hops are those of paths that pass this node, [MaxChainHops] at most; Left is how many
+	// paths are not told of because there are more.
+	Hops []ChainPath `json:"hops,omitempty"`
+	Left int         `json:"left,omitempty"`
 }
 
 // NodeWorkload is a workload by its namespace and account, and its certificate, nil before

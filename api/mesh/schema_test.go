@@ -252,7 +252,7 @@ spec:
 apiVersion: mesh.meridian.dev/v1alpha1
 kind: MeshService
 metadata: {name: db}
-spec: {ports: [{port: 5432, protocol: tcp}]}
+spec: {ports: [{port: 5432, protocol: tcp}], addresses: [10.96.0.10, "2001:db8:1::a"]}
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
 kind: Site
@@ -300,6 +300,7 @@ spec:
   ports: [{interface: eth1, zone: 7}]
   underlay: {interface: eth0, address: 192.0.2.1}
   links: [{to: edge-2, rtt: 1ms, mbps: 1000}]
+  redirect: {controlGroups: [/kubepods.slice], proxy: {controlGroup: /meridian.slice, user: 998, addresses: ["192.0.2.1:15001", "[2001:db8::1]:15001"]}, destinations: [{network: 10.96.0.0/12}, {network: "2001:db8:1::/64", ports: [80, 443]}], exclude: {destinations: [{network: 10.96.0.1/32, ports: [443]}], ports: [22], users: [0, 998], controlGroups: [/kubepods.slice/quiet]}, failureMode: closed}
 ---
 apiVersion: mesh.meridian.dev/v1alpha1
 kind: NetworkFunction

@@ -16,6 +16,9 @@ func (s *MeshService) Key() ServiceKey {
 type MeshServiceSpec struct {
 	Ports     []ServicePort `json:"ports"`
 	Endpoints []Endpoint    `json:"endpoints,omitempty"`
+	// Addresses are the service's own, of no endpoint: clients connect to them, and
+	// [Redirect] brings the connections to a proxy.
+	Addresses []string `json:"addresses,omitempty"`
 	// SessionAffinity keeps the requests of one session at one endpoint.
 	SessionAffinity *SessionAffinity `json:"sessionAffinity,omitempty"`
 	// Export says who beyond this site may use the service. Default: this site only.

@@ -44,7 +44,7 @@ func claim(first map[string]string, r *HTTPRoute, m *HTTPRouteMatch, who string)
 	met := false
 	for _, p := range r.Spec.ParentRefs {
 		for _, h := range hosts {
-			key := fmt.Sprintf("%s/%s %s %d %s %s", p.Namespace, p.Name, p.SectionName, p.Port, strings.ToLower(h), asked)
+			key := fmt.Sprintf("%s %s/%s %s %d %s %s", p.Kind, p.Namespace, p.Name, p.SectionName, p.Port, strings.ToLower(h), asked)
 			if other := first[key]; other == "" {
 				first[key], met = who, true
 			} else if other != who {

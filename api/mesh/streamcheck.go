@@ -45,6 +45,10 @@ func (c *checker) streamRoutes() {
 func (c *checker) streamRoute(kind, protocol, port string, m ObjectMeta, parents []ParentRef, hostnames []string, rules []StreamRouteRule) {
 	for i, p := range parents {
 		path := fmt.Sprintf("spec.parentRefs[%d]", i)
+		if p.Kind == KindMeshService {
+			c.add(kind, m, path, ReasonNoMatchingParent, "a %s whose parent is a MeshService is not served: connections to its ports of protocol tcp go to its endpoints; only an HTTPRoute or a GRPCRoute can have one", kind)
+			continue
+		}
 		g := c.gateways[p.Namespace+"/"+p.Name]
 		if g == nil {
 			c.add(kind, m, path, ReasonNoMatchingParent, "there is no Gateway %s/%s%s", p.Namespace, p.Name, c.perhaps(p.Name, c.gateways))

@@ -15,6 +15,9 @@ func (q *TraceQuery) Check() error {
 	if q.Service != "" || q.Host == "" {
 		return errors.New("a request that is sent has a host: it goes to a listener, not to a service")
 	}
+	if q.Protocol != "" || q.Port != 0 {
+		return errors.New("a request that is sent is one of HTTP: leave protocol and port out")
+	}
 	if len(q.ID) < 16 {
 		return errors.New("a request that is sent has an ID of 16 bytes or more")
 	}

@@ -26,8 +26,8 @@ type ServiceReport struct {
 	// Slots is how many requests the site works on at once (c of the rule).
 	Slots float64 `json:"slots"`
 	// Learned says that Slots is not declared but learned: SlotsLowerBound while the
-	// site was never seen saturated, SlotsSettled after; empty where it is declared.
-	Learned string `json:"learned,omitempty"`
+	// site was never seen saturated, SlotsSettled after; SlotsDeclared where it is declared.
+	Learned SlotsLearned `json:"learned,omitempty"`
 	// ServiceTimeMS is the mean time of one request without waiting, in ms (s).
 	ServiceTimeMS float64 `json:"serviceTimeMs"`
 	// InFlight counts requests at the site's endpoints now, waiting ones too (n).
@@ -39,12 +39,6 @@ type ServiceReport struct {
 	// Spillers counts the sites that sent requests here lately.
 	Spillers int `json:"spillers,omitempty"`
 }
-
-// What ServiceReport.Learned says of slots that nobody declared.
-const (
-	SlotsLowerBound = "lower-bound"
-	SlotsSettled    = "settled"
-)
 
 // Weights is one site's plan, from its controller to its proxies: soft state that
 // fades when nobody renews it. ExpiresAt is by the sender's clock and for people;

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,6 +44,11 @@ type Counters struct {
 	Drops map[string]uint64 `json:"drops"`
 	// Probes are the times in which this node's instances answer probes, smoothed.
 	Probes map[string]float64 `json:"probesMs,omitempty"`
+	// Echoes are of paths that begin here; Broken says where
+	// one got no further, and EchoFailures how often that was since the agent's start.
+	Echoes       []HopEcho         `json:"echoes,omitempty"`
+	Broken       map[uint32]string `json:"broken,omitempty"`
+	EchoFailures uint64            `json:"echoFailures"`
 }
 
 // HopCounter is what one hop of a path has seen.
@@ -75,6 +81,8 @@ func (a *Agent) Counters() (*Counters, error) {
 	for name, d := range a.probes.all() {
 		c.Probes[name] = d.Seconds() * 1000
 	}
+	c.Echoes, c.Broken, c.EchoFailures = a.followed.all()
+	slices.SortFunc(c.Echoes, func(a, b HopEcho) int { return cmp.Or(cmp.Compare(a.SPI, b.SPI), cmp.Compare(b.SI, a.SI)) })
 	return c, nil
 }
 
@@ -160,6 +168,9 @@ func (a *Agent) readyz(w http.ResponseWriter, r *http.Request) {
 			}
 			b.WriteByte('\n')
 		}
+		if d := s.Redirect; d != nil {
+			b.WriteString(d.line() + "\n")
+		}
 		for _, name := range slices.Sorted(maps.Keys(s.Down)) {
 			fmt.Fprintf(&b, "instance %s is down: %s\n", name, s.Down[name])
 		}
@@ -235,10 +246,29 @@ func (a *Agent) metrics(w http.ResponseWriter, _ *http.Request) {
 	for _, r := range slices.Sorted(maps.Keys(c.Drops)) {
 		fmt.Fprintf(&b, "meridian_chain_drops_total{reason=%q} %d\n", r, c.Drops[r])
 	}
+	if d := s.Redirect; d != nil {
+		family("meridian_redirect_connections_total", "counter", "Connections of redirected processes to what is redirected, by what became of them.")
+		for _, n := range []struct {
+			result string
+			value  uint64
+		}{{"redirected", d.Redirected}, {"excluded", d.Excluded}, {"proxy-not-listening", d.NotListening}, {"failed", d.Failed}} {
+			fmt.Fprintf(&b, "meridian_redirect_connections_total{result=%q} %d\n", n.result, n.value)
+		}
+	}
 	family("meridian_chain_probe_seconds", "gauge", "Time in which an instance of this node answers probes, smoothed.")
 	for _, name := range slices.Sorted(maps.Keys(c.Probes)) {
 		fmt.Fprintf(&b, "meridian_chain_probe_seconds{instance=%q} %g\n", name, c.Probes[name]/1000)
 	}
+	family("meridian_chain_hop_echo_seconds", "gauge", "Round trip of echoes from the beginning of a path, here, to a hop, smoothed.")
+	for _, e := range c.Echoes {
+		fmt.Fprintf(&b, "meridian_chain_hop_echo_seconds{spi=\"%d\",si=\"%d\"} %g\n", e.SPI, e.SI, e.MS/1000)
+	}
+	family("meridian_chain_path_broken", "gauge", "Whether the last echo along a path that begins here did not come to its end.")
+	for _, spi := range slices.Sorted(maps.Keys(c.Broken)) {
+		fmt.Fprintf(&b, "meridian_chain_path_broken{spi=\"%d\"} 1\n", spi)
+	}
+	family("meridian_chain_echo_failures_total", "counter", "Echoes along paths that did not come to the end.")
+	fmt.Fprintf(&b, "meridian_chain_echo_failures_total %d\n", c.EchoFailures)
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	_, _ = io.WriteString(w, b.String()) // who asked may be gone
 }

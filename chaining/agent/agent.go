@@ -41,6 +41,8 @@ type Config struct {
 	// Linger is how long packets may be under way on a path that no flow takes any more.
 	Linger time.Duration
 	Log    *slog.Logger
+	// Redirector is nil where nothing of the node can be redirected.
+	Redirector Redirector
 	// Configuration tells where documents come from and what was refused, for who asks
 	// the agent; nil where that is of no interest.
 	Configuration func() Configuration
@@ -74,14 +76,15 @@ const reconcileEvery = time.Second
 
 // Agent runs one node's chains. Make it with New; Run it once.
 type Agent struct {
-	cfg     Config
-	dp      Forwarder
-	machine machine
-	wishes  chan wish
-	turns   chan struct{} // see Alive
-	ended   chan struct{} // closed when Run has returned
-	events  chan healthEvent
-	probes  probeTimes
+	cfg      Config
+	dp       Forwarder
+	machine  machine
+	wishes   chan wish
+	turns    chan struct{} // see Alive
+	ended    chan struct{} // closed when Run has returned
+	events   chan healthEvent
+	probes   probeTimes
+	followed followed
 
 	table atomic.Pointer[path.Table] // in force
 
@@ -106,6 +109,8 @@ type Status struct {
 	// answer, and those of nodes that cannot be reached.
 	Down    map[string]string `json:"down,omitempty"`
 	Applied uint64            `json:"applied"` // tables, since the agent's start
+	// Redirect is absent where nothing of the node is redirected.
+	Redirect *RedirectStatus `json:"redirect,omitempty"`
 	// Configuration is absent where nobody asked for it.
 	Configuration *Configuration `json:"configuration,omitempty"`
 }
@@ -159,6 +164,12 @@ func (a *Agent) Status() Status {
 	defer a.mu.Unlock()
 	s := a.status
 	s.Down = maps.Clone(a.status.Down)
+	if s.Redirect != nil && s.Redirect.Fault != "" {
+		s.Ready = false
+		if s.Fault == "" {
+			s.Fault = s.Redirect.Fault
+		}
+	}
 	if a.cfg.Configuration != nil {
 		c := a.cfg.Configuration()
 		s.Configuration = &c
@@ -189,6 +200,9 @@ type run struct {
 	watches map[string]*watching
 	echoes  map[netip.Addr]int
 	wg      sync.WaitGroup
+	// redirecting says that something may be redirected, by this agent or the one before.
+	redirecting   bool
+	redirectFault string // as it was logged
 }
 
 type watching struct {
@@ -202,10 +216,11 @@ type watching struct {
 func (a *Agent) Run(ctx context.Context) {
 	inner, cancel := context.WithCancel(ctx)
 	r := &run{Agent: a, ctx: inner, down: map[string]string{}, watches: map[string]*watching{},
-		cut: map[string]string{}, nodes: map[string]*watching{}, reached: make(chan nodeEvent), echoes: map[netip.Addr]int{}}
+		cut: map[string]string{}, nodes: map[string]*watching{}, reached: make(chan nodeEvent), redirecting: true, echoes: map[netip.Addr]int{}}
 	defer close(a.ended)
 	defer r.wg.Wait()
 	defer cancel()
+	r.wg.Go(func() { r.follow(inner) })
 	tick := time.NewTicker(reconcileEvery)
 	defer tick.Stop()
 	for {
@@ -239,6 +254,7 @@ func (r *run) take(o *mesh.Objects) error {
 	if r.view != nil && sameChains(o, r.objects) {
 		// A change that is under way must not end early because of something else.
 		r.objects = o
+		r.redirect()
 		return nil
 	}
 	last, before := r.objects, r.before
@@ -251,6 +267,7 @@ func (r *run) take(o *mesh.Objects) error {
 	if nodes || instances {
 		r.changed()
 	}
+	r.redirect()
 	return nil
 }
 
@@ -369,6 +386,7 @@ func (r *run) again() {
 	if r.view == nil {
 		return
 	}
+	r.redirect()
 	if err := r.apply(r.view); err != nil {
 		r.fault(err)
 		r.cfg.Log.Warn("table in force could not be made sure of", "err", err)

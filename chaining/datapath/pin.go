@@ -14,6 +14,7 @@ import (
 //
 //	links/ingress-IFINDEX, links/guard-IFINDEX   one link for each port
 //	v2/chain/MAP, v2/guard/MAP                   maps, by layout
+//	redirect/                                    a Redirector's, of its own
 //
 // Links belong to no layout: a new program takes the place of an old one in the
 // same link, with maps that were filled before. Then the old maps go.
@@ -37,7 +38,8 @@ func (d *Datapath) removeOtherLayouts() error {
 
 // Detach takes everything away that Open and Apply put into the kernel, whoever
 // did it: programs off their ports, the guard last, and the pinned maps. From then
-// on traffic takes the node's own routes. It needs nothing to be loaded.
+// on traffic takes the node's own routes. It needs nothing to be loaded. What a
+// Redirector has pinned stays.
 func Detach(cfg Config) error {
 	if err := onBPFFS(cfg.Pins); err != nil {
 		return err
@@ -61,7 +63,16 @@ func Detach(cfg Config) error {
 	if err := errors.Join(faults...); err != nil {
 		return fmt.Errorf("detach: %w", err)
 	}
-	if err := os.RemoveAll(cfg.Pins); err != nil && !errors.Is(err, os.ErrNotExist) {
+	entries, err := os.ReadDir(cfg.Pins)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("detach: %w", err)
+	}
+	for _, e := range entries {
+		if e.Name() != redirectFolder {
+			faults = append(faults, os.RemoveAll(filepath.Join(cfg.Pins, e.Name())))
+		}
+	}
+	if err := errors.Join(faults...); err != nil {
 		return fmt.Errorf("detach: %w", err)
 	}
 	return nil

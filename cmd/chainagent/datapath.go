@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,7 +39,7 @@ func openForwarder(o *options, log *slog.Logger) (f agent.Forwarder, close func(
 	case integrity != nil:
 		log.Info("chains are forwarded in userspace, where codes for other sites can be made")
 	case len(missing) == 0:
-		return openKernel(o)
+		return openKernel(o, log)
 	case o.forwarder == datapathBPF:
 		return nil, nil, fmt.Errorf("this kernel, or this process, lacks what chains in the kernel need: %q; --datapath soft needs less", missing)
 	default:
@@ -76,7 +77,7 @@ func readKeys(file string, window time.Duration) (*soft.Integrity, error) {
 	return in, nil
 }
 
-func openKernel(o *options) (agent.Forwarder, func(), error) {
+func openKernel(o *options, log *slog.Logger) (agent.Forwarder, func(), error) {
 	if err := mountPins(o); err != nil {
 		return nil, nil, err
 	}
@@ -84,19 +85,28 @@ func openKernel(o *options) (agent.Forwarder, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return &kernel{Datapath: dp}, dp.Close, nil
+	return &kernel{Datapath: dp, log: log}, dp.Close, nil
 }
 
 // kernel is the datapath, which takes over from one in userspace.
 type kernel struct {
 	*datapath.Datapath
+	log      *slog.Logger
 	tookOver bool
+	border   bool // of the last table
 }
 
 // Apply implements agent.Forwarder.
 func (k *kernel) Apply(t *path.Table) error {
-	if err := k.Datapath.Apply(t); err != nil || k.tookOver {
+	if err := k.Datapath.Apply(t); err != nil {
 		return err
+	}
+	border := slices.ContainsFunc(t.Ports, func(p path.Port) bool { return p.Border })
+	if border && !k.border {
+		k.log.Warn("the node has a border to other sites, and the kernel drops what crosses it (drop reason integrity): codes are made in userspace, with --integrity-keys")
+	}
+	if k.border = border; k.tookOver {
+		return nil
 	}
 	if err := datapath.Divert(nil); err != nil {
 		return err
@@ -114,4 +124,25 @@ func detachKernel(o *options) error {
 }
 
 // detach takes both sides' traces away.
-func detach(o *options) error { return errors.Join(detachKernel(o), datapath.Divert(nil)) }
+func detach(o *options) error {
+	return errors.Join(datapath.NewRedirector(o.datapath.Pins, "").Redirect(nil), detachKernel(o), datapath.Divert(nil))
+}
+
+// redirector is a Redirector that has its pins' file system mounted when it is first
+// needed.
+type redirector struct {
+	*datapath.Redirector
+	o       *options
+	mounted bool
+}
+
+// Redirect implements agent.Redirector.
+func (r *redirector) Redirect(w *datapath.Redirection) error {
+	if w != nil && !r.mounted {
+		if err := mountPins(r.o); err != nil {
+			return err
+		}
+		r.mounted = true
+	}
+	return r.Redirector.Redirect(w)
+}

@@ -33,6 +33,7 @@ type options struct {
 	admin           string
 	forwarder       string // a value of --datapath
 	mount           string
+	cgroups         string
 	agent           agent.Config
 	datapath        datapath.Config
 }
@@ -59,7 +60,8 @@ Signals:
   SIGTERM  end; what forwards goes on forwarding
 
 Needs CAP_BPF and CAP_NET_ADMIN, CAP_NET_RAW for icmp probes, CAP_SYS_ADMIN to mount pins;
-with --datapath soft CAP_NET_ADMIN and CAP_NET_RAW. In userspace chains end with the process: what
+with --datapath soft CAP_NET_ADMIN and CAP_NET_RAW. Redirection to the node's proxy
+(ChainNode spec.redirect) is the kernel's with either, and needs CAP_BPF and CAP_NET_ADMIN. In userspace chains end with the process: what
 comes in on their ports is then dropped, until it runs again or --detach gives the ports back.
 
 Flags:
@@ -82,6 +84,7 @@ func parseFlags(args []string, stdout io.Writer) (*options, error) {
 	fs.BoolVar(&o.detach, "detach", false, "take programs and maps out of the kernel and stop")
 	fs.StringVar(&o.admin, "admin", "127.0.0.1:15010", "`ADDRESS` for /healthz, /readyz, /status, /counters, /metrics: of the loopback, or unix:/path; off for none")
 	fs.StringVar(&o.datapath.Pins, "pins", "", "`DIR` on a BPF file system for what goes on forwarding (default "+defaultPins+", mounted when it is not)")
+	fs.StringVar(&o.cgroups, "cgroups", "", "`DIR` where cgroup v2 is mounted, the machine's root of it (default what /proc/self/mounts says)")
 	fs.StringVar(&o.forwarder, "datapath", datapathAuto, "what forwards: bpf, the kernel; soft, this process; auto, the kernel where it can")
 	fs.StringVar(&o.integrityKeys, "integrity-keys", "", "`FILE` of keys that this site shares with others, a line each: id, blank, secret in base64; the first signs, all are accepted. With it --datapath auto is soft")
 	fs.DurationVar(&o.integrityWindow, "integrity-window", soft.DefaultWindow, "`TIME` by which the clocks of two sites, and the way between them, may differ")

@@ -95,6 +95,9 @@ func serve(ctx context.Context, opts *options, log *slog.Logger) error {
 	}
 	defer closeForwarder()
 	opts.agent.Log = log
+	redirect := &redirector{Redirector: datapath.NewRedirector(opts.datapath.Pins, opts.cgroups), o: opts}
+	defer redirect.Close()
+	opts.agent.Redirector = redirect
 	var a *agent.Agent
 	src, controller, err := openSource(opts, func(s *mesh.Snapshot) error { return take(a, s) }, log)
 	if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -20,10 +21,16 @@ const reportEvery = 500 * time.Millisecond
 func report(ctx context.Context, controller *bus.Node, site string, a *agent.Agent, src source.Source, log *slog.Logger) {
 	tick := time.NewTicker(reportEvery)
 	defer tick.Stop()
+	var meter agent.HopMeter
 	epoch, said := uint64(time.Now().UnixNano()), ""
 	for seq := uint64(1); ; seq++ {
 		status := a.Status()
 		r := status.Report()
+		if counters, err := a.Counters(); err != nil {
+			r.Problems = append(r.Problems, fmt.Sprintf("counters cannot be read: %v", err))
+		} else {
+			r.Chains.Hops, r.Chains.Left = meter.Paths(&status, counters)
+		}
 		r.Site, r.Epoch, r.Seq = site, epoch, seq
 		s := src.State()
 		if s.Snapshot != nil {

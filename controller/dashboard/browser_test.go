@@ -32,6 +32,12 @@ type browser struct {
 
 func startBrowser(t *testing.T, flags ...string) *browser {
 	t.Helper()
+	return startBrowserIn(t, (*exec.Cmd).Start, flags...)
+}
+
+// startBrowserIn starts it by start, which may do so in a network namespace.
+func startBrowserIn(t *testing.T, start func(*exec.Cmd) error, flags ...string) *browser {
+	t.Helper()
 	program := ""
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
 		if path, err := exec.LookPath(name); err == nil {
@@ -55,7 +61,7 @@ func startBrowser(t *testing.T, flags ...string) *browser {
 	cmd.ExtraFiles = []*os.File{theirIn, theirOut} // 3 to read, 4 to write
 	var log bytes.Buffer
 	cmd.Stderr = &log
-	if err := cmd.Start(); err != nil {
+	if err := start(cmd); err != nil {
 		t.Fatal(err)
 	}
 	theirIn.Close()

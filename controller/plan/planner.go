@@ -125,15 +125,15 @@ type Option struct {
 	// FromUsPerS is the part of its arrivals that it got from here.
 	Slots, ServiceMS, ArrivalsPerS, FromUsPerS float64
 	InFlight, Spillers                         int
-	// LowerBound says that the site learns its slots and was never seen saturated. One
-	// that nothing was sent to has no service time: home's is taken for it.
-	LowerBound bool
 	// AgeMS is the report's age by the local clock, UsualMS by how much its
 	// successors usually come later than a report period.
 	AgeMS, UsualMS float64
 	// InBand says that the report came on a response or a probe, so that live
 	// prices back it up.
 	InBand bool
+	// LowerBound says that the site learns its slots and was never seen saturated. One
+	// that nothing was sent to has no service time: home's is taken for it.
+	LowerBound bool
 	// RTTMS is the round trip, LinkPriceMS what a request costs besides.
 	RTTMS, LinkPriceMS float64
 	// MaxPerS is the most that may go there from here, in requests per second, 0 for

@@ -17,20 +17,22 @@ type node struct {
 }
 
 // Tell takes in a report of one of the site's own nodes, received at a time, and
-// what that node heard in band from other sites.
-func (w *World) Tell(r *mesh.NodeReport, at time.Time) {
+// what that node heard in band from other sites. It tells whether the node is new: not
+// heard of before, or started anew.
+func (w *World) Tell(r *mesh.NodeReport, at time.Time) (fresh bool) {
 	if r.Site != w.site {
-		return
+		return false
 	}
 	w.once("node "+r.Node, r.Epoch, at)
 	for i := range r.Heard {
 		w.hear(&r.Heard[i], at)
 	}
 	n := node{at: at, report: r}
-	if old, ok := w.nodes[r.Node]; ok {
+	old, ok := w.nodes[r.Node]
+	if ok {
 		reborn := r.Epoch < old.report.Epoch && at.Sub(old.at) >= rebornAfter
 		if !reborn && cmp.Or(cmp.Compare(r.Epoch, old.report.Epoch), cmp.Compare(r.Seq, old.report.Seq)) <= 0 {
-			return
+			return false
 		}
 		if r.Epoch == old.report.Epoch {
 			n.rhythm = old.rhythm
@@ -41,6 +43,7 @@ func (w *World) Tell(r *mesh.NodeReport, at time.Time) {
 	for _, l := range r.Links {
 		w.measured(l.Site, at, l.RTTMS)
 	}
+	return !ok || old.report.Epoch != r.Epoch
 }
 
 // Node is what is known of one node of the site.
@@ -142,7 +145,7 @@ func surety(r *mesh.ServiceReport) int {
 	switch {
 	case r.Learned == mesh.SlotsLowerBound:
 		return 1
-	case r.Learned != "":
+	case r.Learned != mesh.SlotsDeclared:
 		return 2
 	case r.Slots > 0:
 		return 3

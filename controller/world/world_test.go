@@ -313,10 +313,16 @@ func TestLoads(t *testing.T) {
 		return mesh.NodeServiceReport{Demand: demand, ServiceReport: mesh.ServiceReport{
 			Service: "default/shop", Slots: slots, ServiceTimeMS: s, InFlight: n, Arrivals: arrivals, From: from}}
 	}
-	w.Tell(nodeReport("n1", 1, load(4, 10, 3, 300, 250, map[string]float64{"b": 50})), at(0))
-	w.Tell(nodeReport("n2", 1, load(4, 30, 1, 100, 80, map[string]float64{"b": 10, "c": 10})), at(100))
-	w.Tell(nodeReport("n1", 1, load(9, 9, 9, 9, 9, nil)), at(150)) // old sequence
-	w.Tell(&mesh.NodeReport{Site: "b", Node: "n9", Seq: 5}, at(150))
+	tell := func(fresh bool, r *mesh.NodeReport, at time.Time) {
+		t.Helper()
+		if w.Tell(r, at) != fresh {
+			t.Errorf("%s, report %d of %d: new is %v", r.Node, r.Seq, r.Epoch, !fresh)
+		}
+	}
+	tell(true, nodeReport("n1", 1, load(4, 10, 3, 300, 250, map[string]float64{"b": 50})), at(0))
+	tell(true, nodeReport("n2", 1, load(4, 30, 1, 100, 80, map[string]float64{"b": 10, "c": 10})), at(100))
+	tell(false, nodeReport("n1", 1, load(9, 9, 9, 9, 9, nil)), at(150)) // old sequence
+	tell(false, &mesh.NodeReport{Site: "b", Node: "n9", Seq: 5}, at(150))
 	got := w.Loads(at(200))
 	if len(got) != 1 {
 		t.Fatalf("%+v", got)
@@ -326,13 +332,16 @@ func TestLoads(t *testing.T) {
 		t.Errorf("%+v", g)
 	}
 	// A node that went silent is left out of the sum, and the rest goes on.
-	w.Tell(nodeReport("n2", 2, load(4, 30, 1, 100, 80, nil)), at(4000))
+	tell(false, nodeReport("n2", 2, load(4, 30, 1, 100, 80, nil)), at(4000))
 	if g = w.Loads(at(4000))[0]; g.Arrivals != 100 || g.ServiceTimeMS != 30 {
 		t.Errorf("with n1 dead: %+v", g)
 	}
 	if n := w.Nodes(at(4000)); len(n) != 2 || n[0].Status != membership.Dead || n[1].Status != membership.Alive {
 		t.Errorf("%+v", n)
 	}
+	again := nodeReport("n2", 1, load(4, 30, 1, 100, 80, nil))
+	again.Epoch = 2
+	tell(true, again, at(4100))
 	w.Forget(at(60000), 30*time.Second)
 	if len(w.Nodes(at(60000))) != 0 {
 		t.Error("not forgotten")
@@ -346,14 +355,14 @@ func TestLoadsOfLearnedSlots(t *testing.T) {
 	for name, c := range map[string]struct {
 		nodes   []mesh.ServiceReport
 		slots   float64
-		learned string
+		learned mesh.SlotsLearned
 	}{
 		"bounds":                  {[]mesh.ServiceReport{{Slots: 3, Learned: bound}, {Slots: 5, Learned: bound}}, 5, bound},
 		"settled":                 {[]mesh.ServiceReport{{Slots: 3, Learned: settled}, {Slots: 5, Learned: settled}}, 8, settled},
 		"one of them":             {[]mesh.ServiceReport{{Slots: 3, Learned: settled}, {Slots: 5, Learned: bound}}, 3, settled},
-		"declared at one already": {[]mesh.ServiceReport{{Slots: 9, Learned: settled}, {Slots: 4}}, 4, ""},
-		"declared, and a bound":   {[]mesh.ServiceReport{{Slots: 9, Learned: bound}, {Slots: 4}}, 4, ""},
-		"declared":                {[]mesh.ServiceReport{{Slots: 4}, {Slots: 4}}, 4, ""},
+		"declared at one already": {[]mesh.ServiceReport{{Slots: 9, Learned: settled}, {Slots: 4}}, 4, mesh.SlotsDeclared},
+		"declared, and a bound":   {[]mesh.ServiceReport{{Slots: 9, Learned: bound}, {Slots: 4}}, 4, mesh.SlotsDeclared},
+		"declared":                {[]mesh.ServiceReport{{Slots: 4}, {Slots: 4}}, 4, mesh.SlotsDeclared},
 		"down at one":             {[]mesh.ServiceReport{{Slots: 0}, {Slots: 2, Learned: bound}}, 2, bound},
 	} {
 		for _, turned := range []bool{false, true} {

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -323,7 +324,15 @@ func (fakeProxy) Explain(q *mesh.ExplainQuery) (*mesh.Explanation, error) {
 	if q.Host == "none" {
 		return nil, errors.New("no listener for HTTP is served here")
 	}
-	return &mesh.Explanation{Rule: q.Method + " " + q.Host + q.Path + " " + strings.Join(q.Headers, ",") + " " + string(q.Service)}, nil
+	return &mesh.Explanation{Rule: q.Method + " " + q.Host + q.Path + " " + strings.Join(q.Headers, ",") + " " + string(q.Service) + streamOf(q)}, nil
+}
+
+// streamOf is what of the query is a connection's or a datagram's.
+func streamOf(q *mesh.ExplainQuery) string {
+	if q.Protocol == "" {
+		return ""
+	}
+	return fmt.Sprint(q.Protocol, " ", q.Port)
 }
 
 func TestExplain(t *testing.T) {
@@ -338,6 +347,13 @@ func TestExplain(t *testing.T) {
 		"/explain?host=a&path=x":                              {400, "begins with /"},
 		"/explain?host=a&header=kv":                           {400, "want name: value"},
 		"/explain?host=none":                                  {409, "no listener"},
+		"/explain?protocol=tcp&port=80&host=b":                {200, `tcp 80`},
+		"/explain?protocol=sctp":                              {400, "want tcp or udp"},
+		"/explain?protocol=udp&host=b":                        {400, "datagrams name no host"},
+		"/explain?protocol=tcp&path=/x":                       {400, "a request's of HTTP"},
+		"/explain?protocol=tcp&port=x":                        {400, "want a number"},
+		"/explain?port=80":                                    {400, "give protocol tcp or udp"},
+		"/explain?service=default/shop&port=80":               {400, "in place of protocol"},
 	} {
 		if status, body := get(t, node(), path); status != want.status || !strings.Contains(body, want.body) {
 			t.Errorf("%s: %d %s", path, status, body)

@@ -7,7 +7,7 @@ import (
 )
 
 // explain says where a request would go: ?host=, path=, method=, header=name: value
-// (more than once), listener=, or service=namespace/name for one of another site.
+// (more than once), listener=, or protocol=tcp or udp, port= and host=, or service=namespace/name for one of another site.
 func (n Node) explain(w http.ResponseWriter, r *http.Request) {
 	q, err := mesh.ParseExplainQuery(r.URL.Query())
 	if err != nil {

@@ -244,7 +244,7 @@ const indexText = `edgeproxy
 /chains             chains of requests: what comes to them, and each hop's counters
 /config             the snapshot in force and the last one refused (?format=yaml), ?history lists those before
 /connections        clients' connections, ?id=N for the state of one
-/explain            where a request would go and why (?host=, path=, method=, header=, or service=)
+/explain            where a request would go and why (?host=, path=, method=, header=, or protocol=tcp|udp, port=, or service=)
 /failed             requests that failed or took long, and why (?q= a query in JSON, such as {"id":"..."})
 /logs               the end of the node's own log and of its access log (?q= a query in JSON, such as {"log":"access"})
 /tap                requests as they end (?q= a query in JSON, such as {"session":"me"}, asked again and again)

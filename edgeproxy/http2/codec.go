@@ -34,6 +34,7 @@ type Codec struct {
 	send        int64 // the connection's window towards the peer
 	credit      int   // what the peer may still send on the connection
 	owed        int   // of what it sent, what has been taken and not given back
+	lent        int   // by how much the connection is wider than its limit, for streams that are over
 
 	body     body   // of the DATA frame being read
 	skip     int    // bytes of a frame that says nothing here
@@ -54,6 +55,7 @@ type flow struct {
 	credit int   // what the peer may still send
 	owed   int   // of what it sent, what was taken and not given back
 	unpaid int   // of what it sent, what was not taken
+	extra  int   // by how much its window is wider than its limit
 	left   int64 // of the body coming in, -1 when not known
 	out    int64 // of the body going out, -1 when not known
 
@@ -171,6 +173,7 @@ func (c *Codec) open(id uint32) *flow {
 // drop forgets a stream. What its receiver did not take is given back to the
 // connection: nobody will.
 func (c *Codec) drop(i int, quiet bool) {
+	c.lent += c.flows[i].extra
 	c.repay(c.flows[i].unpaid)
 	c.remember(c.ids[i], quiet)
 	n := len(c.ids) - 1
@@ -203,7 +206,9 @@ func (c *Codec) unopened(id uint32) bool {
 
 // repay gives credit for the connection, in pieces worth a frame.
 func (c *Codec) repay(n int) {
-	if c.owed += n; c.owed >= c.limits.ConnectionWindow/2 {
+	narrower := min(n, c.lent)
+	c.lent -= narrower
+	if c.owed += n - narrower; c.owed >= c.limits.ConnectionWindow/2 {
 		c.ctl = appendWindow(c.ctl, 0, c.owed)
 		c.credit += c.owed
 		c.owed = 0

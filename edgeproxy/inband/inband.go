@@ -74,9 +74,9 @@ type Report struct {
 	FromYouPerS float64
 	Spillers    int
 	InFlight    int
-	// Learned is what mesh.ServiceReport says under that name, or empty: a word of a
+	// Learned is what mesh.ServiceReport says under that name: a word of a
 	// later build is read as none, an earlier one skips the field.
-	Learned string
+	Learned mesh.SlotsLearned
 }
 
 // AppendPrefix appends the value up to where the number in flight belongs;

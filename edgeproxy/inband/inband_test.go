@@ -56,7 +56,7 @@ func TestReport_tolerant(t *testing.T) {
 // TestReport_learned: what is learned travels as a key of its own, which a reader that
 // does not know it skips, and whose later words say nothing to this one.
 func TestReport_learned(t *testing.T) {
-	for word, learned := range map[string]string{"l": mesh.SlotsLowerBound, "s": mesh.SlotsSettled} {
+	for word, learned := range map[string]mesh.SlotsLearned{"l": mesh.SlotsLowerBound, "s": mesh.SlotsSettled} {
 		r := sample()
 		r.Learned = learned
 		value := string(encode(t, r))
@@ -70,7 +70,7 @@ func TestReport_learned(t *testing.T) {
 	}
 	var got Report
 	for _, value := range []string{"1;s=a;r=b;v=c/d;u=guessed;n=0", "1;s=a;r=b;v=c/d;u=;n=0", "1;s=a;r=b;v=c/d;n=0"} {
-		if err := got.Parse([]byte(value)); err != nil || got.Learned != "" {
+		if err := got.Parse([]byte(value)); err != nil || got.Learned != mesh.SlotsDeclared {
 			t.Errorf("%s: %+v, %v", value, got, err)
 		}
 	}

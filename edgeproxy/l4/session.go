@@ -25,6 +25,10 @@ type Session struct {
 	Endpoint *upstream.Endpoint
 	Tried    [exchange.MaxAttempts + 1]*upstream.Endpoint
 	Tries    int
+	// Original is where the client was to go before its connection was redirected here;
+	// invalid of others. Direct says that it goes on there, and to no endpoint.
+	Original netip.AddrPort
+	Direct   bool
 	// Away says that the session is served elsewhere, at Place: see [Host].Take.
 	Away  bool
 	Place int
@@ -59,6 +63,15 @@ type Session struct {
 // Start serves a client's socket. header says that a PROXY header must come
 // first, hello that the server name of a TLS hello decides where it goes.
 func (e *Engine) Start(fd int, from netip.AddrPort, header, hello bool, owner any) {
+	e.start(fd, from, netip.AddrPort{}, header, hello, owner)
+}
+
+// StartTo is Start for a connection that was redirected here on its way to an address.
+func (e *Engine) StartTo(fd int, from, original netip.AddrPort, owner any) {
+	e.start(fd, from, original, false, false, owner)
+}
+
+func (e *Engine) start(fd int, from, original netip.AddrPort, header, hello bool, owner any) {
 	s := e.free
 	if s == nil {
 		s = &Session{e: e}
@@ -68,7 +81,7 @@ func (e *Engine) Start(fd int, from netip.AddrPort, header, hello bool, owner an
 		e.free = s.next
 		*s = Session{e: e, timer: s.timer}
 	}
-	s.Owner, s.From, s.wantProxy, s.wantName = owner, from, header, hello
+	s.Owner, s.From, s.Original, s.wantProxy, s.wantName = owner, from, original, header, hello
 	s.client, s.backend = end{s: s, fd: fd, writable: true}, end{s: s, fd: -1}
 	s.up, s.down = flow{from: &s.client, to: &s.backend}, flow{from: &s.backend, to: &s.client}
 	s.next = e.sessions
@@ -208,7 +221,10 @@ func (s *Session) route(name []byte) {
 
 func (s *Session) dial() {
 	e := s.e
-	if f := e.host.Pick(s); f != exchange.OK {
+	to := s.Original
+	if s.Direct {
+		s.Tries++
+	} else if f := e.host.Pick(s); f != exchange.OK {
 		if s.Tries > 0 {
 			f = exchange.ConnectFailure
 		}
@@ -219,8 +235,11 @@ func (s *Session) dial() {
 		s.leave()
 		return
 	}
+	if s.Endpoint != nil {
+		to = s.Endpoint.Addr
+	}
 	s.connecting = true
-	fd, err := e.loop.Connect(s.Endpoint.Addr)
+	fd, err := e.loop.Connect(to)
 	if err == nil {
 		s.backend = end{s: s, fd: fd}
 		err = s.register(&s.backend)

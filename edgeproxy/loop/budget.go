@@ -1,6 +1,9 @@
 package loop
 
-import "sync/atomic"
+import (
+	"math"
+	"sync/atomic"
+)
 
 const (
 	// leastRoom is what a loop keeps of its budget for what is not read from a
@@ -62,6 +65,15 @@ func (l *Loop) Room() int {
 		return 0
 	}
 	return min(left/roomShare, readBytes)
+}
+
+// Left is what is left of the budget, in bytes; a great deal where there is none.
+func (l *Loop) Left() int {
+	b := l.budget.bytes.Load()
+	if b == 0 {
+		return math.MaxInt
+	}
+	return max(0, int(b-l.budget.spent.Load())-l.Slabs.InUse()-l.budget.reserved)
 }
 
 // Short notes that there was no room.

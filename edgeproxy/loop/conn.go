@@ -80,9 +80,10 @@ func (c *Conn) Open(l *Loop, fd int, p Peer, watchReset bool) error {
 	return nil
 }
 
-// Dial starts a connection; Connected or Failed follows.
-func (c *Conn) Dial(l *Loop, to netip.AddrPort, p Peer) error {
-	fd, err := l.Connect(to)
+// Dial starts a connection whose packets carry a code point, from 0 to 63; Connected or
+// Failed follows.
+func (c *Conn) Dial(l *Loop, to netip.AddrPort, codePoint uint8, p Peer) error {
+	fd, err := l.connect(to, codePoint)
 	if err != nil {
 		return err
 	}

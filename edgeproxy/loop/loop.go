@@ -58,6 +58,8 @@ type Loop struct {
 	Slabs Slabs
 	Wheel Wheel
 	Stats Stats
+	// Watch is told of turns that descriptors begin; nil before Run for nobody.
+	Watch *Watch
 
 	ep, wake int
 	now      int64
@@ -70,6 +72,7 @@ type Loop struct {
 	to4      unix.SockaddrInet4
 	to6      unix.SockaddrInet6
 	calls    uint64
+	woken    int // 1 when the events of this turn have that of wake
 	stopped  bool
 	trim     Timer
 
@@ -130,6 +133,7 @@ func (w *waker) Ready(uint32) {
 	var b [8]byte
 	_, _ = sysRead(w.wake, b[:])
 	w.calls++
+	w.woken = 1
 }
 
 // Now is the time at which this turn began, on the clock of [Now].
@@ -226,6 +230,7 @@ func (l *Loop) turn() error {
 		return err
 	}
 	l.now = Now()
+	l.woken = 0
 	l.dispatch(n)
 	if l.posted.Load() {
 		l.deliver()
@@ -233,6 +238,9 @@ func (l *Loop) turn() error {
 	l.Wheel.Advance(l.now)
 	l.settle()
 	l.account()
+	if l.Watch != nil && n > l.woken && l.Watch.Armed() {
+		l.Watch.stir()
+	}
 	return nil
 }
 

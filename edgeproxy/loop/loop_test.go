@@ -235,7 +235,7 @@ func TestDial(t *testing.T) {
 	ln, _ := echoServer(t, l, 0)
 	d := &dialled{echo: echo{l: l, failed: make(chan error, 1)}, connected: make(chan struct{})}
 	on(l, func() {
-		if err := d.conn.Dial(l, ln.Addr(), d); err != nil {
+		if err := d.conn.Dial(l, ln.Addr(), 0, d); err != nil {
 			t.Error(err)
 		}
 	})
@@ -248,7 +248,7 @@ func TestDial(t *testing.T) {
 	free.Close()
 	refused := &dialled{echo: echo{l: l, failed: make(chan error, 1)}, connected: make(chan struct{})}
 	on(l, func() {
-		if err := refused.conn.Dial(l, free.Addr(), refused); err != nil {
+		if err := refused.conn.Dial(l, free.Addr(), 0, refused); err != nil {
 			refused.failed <- err
 		}
 	})

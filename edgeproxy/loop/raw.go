@@ -12,14 +12,27 @@ import (
 
 // Connect opens a stream socket and starts to connect it. That it is writable
 // says that the attempt is over; SocketError says how.
-func (l *Loop) Connect(to netip.AddrPort) (fd int, err error) {
+func (l *Loop) Connect(to netip.AddrPort) (fd int, err error) { return l.connect(to, 0) }
+
+// connect is Connect with a code point (DSCP, RFC 2474) that all packets carry, the first
+// too. No privilege is needed for one.
+func (l *Loop) connect(to netip.AddrPort, codePoint uint8) (fd int, err error) {
 	sa, domain := l.sockaddr(to)
 	l.calls += 3
 	fd, err = unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
 	}
-	if err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err == nil {
+	if err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err == nil && codePoint != 0 {
+		l.calls++
+		// The two bits below are the kernel's, for ECN.
+		if domain == unix.AF_INET {
+			err = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TOS, int(codePoint)<<2)
+		} else {
+			err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_TCLASS, int(codePoint)<<2)
+		}
+	}
+	if err == nil {
 		err = unix.Connect(fd, sa)
 	}
 	if err != nil && err != unix.EINPROGRESS {

@@ -72,6 +72,9 @@ type State struct {
 // Health is the word that the last tick left.
 func (s *State) Health() Health { return s.health }
 
+// Seen are the counters at the last tick.
+func (s *State) Seen() Counts { return s.seen }
+
 // Until is when an ejection ends, of the ticks' clock; it means nothing of a
 // healthy endpoint.
 func (s *State) Until() int64 { return s.until }

@@ -28,12 +28,20 @@ type builder struct {
 	objects   *mesh.Objects
 	table     *Table
 	faults    []Fault
+	// service says that the gateway stands for a service, which is what routes join.
+	service bool
 }
 
 // Build compiles the HTTPRoutes and GRPCRoutes of the objects that join the listeners, which are
 // those of one port of the gateway, with the local responses that filters name and
 // the grants for services of other namespaces. The order of routes does not matter.
 func Build(gateway *mesh.Gateway, listeners []mesh.Listener, objects *mesh.Objects) (*Table, []Fault) {
+	b := newBuilder(gateway, listeners, objects)
+	b.all(slices.Clone(objects.RequestRoutes()))
+	return b.table, b.faults
+}
+
+func newBuilder(gateway *mesh.Gateway, listeners []mesh.Listener, objects *mesh.Objects) *builder {
 	b := &builder{gateway: gateway, listeners: listeners, objects: objects, table: &Table{listeners: newHosts[*listener]()}}
 	if len(listeners) > 0 {
 		b.table.Port = listeners[0].Port
@@ -45,14 +53,17 @@ func Build(gateway *mesh.Gateway, listeners []mesh.Listener, objects *mesh.Objec
 			}
 		}
 	}
-	sorted := slices.Clone(objects.RequestRoutes())
+	return b
+}
+
+// all adds routes, which it sorts.
+func (b *builder) all(sorted []*mesh.HTTPRoute) {
 	slices.SortStableFunc(sorted, func(a, b *mesh.HTTPRoute) int {
 		return cmp.Or(cmp.Compare(a.Metadata.Namespace, b.Metadata.Namespace), cmp.Compare(a.Metadata.Name, b.Metadata.Name))
 	})
 	for _, r := range sorted {
 		b.route(r)
 	}
-	return b.table, b.faults
 }
 
 func (b *builder) fault(r *mesh.HTTPRoute, what string, field string, args ...any) {
@@ -71,7 +82,11 @@ func (b *builder) route(r *mesh.HTTPRoute) {
 		joined = true
 		for _, host := range b.listeners[i].Hosts() {
 			name := strings.ToLower(host)
-			for _, p := range b.tables(b.table.listeners.get(name), name, r.Spec.Hostnames) {
+			hostnames := r.Spec.Hostnames
+			if b.service {
+				hostnames = nil
+			}
+			for _, p := range b.tables(b.table.listeners.get(name), name, hostnames) {
 				if !slices.Contains(tables, p) {
 					tables = append(tables, p)
 				}
@@ -96,6 +111,12 @@ func (b *builder) joins(r *mesh.HTTPRoute, l *mesh.Listener) bool {
 		return false
 	}
 	for _, p := range r.Spec.ParentRefs {
+		if b.service {
+			if b.isParent(r, &p, l.Port) {
+				return true
+			}
+			continue
+		}
 		if cmp.Or(p.Group, mesh.GatewayGroup) == mesh.GatewayGroup && cmp.Or(p.Kind, mesh.KindGateway) == mesh.KindGateway &&
 			cmp.Or(p.Namespace, r.Metadata.Namespace) == b.gateway.Metadata.Namespace && p.Name == b.gateway.Metadata.Name &&
 			cmp.Or(p.SectionName, l.Name) == l.Name && cmp.Or(p.Port, l.Port) == l.Port {

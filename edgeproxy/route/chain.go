@@ -24,7 +24,15 @@ func (b *builder) chain(route *mesh.HTTPRoute, f *Filters, name, field string) {
 	case at < 0:
 		what = "there is no ServiceChain " + key
 	case !b.objects.ServiceChains[at].Spec.OfRoutes():
-		what = "ServiceChain " + key + " has an ingress of its own"
+		if what = b.objects.ServiceChains[at].NoCodePoint(); what != "" {
+			break
+		}
+		if f.Onward.Key == "" || f.Onward.Key == key {
+			f.Onward.Key = key
+			f.Onward.CodePoint, _ = b.objects.ServiceChains[at].Spec.CodePoint()
+			return
+		}
+		what = fmt.Sprintf("ServiceChain %s is of packets, and so is %s: connections pass one", key, f.Onward.Key)
 	case len(f.Chains) == MaxChains-1:
 		what = fmt.Sprintf("ServiceChain %s is one more than the %d that a rule may have", key, MaxChains-1)
 	}

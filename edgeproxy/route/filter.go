@@ -28,6 +28,8 @@ type Filters struct {
 	Mirrors           []Mirror
 	// Chains are passed before anything else is done.
 	Chains []Chain
+	// Onward is the chain of packets that connections to backends pass.
+	Onward Onward
 	pages  []errorPage
 	// Invalid says why requests cannot be served as the filters ask (answer 500),
 	// empty otherwise.
@@ -39,6 +41,13 @@ type Chain struct {
 	Key string // namespace/name of the ServiceChain
 	// Chain is the caller's, to keep what it has found for Key.
 	*function.Chain
+}
+
+// Onward is a chain of packets, which is known by a code point (DSCP, RFC 2474): packets
+// of connections that are opened for it carry that. The zero Onward is none.
+type Onward struct {
+	Key       string // namespace/name of the ServiceChain
+	CodePoint uint8
 }
 
 // Page is a response of the proxy's own.

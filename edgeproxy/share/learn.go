@@ -21,7 +21,7 @@ type learned struct {
 // count as such.
 func (s *service) learn(c *Counters) *Counters {
 	if c.Levels == nil || s.Sessions {
-		s.standing = ""
+		s.standing = mesh.SlotsDeclared
 		return c
 	}
 	if s.learned == nil {

@@ -15,7 +15,7 @@ func undeclared(sites []*simSite) {
 	}
 }
 
-func (s *simSite) known() (float64, string) {
+func (s *simSite) known() (float64, mesh.SlotsLearned) {
 	r := s.node.services[0].report(s.node.services[0].learn(&s.count))
 	return r.Slots, r.Learned
 }
@@ -33,7 +33,7 @@ func TestHotspotLearned(t *testing.T) {
 		m.run(10)
 		for _, s := range sites {
 			slots, learned := s.known()
-			if slots < 1 || slots > 6 || learned == "" {
+			if slots < 1 || slots > 6 || learned == mesh.SlotsDeclared {
 				t.Errorf("seed %d: calm %s knows %g slots, %q", seed, s.name, slots, learned)
 			}
 			if w := &s.share.Weights; learned == mesh.SlotsLowerBound && (w.Off == "" || w.HomeWeight != 1) {
@@ -80,7 +80,7 @@ func TestNewcomerIsFound(t *testing.T) {
 func TestLearnLeavesStatedAlone(t *testing.T) {
 	s := newService(Service{Key: echo}, new(price.Curves))
 	stated := &Counters{Slots: 3, FreeStarts: 7, Up: true}
-	if got := s.learn(stated); got != stated || s.standing != "" {
+	if got := s.learn(stated); got != stated || s.standing != mesh.SlotsDeclared {
 		t.Errorf("stated slots became %+v, %q", got, s.standing)
 	}
 	var levels [price.Levels]price.Level
@@ -101,7 +101,7 @@ func TestLearnLeavesStatedAlone(t *testing.T) {
 		t.Errorf("%g slots of no endpoint", got.Slots)
 	}
 	s.Sessions = true
-	if got := s.learn(c); got != c || s.standing != "" {
+	if got := s.learn(c); got != c || s.standing != mesh.SlotsDeclared {
 		t.Errorf("sessions became %+v, %q", got, s.standing)
 	}
 }

@@ -28,6 +28,8 @@ const (
 	minTTLNS, maxTTLNS = 300e6, 60e9
 	// publishNS is how long a quiet node may say nothing to its controller.
 	publishNS = 500e6
+	// slackNS is how much earlier a tick may be, which would be 500 ms late else.
+	slackNS = 50e6
 	// rttShare is the weight of a new round-trip measurement.
 	rttShare = 0.125
 )
@@ -133,6 +135,9 @@ type Output struct {
 	// should be sent when Publish says so.
 	Report  mesh.NodeReport
 	Publish bool
+	// Busy says that something happened since the last tick or is in flight, or that one
+	// plan takes over from another. Without peers, ticks may come more seldom while it does not.
+	Busy bool
 }
 
 // Prefixes are a service's in-band reports for the next 100 ms, one for each site
@@ -340,13 +345,21 @@ func (n *Node) Tick(nowNS int64, counters map[mesh.ServiceKey]*Counters) Output 
 		out.Report.InForce = append(out.Report.InForce, inForce(n.id.Site, &share))
 	}
 	n.lastNS = nowNS
-	if out.Publish = busy || nowNS-n.publishNS >= publishNS || n.seq == 1; out.Publish {
+	out.Busy = busy || n.unsettled()
+	if out.Publish = busy || nowNS-n.publishNS >= publishNS-slackNS || n.seq == 1; out.Publish {
 		n.publishNS = nowNS
 		out.Report.Heard = n.heard(nowNS)
 		out.Report.Links = n.links(nowNS)
 		clear(n.news)
 	}
 	return out
+}
+
+// unsettled reports whether requests are in flight or plans change over.
+func (n *Node) unsettled() bool {
+	return slices.ContainsFunc(n.services, func(s *service) bool {
+		return s.last.InFlight > 0 || s.standby > 0 && s.standby < 1
+	})
 }
 
 // share decides one service's plan and compiles it.

@@ -28,8 +28,8 @@ type service struct {
 	lastNS      int64
 	busy        int // in flight on its machine at the last tick
 	pool        pool
-	learned     *learned // nil where slots are declared
-	standing    string   // mesh.ServiceReport.Learned
+	learned     *learned          // nil where slots are declared
+	standing    mesh.SlotsLearned // mesh.ServiceReport.Learned
 
 	// planned is the controller's plan while the controller's last message had
 	// one, lastPlan the last it ever had; standby is how much of the own plan is

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/internal/beat"
 )
 
 // answerWait is how long a starting node waits for its controller before it
@@ -99,7 +100,7 @@ func (b *Bus) Start(ctx context.Context) error {
 
 // Run keeps the state of the connection until ctx ends.
 func (b *Bus) Run(ctx context.Context) error {
-	t := time.NewTicker(time.Second)
+	t := beat.Every(time.Second)
 	defer t.Stop()
 	for {
 		was := b.keeper.State().Link
@@ -111,6 +112,7 @@ func (b *Bus) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
+			t.Again()
 		}
 	}
 }

@@ -174,7 +174,7 @@ func (m *Mesh) Client(site string) *Client {
 		}}
 		many := *c
 		many.config = c.config.Clone()
-		many.config.NextProtos = []string{HTTP2}
+		many.config.NextProtos = []string{HTTP2, HTTP1}
 		c.byName = map[string]*Client{HTTP1: c, HTTP2: &many}
 		return c
 	})

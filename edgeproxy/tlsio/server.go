@@ -182,6 +182,10 @@ var NoClient = &Client{byName: map[string]*Client{HTTP1: {}, HTTP2: {}}}
 // For is the client for an application protocol.
 func (c *Client) For(protocol string) *Client { return c.byName[protocol] }
 
+// Falls reports whether sessions for HTTP/2 may turn out to be for HTTP/1.1, which is
+// offered beside it.
+func (c *Client) Falls() bool { return c.config != nil && len(c.config.NextProtos) > 1 }
+
 // Usable reports whether sessions can be had.
 func (c *Client) Usable() bool { return c.config != nil && (c.ready == nil || c.ready()) }
 

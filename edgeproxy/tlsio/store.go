@@ -21,6 +21,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/meridian-mesh/meridian/internal/beat"
 )
 
 const (
@@ -92,13 +94,14 @@ func (s *Store) Changed() <-chan struct{} { return s.changed }
 
 // Run follows changes until ctx ends.
 func (s *Store) Run(ctx context.Context) {
-	t := time.NewTicker(lookEvery)
+	t := beat.Every(lookEvery)
 	defer t.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+			t.Again()
 			s.Look()
 		}
 	}

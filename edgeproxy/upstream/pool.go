@@ -5,8 +5,8 @@ package upstream
 type PoolKey struct {
 	Endpoint *Endpoint
 	Protocol uint8
-	// Identity is who this proxy is on the connection, Chain the service chain it
-	// is tagged with; 0 where there is none.
+	// Identity is who this proxy is on the connection, Chain the code point of the
+	// service chain that its packets pass; 0 where there is none.
 	Identity, Chain uint32
 }
 

@@ -186,8 +186,11 @@ type EndpointCell struct {
 	// Latency and Load are the loop's own and of nobody else's concern.
 	Latency lb.Latency
 	Load    lb.Load
-	flows   atomic.Pointer[flows]
-	_       [64]byte
+	// SerialUntil is until when a site's gateway is taken for one that speaks HTTP/1.1
+	// only; the loop's own.
+	SerialUntil int64
+	flows       atomic.Pointer[flows]
+	_           [64]byte
 }
 
 // Service is the stable state of one service at this site.

@@ -331,6 +331,9 @@ func (b *builder) gateway(g *mesh.Gateway) {
 		if first.Protocol == mesh.ProtocolHTTPS {
 			s.TLS = b.serverTLS(g, group)
 		}
+		if first.Protocol == mesh.ProtocolOutbound && b.err == nil {
+			b.err = b.outbound(g, group, &s)
+		}
 		if err := b.guards(g, &s); err != nil && b.err == nil {
 			b.err = err
 		}
@@ -351,7 +354,7 @@ func (b *builder) gateway(g *mesh.Gateway) {
 }
 
 // served are the listener protocols of this build.
-var served = []string{mesh.ProtocolHTTP, mesh.ProtocolHTTPS, mesh.ProtocolTCP, mesh.ProtocolTLS, mesh.ProtocolUDP, mesh.ProtocolEastWest}
+var served = []string{mesh.ProtocolHTTP, mesh.ProtocolHTTPS, mesh.ProtocolTCP, mesh.ProtocolTLS, mesh.ProtocolUDP, mesh.ProtocolEastWest, mesh.ProtocolOutbound}
 
 // streamBackends says which references lead nowhere; their share of connections
 // is closed.

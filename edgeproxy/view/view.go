@@ -91,6 +91,9 @@ type Socket struct {
 	Routes    *route.Table   // of HTTP
 	Classes   *route.Table   // of requests that chains take here, nil without
 	Streams   *route.Streams // of TCP, TLS and UDP
+	// Outbound is what serves connections that were redirected here, by where they were
+	// to go; nil of other listeners. What none is for goes on to there.
+	Outbound map[netip.AddrPort]*Socket
 	// Balancers are the addresses whose connections begin with a PROXY header.
 	Balancers []netip.Prefix
 	// Forwarding is what requests tell of their way; of HTTP.

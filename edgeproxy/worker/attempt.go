@@ -47,7 +47,8 @@ type attempt struct {
 	status      int              // of its answer
 	sentAt      int64
 	out         sending
-	heard       int64 // when the backend said something last
+	in          intake // of the answer
+	heard       int64  // when the backend said something last
 	timer       loop.Timer
 	waits       bool   // until the timer expires, before it starts
 	settling    bool   // waits for the settings of its connection's other end
@@ -119,6 +120,8 @@ func (w *Worker) aim(r *request, a *attempt, fresh bool) {
 		a.speaks, a.clients = w.speaks.plain, nil
 	case r.relays || a.remote == upstream.Home && r.http2:
 		a.speaks = w.speaks.mux
+	case a.remote != upstream.Home:
+		a.speaks = w.between(r, a)
 	}
 	if !r.answerable(a) {
 		a.endpoint, r.log.details = nil, "websocket_key_invalid"
@@ -304,6 +307,7 @@ func (w *Worker) release(a *attempt, ok bool) {
 	w.Loop.Wheel.Clear(&a.timer)
 	a.waits, a.settling = false, false
 	a.out.drop(&w.Loop.Slabs)
+	w.narrow(&a.in)
 	if a.endpoint != nil {
 		a.endpoint.InFlight.Add(-1)
 		if !ok {

@@ -67,32 +67,6 @@ const (
 	securing                // the end of a TLS handshake
 )
 
-func (w *Worker) adopt(l *Listener, fd int, from netip.AddrPort) {
-	if s := w.state.Sockets[l]; s != nil && s.Streams != nil && !w.draining {
-		w.adoptStream(l, s, fd, from)
-		return
-	}
-	d := w.newDown(l, from)
-	d.socket = w.state.Sockets[l]
-	d.span = w.spanOf(w.shared.ClientMaxAge, w.shared.ClientMaxRequests)
-	w.Counters.Accepted.Add(1)
-	d.id, d.born = w.nextID(), w.Loop.Now()
-	if err := d.conn.Open(w.Loop, fd, d, true); err != nil {
-		d.forget()
-		d.Recycle()
-		return
-	}
-	if w.draining || d.socket == nil {
-		d.lost() // the listener went away between accepting and here
-		return
-	}
-	if d.balanced = d.socket.FromBalancer(from.Addr()); d.balanced {
-		d.await(resting, d.w.shared.Times.Head)
-		return
-	}
-	d.greet()
-}
-
 // newDown takes memory for a client's connection and lists it.
 func (w *Worker) newDown(l *Listener, from netip.AddrPort) *down {
 	d := w.freeDown
@@ -395,19 +369,6 @@ func (d *down) find(id stream.ID) *request {
 func (d *down) throttle() {
 	if !d.many && int(d.unpaid) >= d.w.shared.Watermark && !d.conn.Closed() {
 		d.holdBack()
-	}
-}
-
-// credit notes that n bytes of request r were passed on.
-func (d *down) credit(r *request, n int) {
-	if d.many {
-		d.w.out = stream.Event{Kind: stream.Window, Stream: r.stream, N: n}
-		d.send(&d.w.out, framing)
-		return
-	}
-	d.unpaid -= int32(n)
-	if int(d.unpaid) < d.w.shared.Watermark/2 {
-		d.goOn(r)
 	}
 }
 

@@ -125,7 +125,7 @@ func (w *Worker) edited(r *request, status int, fields []stream.Field) []stream.
 // replyLocal answers a request here.
 func (w *Worker) replyLocal(r *request, act *exchange.Action) {
 	f := r.filters
-	if act.Flag == exchange.Denied && w.deniedGRPC(r) {
+	if w.endsCall(r, act) {
 		return
 	}
 	if f == nil && r.runs == 0 {

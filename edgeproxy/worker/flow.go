@@ -73,6 +73,22 @@ func (w *Worker) say(c *loop.Conn, mux muxCodec) {
 	c.Dirty()
 }
 
+// credit notes that n bytes of request r were passed on.
+func (d *down) credit(r *request, n int) {
+	if d.many {
+		if r.inbound {
+			d.w.taken(&r.in, d.mux(), r.stream, n)
+		}
+		d.w.out = stream.Event{Kind: stream.Window, Stream: r.stream, N: n}
+		d.send(&d.w.out, framing)
+		return
+	}
+	d.unpaid -= int32(n)
+	if int(d.unpaid) < d.w.shared.Watermark/2 {
+		d.goOn(r)
+	}
+}
+
 // mux is the codec of a connection with many streams, nil of one with one.
 func (d *down) mux() muxCodec {
 	if !d.many {

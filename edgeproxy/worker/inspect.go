@@ -120,8 +120,11 @@ func (w *Worker) inspectBytes(s *l4.Session) Request {
 	if s.Service != nil {
 		q.Service = string(s.Service.Key)
 	}
-	if s.Endpoint != nil {
+	switch {
+	case s.Endpoint != nil:
 		q.Attempts = append(q.Attempts, Attempt{Endpoint: s.Endpoint.Addr.String(), State: "sent"})
+	case s.Direct:
+		q.Attempts = append(q.Attempts, Attempt{Endpoint: s.Original.String(), State: "sent"})
 	}
 	return q
 }

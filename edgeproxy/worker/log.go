@@ -123,8 +123,11 @@ func (w *Worker) logStream(s *l4.Session, f exchange.Flag) {
 	if s.Service != nil {
 		e.Service = string(s.Service.Key)
 	}
-	if s.Endpoint != nil {
+	switch {
+	case s.Endpoint != nil:
 		e.Upstream = s.Endpoint.Addr
+	case s.Direct:
+		e.Upstream = s.Original
 	}
 	w.hand(e, wanted, f != exchange.OK)
 }

@@ -58,9 +58,10 @@ type request struct {
 	replyHead     *stream.Message
 	replyTrailers []stream.Field
 	out           sending
-	continued     bool  // the client was told to send the body
-	over          bool  // the exchange is, while out waits for the client's window
-	moved         int64 // when a piece of the body came last; of a tunnel, of either side
+	in            intake // of the request's body
+	continued     bool   // the client was told to send the body
+	over          bool   // the exchange is, while out waits for the client's window
+	moved         int64  // when a piece of the body came last; of a tunnel, of either side
 
 	// client is who is behind a trusted peer, else invalid; clientText is its text.
 	client     netip.Addr
@@ -192,6 +193,7 @@ func (w *Worker) freeRequest(r *request) {
 	r.kept.Free(s)
 	r.replyKept.Free(s)
 	r.out.drop(s)
+	w.narrow(&r.in)
 	r.d, r.service, r.none, r.bodyMax = nil, nil, exchange.OK, 0
 	r.inbound, r.demand, r.continued, r.over, r.http2, r.extended = false, false, false, false, false, false
 	r.log = logged{response: r.log.response[:0]}

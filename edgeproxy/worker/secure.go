@@ -174,6 +174,10 @@ func (u *up) Secured(err error) {
 		return
 	}
 	if t, ok := u.conn.Transport().(*tlsio.Conn); u.mux != nil && (!ok || t.Protocol() != tlsio.HTTP2) {
+		if u.tls.Falls() {
+			u.falls()
+			return
+		}
 		u.unsecured(tlsio.Nothing) // it speaks HTTP/1.1 only
 		return
 	}

@@ -24,6 +24,12 @@ func (w *Worker) adoptStream(l *Listener, socket *view.Socket, fd int, from neti
 func (h *streams) Route(s *l4.Session, server []byte) exchange.Flag {
 	w := (*Worker)(h)
 	socket := w.state.Sockets[s.Owner.(*Listener)]
+	if socket != nil && socket.Outbound != nil {
+		var f exchange.Flag
+		if socket, f = h.routeOutbound(s, socket); socket == nil {
+			return f
+		}
+	}
 	if socket == nil || socket.Streams == nil {
 		return exchange.NoRoute // the listener went away meanwhile
 	}
@@ -129,6 +135,12 @@ func (h *streams) home(s *l4.Session, svc *view.Service) bool {
 // Connected counts how an attempt to connect went.
 func (h *streams) Connected(s *l4.Session, ok bool) {
 	w := (*Worker)(h)
+	if s.Direct {
+		if !ok {
+			w.Counters.ConnectFailures.Add(1)
+		}
+		return
+	}
 	c := &s.Endpoint.Cells[w.id]
 	if ok {
 		c.Requests.Add(1)

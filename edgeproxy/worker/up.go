@@ -45,6 +45,9 @@ type up struct {
 // connect gets an attempt a stream: on a resting connection, else on a new one.
 func (w *Worker) connect(a *attempt, anew bool) {
 	key := upstream.PoolKey{Endpoint: a.endpoint, Protocol: a.speaks.id}
+	if f := a.r.filters; f != nil {
+		key.Chain = uint32(f.Onward.CodePoint)
+	}
 	client := a.client()
 	if client != nil {
 		if !client.Usable() {
@@ -86,7 +89,7 @@ func (w *Worker) connect(a *attempt, anew bool) {
 	w.Counters.Connects.Add(1)
 	a.endpoint.Cells[w.id].Connects.Add(1)
 	u.wait(a)
-	if err := u.conn.Dial(w.Loop, a.endpoint.Addr, u); err != nil {
+	if err := u.conn.Dial(w.Loop, a.endpoint.Addr, uint8(key.Chain), u); err != nil {
 		u.attempts, a.up = nil, nil
 		u.Recycle()
 		w.connectFailed(a)
@@ -426,6 +429,9 @@ func (w *Worker) lostStream(a *attempt, why stream.Reason) {
 func (u *up) credit(a *attempt, n int) {
 	n = a.r.creditOf(n)
 	if u.mux != nil {
+		if a.remote != upstream.Home {
+			u.w.taken(&a.in, u.mux, a.stream, n)
+		}
 		u.w.out = stream.Event{Kind: stream.Window, Stream: a.stream, N: n}
 		a.send(&u.w.out, framing)
 		return

@@ -170,6 +170,7 @@ type Worker struct {
 	// restCodecs are those of connections at rest, for the next that needs one.
 	restCodecs [protocolCount][]serverCodec
 	freeDown   *down
+	wider      int // see mostWider
 	freeUp     [protocolCount]*up
 	freeReq    *request
 
@@ -240,7 +241,10 @@ func New(id int, shared *Shared) (*Worker, error) {
 func (w *Worker) Serve(s *State) {
 	w.state = s
 	for d := w.downs; d != nil; d = d.next {
-		switch socket := s.Sockets[d.listener]; {
+		switch socket := s.socketOf(d.listener, d.socket); {
+		case socket == nil && d.socket != nil && s.Sockets[d.listener] != nil:
+			d.drained = true // its address is no service's any more
+			d.depart()
 		case socket == nil || d.socket == nil: // serves out what it has
 		case socket.Protocol != d.socket.Protocol || d.asksElse(socket):
 			d.drained = true // a client of one kind is not trusted as the other

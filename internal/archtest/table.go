@@ -57,7 +57,7 @@ var rooms = []room{
 	// Endpoint state and the bundle a request reads: shared memory, but no I/O.
 	// Idle connections are kept as a loop's handles.
 	{path: "edgeproxy/upstream", may: with(with(vocabulary, decision...), "edgeproxy/loop", "edgeproxy/lb", "edgeproxy/outlier", "edgeproxy/limit")},
-	{path: "edgeproxy/tlsio", may: []string{"edgeproxy/loop", "internal/spiffe"}},
+	{path: "edgeproxy/tlsio", may: []string{"edgeproxy/loop", "internal/spiffe", "internal/beat"}},
 	{path: "edgeproxy/view", may: with(with(vocabulary, decision...), "internal/spiffe", "edgeproxy/tlsio", "edgeproxy/stream", "edgeproxy/route", "edgeproxy/authz", "edgeproxy/function", "edgeproxy/lb", "edgeproxy/upstream", "edgeproxy/limit", "edgeproxy/outlier")},
 	// The server and its I/O rooms.
 	{path: "edgeproxy", may: with(with(vocabulary, decision...), "edgeproxy/...", "internal/...")},
@@ -110,6 +110,7 @@ var rooms = []room{
 
 	// Plumbing.
 	{path: "internal/maglev", pure: true},
+	{path: "internal/beat"},
 	{path: "internal/spiffe", pure: true},
 	{path: "internal", may: []string{"api/mesh", "internal/..."}},
 	{path: "internal/schemagen", may: []string{"api/mesh", "api/kube"}},

@@ -10,10 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/meridian-mesh/meridian/testbed/link"
 	"github.com/meridian-mesh/meridian/testbed/reactor"
 	"github.com/meridian-mesh/meridian/testbed/report"
 	"github.com/meridian-mesh/meridian/testbed/topo"
 )
+
+// secretPath is asked for; no link may show it.
+const secretPath = "capture-me"
 
 // capture is what went over the links of a mesh, by link, connection and direction.
 type capture struct {
@@ -36,6 +40,35 @@ func TestLinksAreEncrypted(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a whole mesh")
 	}
+	seen := &capture{bytes: map[string][]byte{}}
+	askBothSites(t, func(relays [][]*link.Relay) {
+		for i, row := range relays {
+			for j, r := range row {
+				if r != nil {
+					r.Tap(seen.tap(fmt.Sprint(i, "-", j)))
+				}
+			}
+		}
+	})
+	seen.mu.Lock()
+	defer seen.mu.Unlock()
+	data := 0
+	for key, b := range seen.bytes {
+		n, err := records13(b)
+		if err != nil {
+			t.Errorf("%s: %v", key, err)
+		}
+		data += n
+	}
+	if len(seen.bytes) < 4 || data < 50 { // both links both ways; half of the requests and the probes
+		t.Errorf("%d records of data on %d directions of connections", data, len(seen.bytes))
+	}
+}
+
+// askBothSites starts the demo's mesh of two sites, has seen be shown the links before
+// anything goes over them, and asks for a page until the other site has served some.
+func askBothSites(t *testing.T, seen func(relays [][]*link.Relay)) {
+	t.Helper()
 	dir, err := binaries()
 	if err != nil {
 		t.Fatal(err)
@@ -65,20 +98,10 @@ func TestLinksAreEncrypted(t *testing.T) {
 	}
 	defer c.family.close()
 	defer c.close()
-	seen := &capture{bytes: map[string][]byte{}}
 	steps := []func(context.Context) error{
 		c.startBackends,
 		func(context.Context) error { return c.openRelays(loop) },
-		func(context.Context) error {
-			for i, row := range c.relays {
-				for j, r := range row {
-					if r != nil {
-						r.Tap(seen.tap(fmt.Sprint(i, "-", j)))
-					}
-				}
-			}
-			return nil
-		},
+		func(context.Context) error { seen(c.relays); return nil },
 		c.startPlane,
 		func(ctx context.Context) error { return c.applyAll(ctx, report.RoundRobin) },
 		c.startProxies, c.join,
@@ -94,7 +117,7 @@ func TestLinksAreEncrypted(t *testing.T) {
 	}
 	requests := 0
 	if err := within(ctx, startLimit, "requests that go to the other site", func() error {
-		res, err := c.client.Get("http://" + users.String() + "/capture-me")
+		res, err := c.client.Get("http://" + users.String() + "/" + secretPath)
 		if err != nil {
 			return err
 		}
@@ -109,19 +132,6 @@ func TestLinksAreEncrypted(t *testing.T) {
 		return nil
 	}); err != nil {
 		t.Fatal(err)
-	}
-	seen.mu.Lock()
-	defer seen.mu.Unlock()
-	data := 0
-	for key, b := range seen.bytes {
-		n, err := records13(b)
-		if err != nil {
-			t.Errorf("%s: %v", key, err)
-		}
-		data += n
-	}
-	if len(seen.bytes) < 4 || data < 50 { // both links both ways; half of the requests and the probes
-		t.Errorf("%d records of data on %d directions of connections", data, len(seen.bytes))
 	}
 }
 

@@ -65,8 +65,12 @@ Modes:
   tcp      as pinned, one connection passed on whole, as fast as it goes; CPU per GB
   tls      as pinned, over TLS 1.3 on kept connections
   handshake  as tls, a connection and a full handshake for each request (X25519)
+  mtls     as tls, with a certificate on both sides
   http2      as pinned, requests by HTTP/2 without TLS, 16 connections of 16 streams (h2load)
   udp      as pinned, datagrams of 200 bytes there and back, two of each client under way
+  burst    as tls at 1,000 requests/s, beside 500 new connections at once, again and again
+  tls-idle memory with 5,000 connections over TLS: at rest, after records of 16 KiB, and
+           after they have closed
   idle     memory of proxies at rest, with 10,000 idle connections and after those
            have closed; ours is connected to a site controller
 
@@ -84,7 +88,7 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 	fs.StringVar(&o.vs, "vs", "", "another `build` of our proxy to compare with, in the place of the peers unless --peers names some")
 	fs.StringVar(&o.conf, "conf", "testbed/peers/conf", "`folder` of the configurations")
 	peers := fs.String("peers", "haproxy-default,haproxy-tuned,nginx-default,nginx-tuned", "comma-separated `names` of the peers' configurations")
-	modes := fs.String("modes", "pinned,shared,open", "comma-separated `modes`, also tcp, udp, tls, handshake, http2 and idle")
+	modes := fs.String("modes", "pinned,shared,open", "comma-separated `modes`, also tcp, udp, tls, mtls, handshake, http2, burst, tls-idle and idle")
 	fs.StringVar(&o.controller, "controller", "bin/sitecontroller", "our site controller's `binary`, of mode idle")
 	fs.DurationVar(&o.idleWait, "idle-wait", time.Minute, "mode idle: from the start to the look at memory at rest")
 	fs.BoolVar(&o.assert, "assert", false, "fail when a bar of docs/benchmarks.md is missed")
@@ -111,8 +115,8 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 		o.peers = nil
 	}
 	for _, m := range o.modes {
-		if !slices.Contains([]string{modePinned, modeShared, modeOpen, modeTCP, modeUDP, modeTLS, modeHandshake, modeHTTP2, modeIdle}, m) {
-			return o, fmt.Errorf("--modes: no mode %q: there are pinned, shared, open, tcp, udp, tls, handshake, http2 and idle", m)
+		if !slices.Contains([]string{modePinned, modeShared, modeOpen, modeTCP, modeUDP, modeTLS, modeHandshake, modeMutual, modeHTTP2, modeBurst, modeSecureIdle, modeIdle}, m) {
+			return o, fmt.Errorf("--modes: no mode %q: there are pinned, shared, open, tcp, udp, tls, mtls, handshake, http2, burst, tls-idle and idle", m)
 		}
 	}
 	switch {
@@ -176,7 +180,7 @@ func (o options) confFile(name string) string { return filepath.Join(o.conf, nam
 // compare runs every comparison asked for and writes the results.
 func compare(ctx context.Context, o options) error {
 	cpus := runtime.NumCPU()
-	if cpus < 2 && slices.ContainsFunc(o.modes, func(m string) bool { return m != modeShared && m != modeIdle }) {
+	if cpus < 2 && slices.ContainsFunc(o.modes, func(m string) bool { return m != modeShared && m != modeIdle && m != modeSecureIdle }) {
 		return errors.New("modes pinned, open, tcp and udp need two CPUs: one for the proxy, one for the rest; use --modes shared")
 	}
 	ours, err := ourProxy(o, o.ours)
@@ -213,11 +217,27 @@ func compare(ctx context.Context, o options) error {
 			}
 			continue
 		}
+		if m == modeSecureIdle {
+			if result.SecureIdle, err = runSecureIdle(ctx, o); err != nil {
+				return fmt.Errorf("mode %s: %w", m, err)
+			}
+			continue
+		}
+		if m == modeBurst {
+			if result.Burst, err = runBurst(ctx, o, append([]proxy{ours}, peers...)); err != nil {
+				return fmt.Errorf("mode %s: %w", m, err)
+			}
+			continue
+		}
 		mine, others := ours, peers
-		if m == modeTLS || m == modeHandshake {
-			mine, others = secured(ours), nil
+		if m == modeTLS || m == modeHandshake || m == modeMutual {
+			with := secured
+			if m == modeMutual {
+				with = mutual
+			}
+			mine, others = with(ours), nil
 			for _, p := range peers {
-				others = append(others, secured(p))
+				others = append(others, with(p))
 			}
 		}
 		if m == modeTCP || m == modeUDP {

@@ -27,7 +27,7 @@ const roleStandIn = "role-stand-in"
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
-		case roleBackend, roleLoad, roleSink, roleSource, roleUDPEcho, roleUDPLoad, roleHold, roleBare:
+		case roleBackend, roleLoad, roleSink, roleSource, roleUDPEcho, roleUDPLoad, roleHold, roleSecureHold, roleBurst, roleBare:
 			os.Exit(run(os.Args[1:]))
 		case roleStandIn:
 			fmt.Fprintln(os.Stderr, standIn(os.Args[2]))

@@ -47,8 +47,8 @@ func ourProxy(o options, binary string) (proxy, error) {
 	p := proxy{
 		name: "meridian",
 		conf: filepath.Join(o.conf, "meridian.yaml"),
-		command: func(confFile, _ string) []string {
-			return []string{binary, "--config", confFile, "--admin", "127.0.0.1:0", "--log-level", "warn"}
+		command: func(confFile, dir string) []string {
+			return []string{binary, "--config", confFile, "--admin", "127.0.0.1:0", "--state-dir", filepath.Join(dir, "state"), "--log-level", "warn"}
 		},
 	}
 	out, err := exec.Command(binary, "--version").CombinedOutput()

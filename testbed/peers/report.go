@@ -26,6 +26,9 @@ type result struct {
 	Generator string    `json:"generator"`
 	Rows      []row     `json:"rows"`
 	Idle      []idleRow `json:"idle,omitempty"`
+
+	SecureIdle []secureIdleRow `json:"tls_idle,omitempty"`
+	Burst      []burstRow      `json:"burst,omitempty"`
 }
 
 func (r result) writeJSON(w io.Writer) error {
@@ -51,11 +54,13 @@ func (r row) bar() float64 {
 		return 0
 	case r.Mode == modeTLS && haproxy:
 		return 0.75
+	case r.Mode == modeMutual && haproxy:
+		return 0.8
 	case r.Mode == modeHandshake && haproxy:
 		return 1.05
 	case r.Mode == modeHTTP2 && haproxy:
 		return 0.7
-	case r.Mode == modeTLS, r.Mode == modeHandshake, r.Mode == modeHTTP2:
+	case r.Mode == modeTLS, r.Mode == modeMutual, r.Mode == modeHandshake, r.Mode == modeHTTP2:
 		return 0
 	case r.Mode == modeUDP:
 		return 0.83 // 1.2 times the datagrams of the same CPU
@@ -80,6 +85,12 @@ func (r result) missed() (missed []string) {
 	}
 	if len(r.Idle) > 0 {
 		missed = append(missed, missedIdle(r.Idle)...)
+	}
+	if len(r.SecureIdle) > 0 {
+		missed = append(missed, missedSecureIdle(r.SecureIdle)...)
+	}
+	if len(r.Burst) > 0 && r.Burst[0].more(r.Burst[0].Once) > barBurst {
+		missed = append(missed, fmt.Sprintf("burst: p99 rises by %.1f ms, the bar is %.1f ms", r.Burst[0].more(r.Burst[0].Once)/1000, barBurst/1000.0))
 	}
 	return missed
 }
@@ -161,7 +172,7 @@ func (r result) tables() (all []table) {
 		both := func(f footprint) string { return m(f.RSS) + " (" + m(f.Anon) + ")" }
 		idle.rows = append(idle.rows, []string{row.Name, both(row.Rest), m(row.Rest.PSS), both(row.Held), m(row.Held.RSS - row.Rest.RSS), both(row.After)})
 	}
-	for _, t := range []table{requests, streams, datagrams, http2, idle} {
+	for _, t := range []table{requests, streams, datagrams, http2, idle, secureIdleTable(r.SecureIdle), burstTable(r.Burst, paired)} {
 		if len(t.rows) > 0 {
 			all = append(all, t)
 		}

@@ -25,15 +25,22 @@ const (
 	roleSource  = "role-source"
 	roleHold    = "role-hold"
 	roleSecure  = "role-secure"
-	roleUDPEcho = "role-udp-echo"
-	roleUDPLoad = "role-udp-load"
-	roleBare    = "role-bare"
+	// Of modes tls-idle and burst.
+	roleSecureHold = "role-secure-hold"
+	roleBurst      = "role-burst"
+	roleUDPEcho    = "role-udp-echo"
+	roleUDPLoad    = "role-udp-load"
+	roleBare       = "role-bare"
 )
 
 // order asks a load child for one run.
 type order struct {
 	Duration time.Duration `json:"duration"`
 	Rate     float64       `json:"rate"`
+	// Large has each connection at rest send requests that fill TLS records.
+	Large bool `json:"large,omitempty"`
+	// Once has new connections come at once one time, not again and again.
+	Once bool `json:"once,omitempty"`
 }
 
 func runRole(args []string) error {
@@ -61,6 +68,10 @@ func runRole(args []string) error {
 		return serveBare(args[1], args[2])
 	case roleSecure:
 		return secureLoad(args[1:], os.Stdin, os.Stdout)
+	case roleSecureHold:
+		return secureHold(args[1:], os.Stdin, os.Stdout)
+	case roleBurst:
+		return burst(args[1:], os.Stdin, os.Stdout)
 	}
 	fs := flag.NewFlagSet(roleLoad, flag.ContinueOnError)
 	addr := fs.String("addr", "", "proxy")
@@ -125,7 +136,7 @@ func (c *child) stop() error {
 }
 
 // roles are those of child processes.
-var roles = []string{roleBackend, roleLoad, roleSink, roleSource, roleUDPEcho, roleUDPLoad, roleHold, roleSecure, roleBare}
+var roles = []string{roleBackend, roleLoad, roleSink, roleSource, roleUDPEcho, roleUDPLoad, roleHold, roleSecure, roleSecureHold, roleBurst, roleBare}
 
 // startBackend starts what proxies send to, in one of two roles, and returns its
 // address.

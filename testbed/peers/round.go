@@ -24,7 +24,12 @@ const (
 	// Over TLS: on kept connections, and with a full handshake for each request.
 	modeTLS       = "tls"
 	modeHandshake = "handshake"
-	modeHTTP2     = "http2"
+	// As tls, with a certificate on both sides.
+	modeMutual = "mtls"
+	// Memory of connections over TLS at rest, and many new ones at once.
+	modeSecureIdle = "tls-idle"
+	modeBurst      = "burst"
+	modeHTTP2      = "http2"
 )
 
 // sample is one run of one proxy.
@@ -120,7 +125,7 @@ func runMode(ctx context.Context, o options, mode string, ours proxy, peers []pr
 	switch mode {
 	case modeTCP:
 		role, meter = roleSink, measureTCP
-	case modeTLS:
+	case modeTLS, modeMutual:
 		meter = measureTLS
 	case modeHandshake:
 		meter = measureHandshakes

@@ -2,18 +2,14 @@ package main
 
 import (
 	"bufio"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"math/big"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -61,30 +57,18 @@ func secured(p proxy) proxy {
 }
 
 func writeSite(dir string) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err := writeCertificate(dir, siteCert, siteKey, x509.ExtKeyUsageServerAuth); err != nil {
+		return err
+	}
+	chain, err := os.ReadFile(filepath.Join(dir, siteCert))
 	if err != nil {
 		return err
 	}
-	c := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), DNSNames: []string{siteName},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
+	key, err := os.ReadFile(filepath.Join(dir, siteKey))
 	if err != nil {
 		return err
 	}
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	chain := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
-	return errors.Join(
-		os.WriteFile(filepath.Join(dir, siteCert), chain, 0o644),
-		os.WriteFile(filepath.Join(dir, siteKey), keyPEM, 0o600),
-		os.WriteFile(filepath.Join(dir, siteBoth), slices.Concat(chain, keyPEM), 0o600),
-	)
+	return os.WriteFile(filepath.Join(dir, siteBoth), slices.Concat(chain, key), 0o600)
 }
 
 // clientConfig trusts the certificate in a proxy's folder. It offers X25519 alone,
@@ -98,7 +82,11 @@ func clientConfig(dir string) (*tls.Config, error) {
 	if !pool.AppendCertsFromPEM(chain) {
 		return nil, fmt.Errorf("%s holds no certificate", siteCert)
 	}
-	return &tls.Config{RootCAs: pool, ServerName: siteName, CurvePreferences: []tls.CurveID{tls.X25519}, NextProtos: []string{"http/1.1"}}, nil
+	own, err := loadCertificate(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{RootCAs: pool, Certificates: own, ServerName: siteName, CurvePreferences: []tls.CurveID{tls.X25519}, NextProtos: []string{"http/1.1"}}, nil
 }
 
 // secureLoad runs closed loops over TLS when it is asked to: over kept connections,
@@ -109,6 +97,7 @@ func secureLoad(args []string, in io.Reader, out io.Writer) error {
 	conns := fs.Int("connections", 1, "connections")
 	dir := fs.String("dir", "", "folder of the proxy")
 	each := fs.Bool("each", false, "a connection for each request")
+	every := fs.Duration("every", 0, "each connection's requests are due at this distance, and take from then; 0 is as fast as it goes")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -118,7 +107,7 @@ func secureLoad(args []string, in io.Reader, out io.Writer) error {
 	}
 	loops := make([]*secureLoop, *conns)
 	for i := range loops {
-		loops[i] = &secureLoop{addr: *addr, config: config, each: *each}
+		loops[i] = &secureLoop{addr: *addr, config: config, each: *each, every: *every}
 	}
 	answers := json.NewEncoder(out)
 	for orders := json.NewDecoder(in); ; {
@@ -164,6 +153,7 @@ type secureLoop struct {
 	addr   string
 	config *tls.Config
 	each   bool
+	every  time.Duration
 	conn   *tls.Conn
 	in     *bufio.Reader
 	took   []time.Duration
@@ -172,8 +162,13 @@ type secureLoop struct {
 
 func (l *secureLoop) run(until time.Time) {
 	l.took, l.err = l.took[:0], nil
+	due := time.Now().Add(rand.N(l.every + 1))
 	for l.err == nil && time.Now().Before(until) {
 		began := time.Now()
+		if l.every > 0 {
+			time.Sleep(due.Sub(began))
+			began, due = due, due.Add(l.every)
+		}
 		if l.err = l.ask(); l.err == nil {
 			l.took = append(l.took, time.Since(began))
 		}
@@ -195,9 +190,21 @@ func (l *secureLoop) ask() error {
 	if err := l.conn.SetDeadline(time.Now().Add(answerLimit)); err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(l.conn, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: peers\r\nAccept: */*\r\n\r\n", requestPath, siteName); err != nil {
+	if _, err := io.WriteString(l.conn, secureRequest); err != nil {
 		return err
 	}
+	if err := l.answer(); err != nil || !l.each {
+		return err
+	}
+	err := l.conn.Close()
+	l.conn = nil
+	return err
+}
+
+const secureRequest = "GET " + requestPath + " HTTP/1.1\r\nHost: " + siteName + "\r\nUser-Agent: peers\r\nAccept: */*\r\n\r\n"
+
+// answer reads the backend's answer.
+func (l *secureLoop) answer() error {
 	status, err := l.in.ReadString('\n')
 	if err != nil {
 		return err
@@ -210,13 +217,6 @@ func (l *secureLoop) ask() error {
 			return err
 		}
 	}
-	if _, err := l.in.Discard(bodyLength); err != nil {
-		return err
-	}
-	if !l.each {
-		return nil
-	}
-	err = l.conn.Close()
-	l.conn = nil
+	_, err = l.in.Discard(bodyLength)
 	return err
 }

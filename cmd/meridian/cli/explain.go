@@ -25,7 +25,7 @@ func explainCommand(e *env) *cobra.Command {
 	var output, proxy, service string
 	var past pastRequests
 	cmd := &cobra.Command{
-		Use:   "explain (--host HOST [--path PATH] | --service NAMESPACE/NAME | --request ID | --failed)",
+		Use:   "explain (--host HOST [--path PATH] | --protocol tcp|udp [--port PORT] | --service NAMESPACE/NAME | --request ID | --failed)",
 		Short: "Say where a request would go now, and why not elsewhere, or why one failed",
 		Long: `Explain asks a proxy of the site where a request comes in which rule takes it, which
 policies hold and whose they are, and which sites and endpoints are candidates: what
@@ -37,12 +37,16 @@ The site is the controller's own, --site, or with --from the one nearest to a cl
 Other sites where it may go are asked for their endpoints too. --proxy asks
 one proxy by its admin address, without a controller.
 
+--protocol tcp asks for a connection that is passed on whole, by the port of its listener
+and, where that speaks TLS, the server name (--host); --protocol udp for datagrams.
+
 --request says why a request that is over failed or took long, by its x-request-id, as
 every proxy that saw it keeps it: what became of it, and the rule, policies, sites
 and endpoints as they stood then. --failed lists what the proxies of a site keep: the
 latest 256 that had a response flag or a status of 5xx, or took a second or more.`,
 		Example: `  meridian --data ./north explain --host shop.example --path /cart
   meridian --data ./hub explain --host shop.example --from geo:-37.8136,144.9631
+  meridian --data ./north explain --protocol tcp --port 5432
   meridian --data ./hub explain --failed --site north --status 5xx
   meridian --data ./hub explain --request 4bf92f3577b34da6a3ce929d0e0e4736
   meridian explain --proxy 127.0.0.1:15000 --host shop.example --header 'x-user: beta'`,
@@ -54,8 +58,8 @@ latest 256 that had a response flag or a status of 5xx, or took a second or more
 				return explainPast(cmd, e, &past, &req, service, proxy, output)
 			}
 			req.Service = mesh.ServiceKey(service)
-			if req.Host == "" && service == "" {
-				return errUsage{errors.New("which request? Give --host, or --service for one that another site hands in, or --request ID for one that failed")}
+			if req.Host == "" && service == "" && req.Protocol == "" && req.Port == 0 {
+				return errUsage{errors.New("which request? Give --host, or --protocol tcp or udp for a connection or datagrams, or --service for one that another site hands in, or --request ID for one that failed")}
 			}
 			if err := req.Check(); err != nil {
 				return errUsage{err}
@@ -73,6 +77,9 @@ latest 256 that had a response flag or a status of 5xx, or took a second or more
 			if err != nil {
 				return err
 			}
+			if x.Protocol != req.Protocol {
+				return errors.New("the proxy that answered is older than --protocol, and spoke of a request of HTTP: upgrade it, or ask another by --node")
+			}
 			return print(cmd, output, x, func(w io.Writer) { explainTable(w, &req, x) })
 		},
 	}
@@ -81,6 +88,8 @@ latest 256 that had a response flag or a status of 5xx, or took a second or more
 	f.StringVar(&req.Path, "path", "", "the request's path, with its query (default /)")
 	f.StringVar(&req.Method, "method", "", "the request's method (default GET)")
 	f.StringArrayVar(&req.Headers, "header", nil, "`name: value` that the request has; may be given again")
+	f.StringVar(&req.Protocol, "protocol", "", "`tcp` for a connection that is passed on whole, udp for datagrams (default: a request of HTTP)")
+	f.IntVar(&req.Port, "port", 0, "with --protocol, the `port` of the listener (default: the first that has a route)")
 	f.StringVar(&req.Listener, "listener", "", "`namespace/gateway/listener` that it comes to (default: the first that has a rule)")
 	f.StringVar(&service, "service", "", "`namespace/name`: a request that another site hands in, in place of host and path")
 	f.StringVar(&req.Site, "site", "", "`site` where it comes in (default: the controller's)")
@@ -89,6 +98,7 @@ latest 256 that had a response flag or a status of 5xx, or took a second or more
 	f.StringVar(&proxy, "proxy", "", "admin `address` of a proxy: host:port or unix:/path")
 	cmd.MarkFlagsMutuallyExclusive("site", "from")
 	cmd.MarkFlagsMutuallyExclusive("host", "service")
+	cmd.MarkFlagsMutuallyExclusive("protocol", "service")
 	past.flags(cmd, e)
 	outputFlag(cmd, &output)
 	watchFlag(cmd)
@@ -153,7 +163,18 @@ func proxyClient(address string) (client http.Client, base string) {
 }
 
 func explainTable(w io.Writer, req *siteapi.ExplainRequest, x *siteapi.Explained) {
-	what := fmt.Sprintf("%s %s%s", req.Method, req.Host, req.Path)
+	what, share := fmt.Sprintf("%s %s%s", req.Method, req.Host, req.Path), "requests"
+	switch {
+	case req.Protocol == mesh.ExplainUDP:
+		what, share = "datagrams", "sessions"
+	case req.Protocol == mesh.ExplainTCP && req.Host != "":
+		what, share = "a connection to "+req.Host, "connections"
+	case req.Protocol == mesh.ExplainTCP:
+		what, share = "a connection", "connections"
+	}
+	if req.Port != 0 {
+		what += fmt.Sprintf(", port %d", req.Port)
+	}
 	if req.Service != "" {
 		what = "a request for " + string(req.Service) + " handed in by another site"
 	}
@@ -185,7 +206,7 @@ func explainTable(w io.Writer, req *siteapi.ExplainRequest, x *siteapi.Explained
 		fmt.Fprintf(w, "answer\t%s\n", x.Answer)
 	}
 	for i := range x.Backends {
-		explainBackend(w, x.Site, &x.Backends[i])
+		explainBackend(w, x.Site, share, &x.Backends[i])
 	}
 }
 
@@ -207,12 +228,12 @@ func owned(by string) string {
 	return " (of " + by + ")"
 }
 
-func explainBackend(w io.Writer, site string, b *mesh.ExplainedBackend) {
+func explainBackend(w io.Writer, site, share string, b *mesh.ExplainedBackend) {
 	name := string(b.Service)
 	if b.Port != 0 {
 		name = fmt.Sprintf("%s:%d", name, b.Port)
 	}
-	fmt.Fprintf(w, "backend\t%s, %s of the requests\n", name, percent(b.Chance))
+	fmt.Fprintf(w, "backend\t%s, %s of the %s\n", name, percent(b.Chance), share)
 	for _, c := range b.Chains {
 		fmt.Fprintf(w, "chain\t%s\n", c)
 	}

@@ -42,7 +42,7 @@ func (p *pastRequests) asked(cmd *cobra.Command) (bool, error) {
 		return true, errUsage{errors.New("--request explains one request, --failed lists them: give one of the two")}
 	}
 	if p.id != "" || p.failed {
-		for _, other := range []string{"from", "header", "listener"} {
+		for _, other := range []string{"from", "header", "listener", "protocol", "port"} {
 			if cmd.Flags().Changed(other) {
 				return true, errUsage{fmt.Errorf("--%s is of a request that is to come: leave it out with --request and --failed", other)}
 			}
@@ -207,6 +207,6 @@ func explainPastOne(w io.Writer, f *mesh.FailedRequest) {
 		fmt.Fprintf(w, "answer\t%s\n", harmless(e.Answer))
 	}
 	for i := range e.Backends {
-		explainBackend(w, e.Site, &e.Backends[i])
+		explainBackend(w, e.Site, "requests", &e.Backends[i])
 	}
 }

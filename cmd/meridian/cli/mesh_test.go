@@ -117,14 +117,20 @@ func subst(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(path, []byte(text), 0o600))
 }
 
-// agree SITE NODE HOST PATH compares what explain says with what really answers: it
+// agree SITE NODE HOST PATH [LISTENER] compares what explain says with what really answers: it
 // explains, sends 40 requests one by one, and wants each answered by an endpoint
 // that explain allows at a site to which it gives a chance, and the status of the
-// proxy's own answers. ADMIN is asked where the site's controller is not.
+// proxy's own answers. ADMIN is asked where the site's controller is not. With a
+// LISTENER it is about connections that are passed on whole there, one for each request.
 func agree(ts *testscript.TestScript, _ bool, args []string) {
 	site, node, host, path := args[0], args[1], args[2], args[3]
-	ingress := listener(ts, ts.MkAbs(site+"-"+node), "http")
-	x := explained(ts, "--data", ts.MkAbs(site), "explain", "--host", host, "--path", path, "--node", node, "-o", "json")
+	name, asks := "http", []string{"--host", host, "--path", path}
+	if len(args) > 4 {
+		name, asks = args[4], []string{"--protocol", "tcp", "--listener", "default/ingress/" + args[4]}
+		host, path = "any", "/"
+	}
+	ingress := listener(ts, ts.MkAbs(site+"-"+node), name)
+	x := explained(ts, append([]string{"--data", ts.MkAbs(site), "explain", "--node", node, "-o", "json"}, asks...)...)
 	may := map[string]bool{}
 	for _, b := range x.Backends {
 		for _, s := range b.Sites {
@@ -150,7 +156,7 @@ func agree(ts *testscript.TestScript, _ bool, args []string) {
 			}
 		}
 	}
-	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: name != "http"}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	seen := map[string]bool{}
 	for range 40 {
 		req, err := http.NewRequest(http.MethodGet, "http://"+ingress+path, nil)

@@ -1,6 +1,7 @@
 // The page: asks the controller once a second, shows one view by the address after #.
 
 import { BigMap } from "./bigmap.js";
+import { chainPage, chainsPage } from "./chains.js";
 import { trafficPage } from "./graph.js";
 import { $, el, table } from "./html.js";
 import { Door, Refusal } from "./login.js";
@@ -93,7 +94,7 @@ function show() {
   const route = location.hash.replace(/^#\/?/, "") || "map";
   const [view, name] = route.split("/").map(decodeURIComponent);
   for (const a of document.querySelectorAll("nav a")) {
-    const here = a.getAttribute("href") === `#/${view}` || view === "site" && a.getAttribute("href") === "#/sites";
+    const here = a.getAttribute("href") === `#/${view}` || ["site", "chain"].includes(view) && a.getAttribute("href") === `#/${view}s`;
     if (here) a.setAttribute("aria-current", "page"); else a.removeAttribute("aria-current");
   }
   const s = seen.status;
@@ -116,7 +117,8 @@ function show() {
   } else if (view === "site" && name) replace(main, sitePage(name));
   else if (view === "traffic") replace(main, seen.traffic ? trafficPage(seen.traffic) : el("section", { class: "card" }, el("h2", {}, "Traffic"), el("p", { class: "soft" }, "Asking the controller…")));
   else if (view === "audit") replace(main, auditPage());
-  else if (view === "chains") replace(main, chainsPage());
+  else if (view === "chains") replace(main, chainsPage(seen.chains, s));
+  else if (view === "chain" && name) replace(main, chainPage(name, seen.chains, s));
   else if (view === "check") { if (moved || Date.now() - checkedAt > CHECK_MS) void checkPage(main); }
   else replace(main, sitesPage());
   if (moved) {
@@ -251,15 +253,6 @@ async function fix(site, plan, to) {
     said(`Not done: ${e instanceof Error ? e.message : e}`);
   }
   await look();
-}
-
-function chainsPage() {
-  const rows = seen.chains.objects.map((o) => [
-    `${o.key.namespace}/${o.key.name}`, o.owner, (o.object?.spec?.functions ?? []).map((/** @type {any} */ f) => f.name ?? f.function ?? String(f)).join(" → ") || "–",
-  ]);
-  const page = el("section", { class: "card" }, el("h2", {}, "Chains"));
-  page.append(rows.length ? table("Service function chains", ["Chain", "Owner", "Functions, in order"], rows) : el("p", { class: "soft" }, "No chain is configured."));
-  return page;
 }
 
 function auditPage() {

@@ -247,3 +247,69 @@ export function bytes(n) {
   }
   return `${rate(n)} TB`;
 }
+
+/**
+ * A path of a chain, of all that agents of nodes tell.
+ * @typedef {{chain: string, spi: number, reversed: boolean, broken: string, hops: HopSeen[]}} PathSeen
+ * @typedef {{si: number, node: string, function: string, instance: string, end: boolean, counted: boolean, packets: number, drops: number,
+ *   packetsPerS: number, mbps: number, dropsPerS: number, probeMs: number|null, echoMs: number|null, tookMs: number|null, down: string, silent: string}} HopSeen
+ */
+
+/**
+ * Puts together what several nodes say of the same path: a hop's packets are those that
+ * its own node counts, its drops those of all.
+ * @param {Status} status
+ * @returns {PathSeen[]}
+ */
+export function pathsOf(status) {
+  /** @type {Map<string, PathSeen>} */
+  const all = new Map();
+  for (const site of [status.self, ...status.peers.flatMap((p) => p.said ?? [])]) {
+    for (const n of site.nodes ?? []) {
+      if (!n.chains) continue;
+      const silent = n.status === "alive" ? "" : span(n.ageMs);
+      for (const told of n.chains.hops ?? []) {
+        const key = `${told.chain} ${told.spi}`;
+        let p = all.get(key);
+        if (!p) {
+          p = { chain: told.chain, spi: told.spi, reversed: told.reversed ?? false, broken: "", hops: told.hops.map((h, i) => ({
+            si: h.si, node: h.node, function: h.function ?? "", instance: h.instance ?? "", end: i === told.hops.length - 1, counted: false, packets: 0, drops: 0,
+            packetsPerS: 0, mbps: 0, dropsPerS: 0, probeMs: null, echoMs: null, tookMs: null, down: "", silent: "",
+          })) };
+          all.set(key, p);
+        }
+        if (!silent && told.broken) p.broken = told.broken;
+        for (const h of told.hops) {
+          const seen = p.hops.find((x) => x.si === h.si);
+          if (!seen) continue;
+          const own = h.node === n.chains.node;
+          if (own) seen.silent = silent;
+          if (silent) continue; // what was is not what is
+          if (h.instance && n.chains.down?.[h.instance]) seen.down = n.chains.down[h.instance];
+          seen.probeMs = h.probeMs ?? seen.probeMs;
+          seen.echoMs = h.echoMs ?? seen.echoMs;
+          if (!h.counted) continue;
+          seen.drops += h.counted.drops;
+          seen.dropsPerS += h.counted.dropsPerS;
+          if (own || !seen.counted) Object.assign(seen, { packets: h.counted.packets, packetsPerS: h.counted.packetsPerS, mbps: h.counted.mbps });
+          seen.counted = true;
+        }
+      }
+    }
+  }
+  for (const p of all.values()) {
+    // Where TTL ends an echo, the hop answers before its function works on it: so the next
+    // one's echo is that much longer.
+    p.hops.forEach((h, i) => {
+      const next = p.hops[i + 1];
+      if (h.echoMs !== null && next && next.echoMs !== null) h.tookMs = Math.max(0, next.echoMs - h.echoMs);
+    });
+  }
+  return [...all.values()].sort((a, b) => a.chain < b.chain ? -1 : a.chain > b.chain ? 1 : (a.spi & 0x7fffff) - (b.spi & 0x7fffff) || Number(a.reversed) - Number(b.reversed));
+}
+
+/**
+ * How many paths some agent does not tell of, because it has too many.
+ * @param {Status} status
+ */
+export const pathsLeft = (status) => Math.max(0, ...[status.self, ...status.peers.flatMap((p) => p.said ?? [])].flatMap((s) => (s.nodes ?? []).map((n) => n.chains?.left ?? 0)));

@@ -2,7 +2,10 @@
 // controller/siteapi). There is no program in this file.
 
 /** @typedef {{service: string, slots: number, serviceTimeMs: number, inFlight: number, arrivals: number, demand?: number, from?: Record<string, number>}} ServiceLoad */
-/** @typedef {{node: string, status: string, ageMs: number, applied: {counter: number}, behind?: boolean, refusedWhy?: string, problems?: string[]}} ProxyState */
+/** @typedef {{node: string, status: string, ageMs: number, applied: {counter: number}, behind?: boolean, refusedWhy?: string, problems?: string[], chains?: NodeChains}} ProxyState */
+/** @typedef {{si: number, node: string, function?: string, instance?: string, counted?: {packets: number, drops: number, packetsPerS: number, mbps: number, dropsPerS: number}, probeMs?: number, echoMs?: number}} ChainHop */
+/** @typedef {{chain: string, spi: number, reversed?: boolean, broken?: string, hops: ChainHop[]}} ChainPath */
+/** @typedef {{node: string, chains: number, paths: number, instances: number, down?: Record<string, string>, hops?: ChainPath[], left?: number}} NodeChains */
 /** @typedef {{node: string, site: string, fault?: string, probe?: string, suspect?: string}} LinkTrouble */
 /** @typedef {{site: string, role: string, version: string, traffic?: string, trafficReason?: string, generation?: {counter: number}, published: boolean, problem?: string, nodes: ProxyState[]|null, services: ServiceLoad[]|null, links?: LinkTrouble[]}} SiteSaid */
 /** @typedef {{site: string, status: string, ageMs?: number, unknownSince?: string, rttMs: number, traffic?: string, trafficReason?: string, skewMs?: number, said?: SiteSaid, silence?: string, known?: (ServiceLoad & {ageMs: number})[]}} Peer */

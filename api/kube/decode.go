@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -172,15 +173,21 @@ func decodePod(meta *rawMeta, data []byte) (*Pod, error) {
 func decodeService(meta *rawMeta, data []byte) (*Service, error) {
 	var o struct {
 		Spec struct {
-			Type      string            `json:"type"`
-			ClusterIP string            `json:"clusterIP"`
-			Selector  map[string]string `json:"selector"`
-			Ports     []ServicePort     `json:"ports"`
+			Type       string            `json:"type"`
+			ClusterIP  string            `json:"clusterIP"`
+			ClusterIPs []string          `json:"clusterIPs"`
+			Selector   map[string]string `json:"selector"`
+			Ports      []ServicePort     `json:"ports"`
 		} `json:"spec"`
 	}
 	err := json.Unmarshal(data, &o)
+	addresses := o.Spec.ClusterIPs
+	if len(addresses) == 0 {
+		addresses = []string{o.Spec.ClusterIP}
+	}
+	addresses = slices.DeleteFunc(addresses, func(a string) bool { return a == "" || a == "None" })
 	external := o.Spec.Type == "ExternalName"
-	return &Service{Meta: meta.keep(), External: external, Alone: !external && len(o.Spec.Selector) == 0 && o.Spec.ClusterIP != "None", Ports: o.Spec.Ports, Export: meta.Annotations[ExportAnnotation]}, err
+	return &Service{Meta: meta.keep(), External: external, Alone: !external && len(o.Spec.Selector) == 0 && o.Spec.ClusterIP != "None", Addresses: addresses, Ports: o.Spec.Ports, Export: meta.Annotations[ExportAnnotation]}, err
 }
 
 func decodeSlice(meta *rawMeta, data []byte) (*EndpointSlice, error) {

@@ -66,6 +66,9 @@ func (g *gateway) isEntry() bool { return g.Labels[MeshLabel] == "true" }
 func (t *translation) entries() {
 	for _, g := range t.gateways {
 		t.meshed = t.meshed || g.isEntry()
+		t.outbound = t.outbound || g.isEntry() && g.serves() && slices.ContainsFunc(g.listeners, func(l *listener) bool {
+			return l.mesh != nil && l.Protocol == mesh.ProtocolOutbound
+		})
 	}
 }
 
@@ -115,10 +118,11 @@ func (t *translation) hosts(g *gateway, s *Service, p *ServicePort) []string {
 const ConsumerRouteUnsupported = "ConsumerRouteUnsupported"
 
 // attachService finds the frontends that take a route by a parentRef that names a
-// Service.
-func (t *translation) attachService(r *Route, ref *ParentRef) ([]*frontend, judgement) {
-	refuse := func(reason, format string, args ...any) ([]*frontend, judgement) {
-		return nil, judgement{Accepted, false, reason, fmt.Sprintf(format, args...)}
+// Service, and the MeshServices whose addresses it is for where connections to those are
+// redirected.
+func (t *translation) attachService(r *Route, ref *ParentRef) ([]*frontend, []mesh.ParentRef, judgement) {
+	refuse := func(reason, format string, args ...any) ([]*frontend, []mesh.ParentRef, judgement) {
+		return nil, nil, judgement{Accepted, false, reason, fmt.Sprintf(format, args...)}
 	}
 	s := t.services[cmp.Or(ref.Namespace, r.Namespace)+"/"+ref.Name]
 	switch {
@@ -136,6 +140,7 @@ func (t *translation) attachService(r *Route, ref *ParentRef) ([]*frontend, judg
 	}
 	var selected, speak int
 	var list []*frontend
+	var addressed []mesh.ParentRef
 	var without []string
 	for i := range s.Ports {
 		p := &s.Ports[i]
@@ -148,7 +153,10 @@ func (t *translation) attachService(r *Route, ref *ParentRef) ([]*frontend, judg
 		}
 		speak++
 		at := t.frontends(s, p)
-		if list = append(list, at...); len(at) == 0 {
+		if t.outbound && len(s.Addresses) > 0 {
+			addressed = append(addressed, mesh.ParentRef{Group: mesh.MeshGroup, Kind: mesh.KindMeshService, Namespace: s.Namespace, Name: t.use(s, p, p.natural()), Port: p.Port})
+			list = append(list, at...)
+		} else if list = append(list, at...); len(at) == 0 {
 			without = append(without, itoa(p.Port))
 		}
 	}
@@ -158,14 +166,14 @@ func (t *translation) attachService(r *Route, ref *ParentRef) ([]*frontend, judg
 		return refuse(mesh.ReasonNoMatchingParent, "Service %s has no port with that sectionName and port", s.key())
 	case speak == 0:
 		return refuse(mesh.ReasonUnsupportedProtocol, "Service %s has no port there whose appProtocol a %s can be for", s.key(), r.Kind)
-	case len(list) == 0:
+	case len(list)+len(addressed) == 0:
 		return refuse(mesh.ReasonNoMatchingParent, missing+"%s", strings.Join(without, ", "))
 	}
 	message := "joined"
 	if len(without) > 0 {
 		message += "; " + missing + strings.Join(without, ", ")
 	}
-	return list, judgement{Accepted, true, "Accepted", message}
+	return list, addressed, judgement{Accepted, true, "Accepted", message}
 }
 
 // plainServices has the Services with [MeshLabel] answer at the ports for which they

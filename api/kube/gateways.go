@@ -46,6 +46,7 @@ var protocolKinds = map[string][]string{
 	mesh.ProtocolTCP:      {mesh.KindTCPRoute},
 	mesh.ProtocolUDP:      {mesh.KindUDPRoute},
 	mesh.ProtocolEastWest: {},
+	mesh.ProtocolOutbound: {}, // routes join the services
 }
 
 // claimListeners judges the Gateways and their listeners, the oldest first.

@@ -82,9 +82,11 @@ type Service struct {
 	External bool
 	// Alone is a Service of type ClusterIP, NodePort or LoadBalancer that selects no
 	// pods: what its address leads to somebody has to say.
-	Alone  bool
-	Ports  []ServicePort
-	Export string
+	Alone bool
+	// Addresses are the cluster IPs.
+	Addresses []string
+	Ports     []ServicePort
+	Export    string
 }
 
 // ServicePort is one port of a Service.

@@ -53,8 +53,13 @@ func (t *translation) route(r *Route) {
 	var frontends []*frontend
 	for _, ref := range r.Parents {
 		if ref.isService() && t.meshed {
-			list, j := t.attachService(r, &ref)
+			list, addressed, j := t.attachService(r, &ref)
 			parents = append(parents, parent{ref, j})
+			for _, a := range addressed {
+				if !slices.Contains(joined, a) {
+					joined = append(joined, a)
+				}
+			}
 			for _, f := range list {
 				if !slices.Contains(frontends, f) {
 					frontends = append(frontends, f)

@@ -132,6 +132,9 @@ func (t *translation) meshServices() {
 				Export:    export(s.Export),
 			},
 		}
+		if i := slices.IndexFunc(s.Ports, func(p ServicePort) bool { return p.Port == v.port && p.natural() == v.protocol }); i >= 0 {
+			m.Spec.Addresses = s.Addresses // of a port in another protocol another one has them
+		}
 		key := mesh.Key{Kind: mesh.KindMeshService, Namespace: v.namespace, Name: m.Metadata.Name}
 		if o := t.own[key]; o != nil && o.Doc != nil {
 			continue // written by hand: it stands

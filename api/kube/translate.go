@@ -96,7 +96,10 @@ type translation struct {
 	byName   map[string]*gateway
 	// meshed says that there is a Gateway for requests between services.
 	meshed bool
-	names  map[variant]string // of the services that are needed
+	// outbound says that one of these has a listener for connections that chainagent
+	// redirects.
+	outbound bool
+	names    map[variant]string // of the services that are needed
 }
 
 // Translate says what a cluster means to the mesh, and what the status of its

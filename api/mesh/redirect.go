@@ -169,7 +169,7 @@ func (c *checker) redirects() {
 }
 
 var redirectRules = map[string]rule{
-	"MeshServiceSpec.addresses":       {format: &formatIP, maxItems: 16, unique: ".", doc: "Addresses by which clients call the service without naming a proxy, such as a Service's cluster IPs. Where ChainNode.redirect is set, connections to them go through the node's proxy."},
+	"MeshServiceSpec.addresses":       {format: &formatIP, maxItems: 16, unique: ".", doc: "Addresses by which clients call the service without naming a proxy, such as a Service's cluster IPs. Where ChainNode.redirect is set, connections to them go through the node's proxy. In a document of a site they hold at that site, in one of the hub everywhere."},
 	"ChainNodeSpec.redirect":          {doc: "Has connections of the node's processes to services go through its proxy."},
 	"Redirect.controlGroups":          {format: &formatCgroup, minItems: 1, maxItems: 64, unique: ".", doc: "Control groups (cgroup v2) of the processes, with all below them: /kubepods.slice, /system.slice/shop.service, or / for all."},
 	"Redirect.proxy":                  {doc: "The node's proxy."},

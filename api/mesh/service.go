@@ -17,7 +17,8 @@ type MeshServiceSpec struct {
 	Ports     []ServicePort `json:"ports"`
 	Endpoints []Endpoint    `json:"endpoints,omitempty"`
 	// Addresses are the service's own, of no endpoint: clients connect to them, and
-	// [Redirect] brings the connections to a proxy.
+	// [Redirect] brings the connections to a proxy. Those that a site's document says are
+	// the service's at that site only, those of the hub's everywhere.
 	Addresses []string `json:"addresses,omitempty"`
 	// SessionAffinity keeps the requests of one session at one endpoint.
 	SessionAffinity *SessionAffinity `json:"sessionAffinity,omitempty"`

@@ -148,6 +148,9 @@ func narrowed(s *mesh.MeshService, owner, site string) *mesh.MeshService {
 	}
 	c := *s
 	c.Spec.Endpoints = local
+	if owner != Hub && owner != site {
+		c.Spec.Addresses = nil // two clusters may give the same address to different services
+	}
 	return &c
 }
 

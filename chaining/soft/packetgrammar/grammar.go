@@ -107,13 +107,15 @@ func (g *Grammar) functionMAC() {
 func (g *Grammar) hop() (uint32, uint8) {
 	spis := [...]uint32{spiForward, spiForward, spiForward, spiForward, spiSecond, spiSecond, spiReverse, spiBranch, spiLoop, spiIPv6, spiBorder, spiTold, spiTold, spiTold6}
 	spi := spis[g.rng.IntN(len(spis))]
-	switch g.rng.IntN(16) {
+	switch g.rng.IntN(17) {
 	case 0:
 		return uint32(g.rng.IntN(nsh.MaxSPI)), uint8(g.rng.Uint32())
 	case 1:
 		return spi, uint8(g.rng.IntN(3)) // SI 0 to 2
 	case 2, 3, 4:
 		return spi, 255
+	case 5:
+		return spi, 0
 	}
 	return spi, uint8(248 + g.rng.IntN(8))
 }

@@ -92,7 +92,7 @@ func (s *Server) plan(now time.Time) *mesh.Weights {
 
 func (s *Server) input(sh world.Shared) plan.Input {
 	in := plan.Input{
-		DemandPerS: sh.Home.Demand, Slots: sh.Home.Slots, ServiceMS: sh.Home.ServiceTimeMS,
+		DemandPerS: sh.Home.Demand, Slots: sh.Home.Slots, LowerBound: sh.Home.Learned == mesh.SlotsLowerBound, ServiceMS: sh.Home.ServiceTimeMS,
 		NoHome: sh.NoHome, Drained: sh.Drained, StayHome: sh.Sharing.StayHome,
 		Classes: plan.Classes(&sh.Sharing), Sessions: sh.Sessions, Open: sh.Home.InFlight,
 	}
@@ -110,7 +110,7 @@ func (s *Server) input(sh world.Shared) plan.Input {
 		in.Options = append(in.Options, plan.Option{
 			Site: o.Site, Slots: o.Report.Slots, ServiceMS: o.Report.ServiceTimeMS,
 			ArrivalsPerS: o.Report.Arrivals, FromUsPerS: o.Report.From[s.cfg.Site],
-			InFlight: o.Report.InFlight, Spillers: o.Report.Spillers,
+			InFlight: o.Report.InFlight, Spillers: o.Report.Spillers, LowerBound: o.Report.Learned == mesh.SlotsLowerBound,
 			AgeMS: o.AgeMS, InBand: o.InBand, RTTMS: o.RTTMS, LinkPriceMS: o.PriceMS + scarce, MaxPerS: o.MaxRate, Excluded: cmp.Or(o.Excluded, closed),
 		})
 	}

@@ -368,7 +368,7 @@ func (c *Cooperation) counters(loads []ServiceLoad) map[mesh.ServiceKey]*share.C
 			Demand: l.Demand, Served: l.Arrivals, From: from, Completed: l.Completions,
 			FreeStarts: l.UnqueuedStarts, Unqueued: l.Unqueued,
 			UnqueuedMS: float64(l.UnqueuedNS) / 1e6, UnqueuedSqMS: float64(l.UnqueuedSqUS) / 1e6,
-			InFlight: l.InFlight, Slots: float64(l.Slots), Up: up[l.Service],
+			InFlight: l.InFlight, Slots: float64(l.Slots), Levels: l.Levels, Up: up[l.Service],
 			Mates: append(mates, l.Mates...), DeclaredMS: ms(l.ServiceTime),
 		}
 	}

@@ -17,7 +17,13 @@ import (
 // cooperating is a proxy of a site that shares with others, without a controller.
 func cooperating(t *testing.T, site string) (*proxy, *Cooperation) {
 	t.Helper()
-	c := NewCooperation(CooperationConfig{Site: site, Node: "n-" + site, Log: slog.New(slog.DiscardHandler)})
+	return reporting(t, site, nil)
+}
+
+// reporting is one whose reports, meant for a controller, are handed to publish.
+func reporting(t *testing.T, site string, publish func(*mesh.NodeReport) error) (*proxy, *Cooperation) {
+	t.Helper()
+	c := NewCooperation(CooperationConfig{Site: site, Node: "n-" + site, Log: slog.New(slog.DiscardHandler), Publish: publish})
 	p := startProxy(t, Config{Site: site, Loops: 1}, Deps{Sharing: c}, siteObjects(nil, nil))
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/price"
 	"github.com/meridian-mesh/meridian/edgeproxy/authz"
 	"github.com/meridian-mesh/meridian/edgeproxy/datagram"
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
@@ -394,6 +395,9 @@ type ServiceLoad struct {
 	Unqueued, UnqueuedNS, UnqueuedSqUS uint64
 	// UnqueuedStarts counts requests that found a free slot, answered or not.
 	UnqueuedStarts uint64
+	// Levels are completions by the number in flight when they started, nil where the
+	// concurrency is declared.
+	Levels *[price.Levels]price.Level
 	// From splits arrivals by the other site they came from.
 	From []SourceCount
 	// Mates are the services that share a machine with it; then Slots are the machine's.
@@ -437,7 +441,7 @@ func (s *Server) Loads(dst []ServiceLoad) []ServiceLoad {
 		l := &dst[len(dst)-1]
 		*l = ServiceLoad{
 			Service: h.Key, InFlight: int(h.InFlight.Load()), Slots: svc.Concurrency, ServiceTime: svc.ServiceTime,
-			From: l.From[:0], Remotes: l.Remotes[:0], Mates: svc.MateKeys(l.Mates[:0]),
+			Levels: l.Levels, From: l.From[:0], Remotes: l.Remotes[:0], Mates: svc.MateKeys(l.Mates[:0]),
 		}
 		for i := range h.Cells {
 			c := &h.Cells[i]
@@ -448,6 +452,14 @@ func (s *Server) Loads(dst []ServiceLoad) []ServiceLoad {
 			l.UnqueuedStarts += c.UnqueuedStarts.Load()
 			l.UnqueuedNS += c.UnqueuedNS.Load()
 			l.UnqueuedSqUS += c.UnqueuedSq.Load()
+		}
+		if svc.Concurrency > 0 || len(svc.Home) == 0 {
+			l.Levels = nil
+		} else {
+			if l.Levels == nil {
+				l.Levels = new([price.Levels]price.Level)
+			}
+			h.Levels(l.Levels)
 		}
 		for k, name := range names {
 			var n uint64

@@ -25,6 +25,9 @@ type ServiceReport struct {
 	Service ServiceKey `json:"service"`
 	// Slots is how many requests the site works on at once (c of the rule).
 	Slots float64 `json:"slots"`
+	// Learned says that Slots is not declared but learned: SlotsLowerBound while the
+	// site was never seen saturated, SlotsSettled after; SlotsDeclared where it is declared.
+	Learned SlotsLearned `json:"learned,omitempty"`
 	// ServiceTimeMS is the mean time of one request without waiting, in ms (s).
 	ServiceTimeMS float64 `json:"serviceTimeMs"`
 	// InFlight counts requests at the site's endpoints now, waiting ones too (n).

@@ -57,8 +57,10 @@ type Cut struct {
 
 // Add takes in the load of one more of the site's services.
 func (m *SiteMoment) Add(r *mesh.ServiceReport) {
-	m.busy += r.Arrivals * r.ServiceTimeMS / 1000
-	m.slots += r.Slots
+	if r.Learned != mesh.SlotsLowerBound { // by a bound it would look busier than it is
+		m.busy += r.Arrivals * r.ServiceTimeMS / 1000
+		m.slots += r.Slots
+	}
 	if m.slots > 0 {
 		load := float32(m.busy / m.slots)
 		m.Load = &load

@@ -122,7 +122,7 @@ func (b *Board) Options(nowNS int64, self string, service mesh.ServiceKey) []Opt
 		l := &e.Load
 		out = append(out, Option{
 			Site: e.Site, Slots: l.Slots, ServiceMS: l.ServiceTimeMS, ArrivalsPerS: l.Arrivals,
-			FromUsPerS: l.From[self], InFlight: l.InFlight, Spillers: l.Spillers,
+			FromUsPerS: l.From[self], InFlight: l.InFlight, Spillers: l.Spillers, LowerBound: l.Learned == mesh.SlotsLowerBound,
 			AgeMS: float64(nowNS-e.atNS) / 1e6, UsualMS: e.usualMS, InBand: e.InBand,
 		})
 	}

@@ -67,6 +67,10 @@ type Input struct {
 	// Slots and ServiceMS are home's capacity. Zero or less, or not a number,
 	// means that it is not known: then nothing is shared.
 	Slots, ServiceMS float64
+	// LowerBound says that home was never seen saturated, so that Slots is only the
+	// most it was seen to work on: what comes stays here until it is known that this
+	// costs more than going elsewhere, and nothing is refused.
+	LowerBound bool
 	// NoHome says that no endpoint here can serve now, Drained that none is to serve
 	// while another site can.
 	NoHome, Drained bool
@@ -127,6 +131,9 @@ type Option struct {
 	// InBand says that the report came on a response or a probe, so that live
 	// prices back it up.
 	InBand bool
+	// LowerBound says that the site learns its slots and was never seen saturated. One
+	// that nothing was sent to has no service time: home's is taken for it.
+	LowerBound bool
 	// RTTMS is the round trip, LinkPriceMS what a request costs besides.
 	RTTMS, LinkPriceMS float64
 	// MaxPerS is the most that may go there from here, in requests per second, 0 for
@@ -195,6 +202,9 @@ func (p *Planner) Tick(nowNS int64, in Input) mesh.ServiceWeights {
 	var all []candidate
 	if !in.NoHome && !in.Drained {
 		home, err := p.curves.Queue(in.Slots, in.ServiceMS)
+		if in.LowerBound {
+			return p.off(out, in, learning)
+		}
 		if err != nil {
 			return p.off(out, in, "capacity of this site is not known: declare capacity.concurrency and capacity.serviceTime on its endpoints")
 		}
@@ -213,7 +223,7 @@ func (p *Planner) Tick(nowNS int64, in Input) mesh.ServiceWeights {
 	out.Remotes = make([]mesh.RemoteWeight, 0, len(in.Options))
 	for i := range in.Options {
 		o := &in.Options[i]
-		q, why := p.usable(o, quietMS)
+		q, why := p.usable(o, in.ServiceMS, quietMS)
 		if why != "" {
 			out.Remotes = append(out.Remotes, excluded(o, why))
 			continue
@@ -284,20 +294,6 @@ func bySite(all []mesh.RemoteWeight) []mesh.RemoteWeight {
 	return out
 }
 
-// off is the plan of a service that cannot be shared.
-func (p *Planner) off(out mesh.ServiceWeights, in Input, why string) mesh.ServiceWeights {
-	p.home, p.share = 1, map[string]float64{}
-	out.Off = why
-	for i := range in.Options {
-		out.Remotes = append(out.Remotes, excluded(&in.Options[i], "sharing is off"))
-	}
-	return out
-}
-
-func excluded(o *Option, why string) mesh.RemoteWeight {
-	return mesh.RemoteWeight{Site: o.Site, RTTMS: finite(o.RTTMS), AgeMS: finite(o.AgeMS), Excluded: why}
-}
-
 // slower is the factor that home may be dearer where an idle home costs ratio
 // times the cheapest other place. The factor h keeps requests from leaving for the
 // sake of a queue that soon is gone; a home that works slower than the others do
@@ -322,11 +318,15 @@ func silenceMS(options []Option) float64 {
 }
 
 // usable returns the option's queue or why it gets nothing.
-func (p *Planner) usable(o *Option, quietMS float64) (price.Queue, string) {
+func (p *Planner) usable(o *Option, homeMS, quietMS float64) (price.Queue, string) {
+	tookMS := o.ServiceMS
+	if o.LowerBound && tookMS == 0 {
+		tookMS = homeMS // nothing was served there yet, and nothing would be without a guess
+	}
 	switch {
 	case o.Excluded != "":
 		return price.Queue{}, o.Excluded
-	case o.Slots == 0 || o.ServiceMS == 0:
+	case o.Slots == 0 || tookMS == 0:
 		return price.Queue{}, "its capacity is not known"
 	case !(o.ArrivalsPerS >= 0 && o.ArrivalsPerS <= maxPerS), !(o.FromUsPerS >= 0), o.InFlight < 0, o.Spillers < 0:
 		return price.Queue{}, "its report holds impossible numbers"
@@ -337,7 +337,7 @@ func (p *Planner) usable(o *Option, quietMS float64) (price.Queue, string) {
 	case !(o.AgeMS <= quietMS+staleMS(o.UsualMS)):
 		return price.Queue{}, "stale: no report lately"
 	}
-	q, err := p.curves.Queue(o.Slots, o.ServiceMS)
+	q, err := p.curves.Queue(o.Slots, tookMS)
 	if err != nil {
 		return price.Queue{}, "its report holds impossible numbers: " + err.Error()
 	}

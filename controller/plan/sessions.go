@@ -57,7 +57,7 @@ func (p *Planner) sessions(in *Input) mesh.ServiceWeights {
 	quietMS := silenceMS(in.Options)
 	for i := range in.Options {
 		o := &in.Options[i]
-		_, why := p.usable(o, quietMS)
+		_, why := p.usable(o, 0, quietMS)
 		if why != "" {
 			out.Remotes = append(out.Remotes, excluded(o, why))
 			continue

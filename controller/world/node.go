@@ -89,7 +89,7 @@ func (w *World) Loads(now time.Time) []Load {
 				l = &Load{ServiceReport: mesh.ServiceReport{Service: s.Service}}
 				sum[s.Service] = l
 			}
-			l.Slots = max(l.Slots, s.Slots)
+			merge(&l.ServiceReport, &s.ServiceReport)
 			l.InFlight += s.InFlight
 			l.Arrivals += s.Arrivals
 			l.Demand += s.Demand
@@ -121,6 +121,36 @@ func (w *World) Loads(now time.Time) []Load {
 		out = append(out, *l)
 	}
 	return out
+}
+
+// merge takes a node's slots into those of its site. Declared ones are the same at
+// every node. Of learned ones each node has found the part at which its own requests
+// began to wait, so that these add up; as long as no node has seen the site saturated,
+// the most that one has seen served is sure.
+// Of nodes that differ, because one has not read the newest configuration yet, those
+// count that know best.
+func merge(l *mesh.ServiceReport, s *mesh.ServiceReport) {
+	switch known, news := surety(l), surety(s); {
+	case news > known:
+		l.Slots, l.Learned = s.Slots, s.Learned
+	case news == known && l.Learned == mesh.SlotsSettled:
+		l.Slots += s.Slots
+	case news == known:
+		l.Slots = max(l.Slots, s.Slots)
+	}
+}
+
+// surety orders how slots are known: not at all, as a lower bound, settled, declared.
+func surety(r *mesh.ServiceReport) int {
+	switch {
+	case r.Learned == mesh.SlotsLowerBound:
+		return 1
+	case r.Learned != mesh.SlotsDeclared:
+		return 2
+	case r.Slots > 0:
+		return 3
+	}
+	return 0
 }
 
 // suspects says, by site, why nothing may be sent there now: what the own nodes

@@ -75,8 +75,8 @@ func (w *World) Shared(now time.Time, reachable bool) []Shared {
 		}
 		out = append(out, Shared{
 			Service: key, Sessions: svc.CountsSessions(), Mates: matesAt(objects.Services, svc, w.site), Sharing: w.cache.sharing[key], Home: home,
-			// Nodes that count no slots where some are declared have lost them all.
-			NoHome:  !servedAt(svc, w.site) || w.Barred(key, w.site) != "" || capacity.Slots > 0 && home.Slots == 0,
+			// Nodes that count no slots where some are declared, or learn them, have lost them all.
+			NoHome:  !servedAt(svc, w.site) || w.Barred(key, w.site) != "" || (capacity.Slots > 0 || home.Learned != mesh.SlotsDeclared) && home.Slots == 0,
 			Drained: here.Spec.Traffic == mesh.SiteDrained,
 			Options: w.options(svc, view),
 		})

@@ -15,6 +15,7 @@
 //	v service (namespace/name)  c slots  t service time, ms
 //	l arrivals from everywhere, 1/s  f of these from the asking site, 1/s
 //	p number of sites that sent requests lately  n in flight now
+//	u how the slots are known where nobody states them: l a lower bound, s settled
 //
 // Reading and writing allocate nothing. Strings of a read Report borrow from the
 // bytes read.
@@ -73,6 +74,9 @@ type Report struct {
 	FromYouPerS float64
 	Spillers    int
 	InFlight    int
+	// Learned is what mesh.ServiceReport says under that name: a word of a
+	// later build is read as none, an earlier one skips the field.
+	Learned mesh.SlotsLearned
 }
 
 // AppendPrefix appends the value up to where the number in flight belongs;
@@ -110,6 +114,12 @@ func (r *Report) AppendPrefix(dst []byte) ([]byte, error) {
 	dst = appendFixed(append(dst, ";l="...), r.ArrivalsPerS)
 	dst = appendFixed(append(dst, ";f="...), r.FromYouPerS)
 	dst = strconv.AppendUint(append(dst, ";p="...), uint64(r.Spillers), 10)
+	switch r.Learned {
+	case mesh.SlotsLowerBound:
+		dst = append(dst, ";u=l"...)
+	case mesh.SlotsSettled:
+		dst = append(dst, ";u=s"...)
+	}
 	return append(dst, ";n="...), nil
 }
 
@@ -198,6 +208,13 @@ func (r *Report) Parse(b []byte) error {
 			r.FromYouPerS, ok = parseFixed(val)
 		case 'p':
 			r.Spillers, ok = parseCount(val)
+		case 'u':
+			switch string(val) {
+			case "l":
+				r.Learned = mesh.SlotsLowerBound
+			case "s":
+				r.Learned = mesh.SlotsSettled
+			}
 		case 'n':
 			r.InFlight, ok = parseCount(val)
 			sawFlight = true
@@ -222,6 +239,7 @@ func (r *Report) ServiceReport(asking string) mesh.ServiceReport {
 		InFlight:      r.InFlight,
 		Arrivals:      r.ArrivalsPerS,
 		Spillers:      r.Spillers,
+		Learned:       r.Learned,
 	}
 	if r.FromYouPerS > 0 {
 		s.From = map[string]float64{asking: r.FromYouPerS}

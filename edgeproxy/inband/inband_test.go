@@ -53,6 +53,29 @@ func TestReport_tolerant(t *testing.T) {
 	}
 }
 
+// TestReport_learned: what is learned travels as a key of its own, which a reader that
+// does not know it skips, and whose later words say nothing to this one.
+func TestReport_learned(t *testing.T) {
+	for word, learned := range map[string]mesh.SlotsLearned{"l": mesh.SlotsLowerBound, "s": mesh.SlotsSettled} {
+		r := sample()
+		r.Learned = learned
+		value := string(encode(t, r))
+		if want := strings.Replace(sampleValue, ";n=", ";u="+word+";n=", 1); value != want {
+			t.Errorf("written\n%s\nwant\n%s", value, want)
+		}
+		var got Report
+		if err := got.Parse([]byte(value)); err != nil || got.ServiceReport("me").Learned != learned {
+			t.Errorf("%s: read %+v, %v", value, got, err)
+		}
+	}
+	var got Report
+	for _, value := range []string{"1;s=a;r=b;v=c/d;u=guessed;n=0", "1;s=a;r=b;v=c/d;u=;n=0", "1;s=a;r=b;v=c/d;n=0"} {
+		if err := got.Parse([]byte(value)); err != nil || got.Learned != mesh.SlotsDeclared {
+			t.Errorf("%s: %+v, %v", value, got, err)
+		}
+	}
+}
+
 func TestReport_refuses(t *testing.T) {
 	var r Report
 	for _, v := range []string{"2;s=a;r=b;v=c/d;n=0", "11;s=a;r=b;v=c/d;n=0", "0;n=1"} {

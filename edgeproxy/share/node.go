@@ -107,6 +107,10 @@ type Counters struct {
 	// when it is not known; Up says that there is such an endpoint.
 	Slots float64
 	Up    bool
+	// Levels are the completions by the number in flight when they started, kept where
+	// no concurrency is declared, nil elsewhere: Slots and what follows from them
+	// (FreeStarts, Unqueued) are then learned from it.
+	Levels *[price.Levels]price.Level
 	// Mates are the services that share the machine with it, whose slots Slots then
 	// are. DeclaredMS is the service time that is declared, 0 for none.
 	Mates      []mesh.ServiceKey
@@ -322,18 +326,18 @@ func (n *Node) Tick(nowNS int64, counters map[mesh.ServiceKey]*Counters) Output 
 	}}
 	busy := len(n.news) > 0
 	n.measureMates(nowNS, counters)
+	known := make([]*Counters, 0, len(n.services))
 	for _, s := range n.services {
 		c := counters[s.Key]
 		if c == nil {
 			c = &Counters{}
 		}
+		c = s.learn(c)
 		busy = s.measure(nowNS, c, counters) || busy
+		known = append(known, c)
 	}
-	for _, s := range n.services {
-		c := counters[s.Key]
-		if c == nil {
-			c = &Counters{}
-		}
+	for i, s := range n.services {
+		c := known[i]
 		s.pool = n.pool(s, c, counters)
 		share := n.share(nowNS, s, c)
 		out.Shares = append(out.Shares, share)
@@ -361,7 +365,7 @@ func (n *Node) unsettled() bool {
 // share decides one service's plan and compiles it.
 func (n *Node) share(nowNS int64, s *service, c *Counters) Share {
 	standby := s.planner.Tick(nowNS, plan.Input{
-		DemandPerS: s.demand.PerS(), Slots: c.Slots, ServiceMS: s.serviceTime.MS(), NoHome: !c.Up, Drained: s.Drained,
+		DemandPerS: s.demand.PerS(), Slots: c.Slots, LowerBound: s.standing == mesh.SlotsLowerBound, ServiceMS: s.serviceTime.MS(), NoHome: !c.Up, Drained: s.Drained,
 		OthersPerS: s.others.PerS() + s.pool.perS, Mates: len(c.Mates), StayHome: s.StayHome, ShedAfterMS: s.ShedAfterMS, Classes: s.Classes,
 		Sessions: s.Sessions, Open: c.InFlight, Options: n.options(nowNS, s),
 	})
@@ -482,7 +486,7 @@ func (n *Node) prefixes(s *service, c *Counters) *Prefixes {
 	r := inband.Report{
 		Site: []byte(n.id.Site), Reporter: []byte(n.id.Node), Service: []byte(s.Key),
 		Epoch: n.id.Epoch, Seq: n.seq, Slots: c.Slots, ServiceMS: s.serviceTime.MS(),
-		ArrivalsPerS: s.served.PerS() + s.pool.perS, Spillers: s.spillers(),
+		ArrivalsPerS: s.served.PerS() + s.pool.perS, Spillers: s.spillers(), Learned: s.standing,
 	}
 	out := &Prefixes{bySite: make(map[string][]byte, len(n.peers))}
 	out.other = prefix(&r, nil)

@@ -28,6 +28,8 @@ type service struct {
 	lastNS      int64
 	busy        int // in flight on its machine at the last tick
 	pool        pool
+	learned     *learned          // nil where slots are declared
+	standing    mesh.SlotsLearned // mesh.ServiceReport.Learned
 
 	// planned is the controller's plan while the controller's last message had
 	// one, lastPlan the last it ever had; standby is how much of the own plan is
@@ -123,7 +125,7 @@ func (s *service) spillers() int {
 
 func (s *service) report(c *Counters) mesh.NodeServiceReport {
 	r := mesh.NodeServiceReport{Demand: s.demand.PerS(), ServiceReport: mesh.ServiceReport{
-		Service: s.Key, Slots: c.Slots, ServiceTimeMS: s.serviceTime.MS(), InFlight: c.InFlight + s.pool.inFlight,
+		Service: s.Key, Slots: c.Slots, Learned: s.standing, ServiceTimeMS: s.serviceTime.MS(), InFlight: c.InFlight + s.pool.inFlight,
 		Arrivals: s.served.PerS() + s.pool.perS, Spillers: s.spillers(),
 	}, PoolPerS: s.pool.perS}
 	for site, src := range s.from {

@@ -32,12 +32,16 @@ type simSite struct {
 	queue     []*simRequest
 	hidden    bool // its reports reach nobody
 	joined    int  // own requests that the gate put behind others here
+	learns    bool // nobody states its slots and its service time
+	levels    [price.Levels]price.Level
 }
 
 type simRequest struct {
 	from, at int
 	bornNS   int64
 	startNS  int64
+	enterNS  int64
+	level    int
 	free     bool
 	live     *Live
 }
@@ -99,7 +103,11 @@ func newSim(t testing.TB, seed uint64, sites []*simSite, rttMS [][]float64, busD
 				peers = append(peers, Peer{Site: fmt.Sprintf("site-%d", j), RTTMS: rttMS[i][j]})
 			}
 		}
-		if err := s.node.Configure([]Service{{Key: echo, Policy: policy, DeclaredMS: s.serviceMS}}, peers); err != nil {
+		declared := s.serviceMS
+		if s.learns {
+			declared, s.count.Slots, s.count.Levels = 0, 0, &s.levels
+		}
+		if err := s.node.Configure([]Service{{Key: echo, Policy: policy, DeclaredMS: declared}}, peers); err != nil {
 			t.Fatal(err)
 		}
 		m.tick(i)
@@ -223,6 +231,7 @@ func (m *simMesh) enter(r *simRequest) {
 	s := m.sites[r.at]
 	s.count.Served++
 	s.count.InFlight++
+	r.enterNS, r.level = m.nowNS, price.LevelOf(s.count.InFlight)
 	if r.from != r.at {
 		s.count.From[m.sites[r.from].name]++
 	}
@@ -245,6 +254,11 @@ func (m *simMesh) serve(r *simRequest) {
 			s.count.UnqueuedMS += took
 			s.count.UnqueuedSqMS += took * took
 		}
+		took := float64(m.nowNS-r.enterNS) / 1e6
+		l := &s.levels[r.level]
+		l.N++
+		l.MS += took
+		l.SqMS += took * took
 		s.count.Completed++
 		s.count.InFlight--
 		if len(s.queue) > 0 {

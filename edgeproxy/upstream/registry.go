@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 
 	"github.com/meridian-mesh/meridian/api/mesh"
+	"github.com/meridian-mesh/meridian/controller/price"
 	"github.com/meridian-mesh/meridian/edgeproxy/lb"
 	"github.com/meridian-mesh/meridian/edgeproxy/limit"
 )
@@ -245,7 +246,10 @@ type ServiceCell struct {
 	UnqueuedStarts atomic.Uint64
 	UnqueuedNS     atomic.Uint64
 	UnqueuedSq     atomic.Uint64 // us^2
-	From           [MaxSources]atomic.Uint64
+	// Levels are the completions by how many were in flight when they started, where
+	// no concurrency is declared.
+	Levels [price.Levels]LevelCell
+	From   [MaxSources]atomic.Uint64
 	// Plain counts requests of other sites that came without TLS where that may be,
 	// PlainRefused those where it may not.
 	Plain, PlainRefused atomic.Uint64

@@ -3,6 +3,7 @@ package worker
 import (
 	"time"
 
+	"github.com/meridian-mesh/meridian/controller/price"
 	"github.com/meridian-mesh/meridian/edgeproxy/exchange"
 	"github.com/meridian-mesh/meridian/edgeproxy/loop"
 	"github.com/meridian-mesh/meridian/edgeproxy/stream"
@@ -30,6 +31,8 @@ type attempt struct {
 	silence  time.Duration
 	slots    int
 	unqueued bool // it found a free slot
+	learns   bool // nobody says how many slots there are
+	level    int  // then, of price.Slots, from 1 on, else 0
 	timed    bool // its latency counts
 	told     bool // what its endpoint says of its load does
 	// maxAge and maxRequests bound a new connection; cookie and token mark a session.
@@ -131,9 +134,12 @@ func (w *Worker) aim(r *request, a *attempt, fresh bool) {
 	}
 	a.flow = w.flow(r, a.endpoint)
 	n := a.endpoint.InFlight.Add(1)
-	a.unqueued = int(n) <= a.slots && !r.relays
+	a.unqueued, a.level = int(n) <= a.slots && !r.relays, 0
 	if a.remote == upstream.Home {
-		r.service.InFlight.Add(1)
+		there := r.service.InFlight.Add(1)
+		if a.learns && !r.relays {
+			a.level = 1 + price.LevelOf(int(there))
+		}
 		if a.unqueued {
 			r.service.Cells[w.id].UnqueuedStarts.Add(1)
 		}
@@ -316,6 +322,9 @@ func (w *Worker) release(a *attempt, ok bool) {
 		if ok && a.remote == upstream.Home {
 			c := &r.service.Cells[w.id]
 			c.Completed.Add(1)
+			if a.level > 0 && a.how == upstream.Answered && a.status < 500 { // who refuses is quick
+				c.Levels[a.level-1].Completed(uint64(now - a.sentAt))
+			}
 			if a.unqueued {
 				took := uint64(now - a.sentAt)
 				c.Unqueued.Add(1)

@@ -122,6 +122,7 @@ func (w *Worker) home(r *request, a *attempt, s *view.Service) bool {
 
 func (a *attempt) toHome(s *view.Service, i int) {
 	a.endpoint, a.remote, a.slots, a.token, a.clients = s.Home[i], upstream.Home, s.Slots[i], s.IDs[i], s.TLS
+	a.learns = s.Concurrency == 0
 	if len(s.Mates) > 0 && s.Busy() >= s.Concurrency {
 		a.slots = 0 // others have taken the machine's: this one waits, wherever
 	}

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 
+	"github.com/meridian-mesh/meridian/controller/price"
 	"github.com/meridian-mesh/meridian/edgeproxy/share"
 )
 
@@ -53,6 +54,10 @@ func (r *Request) Dropped() bool { return r.dropped }
 
 // Counters are what a site's proxy counted so far. They must not be changed.
 func (m *Mesh) Counters(i int) *share.Counters { return &m.sites[i].count }
+
+// Levels are the site's completions by how many were in flight when they came. They
+// must not be changed.
+func (m *Mesh) Levels(i int) *[price.Levels]price.Level { return &m.sites[i].levels }
 
 // Site is a site as it was at the start.
 func (m *Mesh) Site(i int) *Site { return &m.sites[i].Site }

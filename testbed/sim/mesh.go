@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 
+	"github.com/meridian-mesh/meridian/controller/price"
 	"github.com/meridian-mesh/meridian/edgeproxy/share"
 )
 
@@ -40,12 +41,15 @@ type Request struct {
 	work    float64
 	costNS  int64
 	free    bool // it found a free slot
+	level   int
+	enterNS int64
 	dropped bool
 }
 
 type site struct {
 	Site
 	count     share.Counters
+	levels    [price.Levels]price.Level
 	queue     []int32 // ring of waiting requests
 	head, len int
 	busy      int
@@ -316,6 +320,7 @@ func (m *Mesh) enter(id int32) {
 	s := &m.sites[r.To]
 	s.count.Served++
 	s.count.InFlight++
+	r.level, r.enterNS = price.LevelOf(s.count.InFlight), m.nowNS
 	if r.From != r.To {
 		s.count.From[m.sites[r.From].Name]++
 	}
@@ -358,6 +363,11 @@ func (m *Mesh) finished(id int32) {
 		s.count.UnqueuedMS += took
 		s.count.UnqueuedSqMS += took * took
 	}
+	took := float64(m.nowNS-r.enterNS) / 1e6
+	l := &s.levels[r.level]
+	l.N++
+	l.MS += took
+	l.SqMS += took * took
 	s.count.Completed++
 	s.busy--
 	m.leave(id)

@@ -117,7 +117,7 @@ func TestHotspot(t *testing.T) {
 			t.Errorf("%s: %d requests were served elsewhere", name, s.Window.Away)
 		}
 	}
-	for _, ours := range []string{policy.NameMeridian, policy.NameBus, policy.NameAlone} {
+	for _, ours := range []string{policy.NameMeridian, policy.NameBus, policy.NameAlone, policy.NameLearned} {
 		if mean[ours] > 1.05*mean[policy.NameOptimum] {
 			t.Errorf("%s: mean %.1f ms, the optimum's static weights %.1f", ours, mean[ours], mean[policy.NameOptimum])
 		}

@@ -223,9 +223,9 @@ func describeLoads(w io.Writer, d *described) {
 	for _, site := range slices.Sorted(maps.Keys(d.Loads)) {
 		x := d.Loads[site]
 		load := "-"
-		if x.Slots > 0 {
+		if slotsKnown(&x.ServiceReport) {
 			load = percent(x.Arrivals * x.ServiceTimeMS / 1000 / x.Slots)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%.3g\t%s\t%d\t%.1f\t%.1f\n", site, load, x.Slots, millis(x.ServiceTimeMS), x.InFlight, x.Arrivals, x.Demand)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%.1f\t%.1f\n", site, load, slotsText(&x.ServiceReport), millis(x.ServiceTimeMS), x.InFlight, x.Arrivals, x.Demand)
 	}
 }

@@ -109,13 +109,13 @@ func loadTable(w io.Writer, st *siteapi.Status) {
 	line := func(s *siteapi.SiteStatus) {
 		for _, x := range s.Services {
 			load, others := "-", 0.0
-			if x.Slots > 0 {
+			if slotsKnown(&x.ServiceReport) {
 				load = percent(x.Arrivals * x.ServiceTimeMS / 1000 / x.Slots)
 			}
 			for _, rate := range x.From {
 				others += rate
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%.3g\t%s\t%d\t%.1f\t%.1f\n", s.Site, x.Service, load, x.Slots, millis(x.ServiceTimeMS), x.InFlight, x.Arrivals, others)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%.1f\t%.1f\n", s.Site, x.Service, load, slotsText(&x.ServiceReport), millis(x.ServiceTimeMS), x.InFlight, x.Arrivals, others)
 		}
 	}
 	line(&st.Self)
@@ -198,8 +198,10 @@ func siteLine(w io.Writer, name, status, age, from, rtt string, s *siteapi.SiteS
 			demand += x.Demand
 			served += x.Arrivals
 			inFlight += x.InFlight
-			busy += x.Arrivals * x.ServiceTimeMS / 1000
-			slots += x.Slots
+			if slotsKnown(&x.ServiceReport) {
+				busy += x.Arrivals * x.ServiceTimeMS / 1000
+				slots += x.Slots
+			}
 		}
 		part := "-"
 		if slots > 0 {

@@ -125,8 +125,10 @@ func topSites(st *siteapi.Status) sheet {
 			var busy, slots, demand, served float64
 			inFlight := 0
 			for _, v := range x.Services {
-				busy += v.Arrivals * v.ServiceTimeMS / 1000
-				slots += v.Slots
+				if slotsKnown(&v.ServiceReport) {
+					busy += v.Arrivals * v.ServiceTimeMS / 1000
+					slots += v.Slots
+				}
 				demand += v.Demand
 				served += v.Arrivals
 				inFlight += v.InFlight
@@ -158,13 +160,13 @@ func topServices(st *siteapi.Status) sheet {
 	said(st, func(x *siteapi.SiteStatus) {
 		for _, v := range x.Services {
 			load := "-"
-			if v.Slots > 0 {
+			if slotsKnown(&v.ServiceReport) {
 				busy := v.Arrivals * v.ServiceTimeMS / 1000 / v.Slots
 				load = percent(busy)
 				by[string(v.Service)+" "+x.Site] = busy
 			}
 			s.Rows = append(s.Rows, []string{
-				string(v.Service), x.Site, load, fmt.Sprintf("%.3g", v.Slots), millis(v.ServiceTimeMS), fmt.Sprint(v.InFlight),
+				string(v.Service), x.Site, load, slotsText(&v.ServiceReport), millis(v.ServiceTimeMS), fmt.Sprint(v.InFlight),
 				fmt.Sprintf("%.1f", v.Arrivals), fmt.Sprintf("%.1f", v.Demand),
 			})
 		}

@@ -108,7 +108,7 @@ type key struct {
 // uses tells whether a policy's results depend on the report delay.
 func uses(name string) bool {
 	switch word, _, _ := strings.Cut(name, "@"); word {
-	case policy.NameMeridian, policy.NameBus, policy.NameWater, policy.NameLoad, policy.NameSLATE:
+	case policy.NameMeridian, policy.NameBus, policy.NameLearned, policy.NameWater, policy.NameLoad, policy.NameSLATE:
 		return true
 	}
 	return false

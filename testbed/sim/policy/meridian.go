@@ -28,8 +28,10 @@ const (
 type Meridian struct {
 	// bus and inBand are the ways on which reports travel.
 	bus, inBand bool
-	options     Options
-	classes     []plan.Class
+	// learn says that slots and service times are not stated.
+	learn   bool
+	options Options
+	classes []plan.Class
 
 	m       *sim.Mesh
 	sites   []mine
@@ -47,10 +49,12 @@ type mine struct {
 	node     *share.Node
 	ledger   *share.Ledger
 	counters map[mesh.ServiceKey]*share.Counters
-	share    share.Share
-	dest     []int32 // by the gate's index
-	seq      uint64
-	heard    []int64 // when a response of site j last came
+	// stated are the counters of a site that learns, learns what it sees of them.
+	stated, learns *share.Counters
+	share          share.Share
+	dest           []int32 // by the gate's index
+	seq            uint64
+	heard          []int64 // when a response of site j last came
 
 	board   plan.Board
 	planner *plan.Planner
@@ -117,6 +121,12 @@ func (p *Meridian) Start(m *sim.Mesh) error {
 			s.config = p.options.Service(i)
 		}
 		s.config.Key, s.config.Classes, s.config.DeclaredMS = service, p.classes, m.Site(i).ServiceMS
+		if p.learn {
+			s.config.DeclaredMS = 0
+			c := *m.Counters(i)
+			s.stated, s.learns = m.Counters(i), &c
+			s.counters[service] = s.learns
+		}
 		if err := s.node.Configure([]share.Service{s.config}, peers); err != nil {
 			return err
 		}
@@ -158,6 +168,10 @@ func (p *Meridian) Handle(kind uint8, a, b int32) {
 func (p *Meridian) tick(i int) {
 	s := &p.sites[i]
 	now := p.m.NowNS()
+	if p.learn {
+		*s.learns = *s.stated
+		s.learns.Slots, s.learns.Levels = 0, p.m.Levels(i)
+	}
 	out := s.node.Tick(now, s.counters)
 	s.seq++
 	s.share = out.Shares[0]
@@ -189,7 +203,7 @@ func (p *Meridian) plan(i int) {
 	s := &p.sites[i]
 	now := p.m.NowNS()
 	in := plan.Input{
-		DemandPerS: s.load.Demand, Slots: s.load.Slots, ServiceMS: s.load.ServiceTimeMS,
+		DemandPerS: s.load.Demand, Slots: s.load.Slots, LowerBound: s.load.Learned == mesh.SlotsLowerBound, ServiceMS: s.load.ServiceTimeMS,
 		NoHome: !p.m.Counters(i).Up, Drained: s.config.Drained,
 		StayHome: s.config.StayHome, ShedAfterMS: s.config.ShedAfterMS, Classes: p.classes, Options: s.board.Options(now, p.m.Site(i).Name, service),
 	}

@@ -28,11 +28,12 @@ type Options struct {
 
 // The names of policies.
 const (
-	NameMeridian = "meridian"       // controllers and reports in band, as shipped
-	NameBus      = "meridian-bus"   // controllers, nothing in band
-	NameAlone    = "meridian-alone" // proxies alone, in band only
-	NameOptimum  = "optimum"        // the exact optimum's static weights, switched at once
-	NameJSED     = "omniscient"     // join the shortest expected delay, live queues
+	NameMeridian = "meridian"         // controllers and reports in band, as shipped
+	NameBus      = "meridian-bus"     // controllers, nothing in band
+	NameLearned  = "meridian-learned" // as shipped, where nobody states slots or service times
+	NameAlone    = "meridian-alone"   // proxies alone, in band only
+	NameOptimum  = "optimum"          // the exact optimum's static weights, switched at once
+	NameJSED     = "omniscient"       // join the shortest expected delay, live queues
 	NameNone     = "none"
 	NameRR       = "round-robin"
 	NameWRR      = "weighted-round-robin"
@@ -48,7 +49,7 @@ const (
 // Names lists every policy, the product's first and then the references.
 func Names() []string {
 	return []string{
-		NameMeridian, NameBus, NameAlone, NameOptimum, NameJSED, NameNone, NameRR, NameWRR,
+		NameMeridian, NameBus, NameAlone, NameLearned, NameOptimum, NameJSED, NameNone, NameRR, NameWRR,
 		NameP2C, NameWater, NameZone, NameLoad, NameHAZL, NameL3, NameSLATE,
 	}
 }
@@ -69,6 +70,8 @@ func New(name string, o Options) (sim.Policy, error) {
 		return &Meridian{bus: true, inBand: true, options: o}, nil
 	case NameBus:
 		return &Meridian{bus: true, options: o}, nil
+	case NameLearned:
+		return &Meridian{bus: true, inBand: true, learn: true, options: o}, nil
 	case NameAlone:
 		return &Meridian{inBand: true, options: o}, nil
 	case NameOptimum:

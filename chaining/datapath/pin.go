@@ -67,16 +67,10 @@ func Detach(cfg Config) error {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("detach: %w", err)
 	}
-	shared := false
 	for _, e := range entries {
-		if e.Name() == redirectFolder {
-			shared = true
-			continue
+		if e.Name() != redirectFolder {
+			faults = append(faults, os.RemoveAll(filepath.Join(cfg.Pins, e.Name())))
 		}
-		faults = append(faults, os.RemoveAll(filepath.Join(cfg.Pins, e.Name())))
-	}
-	if !shared {
-		faults = append(faults, os.RemoveAll(cfg.Pins))
 	}
 	if err := errors.Join(faults...); err != nil {
 		return fmt.Errorf("detach: %w", err)

@@ -42,6 +42,8 @@ type Codec struct {
 	faulted  uint32 // the stream whose Reset comes next, for reason
 	reason   stream.Reason
 	resets   int // see Limits.Resets
+	heads    int // see Limits.Heads
+	trusted  bool
 	idle     int // see Limits.Idle
 	closing  bool
 	farewell bool // GOAWAY with the last stream was said
@@ -55,6 +57,7 @@ type flow struct {
 	credit int   // what the peer may still send
 	owed   int   // of what it sent, what was taken and not given back
 	unpaid int   // of what it sent, what was not taken
+	head   int   // what its head took of Limits.Heads
 	extra  int   // by how much its window is wider than its limit
 	left   int64 // of the body coming in, -1 when not known
 	out    int64 // of the body going out, -1 when not known
@@ -149,6 +152,9 @@ func (c *Codec) Say(dst []byte) []byte {
 	return dst
 }
 
+// Trust lifts Limits.Heads for this connection, until Reset.
+func (c *Codec) Trust() { c.trusted = true }
+
 // Silent reports that Say has nothing to append.
 func (c *Codec) Silent() bool { return c.greeted && len(c.ctl) == 0 }
 
@@ -174,6 +180,7 @@ func (c *Codec) open(id uint32) *flow {
 // connection: nobody will.
 func (c *Codec) drop(i int, quiet bool) {
 	c.lent += c.flows[i].extra
+	c.heads -= c.flows[i].head
 	c.repay(c.flows[i].unpaid)
 	c.remember(c.ids[i], quiet)
 	n := len(c.ids) - 1

@@ -28,6 +28,7 @@ type scratch struct {
 	msg    stream.Message
 	fields []stream.Field
 	text   []byte // decoded strings
+	size   int    // of the last block, as Limits.Head counts
 	joined []byte // a header block that came in several frames
 	split  []byte // one that goes in several: what was decoded may lie in joined
 	cookie []byte
@@ -59,7 +60,8 @@ func (c *Codec) block(in []byte, kind section) (broken string, f *fault) {
 	s := c.scratch
 	s.fields, s.text, s.msg = s.fields[:0], s.text[:0], stream.Message{Length: stream.LengthUnknown}
 	h := head{kind: kind, s: s}
-	size, lines := 0, 0
+	lines := 0
+	s.size = 0
 	c.dec.Begin()
 	for len(in) > 0 {
 		var field hpack.Field
@@ -72,8 +74,8 @@ func (c *Codec) block(in []byte, kind section) (broken string, f *fault) {
 			continue
 		}
 		lines++
-		size += len(field.Name) + len(field.Value) + 4
-		if size > s.limits.Head {
+		s.size += len(field.Name) + len(field.Value) + 4
+		if s.size > s.limits.Head {
 			return "", errHeadLong
 		}
 		if lines > s.limits.Fields {

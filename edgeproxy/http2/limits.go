@@ -5,8 +5,12 @@ import "github.com/meridian-mesh/meridian/edgeproxy/stream"
 // Limits bound what one connection may hold. A zero member takes its value from
 // [DefaultLimits].
 type Limits struct {
-	Head    int // decoded bytes of a head: names, values and four for each field
-	Fields  int // fields of a head or of trailers
+	Head   int // decoded bytes of a head: names, values and four for each field
+	Fields int // fields of a head or of trailers
+	// Heads is what the heads of all open streams may take together, as Head counts: the
+	// peer's compression makes many kilobytes of a few octets, and a peer that takes no
+	// answer has them held. The stream beyond is refused, so that it may come again.
+	Heads   int
 	Streams int // open at one time, of those that the peer opens
 	Window  int // bytes of a stream's body that may be on the way
 	// ConnectionWindow is the same for all streams of a connection together.
@@ -23,7 +27,7 @@ type Limits struct {
 
 // DefaultLimits are the limits in force unless configured otherwise.
 var DefaultLimits = Limits{
-	Head: 64 << 10, Fields: 100, Streams: 100, Window: 64 << 10, ConnectionWindow: 256 << 10,
+	Head: 64 << 10, Fields: 100, Heads: 512 << 10, Streams: 100, Window: 64 << 10, ConnectionWindow: 256 << 10,
 	Interim: 16, Resets: 100, Idle: 1000,
 }
 
@@ -44,7 +48,7 @@ func (l Limits) withDefaults() Limits {
 	d := DefaultLimits
 	d.Extended = l.Extended
 	for _, m := range []struct{ from, to *int }{
-		{&l.Head, &d.Head}, {&l.Fields, &d.Fields}, {&l.Streams, &d.Streams}, {&l.Window, &d.Window},
+		{&l.Head, &d.Head}, {&l.Fields, &d.Fields}, {&l.Heads, &d.Heads}, {&l.Streams, &d.Streams}, {&l.Window, &d.Window},
 		{&l.ConnectionWindow, &d.ConnectionWindow}, {&l.Interim, &d.Interim}, {&l.Resets, &d.Resets}, {&l.Idle, &d.Idle},
 	} {
 		if *m.from > 0 {

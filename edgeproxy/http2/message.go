@@ -188,7 +188,7 @@ func (c *Codec) head(f frame, block []byte, selfish bool, ev *stream.Event) *fau
 		c.last = f.id
 	}
 	switch {
-	case c.server && len(c.ids) >= c.limits.Streams:
+	case c.server && (len(c.ids) >= c.limits.Streams || len(c.ids) > 0 && c.heads+c.size > c.limits.Heads && !c.trusted):
 		return c.refuse(f.id, refusedStream)
 	case broken != "" || selfish:
 		return c.refuse(f.id, protocolError)
@@ -198,7 +198,8 @@ func (c *Codec) head(f frame, block []byte, selfish bool, ev *stream.Event) *fau
 	var s *flow
 	if c.server {
 		s = c.open(f.id)
-		s.headIn = true
+		s.headIn, s.head = true, c.size
+		c.heads += c.size
 		s.headless, s.trailing = string(m.Method) == "HEAD", m.TrailersOK
 		if string(m.Method) == "CONNECT" {
 			s.asks(m.Upgrade)

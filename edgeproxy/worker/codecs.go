@@ -99,6 +99,16 @@ func (p *protocols) spoken(in []byte) *protocol {
 	return p.mux
 }
 
+// trusts lets another node of the mesh have open what its streams need: it hands on
+// the requests of many clients, and has bounded each of them.
+func (d *down) trusts() {
+	if c, ok := d.codec.(interface{ Trust() }); ok {
+		if p := d.peer(); p != nil && p.Mesh.Node() {
+			c.Trust()
+		}
+	}
+}
+
 func (w *Worker) takeCodec(p *protocol) serverCodec {
 	rest := w.restCodecs[p.id]
 	n := len(rest)

@@ -202,6 +202,7 @@ func (d *down) Input(in []byte) int {
 			d.many = p.many
 		}
 		d.codec = w.takeCodec(w.speaks.of(d.many))
+		d.trusts()
 	}
 	d.decoding = true
 	used := d.decode(in)
@@ -247,7 +248,7 @@ func (d *down) decode(in []byte) int {
 		if ev.Kind == stream.None {
 			break
 		}
-		if ev.Kind == stream.Head {
+		if ev.Kind == stream.Head || ev.Kind == stream.Reset { // a head that is refused was read as well
 			n++
 		}
 		d.event(ev)

@@ -102,24 +102,10 @@ func (w *Worker) connect(a *attempt, anew bool) {
 	}
 }
 
-// wait puts an attempt among those that wait for the connection.
-func (u *up) wait(a *attempt) {
-	a.up, a.stream = u, 0
-	a.next, u.attempts = u.attempts, a
-	u.carried++
-}
-
-func (w *Worker) connectFailed(a *attempt) {
-	w.Counters.ConnectFailures.Add(1)
-	a.endpoint.Cells[w.id].ConnectFailures.Add(1)
-	a.how = upstream.Unreachable
-	w.failed(a, exchange.ConnectFailure)
-}
-
 // attach opens a stream for an attempt.
 func (u *up) attach(a *attempt) {
 	if u.dialing {
-		if u.wait(a); u.carried < waitLimit {
+		if u.wait(a); u.mux != nil && u.carried < waitLimit {
 			u.rest()
 		}
 		return
@@ -239,17 +225,6 @@ func (u *up) forget(a *attempt) {
 	a.next = nil
 }
 
-// abandon fails all who wait for a connection that does not come about.
-func (u *up) abandon() {
-	u.close()
-	for u.attempts != nil {
-		a := u.attempts
-		u.forget(a)
-		a.up = nil
-		u.w.connectFailed(a)
-	}
-}
-
 // watch bounds the backend's silence from now.
 func (u *up) watch(silence time.Duration) {
 	u.deadline = u.w.Loop.Now() + int64(silence)
@@ -262,6 +237,12 @@ func (u *up) watch(silence time.Duration) {
 func (u *up) Expire(_ *loop.Timer, now int64) {
 	switch {
 	case u.closing:
+		u.close()
+	case u.attempts == nil && u.dialing: // see keeps
+		if now < u.deadline {
+			u.w.Loop.Wheel.Set(&u.timer, u.deadline)
+			return
+		}
 		u.close()
 	case u.attempts == nil || u.mux == nil && u.attempts.r.x.Tunnel(): // at rest, or timed by the client's side
 	case u.conn.Paused():
@@ -508,7 +489,11 @@ func (u *up) detach(a *attempt, ok bool) {
 		return
 	}
 	if u.dialing {
-		if u.attempts == nil {
+		switch {
+		case u.attempts != nil:
+		case u.keeps():
+			u.rest()
+		default:
 			u.close()
 		}
 		return

@@ -75,8 +75,8 @@ test-root: ## run the tests that need root: network namespaces, BPF
 		$$(git grep -lE '^//go:build .*\broot\b' -- '*_test.go' | xargs -n1 dirname | sort -u | sed 's|^|./|')
 
 .PHONY: test-edge
-test-edge: ## one node under attack and in change, at full length: needs slowhttptest, takes three minutes
-	@MERIDIAN_LIFE=60s go test -tags edge -count=1 -v $(TESTFLAGS) -run '^(TestLife|TestSlowHTTPTest)$$' ./cmd/edgeproxy
+test-edge: ## one node under attack and in change, at full length: needs slowhttptest, takes four minutes
+	@MERIDIAN_LIFE=60s go test -tags edge -count=1 -v $(TESTFLAGS) -run '^(TestLife|TestSlowHTTPTest|TestHTTP2Floods)$$' ./cmd/edgeproxy
 
 .PHONY: test-clients
 test-clients: ## curl, wrk, a browser, npm's ws, h2spec, sslscan and testssl.sh at the proxy: says what is missing

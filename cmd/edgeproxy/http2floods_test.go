@@ -29,7 +29,7 @@ const (
 	// floodClosed is when a flooding connection has to be closed, however busy the machine is.
 	floodClosed = 5 * time.Second
 	// floodNoise is what a p99 on a busy machine may move by without any flood.
-	floodNoise = 8 * time.Millisecond
+	floodNoise = 5 * time.Millisecond
 	// floodHeld is when all streams of a client that takes nothing have to be gone: it has 10 s.
 	floodHeld = 20 * time.Second
 	// floodStreams is how many requests of floods the backend may see at a time: the
@@ -274,7 +274,7 @@ func TestHTTP2Floods(t *testing.T) {
 		var ends []floodEnd
 		var calm, flooded []time.Duration
 		before, peak := int64(0), int64(0)
-		for pair := 0; pair < 3 || pair < 7 && median(flooded) > 2*median(calm)+floodNoise; pair++ {
+		for pair := 0; pair < 3 || pair < 7 && slices.Min(flooded) > 2*slices.Min(calm)+floodNoise; pair++ {
 			calm = append(calm, clients.round(t, p.ingress()+"/"))
 			if pair == 0 {
 				before = rss(t, pid)
@@ -327,8 +327,9 @@ func TestHTTP2Floods(t *testing.T) {
 		quiet, loud := median(calm), median(flooded)
 		table = append(table, fmt.Sprintf("| %s | %d | %s | %d | %.1f, %.1f | %.1f, %.1f, %.1f |", f.name, len(ends), ended, said,
 			ms(quiet), ms(loud), mb(before), mb(peak), mb(after)))
-		if loud > 2*quiet+floodNoise {
-			t.Errorf("%s: the p99 of others is %v in floods, %v without: more than doubled", f.name, loud, quiet)
+		// What else the machine does only adds, so the least disturbed rounds are compared.
+		if loud, quiet := slices.Min(flooded), slices.Min(calm); loud > 2*quiet+floodNoise {
+			t.Errorf("%s: the p99 of others is at least %v in floods, %v without: more than doubled", f.name, loud, quiet)
 		}
 		if grown := peak - before; f.most > 0 && grown > f.most {
 			t.Errorf("%s: %d bytes more resident, at most %d may be", f.name, grown, f.most)

@@ -150,7 +150,20 @@ func (w *Worker) DropSpares() bool {
 	return true
 }
 
+// forgetSpares leaves unused objects to the collector, one by one: a connection at rest or
+// a timer that still points to one of them must not keep all that were freed before it.
 func (w *Worker) forgetSpares() {
+	for d := w.freeDown; d != nil; {
+		d, d.next = d.next, nil
+	}
+	for _, u := range w.freeUp {
+		for u != nil {
+			u, u.next = u.next, nil
+		}
+	}
+	for r := w.freeReq; r != nil; {
+		r, r.next = r.next, nil
+	}
 	w.freeDown, w.freeReq = nil, nil
 	w.freeUp, w.restCodecs = [protocolCount]*up{}, [protocolCount][]serverCodec{}
 }

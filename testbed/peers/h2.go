@@ -25,11 +25,16 @@ var (
 // measureHTTP2 asks by HTTP/2 without TLS for what the backend answers by HTTP/1.1;
 // h2load (of nghttp2) is the client. Its mean stands for the median.
 func measureHTTP2(ctx context.Context, o options, at placement, r *running) (sample, error) {
+	return measureH2load(ctx, o, at, r)
+}
+
+// measureH2load runs h2load with arguments of the mode's own.
+func measureH2load(ctx context.Context, o options, at placement, r *running, args ...string) (sample, error) {
 	if err := ctx.Err(); err != nil {
 		return sample{}, err
 	}
 	if o.warmup > 0 {
-		if _, err := runH2load(ctx, r.addr, o.warmup, at.restCPUs); err != nil {
+		if _, err := runH2load(ctx, r.addr, o.warmup, at.restCPUs, args...); err != nil {
 			return sample{}, err
 		}
 	}
@@ -37,7 +42,7 @@ func measureHTTP2(ctx context.Context, o options, at placement, r *running) (sam
 	if err != nil {
 		return sample{}, err
 	}
-	got, err := runH2load(ctx, r.addr, o.duration, at.restCPUs)
+	got, err := runH2load(ctx, r.addr, o.duration, at.restCPUs, args...)
 	if err != nil {
 		return sample{}, err
 	}
@@ -55,16 +60,16 @@ func measureHTTP2(ctx context.Context, o options, at placement, r *running) (sam
 	}, nil
 }
 
-func runH2load(ctx context.Context, addr string, d time.Duration, cpus []int) (r loadResult, err error) {
-	cmd := exec.CommandContext(ctx, "h2load", "-t1", "-c", strconv.Itoa(h2Connections), "-m", strconv.Itoa(h2Streams),
-		"-D", d.String(), "http://"+addr+requestPath)
+func runH2load(ctx context.Context, addr string, d time.Duration, cpus []int, args ...string) (r loadResult, err error) {
+	cmd := exec.CommandContext(ctx, "h2load", append(args, "-t1", "-c", strconv.Itoa(h2Connections), "-m", strconv.Itoa(h2Streams),
+		"-D", d.String(), "http://"+addr+requestPath)...)
 	var out []byte
 	err = onCPUs(cpus, func() (err error) {
 		out, err = cmd.CombinedOutput()
 		return err
 	})
 	if err != nil {
-		return r, fmt.Errorf("h2load: %w %s(apt-get install nghttp2-client, or leave mode http2 out)", err, out)
+		return r, fmt.Errorf("h2load: %w %s(apt-get install nghttp2-client, or leave modes http2 and grpc out)", err, out)
 	}
 	return parseH2load(string(out))
 }

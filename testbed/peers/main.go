@@ -67,6 +67,7 @@ Modes:
   handshake  as tls, a connection and a full handshake for each request (X25519)
   mtls     as tls, with a certificate on both sides
   http2      as pinned, requests by HTTP/2 without TLS, 16 connections of 16 streams (h2load)
+  grpc       unary calls of gRPC by HTTP/2 on both sides, as http2 (h2load, nghttpd)
   udp      as pinned, datagrams of 200 bytes there and back, two of each client under way
   burst    as tls at 1,000 requests/s, beside 500 new connections at once, again and again
   tls-idle memory with 5,000 connections over TLS: at rest, after records of 16 KiB, and
@@ -88,7 +89,7 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 	fs.StringVar(&o.vs, "vs", "", "another `build` of our proxy to compare with, in the place of the peers unless --peers names some")
 	fs.StringVar(&o.conf, "conf", "testbed/peers/conf", "`folder` of the configurations")
 	peers := fs.String("peers", "haproxy-default,haproxy-tuned,nginx-default,nginx-tuned", "comma-separated `names` of the peers' configurations")
-	modes := fs.String("modes", "pinned,shared,open", "comma-separated `modes`, also tcp, udp, tls, mtls, handshake, http2, burst, tls-idle and idle")
+	modes := fs.String("modes", "pinned,shared,open", "comma-separated `modes`, also tcp, udp, tls, mtls, handshake, http2, grpc, burst, tls-idle and idle")
 	fs.StringVar(&o.controller, "controller", "bin/sitecontroller", "our site controller's `binary`, of mode idle")
 	fs.DurationVar(&o.idleWait, "idle-wait", time.Minute, "mode idle: from the start to the look at memory at rest")
 	fs.BoolVar(&o.assert, "assert", false, "fail when a bar of docs/benchmarks.md is missed")
@@ -115,8 +116,8 @@ func parseFlags(args []string, w io.Writer) (options, error) {
 		o.peers = nil
 	}
 	for _, m := range o.modes {
-		if !slices.Contains([]string{modePinned, modeShared, modeOpen, modeTCP, modeUDP, modeTLS, modeHandshake, modeMutual, modeHTTP2, modeBurst, modeSecureIdle, modeIdle}, m) {
-			return o, fmt.Errorf("--modes: no mode %q: there are pinned, shared, open, tcp, udp, tls, mtls, handshake, http2, burst, tls-idle and idle", m)
+		if !slices.Contains([]string{modePinned, modeShared, modeOpen, modeTCP, modeUDP, modeTLS, modeHandshake, modeMutual, modeHTTP2, modeGRPC, modeBurst, modeSecureIdle, modeIdle}, m) {
+			return o, fmt.Errorf("--modes: no mode %q: there are pinned, shared, open, tcp, udp, tls, mtls, handshake, http2, grpc, burst, tls-idle and idle", m)
 		}
 	}
 	switch {
@@ -238,6 +239,12 @@ func compare(ctx context.Context, o options) error {
 			mine, others = with(ours), nil
 			for _, p := range peers {
 				others = append(others, with(p))
+			}
+		}
+		if m == modeGRPC {
+			mine, others = calling(ours), nil
+			for _, p := range peers {
+				others = append(others, calling(p))
 			}
 		}
 		if m == modeTCP || m == modeUDP {

@@ -33,6 +33,8 @@ type proxy struct {
 	conf string
 	// stream says that connections are passed on whole, packets that datagrams are.
 	stream, packets bool
+	// calls says that the backend is one of gRPC.
+	calls bool
 	// workers rewrites the configuration to n workers; nil where the program finds
 	// out by itself.
 	workers func(conf string, n int) (string, error)
@@ -216,6 +218,12 @@ func (r *running) awaitAnswer(ctx context.Context) error {
 		}
 		if r.packets {
 			if last = echoes(r.addr); last == nil {
+				return nil
+			}
+			continue
+		}
+		if r.calls {
+			if last = answersCall(ctx, r.addr); last == nil {
 				return nil
 			}
 			continue

@@ -56,11 +56,11 @@ func (r row) bar() float64 {
 		return 0.75
 	case r.Mode == modeMutual && haproxy:
 		return 0.8
-	case r.Mode == modeHandshake && haproxy:
+	case r.Mode == modeHandshake && haproxy, r.Mode == modeGRPC && haproxy:
 		return 1.05
 	case r.Mode == modeHTTP2 && haproxy:
 		return 0.7
-	case r.Mode == modeTLS, r.Mode == modeMutual, r.Mode == modeHandshake, r.Mode == modeHTTP2:
+	case r.Mode == modeTLS, r.Mode == modeMutual, r.Mode == modeHandshake, r.Mode == modeHTTP2, r.Mode == modeGRPC:
 		return 0
 	case r.Mode == modeUDP:
 		return 0.83 // 1.2 times the datagrams of the same CPU
@@ -136,6 +136,7 @@ func (r result) tables() (all []table) {
 		headings: slices.Concat([]string{"peer", "CPU us/round"}, ratioHeadings, []string{"rounds/s", "RSS MB"})}
 	http2 := table{mark: "peers-http2", caption: paired + ", load from h2load; ours / theirs.",
 		headings: slices.Concat([]string{"peer", "CPU us/request"}, ratioHeadings, []string{"requests/s", "mean us", "RSS MB"})}
+	calls := table{mark: "peers-grpc", caption: paired + ", load from h2load; ours / theirs.", headings: http2.headings}
 	idle := table{mark: "peers-idle", caption: "The most of five looks, a second apart; MB, in brackets what is no page of a file.",
 		headings: []string{"proxy", "RSS at rest", "PSS", "with 10,000 idle connections", "more", "after they closed"}}
 	rss := func(s sample) float64 { return s.RSS }
@@ -146,8 +147,12 @@ func (r result) tables() (all []table) {
 				[]string{row.pair("%.2f", func(s sample) float64 { return s.Rate }), row.pair("%.1f", rss)}))
 			continue
 		}
-		if row.Mode == modeHTTP2 {
-			http2.rows = append(http2.rows, slices.Concat(
+		if row.Mode == modeHTTP2 || row.Mode == modeGRPC {
+			to := &http2
+			if row.Mode == modeGRPC {
+				to = &calls
+			}
+			to.rows = append(to.rows, slices.Concat(
 				[]string{row.Peer, row.pair("%.1f", func(s sample) float64 { return s.CPU })}, row.ratio(),
 				[]string{row.pair("%.0f", func(s sample) float64 { return s.Rate }), row.pair("%.0f", func(s sample) float64 { return s.P50 }), row.pair("%.1f", rss)}))
 			continue
@@ -172,7 +177,7 @@ func (r result) tables() (all []table) {
 		both := func(f footprint) string { return m(f.RSS) + " (" + m(f.Anon) + ")" }
 		idle.rows = append(idle.rows, []string{row.Name, both(row.Rest), m(row.Rest.PSS), both(row.Held), m(row.Held.RSS - row.Rest.RSS), both(row.After)})
 	}
-	for _, t := range []table{requests, streams, datagrams, http2, idle, secureIdleTable(r.SecureIdle), burstTable(r.Burst, paired)} {
+	for _, t := range []table{requests, streams, datagrams, http2, calls, idle, secureIdleTable(r.SecureIdle), burstTable(r.Burst, paired)} {
 		if len(t.rows) > 0 {
 			all = append(all, t)
 		}

@@ -28,9 +28,11 @@ const (
 	// Of modes tls-idle and burst.
 	roleSecureHold = "role-secure-hold"
 	roleBurst      = "role-burst"
-	roleUDPEcho    = "role-udp-echo"
-	roleUDPLoad    = "role-udp-load"
-	roleBare       = "role-bare"
+	// Of mode grpc.
+	roleGRPC    = "role-grpc"
+	roleUDPEcho = "role-udp-echo"
+	roleUDPLoad = "role-udp-load"
+	roleBare    = "role-bare"
 )
 
 // order asks a load child for one run.
@@ -58,6 +60,8 @@ func runRole(args []string) error {
 		return serveSink(os.Stdin, os.Stdout)
 	case roleSource:
 		return serveSource(args[1:], os.Stdin, os.Stdout)
+	case roleGRPC:
+		return serveGRPC(os.Stdin, os.Stdout)
 	case roleUDPEcho:
 		return serveUDPEcho(os.Stdin, os.Stdout)
 	case roleUDPLoad:
@@ -136,7 +140,7 @@ func (c *child) stop() error {
 }
 
 // roles are those of child processes.
-var roles = []string{roleBackend, roleLoad, roleSink, roleSource, roleUDPEcho, roleUDPLoad, roleHold, roleSecure, roleSecureHold, roleBurst, roleBare}
+var roles = []string{roleBackend, roleLoad, roleSink, roleSource, roleGRPC, roleUDPEcho, roleUDPLoad, roleHold, roleSecure, roleSecureHold, roleBurst, roleBare}
 
 // startBackend starts what proxies send to, in one of two roles, and returns its
 // address.

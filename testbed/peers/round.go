@@ -30,6 +30,7 @@ const (
 	modeSecureIdle = "tls-idle"
 	modeBurst      = "burst"
 	modeHTTP2      = "http2"
+	modeGRPC       = "grpc"
 )
 
 // sample is one run of one proxy.
@@ -131,6 +132,8 @@ func runMode(ctx context.Context, o options, mode string, ours proxy, peers []pr
 		meter = measureHandshakes
 	case modeHTTP2:
 		meter = measureHTTP2
+	case modeGRPC:
+		role, meter = roleGRPC, measureGRPC
 	case modeUDP:
 		role, meter = roleUDPEcho, measureUDP
 	}

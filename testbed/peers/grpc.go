@@ -78,8 +78,9 @@ func serveGRPC(in io.Reader, out io.Writer) (err error) {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	var how error
+	ended := make(chan struct{})
+	go func() { how = cmd.Wait(); close(ended) }()
 	over := make(chan struct{})
 	go func() { _, _ = io.Copy(io.Discard, in); close(over) }() // its end is the message
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
@@ -95,8 +96,8 @@ func serveGRPC(in io.Reader, out io.Writer) (err error) {
 	}
 	fmt.Fprintln(out, addr)
 	select {
-	case err := <-ended:
-		return fmt.Errorf("nghttpd ended: %w\n%s", err, said.Bytes())
+	case <-ended:
+		return fmt.Errorf("nghttpd ended: %w\n%s", how, said.Bytes())
 	case <-over:
 		_ = cmd.Process.Kill()
 		<-ended

@@ -84,8 +84,21 @@ func callTimeout(text []byte) (time.Duration, bool) {
 		}
 		value = value*10 + int64(c-'0')
 	}
-	unit := map[byte]time.Duration{'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond}[text[n]]
-	if unit == 0 {
+	var unit time.Duration
+	switch text[n] {
+	case 'H':
+		unit = time.Hour
+	case 'M':
+		unit = time.Minute
+	case 'S':
+		unit = time.Second
+	case 'm':
+		unit = time.Millisecond
+	case 'u':
+		unit = time.Microsecond
+	case 'n':
+		unit = time.Nanosecond
+	default:
 		return 0, false
 	}
 	if value > math.MaxInt64/int64(unit) {

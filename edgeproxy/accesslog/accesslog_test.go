@@ -232,13 +232,14 @@ func TestReopen(t *testing.T) {
 			holds := func(file, want string) {
 				t.Helper()
 				var data []byte
+				var err error
 				for range 500 {
-					if data, _ = os.ReadFile(file); string(data) == want {
+					if data, err = os.ReadFile(file); err == nil && string(data) == want {
 						return
 					}
 					time.Sleep(10 * time.Millisecond)
 				}
-				t.Fatalf("%s holds %q, want %q", file, data, want)
+				t.Fatalf("%s holds %q, want %q (%v)", file, data, want, err)
 			}
 			add("/1")
 			holds(l.path, "/1\n")

@@ -94,12 +94,12 @@ func run(t *testing.T, script string) string {
 	t.Helper()
 	dir := checkout(t)
 	ports := free(t, len(docPorts))
-	replace := func(s string) string {
-		for i, p := range docPorts {
-			s = strings.ReplaceAll(s, p, ports[i])
-		}
-		return s
+	// In one pass: a free port may hold the digits of one of the documentation's.
+	var there, back []string
+	for i, p := range docPorts {
+		there, back = append(there, p, ports[i]), append(back, ports[i], p)
 	}
+	replace := strings.NewReplacer(there...).Replace
 	examples, err := filepath.Glob(filepath.Join(dir, "examples", "*.yaml"))
 	if err != nil || len(examples) == 0 {
 		t.Fatalf("no examples: %v", err)
@@ -137,10 +137,7 @@ func run(t *testing.T, script string) string {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	said := out.String()
-	for i, p := range ports {
-		said = strings.ReplaceAll(said, p, docPorts[i])
-	}
+	said := strings.NewReplacer(back...).Replace(out.String())
 	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		t.Fatalf("the examples end with %v:\n%s", err, said)
 	}
